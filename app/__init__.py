@@ -1,0 +1,1 @@
+"""The face worker: photos of a gallery in, people out."""

@@ -1,0 +1,51 @@
+"""The error tree. Every class says what the worker does about it.
+
+    WorkerError
+    ├── RetryLater        back to the queue after a delay; the same message is tried again
+    ├── RejectMessage     to the dead-letter queue with a reason, then deleted; never tried again
+    ├── BadPhoto          stored as the photo's status `rejected` with the reason; the message is done
+    └── FatalWorkerError  the process exits with `exit_code`; the message returns to the queue by itself
+        ├── BadConfiguration
+        └── BadModelPack
+
+Adapters translate the exceptions of boto3, pymongo and ONNX Runtime into these; only the consumer catches
+`Exception`.
+"""
+
+
+class WorkerError(Exception):
+    """The base of all errors this system raises on purpose."""
+
+
+class RetryLater(WorkerError):
+    """A passing trouble (network, throttling, a store that is away): try the same message again."""
+
+    def __init__(self, reason: str, delay_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
+class RejectMessage(WorkerError):
+    """A message that can never succeed: dead-letter it with this reason."""
+
+
+class BadPhoto(WorkerError):
+    """The photo itself can't be used: store `rejected` with this reason and go on."""
+
+
+class FatalWorkerError(WorkerError):
+    """This process can't go on. `exit_code` tells the supervisor why."""
+
+    exit_code = 1
+
+
+class BadConfiguration(FatalWorkerError):
+    """A setting is missing or wrong; restarting won't help."""
+
+    exit_code = 2
+
+
+class BadModelPack(FatalWorkerError):
+    """The model pack is missing, damaged or not licensed for this use; restarting won't help."""
+
+    exit_code = 3

@@ -1,0 +1,50 @@
+"""`groups.json`, version 1: the shape customers read. Its JSON Schema lies in docs/schemas."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.records import ImageStatus
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GroupedFace(_Part):
+    """A face. `box` is x1 y1 x2 y2 in pixels of the upright original."""
+
+    face_id: str
+    image_id: str
+    box: tuple[float, float, float, float]
+    det_score: float = Field(ge=0, le=1)
+    quality: dict[str, float]
+
+
+class GroupedPerson(_Part):
+    person_id: str
+    name: str | None = None
+    face_count: int = Field(ge=1)
+    photo_count: int = Field(ge=1)
+    cover_face_id: str
+    faces: list[GroupedFace]
+
+
+class SkippedPhoto(_Part):
+    """A photo without faces in this result, and why."""
+
+    image_id: str
+    status: ImageStatus
+    reason: str
+
+
+class Groups(_Part):
+    """All people of one gallery under one model. `generated_at` is ISO 8601 in UTC."""
+
+    version: Literal[1] = 1
+    gallery_id: str
+    model: str
+    generated_at: str
+    people: list[GroupedPerson]
+    unassigned: list[GroupedFace]
+    skipped: list[SkippedPhoto]

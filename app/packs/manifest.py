@@ -1,0 +1,91 @@
+"""A model pack's manifest: everything the worker must know about a detector and an embedder."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import BadModelPack
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScrfdDetector(_Part):
+    """InsightFace SCRFD. `input_sizes_px` are square; their results are merged by NMS."""
+
+    kind: Literal["scrfd"]
+    file: str
+    input_sizes_px: tuple[int, ...] = (128, 640)
+    score_threshold: float = 0.5
+    nms_iou: float = 0.4
+
+
+class MtcnnDetector(_Part):
+    """The three networks of MTCNN. `max_side_px` bounds the first level of the image pyramid."""
+
+    kind: Literal["mtcnn"]
+    pnet: str
+    rnet: str
+    onet: str
+    min_face_px: int = 24
+    max_side_px: int = 1024
+    score_threshold: float = 0.9
+
+
+class OnnxEmbedder(_Part):
+    """Any ONNX embedder: (N,3,S,S) in, (N,D) out. Pixels become (pixel - mean) / scale."""
+
+    file: str
+    input_size_px: int = 112
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    scale: float = 127.5
+    alignment: Literal["arcface", "dlib"] = "arcface"
+    dimension: int
+
+
+class Source(_Part):
+    """Where the weights come from.
+
+    `built`: made at set-up by a builder in this repository. `insightface`: the package fetches the named pack.
+    `directory`: they lie in `path` (relative to the manifest). `s3`: `path` is s3://bucket/prefix.
+    """
+
+    kind: Literal["built", "insightface", "directory", "s3"]
+    path: str = ""
+
+
+class PackManifest(_Part):
+    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    licence: str
+    commercial_use: bool
+    files: dict[str, Sha256]
+    detector: Annotated[ScrfdDetector | MtcnnDetector, Field(discriminator="kind")]
+    embedder: OnnxEmbedder
+    similarity_threshold: float = Field(gt=0, lt=1)
+    source: Source
+
+    @property
+    def model_id(self) -> str:
+        """Names the vector space: the pack and its weights, so that embeddings of two spaces never meet."""
+        digest = hashlib.sha256("".join(f"{name}:{sha}\n" for name, sha in sorted(self.files.items())).encode())
+        return f"{self.name}-{digest.hexdigest()[:12]}"
+
+
+def read_manifest(path: Path) -> PackManifest:
+    """Read a TOML manifest. Raises BadModelPack with every problem listed."""
+    try:
+        return PackManifest.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadModelPack(f"The pack manifest {path} can't be read: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadModelPack(f"The pack manifest {path} is not valid: {problems}") from error

@@ -1,0 +1,120 @@
+"""What is stored, in the system's own words. Documents and S3 keys are derived from these in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ImageStatus(StrEnum):
+    """How a photo ended."""
+
+    INDEXED = "indexed"
+    NO_FACES = "no_faces"
+    LOW_QUALITY = "low_quality"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class PhotoRef:
+    """Which photo of which gallery, and where its bytes lie."""
+
+    gallery_id: str
+    image_id: str
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @property
+    def document_id(self) -> str:
+        return f"{self.gallery_id}/{self.image_id}"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photo's result. `width_px` and `height_px` are those of the upright original; 0 where it could not be read."""
+
+    photo: PhotoRef
+    status: ImageStatus
+    reason: str | None = None
+    etag: str | None = None
+    last_modified: datetime | None = None
+    width_px: int = 0
+    height_px: int = 0
+    face_count: int = 0
+    model_id: str = ""
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FaceRecord:
+    """One face. Coordinates are pixels of the upright original.
+
+    `box` (4,) float32 is x1 y1 x2 y2; `landmarks` (5,2) float32 are the left eye, right eye, nose, left and
+    right corner of the mouth as seen by the viewer; `embedding` (D,) float32 has unit length. `quality` maps
+    measure to value.
+    """
+
+    face_id: str
+    gallery_id: str
+    image_id: str
+    model_id: str
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    det_score: float
+    quality: Mapping[str, float]
+    embedding: NDArray[np.float32]
+    crop_key: str
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """Some faces of one gallery as columns, ordered by face id: what grouping reads.
+
+    `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `person_ids` are those of the last
+    run, None for a face that has none yet.
+    """
+
+    face_ids: list[str]
+    image_ids: list[str]
+    boxes: NDArray[np.float32]
+    det_scores: NDArray[np.float32]
+    quality: list[Mapping[str, float]]
+    embeddings: NDArray[np.float32]
+    crop_keys: list[str]
+    person_ids: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.face_ids)
+
+
+@dataclass(frozen=True)
+class PersonRecord:
+    """One person of a gallery after a grouping run."""
+
+    person_id: str
+    cover_face_id: str
+    face_count: int
+    photo_count: int
+    name: str | None = None
+
+
+def face_id(photo: PhotoRef, model_id: str, index: int) -> str:
+    """The `_id` of a face: the same photo, model and position give the same id on every machine."""
+    return f"{photo.document_id}/{model_id}/{index}"
+
+
+def crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
+    """Where a face's crop lies in the output bucket."""
+    return f"{photo.gallery_id}/faces/{photo.image_id}/{model_id}-{index}.webp"
+
+
+def groups_key(gallery_id: str) -> str:
+    return f"{gallery_id}/groups.json"
+
+
+def page_key(gallery_id: str) -> str:
+    return f"{gallery_id}/people.html"

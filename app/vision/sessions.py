@@ -1,0 +1,75 @@
+"""ONNX Runtime behind a small port, with the one place that orders execution providers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.errors import BadConfiguration, BadModelPack
+
+Provider = Literal["auto", "cpu", "cuda"]
+
+
+class Session(Protocol):
+    """A loaded graph."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """All outputs in the graph's own order."""
+
+    @property
+    def input_names(self) -> Sequence[str]: ...
+
+
+class OnnxSession:
+    """A graph in ONNX Runtime. Safe to call from several threads."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self.input_names = [tensor.name for tensor in session.get_inputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
+
+
+def execution_providers(provider: Provider) -> list[str]:
+    """ONNX Runtime's provider order for a setting; `auto` takes CUDA where the build and the host have it."""
+    available = ort.get_available_providers()
+    has_cuda = "CUDAExecutionProvider" in available
+    if provider == "cuda" and not has_cuda:
+        raise BadConfiguration(
+            "EXECUTION_PROVIDER=cuda, but this ONNX Runtime build has no CUDA provider; "
+            "install the `gpu` extra on a GPU host or set EXECUTION_PROVIDER=cpu."
+        )
+    use_cuda = has_cuda and provider != "cpu"
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if use_cuda else ["CPUExecutionProvider"]
+
+
+def open_session(model: Path | bytes, provider: Provider = "auto", threads: int = 0) -> OnnxSession:
+    """Load a graph from a file or from bytes. `threads` 0 takes all cores.
+
+    Raises BadModelPack where the graph can't be loaded.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Photos come in every size: with the arena on, memory grows with each new shape and is never given back.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = ort.InferenceSession(source, options, providers=execution_providers(provider))
+    except BadConfiguration:
+        raise
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no public base class
+        name = "the graph" if isinstance(model, bytes) else str(model)
+        raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
+    return OnnxSession(session)
+
+
+def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:
+    """(N,H,W,3) uint8 → (N,3,H,W) float32, (pixel - mean) / scale for each channel, in the order given."""
+    blob = (images.astype(np.float32) - np.asarray(mean, np.float32)) / np.float32(scale)
+    return np.ascontiguousarray(blob.transpose(0, 3, 1, 2))

@@ -1,0 +1,37 @@
+"""Shapes the vision code passes around."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""(H,W,3) uint8 RGB, upright."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Faces found in one image, best score first.
+
+    `boxes` (N,4) float32 x1 y1 x2 y2, `landmarks` (N,5,2) float32 x y (left eye, right eye, nose, left mouth
+    corner, right mouth corner as the viewer sees them), both in pixels of the image that was given; `scores` (N,) float32 in 0..1.
+    """
+
+    boxes: Floats
+    landmarks: Floats
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Detections":
+        """The chosen rows, as a new value."""
+        return Detections(self.boxes[index], self.landmarks[index], self.scores[index])
+
+    @staticmethod
+    def none() -> "Detections":
+        return Detections(
+            np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
+        )
