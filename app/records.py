@@ -1,6 +1,6 @@
 """What is stored, in the system's own words. Documents and S3 keys are derived from these in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -35,7 +35,7 @@ class PhotoRef:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One photo's result. `width_px` and `height_px` are those of the upright original; 0 where it could not be read."""
+    """One photo's result. `width_px` and `height_px` are the upright original's; 0 where it could not be read."""
 
     photo: PhotoRef
     status: ImageStatus
@@ -102,6 +102,23 @@ class PersonRecord:
     name: str | None = None
 
 
+def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
+    """All batches as one; without any, a batch of no faces."""
+    if not batches:
+        empty = np.empty((0, 0), np.float32)
+        return FaceBatch([], [], np.empty((0, 4), np.float32), np.empty(0, np.float32), [], empty, [], [])
+    return FaceBatch(
+        face_ids=[face for batch in batches for face in batch.face_ids],
+        image_ids=[image for batch in batches for image in batch.image_ids],
+        boxes=np.concatenate([batch.boxes for batch in batches]),
+        det_scores=np.concatenate([batch.det_scores for batch in batches]),
+        quality=[quality for batch in batches for quality in batch.quality],
+        embeddings=np.concatenate([batch.embeddings for batch in batches]),
+        crop_keys=[key for batch in batches for key in batch.crop_keys],
+        person_ids=[person for batch in batches for person in batch.person_ids],
+    )
+
+
 def face_id(photo: PhotoRef, model_id: str, index: int) -> str:
     """The `_id` of a face: the same photo, model and position give the same id on every machine."""
     return f"{photo.document_id}/{model_id}/{index}"
@@ -110,6 +127,17 @@ def face_id(photo: PhotoRef, model_id: str, index: int) -> str:
 def crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
     """Where a face's crop lies in the output bucket."""
     return f"{photo.gallery_id}/faces/{photo.image_id}/{model_id}-{index}.webp"
+
+
+def preview_key(photo: PhotoRef) -> str:
+    """Where a photo's small copy for the people page lies in the output bucket."""
+    return f"{photo.gallery_id}/previews/{photo.image_id}.jpg"
+
+
+def is_output_key(key: str) -> bool:
+    """Whether a key of the output bucket is one that this system writes."""
+    _, _, rest = key.partition("/")
+    return rest.startswith(("faces/", "previews/")) or rest in ("groups.json", "people.html")
 
 
 def groups_key(gallery_id: str) -> str:

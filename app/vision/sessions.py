@@ -63,7 +63,7 @@ def open_session(model: Path | bytes, provider: Provider = "auto", threads: int 
         session = ort.InferenceSession(source, options, providers=execution_providers(provider))
     except BadConfiguration:
         raise
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no public base class
+    except Exception as error:
         name = "the graph" if isinstance(model, bytes) else str(model)
         raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
     return OnnxSession(session)

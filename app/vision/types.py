@@ -16,7 +16,8 @@ class Detections:
     """Faces found in one image, best score first.
 
     `boxes` (N,4) float32 x1 y1 x2 y2, `landmarks` (N,5,2) float32 x y (left eye, right eye, nose, left mouth
-    corner, right mouth corner as the viewer sees them), both in pixels of the image that was given; `scores` (N,) float32 in 0..1.
+    corner, right mouth corner as the viewer sees them), both in pixels of the image that was given; `scores` (N,)
+    float32 in 0..1.
     """
 
     boxes: Floats
@@ -32,6 +33,4 @@ class Detections:
 
     @staticmethod
     def none() -> "Detections":
-        return Detections(
-            np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
-        )
+        return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))

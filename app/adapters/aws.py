@@ -1,0 +1,43 @@
+"""boto3 clients and the translation of their errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+from app.errors import BadConfiguration, RetryLater
+
+DENIED = {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+
+
+def client(service: str, region: str, read_timeout_s: float = 15, attempts: int = 3) -> Any:  # noqa: ANN401 - boto3 clients are made at run time
+    """A client with bounded time-outs and explicit retries."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=32,
+    )
+    return boto3.session.Session(region_name=region).client(service, config=config)
+
+
+@contextmanager
+def aws_errors(action: str) -> Iterator[None]:
+    """Turns boto3's errors into this system's, with a sentence that begins with what was tried."""
+    try:
+        yield
+    except (NoCredentialsError, NoRegionError) as error:
+        raise BadConfiguration(f"{action} failed: {error}. Give the task a role or set AWS credentials.") from error
+    except ClientError as error:
+        code = error_code(error)
+        hint = " Check the task role's policy." if code in DENIED else ""
+        raise RetryLater(f"{action} failed: {code}: {error.response['Error'].get('Message', '')}.{hint}") from error
+    except BotoCoreError as error:
+        raise RetryLater(f"{action} failed: {error}") from error
+
+
+def error_code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))

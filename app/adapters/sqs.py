@@ -1,0 +1,91 @@
+"""Queues on SQS."""
+
+import json
+import logging
+from typing import Any
+
+from app.adapters.aws import aws_errors, client
+from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
+from app.ports import ReceivedMessage
+
+log = logging.getLogger(__name__)
+
+MAX_REASON_CHARS = 1000
+
+
+class SqsQueue:
+    """One queue and, where it has a redrive policy, its dead-letter queue."""
+
+    def __init__(self, queue_url: str, region: str, visibility_s: int) -> None:
+        self._url = queue_url
+        self._visibility_s = visibility_s
+        # A receive outlives the longest poll of 20 s; everything else answers fast or is tried again.
+        self._receiver = client("sqs", region, read_timeout_s=30, attempts=2)
+        self._sqs = client("sqs", region, read_timeout_s=5)
+        self._dead_letter_url = self._find_dead_letter_url()
+
+    def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
+        with aws_errors("Receiving messages"):
+            answer = self._receiver.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=min(max_messages, SQS_MAX_BATCH),
+                WaitTimeSeconds=wait_s,
+                VisibilityTimeout=self._visibility_s,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+        return [_received(message) for message in answer.get("Messages", [])]
+
+    def send(self, body: str, delay_s: int = 0) -> None:
+        with aws_errors("Sending a message"):
+            self._sqs.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s)
+
+    def delete(self, message: ReceivedMessage) -> None:
+        with aws_errors("Deleting a message"):
+            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
+
+    def hide(self, message: ReceivedMessage, for_s: float) -> None:
+        seconds = max(0, min(round(for_s), SQS_MAX_VISIBILITY_S))
+        with aws_errors("Changing a message's visibility"):
+            self._sqs.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
+            )
+
+    def reject(self, message: ReceivedMessage, reason: str) -> None:
+        if self._dead_letter_url is None:
+            log.error("rejected without a dead-letter queue to keep it", extra={"body": message.body[:2000]})
+        else:
+            with aws_errors("Sending a message to the dead-letter queue"):
+                self._sqs.send_message(
+                    QueueUrl=self._dead_letter_url,
+                    MessageBody=message.body,
+                    MessageAttributes={
+                        "reason": _text(reason[:MAX_REASON_CHARS]),
+                        "receive_count": _text(str(message.receive_count)),
+                    },
+                )
+        self.delete(message)
+
+    def _find_dead_letter_url(self) -> str | None:
+        with aws_errors(f"Reading the attributes of the queue {self._url}"):
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
+            policy = answer.get("Attributes", {}).get("RedrivePolicy")
+            if not policy:
+                log.warning("%s has no dead-letter queue: rejected messages are only logged", self._url)
+                return None
+            name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
+            return str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
+
+
+def _received(message: dict[str, Any]) -> ReceivedMessage:
+    return ReceivedMessage(
+        message_id=message["MessageId"],
+        body=message["Body"],
+        receipt=message["ReceiptHandle"],
+        receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+    )
+
+
+def _text(value: str) -> dict[str, str]:
+    # SQS refuses characters outside XML 1.0 in attributes.
+    printable = "".join(char if char.isprintable() else " " for char in value)
+    return {"DataType": "String", "StringValue": printable or "-"}

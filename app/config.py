@@ -1,0 +1,149 @@
+"""All settings, read once. The only reader of environment variables in this system (AWS credentials and
+AWS_ENDPOINT_URL aside, which boto3 reads itself)."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import BadConfiguration
+
+SQS_MAX_VISIBILITY_S = 43_200
+"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
+SQS_MAX_DELAY_S = 900
+SQS_MAX_BATCH = 10
+
+ServiceType = Literal["detection", "grouping"]
+
+
+class Settings(BaseSettings):
+    """Every setting of both services, frozen. Field names in upper case are the environment variables."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    service_type: ServiceType = Field(
+        description="Which service the image runs when no entrypoint is named: detection or grouping."
+    )
+    aws_default_region: str = Field(description="AWS region of the queues and buckets.")
+    queue_url: str = Field(description="SQS queue that detection reads.")
+    group_face_queue_url: str = Field(description="SQS queue that detection writes to and grouping reads.")
+    bucket_name: str = Field(description="Bucket of the photos, used where a message names none.")
+    face_group_bucket_name: str = Field(description="Bucket for crops, previews, groups.json and the people page.")
+    gallery_images_mongo_uri: SecretStr = Field(description="MongoDB of images, faces and people. Secret.")
+    huemn_mongo_uri: SecretStr = Field(
+        description="MongoDB of the owner's image metadata; only `face_index` is written there. Secret."
+    )
+
+    worker_mode: Literal["service", "drain"] = Field(
+        "service", description="`service` runs until stopped; `drain` exits 0 once the queue stays empty."
+    )
+    allowed_buckets: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Further buckets a message may name, separated by commas."
+    )
+    log_group: str | None = Field(None, description="CloudWatch Logs group; unset logs to standard output only.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    message_visibility_timeout: int = Field(
+        120,
+        ge=10,
+        le=SQS_MAX_VISIBILITY_S,
+        description="Seconds a message stays hidden; extended while it is worked on.",
+    )
+    queue_wait_s: int = Field(20, ge=0, le=20, description="Seconds of one long poll.")
+    drain_empty_polls: int = Field(3, ge=1, description="Empty polls in a row after which WORKER_MODE=drain ends.")
+    batch_size: int = Field(SQS_MAX_BATCH, ge=1, le=100, description="Messages held at once by one worker.")
+    max_face_workers: int = Field(4, ge=1, le=64, description="Threads that fetch, decode and store photos.")
+    shutdown_deadline_s: float = Field(80, gt=0, description="Seconds that started work may take after SIGTERM.")
+    face_recognition_memory_threshold: float = Field(
+        0.8, gt=0, le=1, description="Share of the memory limit at which no new photo is taken in."
+    )
+
+    model_pack: str = Field(
+        "open", description="Name of a pack in MODELS_DIR, path of a manifest, or directory with an InsightFace pack."
+    )
+    models_dir: Path = Field(Path("models"), description="Folder of the pack manifests and weights.")
+    model_source: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+",
+        description="s3://bucket/prefix that holds <pack>/<file>; asked before a pack's own source.",
+    )
+    accept_research_licence: bool = Field(
+        False, description="Set to true to use packs whose weights are licensed for research only."
+    )
+    execution_provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the networks run.")
+    inference_threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 takes all cores.")
+
+    max_photo_bytes: int = Field(100_000_000, ge=1, description="A larger file is rejected unread.")
+    max_photo_pixels: int = Field(150_000_000, ge=1, description="A larger picture is rejected undecoded.")
+    preview_side_px: int = Field(
+        1024, ge=0, le=4096, description="Longer side of the photo previews on the people page; 0 writes none."
+    )
+
+    grouping_delay_s: int = Field(
+        30, ge=0, le=SQS_MAX_DELAY_S, description="Photos that arrive within this time share one grouping run."
+    )
+    similarity_threshold: float | None = Field(
+        None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."
+    )
+
+    @field_validator("allowed_buckets", mode="before")
+    @classmethod
+    def _split_buckets(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("queue_url", "group_face_queue_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError("must be the URL of an SQS queue, such as https://sqs.eu-west-1.amazonaws.com/1234/name")
+        return value
+
+    @field_validator("gallery_images_mongo_uri", "huemn_mongo_uri")
+    @classmethod
+    def _is_mongo(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return value
+
+    @model_validator(mode="after")
+    def _delay_is_shorter_than_visibility(self) -> Self:
+        # A worker that dies between marking a gallery dirty and sending its grouping message leaves the sending to
+        # the redelivered photo, which sends only when the delay is over (see GalleryStore.mark_dirty).
+        if self.grouping_delay_s >= self.message_visibility_timeout:
+            raise ValueError("GROUPING_DELAY_S must be smaller than MESSAGE_VISIBILITY_TIMEOUT")
+        return self
+
+    @property
+    def readable_buckets(self) -> frozenset[str]:
+        """Buckets that a message may name."""
+        return self.allowed_buckets | {self.bucket_name}
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment. Raises BadConfiguration that lists every problem, without secret values."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = [_sentence(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
+        raise BadConfiguration("These settings must be put right:\n" + "\n".join(problems)) from None
+
+
+def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = ".".join(map(str, location)).upper()
+    text = "is not set" if kind == "missing" else message.removeprefix("Value error, ")
+    return f"  {name} {text}" if name else f"  {text}"
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table, for the documentation."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "**required**" if field.is_required() else f"`{_shown(field.default)}`"
+        rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(default: object) -> str:
+    return {None: "unset", frozenset(): "none"}.get(default, str(default))  # type: ignore[call-overload, no-any-return]

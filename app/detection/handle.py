@@ -1,0 +1,167 @@
+"""The story of a photo: from a message to faces in the database."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from app.detection.stages import StageTimes
+from app.errors import BadPhoto, RejectMessage, RetryLater
+from app.messages import DetectImage, GroupGallery, parse_detection
+from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, is_output_key, preview_key
+from app.vision.crops import encode_crops
+from app.vision.decode import PhotoLimits, decode
+from app.vision.faces import FacePack, Faces
+from app.vision.preview import encode_preview
+from app.vision.types import Image
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DetectionParts:
+    """What the detection service works with."""
+
+    pack: FacePack
+    objects: ObjectStore
+    faces: FaceStore
+    galleries: GalleryStore
+    owner: OwnerMetadata
+    grouping_queue: MessageQueue
+    default_bucket: str
+    output_bucket: str
+    readable_buckets: frozenset[str]
+    limits: PhotoLimits
+    preview_side_px: int
+    grouping_delay_s: int
+
+
+def handle(body: str, parts: DetectionParts) -> None:
+    """Do what one message of the detection queue asks for; done when it returns."""
+    for request in parse_detection(body):
+        photo = request.photo(parts.default_bucket)
+        if _is_own_output(photo, parts):
+            continue
+        _check_bucket(photo, parts)
+        index_photo(photo, parts)
+        tell_grouping(request, parts)
+
+
+def index_photo(photo: PhotoRef, parts: DetectionParts) -> None:
+    """Fetch, decode, find faces, store. A photo that can't be used is stored too, with the reason."""
+    times = StageTimes()
+    previous = parts.faces.find_image(photo)
+    stored: StoredObject | None = None
+    try:
+        with times.stage("fetch"):
+            stored = parts.objects.fetch(photo, parts.limits.max_bytes)
+        if previous and previous.last_modified and stored.last_modified < previous.last_modified:
+            log.info("older version ignored", extra={"image": photo.document_id})
+            return
+        with times.stage("decode"):
+            image = decode(stored.data, parts.limits)
+        with times.stage("faces"):
+            faces = parts.pack.find_faces(image)
+        records = _face_records(photo, faces, parts.pack.model_id)
+        with times.stage("crops"):
+            _put_pictures(photo, image, records, parts)
+        result = _found(photo, image, records)
+    except BadPhoto as bad:
+        records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
+
+    result = replace(result, model_id=parts.pack.model_id, timings_s=times.seconds)
+    if stored:
+        result = replace(result, etag=stored.etag, last_modified=stored.last_modified)
+    _remove_old_pictures(previous, result, parts)
+    parts.faces.save_photo(result, records)
+    parts.owner.set_face_index(result)
+    log.info(
+        "photo %s",
+        result.status.value,
+        extra={
+            "image": photo.document_id,
+            "faces": result.face_count,
+            "reason": result.reason,
+            "seconds": times.seconds,
+        },
+    )
+
+
+def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
+    """Mark the gallery as changed, and send the one grouping message of this moment if it is ours to send."""
+    if not parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
+        return
+    message = GroupGallery(gallery_id=request.gallery_id)
+    try:
+        parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s)
+    except RetryLater as error:
+        # The window we opened is ours to close: tried sooner, this photo would find it open and send nothing.
+        raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
+
+
+def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
+    """With one bucket for all, S3 also announces the crops this service writes; taking them in would never end."""
+    own = photo.bucket == parts.output_bucket and is_output_key(photo.key)
+    if own:
+        log.info("own output ignored", extra={"key": photo.key})
+    return own
+
+
+def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
+    if photo.bucket not in parts.readable_buckets:
+        raise RejectMessage(
+            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read."
+        )
+
+
+def _face_records(photo: PhotoRef, faces: Faces, model_id: str) -> list[FaceRecord]:
+    found = faces.detections
+    return [
+        FaceRecord(
+            face_id=face_id(photo, model_id, index),
+            gallery_id=photo.gallery_id,
+            image_id=photo.image_id,
+            model_id=model_id,
+            box=found.boxes[index],
+            landmarks=found.landmarks[index],
+            det_score=float(found.scores[index]),
+            quality=faces.quality[index],
+            embedding=faces.embeddings[index],
+            crop_key=crop_key(photo, model_id, index),
+        )
+        for index in range(len(found))
+    ]
+
+
+def _found(photo: PhotoRef, image: Image, records: list[FaceRecord]) -> ImageRecord:
+    return ImageRecord(
+        photo=photo,
+        status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
+        reason=None if records else "No face was found.",
+        width_px=image.shape[1],
+        height_px=image.shape[0],
+        face_count=len(records),
+    )
+
+
+def _put_pictures(photo: PhotoRef, image: Image, records: list[FaceRecord], parts: DetectionParts) -> None:
+    if not records:
+        return
+    boxes = [record.box for record in records]
+    for record, crop in zip(records, encode_crops(image, np.stack(boxes)), strict=True):
+        parts.objects.put(record.crop_key, crop, "image/webp")
+    if parts.preview_side_px:
+        parts.objects.put(preview_key(photo), encode_preview(image, parts.preview_side_px), "image/jpeg")
+
+
+def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:
+    """Before the record that knows of them is replaced, so that a kill in between leaves no orphan."""
+    if previous is None or previous.model_id != result.model_id:
+        return
+    photo = result.photo
+    gone = [crop_key(photo, result.model_id, index) for index in range(result.face_count, previous.face_count)]
+    if previous.face_count and not result.face_count:
+        gone.append(preview_key(photo))
+    if gone:
+        parts.objects.remove(gone)

@@ -1,0 +1,77 @@
+"""What readers get of a run: `groups.json` and what the people page shows."""
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
+from app.grouping.page import PagePhoto
+from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, preview_key
+
+BOX_DECIMALS = 2
+SCORE_DECIMALS = 4
+
+
+def describe(
+    header: Groups,
+    faces: FaceBatch,
+    person_ids: Sequence[str | None],
+    people: Iterable[PersonRecord],
+    images: Iterable[ImageRecord],
+) -> Groups:
+    """`header` filled with the people, the faces of nobody, and the photos that gave no faces."""
+    by_person: dict[str | None, list[GroupedFace]] = {}
+    for row, person_id in enumerate(person_ids):
+        by_person.setdefault(person_id, []).append(_face(faces, row))
+    return header.model_copy(
+        update={
+            "people": [_person(person, by_person[person.person_id]) for person in people],
+            "unassigned": by_person.get(None, []),
+            "skipped": [_skipped(image) for image in images if image.status is not ImageStatus.INDEXED],
+        }
+    )
+
+
+def page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
+    """Image id → what the page shows of it: the preview beside the page, and the original's size."""
+    return {
+        image.photo.image_id: PagePhoto(
+            _beside_page(image.photo.gallery_id, preview_key(image.photo)), image.width_px, image.height_px
+        )
+        for image in images
+        if image.status is ImageStatus.INDEXED
+    }
+
+
+def crop_urls(gallery_id: str, faces: FaceBatch) -> dict[str, str]:
+    """Face id → URL of its crop, relative to the page."""
+    return {face: _beside_page(gallery_id, key) for face, key in zip(faces.face_ids, faces.crop_keys, strict=True)}
+
+
+def _beside_page(gallery_id: str, key: str) -> str:
+    return quote(key.removeprefix(f"{gallery_id}/"))
+
+
+def _face(faces: FaceBatch, row: int) -> GroupedFace:
+    x1, y1, x2, y2 = (round(float(value), BOX_DECIMALS) for value in faces.boxes[row])
+    return GroupedFace(
+        face_id=faces.face_ids[row],
+        image_id=faces.image_ids[row],
+        box=(x1, y1, x2, y2),
+        det_score=round(float(faces.det_scores[row]), SCORE_DECIMALS),
+        quality=dict(faces.quality[row]),
+    )
+
+
+def _person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:
+    return GroupedPerson(
+        person_id=person.person_id,
+        name=person.name,
+        face_count=person.face_count,
+        photo_count=person.photo_count,
+        cover_face_id=person.cover_face_id,
+        faces=faces,
+    )
+
+
+def _skipped(image: ImageRecord) -> SkippedPhoto:
+    return SkippedPhoto(image_id=image.photo.image_id, status=image.status, reason=image.reason or "")

@@ -1,0 +1,121 @@
+"""Finding a pack, getting its weights, checking them by hash. All processes of a host share one copy."""
+
+import hashlib
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from app.errors import BadModelPack
+from app.packs.insightface import describe_directory, download_pack
+from app.packs.manifest import PackManifest, read_manifest
+
+Download = Callable[[str, Path], None]
+"""Copies the object at an s3:// URL to a path."""
+
+
+@dataclass(frozen=True)
+class InstalledPack:
+    """A pack whose weights lie in `weights`, every file equal to its hash."""
+
+    manifest: PackManifest
+    weights: Path
+
+
+@dataclass(frozen=True)
+class PackStore:
+    """Packs of one host. `model_source` (s3://bucket/prefix), where set, is asked before a pack's own source."""
+
+    models_dir: Path
+    accept_research_licence: bool = False
+    model_source: str | None = None
+    download: Download | None = None
+
+    def read(self, pack: str) -> PackManifest:
+        """The manifest alone, for those who need no weights. Raises BadModelPack."""
+        return self._find(pack)[0]
+
+    def install(self, pack: str) -> InstalledPack:
+        """The pack of this name, manifest path or directory, fetched or built where its weights are missing.
+
+        Raises BadModelPack where it is unknown, damaged, not to be had, or its licence is not accepted.
+        """
+        manifest, home = self._find(pack)
+        self._check_licence(manifest)
+        if manifest.source.kind == "directory":
+            weights = (home / manifest.source.path).resolve()
+            _verify(manifest, weights)
+            return InstalledPack(manifest, weights)
+        weights = self.models_dir / manifest.name
+        weights.mkdir(parents=True, exist_ok=True)
+        with FileLock(weights / ".lock"):
+            if not all((weights / name).is_file() for name in manifest.files):
+                self._fetch(manifest, weights)
+            _verify(manifest, weights)
+        return InstalledPack(manifest, weights)
+
+    def _find(self, pack: str) -> tuple[PackManifest, Path]:
+        path = Path(pack)
+        if path.suffix == ".toml":
+            return read_manifest(path), path.parent
+        if path.is_dir():
+            return describe_directory(path), path
+        manifest = self.models_dir / f"{pack}.toml"
+        if not manifest.is_file():
+            known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
+            raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
+        return read_manifest(manifest), manifest.parent
+
+    def _check_licence(self, manifest: PackManifest) -> None:
+        # Who put the weights into a folder themselves has met their licence there.
+        fetched = manifest.source.kind != "directory"
+        if fetched and not manifest.commercial_use and not self.accept_research_licence:
+            raise BadModelPack(
+                f"The pack {manifest.name} is licensed as “{manifest.licence}”. Set ACCEPT_RESEARCH_LICENCE=true "
+                "if your use is allowed by it, or use MODEL_PACK=open."
+            )
+
+    def _fetch(self, manifest: PackManifest, weights: Path) -> None:
+        """Bring all files to a folder aside, check them, and move each into place at once."""
+        with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
+            self._bring(manifest, Path(aside))
+            _verify(manifest, Path(aside))
+            for name in manifest.files:
+                (Path(aside) / name).replace(weights / name)
+
+    def _bring(self, manifest: PackManifest, aside: Path) -> None:
+        source = manifest.source
+        prefix = self.model_source or (source.path if source.kind == "s3" else None)
+        if prefix and self.download:
+            for name in manifest.files:
+                self.download(f"{prefix.rstrip('/')}/{manifest.name}/{name}", aside / name)
+        elif source.kind == "built":
+            importlib.import_module(source.path).build(aside)
+        elif source.kind == "insightface":
+            download_pack(manifest.name, list(manifest.files), aside)
+        else:
+            raise BadModelPack(
+                f"The pack {manifest.name} lies on S3 at {source.path}, which can't be reached from here."
+            )
+
+
+def _verify(manifest: PackManifest, weights: Path) -> None:
+    for name, expected in manifest.files.items():
+        path = weights / name
+        if not path.is_file():
+            raise BadModelPack(f"The weights {path} are missing; run `python -m app.packs install {manifest.name}`.")
+        actual = sha256(path)
+        if actual != expected:
+            raise BadModelPack(
+                f"The weights {path} have sha256 {actual}, not {expected} as their manifest says. "
+                "Delete the file to get it again, or correct the manifest."
+            )
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""What the services need of the world, in their own words. Adapters implement these; tests hold fakes to them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
+from app.vision.types import Detections, Floats, Image
+
+
+@dataclass(frozen=True)
+class ReceivedMessage:
+    """A message under lease: `receipt` names the lease, `receive_count` is 1 on the first delivery."""
+
+    message_id: str
+    body: str
+    receipt: str
+    receive_count: int
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object's bytes and what identifies this content."""
+
+    data: bytes
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True)
+class GalleryLease:
+    """The right to write one gallery's people.
+
+    `fence` grows with every new owner; `revision` counts the gallery's changes, and `grouped` is the revision
+    and model id of its last run, if any.
+    """
+
+    gallery_id: str
+    owner: str
+    fence: int
+    revision: int
+    grouped: tuple[int, str] | None = None
+
+
+class MessageQueue(Protocol):
+    """A queue with leases. Every method raises RetryLater while the queue is away."""
+
+    def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]: ...
+
+    def send(self, body: str, delay_s: int = 0) -> None: ...
+
+    def delete(self, message: ReceivedMessage) -> None: ...
+
+    def hide(self, message: ReceivedMessage, for_s: float) -> None:
+        """Keep the message from others for this long from now; 0 gives it back."""
+
+    def reject(self, message: ReceivedMessage, reason: str) -> None:
+        """Put the message and the reason into the dead-letter queue, then delete it here."""
+
+
+class ObjectStore(Protocol):
+    """Objects in buckets. Raises RetryLater while the store is away."""
+
+    def fetch(self, photo: PhotoRef, max_bytes: int) -> StoredObject:
+        """Raises BadPhoto where there is no such object or it is larger than `max_bytes`."""
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Write an object of the output bucket, replacing what is there."""
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects of the output bucket; those that are not there are fine."""
+
+
+class FaceStore(Protocol):
+    """Photos and their faces. Raises RetryLater while the database is away."""
+
+    def find_image(self, photo: PhotoRef) -> ImageRecord | None: ...
+
+    def save_photo(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> None:
+        """Store a photo's result and exactly these faces under its model; the same call again changes nothing.
+
+        A face that stays keeps its person, unless the photo's content has changed.
+        """
+
+    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+        """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000."""
+
+    def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
+        """All photos of a gallery, ordered by image id."""
+
+
+class GalleryStore(Protocol):
+    """Which galleries have changed, and who groups them. Raises RetryLater while the database is away."""
+
+    def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
+        """Count a change. True when the caller owes the gallery a grouping message delayed by `delay_s`.
+
+        That is once in `delay_s`: a change within it is covered by the message already on its way, which is
+        delivered later than the change. Times are the database server's, so that workers' clocks don't matter.
+        """
+
+    def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
+        """The exclusive lease of a gallery, or None while another owner holds it. Its owner may renew it so."""
+
+    def release(self, lease: GalleryLease) -> None:
+        """Give the lease back; nothing happens where it is another's by now."""
+
+    def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
+        """Note that all changes up to the lease's revision are grouped under this model."""
+
+
+class PeopleStore(Protocol):
+    """People, and the person of each face. Raises RetryLater while the database is away."""
+
+    def read_names(self, gallery_id: str) -> dict[str, str]:
+        """Person id → name, for the people that have one."""
+
+    def save_people(
+        self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
+    ) -> None:
+        """Store the people of a run, and the person of each face in `assigned` (those whose person changed).
+
+        People no longer seen are kept as `absent`, so that names and links survive.
+        """
+
+
+class OwnerMetadata(Protocol):
+    """The owner's own image documents, of which this system writes `face_index` alone."""
+
+    def set_face_index(self, image: ImageRecord) -> None: ...
+
+
+class FaceDetector(Protocol):
+    def detect(self, image: Image) -> Detections: ...
+
+
+class FaceEmbedder(Protocol):
+    def embed(self, chips: Image) -> Floats:
+        """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32 of unit length."""

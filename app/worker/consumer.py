@@ -1,0 +1,193 @@
+"""The loop of both services: receive, hand over, settle by how the handler ended.
+
+The order of shutting down, here since it matters:
+ 1. no new poll; a poll under way is let return, and what it brings is given back
+ 2. messages that no thread has started are given back (visibility 0)
+ 3. what is started may finish until the deadline
+ 4. leases stop beating; what is still unfinished returns to the queue by itself
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from app.errors import FatalWorkerError, RejectMessage, RetryLater
+from app.ports import MessageQueue, ReceivedMessage
+from app.worker.leases import Leases
+from app.worker.shutdown import Shutdown
+
+log = logging.getLogger(__name__)
+
+EXIT_DEAD_THREAD = 10
+FIRST_BACKOFF_S = 2.0
+LONGEST_BACKOFF_S = 300.0
+MEMORY_PAUSE_S = 1.0
+
+Handler = Callable[[str], None]
+"""Does what a message body asks for. Returning means done; errors say what else (see app.errors)."""
+
+
+@dataclass(frozen=True)
+class ConsumerOptions:
+    """`batch_size` messages are held at once, `threads` of them worked on. Drains where `empty_polls` is set."""
+
+    threads: int
+    batch_size: int
+    visibility_s: float
+    wait_s: int
+    deadline_s: float
+    memory_threshold: float
+    empty_polls: int | None = None
+
+
+class Consumer:
+    """Feeds one queue's messages to a handler until told to stop."""
+
+    def __init__(
+        self,
+        queue: MessageQueue,
+        handler: Handler,
+        options: ConsumerOptions,
+        shutdown: Shutdown,
+        memory_share: Callable[[], float],
+    ) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._options = options
+        self._shutdown = shutdown
+        self._memory_share = memory_share
+        self._leases = Leases(queue, options.visibility_s, on_death=lambda: shutdown.request(EXIT_DEAD_THREAD))
+        self._running: dict[Future[None], ReceivedMessage] = {}
+        self._room = threading.Semaphore(options.batch_size)
+        self._empty_polls = 0
+        self._failed_polls = 0
+
+    def run(self) -> int:
+        """Work until a stop is asked for, or until the queue stays empty when draining. Returns the exit code."""
+        pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="work")
+        with self._leases:
+            while not self._shutdown.requested:
+                self._poll(pool)
+            self._give_back(lambda future: future.cancel())
+            self._finish_started()
+            if self._shutdown.at_once:
+                self._give_back(lambda _: True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        return self._shutdown.exit_code
+
+    @property
+    def unfinished(self) -> int:
+        """Messages still under work after `run`; their threads would keep the process alive."""
+        return len(self._running)
+
+    def _poll(self, pool: ThreadPoolExecutor) -> None:
+        """One receive, once there is room for at least one message."""
+        if self._memory_share() >= self._options.memory_threshold:
+            log.warning("memory is full: no new message is taken in")
+            self._shutdown.wait(MEMORY_PAUSE_S)
+            return
+        if not self._room.acquire(timeout=1):
+            return
+        room = 1
+        while room < self._options.batch_size and self._room.acquire(blocking=False):
+            room += 1
+        messages = self._receive(room)
+        for _ in range(room - len(messages)):
+            self._room.release()
+        for message in messages:
+            self._start(message, pool)
+
+    def _receive(self, room: int) -> list[ReceivedMessage]:
+        try:
+            messages = self._queue.receive(room, self._options.wait_s)
+        except RetryLater as error:
+            self._failed_polls += 1
+            delay_s = backoff_s(self._failed_polls, longest_s=30)
+            log.warning("%s Next try in %.0f s.", error, delay_s)
+            self._shutdown.wait(delay_s)
+            return []
+        self._failed_polls = 0
+        self._count_empty(messages)
+        return messages
+
+    def _count_empty(self, messages: list[ReceivedMessage]) -> None:
+        # A message under work may come back, so only a queue that is empty with nothing in flight counts.
+        self._empty_polls = 0 if messages or self._running else self._empty_polls + 1
+        if self._options.empty_polls is not None and self._empty_polls >= self._options.empty_polls:
+            log.info("the queue stays empty: done")
+            self._shutdown.request()
+
+    def _start(self, message: ReceivedMessage, pool: ThreadPoolExecutor) -> None:
+        self._leases.hold(message)
+        future = pool.submit(self._work, message)
+        self._running[future] = message
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: Future[None]) -> None:
+        self._running.pop(future, None)
+        self._room.release()
+
+    def _work(self, message: ReceivedMessage) -> None:
+        """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
+        try:
+            settle = self._outcome(message)
+            self._leases.drop(message)
+            settle()
+        except RetryLater as error:
+            # Settling failed, so the message comes again by itself; handlers are idempotent.
+            log.warning("not settled: %s", error, extra={"message_id": message.message_id})
+        except Exception:
+            log.exception("the worker thread failed")
+            self._shutdown.request(EXIT_DEAD_THREAD)
+
+    def _outcome(self, message: ReceivedMessage) -> Callable[[], None]:
+        """Run the handler; what is to be done with the message afterwards."""
+        about = {"message_id": message.message_id, "receive_count": message.receive_count}
+        delay_s = backoff_s(message.receive_count)
+        try:
+            self._handler(message.body)
+        except RejectMessage as reject:
+            reason = str(reject)
+            log.warning("message rejected: %s", reason, extra=about)
+            return lambda: self._queue.reject(message, reason)
+        except RetryLater as retry:
+            delay_s = delay_s if retry.delay_s is None else retry.delay_s
+            log.warning("message put back for %.0f s: %s", delay_s, retry, extra=about)
+        except FatalWorkerError as fatal:
+            log.critical("this worker can't go on: %s", fatal, extra=about)
+            self._shutdown.request(fatal.exit_code)
+            delay_s = 0
+        except Exception:
+            log.exception("unexpected error; message put back for %.0f s", delay_s, extra=about)
+        else:
+            return lambda: self._queue.delete(message)
+        return lambda: self._queue.hide(message, delay_s)
+
+    def _give_back(self, chosen: Callable[[Future[None]], bool]) -> None:
+        for future, message in list(self._running.items()):
+            if not chosen(future):
+                continue
+            self._leases.drop(message)
+            try:
+                self._queue.hide(message, 0)
+            except RetryLater as error:
+                log.warning("not given back, it returns by itself: %s", error)
+
+    def _finish_started(self) -> None:
+        if self._running:
+            log.info("finishing %d started messages", len(self._running))
+        until = time.monotonic() + self._options.deadline_s
+        while self._running and time.monotonic() < until and not self._shutdown.at_once:
+            wait(list(self._running), timeout=0.2)
+        if self._running:
+            log.error("%d messages were not finished in time; they return to the queue", len(self._running))
+
+
+def backoff_s(attempt: int, longest_s: float = LONGEST_BACKOFF_S) -> float:
+    """Exponential back-off with full jitter:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
+    return random.uniform(0, min(longest_s, FIRST_BACKOFF_S * 2 ** min(attempt, 20)))  # noqa: S311 - no secret

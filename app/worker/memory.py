@@ -1,0 +1,36 @@
+"""How full the memory is that this process may use."""
+
+from pathlib import Path
+
+import psutil
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def memory_share() -> float:
+    """Used share of the container's limit (cgroup v2), or of the machine's memory where there is none.
+
+    Page cache counts as free in both: the kernel gives it back before anything is killed.
+    """
+    limit = _number("memory.max")
+    if limit is None:
+        memory = psutil.virtual_memory()
+        return 1 - memory.available / memory.total
+    used = _number("memory.current") or 0
+    return max(0, used - _inactive_file_bytes()) / limit
+
+
+def _number(name: str) -> int | None:
+    try:
+        text = (CGROUP / name).read_text("ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _inactive_file_bytes() -> int:
+    try:
+        lines = (CGROUP / "memory.stat").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)

@@ -1,0 +1,8 @@
+"""The grouping service: faces become people. Settings come from the environment (see README.md)."""
+
+import sys
+
+from app.bootstrap import run
+
+if __name__ == "__main__":
+    sys.exit(run("grouping"))
