@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the whole system on this machine: stand-ins for AWS and MongoDB, and both services.
 set -euo pipefail
-cd "$(dirname "$0")"
+root=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
     cat <<'TEXT'
@@ -40,6 +40,7 @@ find_uv() {
 }
 
 setup() {
+    pushd "$root" >/dev/null
     if [[ ! .venv/.complete -nt uv.lock || ! .venv/.complete -nt pyproject.toml ]]; then
         find_uv
         echo "Installing the packages of uv.lock into .venv…"
@@ -51,14 +52,19 @@ setup() {
         .venv/bin/python -m app.packs install open
         touch models/open/.complete
     fi
+    popd >/dev/null
+}
+
+# From the caller's folder, so that the paths given mean what they say.
+run() {
+    PYTHONPATH=$root exec "$root/.venv/bin/python" -m app.local "$@"
 }
 
 rebuild() {
     command -v docker >/dev/null || fail "docker is missing; install it, or run without --rebuild."
     docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it, or run without --rebuild."
     setup
-    .venv/bin/python -m app.local up
-    exec .venv/bin/python -m app.local docker "$@"
+    run docker "$@"
 }
 
 case "${1:-}" in
@@ -70,6 +76,6 @@ case "${1:-}" in
         ;;
     *)
         setup
-        exec .venv/bin/python -m app.local "$@"
+        run "$@"
         ;;
 esac

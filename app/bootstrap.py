@@ -37,10 +37,13 @@ log = logging.getLogger(__name__)
 EXIT_UNREACHABLE = 4
 
 
-def run(service: ServiceType) -> int:
-    """Run one service until it is stopped. Returns the process's exit code; every failure is one clear sentence."""
+def run(service: ServiceType | None = None) -> int:
+    """Run one service, by default that of SERVICE_TYPE, until it is stopped.
+
+    Returns the process's exit code; every failure is one clear sentence.
+    """
     try:
-        settings = load_settings(service_type=service)
+        settings = load_settings(**({"service_type": service} if service else {}))
         with Logging(settings, lambda: client("logs", settings.aws_default_region)):
             return _run_logged(settings)
     except FatalWorkerError as error:

@@ -63,13 +63,13 @@ def _album(stack: LocalStack, options: argparse.Namespace) -> int:
     photos = options.photos or _sample()
     was_running = stack.is_running("detection")
     begin = time.monotonic()
-    _start(stack, options.pack)
     try:
+        _start(stack, options.pack)
         ready = time.monotonic()
-        album = Album(photos, stack.environment)
-        console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}")
-        _follow(album, stack)
-        groups = album.collect(options.out)
+        with Album(photos, stack.environment) as album:
+            console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}")
+            _follow(album, stack)
+            groups = album.collect(options.out)
         now = time.monotonic()
         _summary(groups, len(album.photos), options.out, (ready - begin, now - ready))
     finally:
@@ -80,11 +80,10 @@ def _album(stack: LocalStack, options: argparse.Namespace) -> int:
 
 def _send(stack: LocalStack, options: argparse.Namespace) -> int:
     stack.check_services()
-    album = Album(options.photos, stack.environment)
-    album.send()
-    console.print(
-        f"Sent {len(album.photos)} photos as gallery {album.gallery_id}; ./dev_worker.sh status follows them."
-    )
+    stack.enter_environment()
+    with Album(options.photos, stack.environment) as album:
+        album.send()
+        console.print(f"Sent {len(album.photos)} photos as gallery {album.gallery_id}; see ./dev_worker.sh status.")
     return 0
 
 
@@ -93,6 +92,7 @@ def _status(stack: LocalStack, _options: argparse.Namespace) -> int:
         console.print(f"{name:10} {'running' if stack.is_running(name) else 'not running'}")
     if not stack.is_running("detection"):
         return 1
+    stack.enter_environment()
     environment = stack.environment
     sqs = client("sqs", environment["AWS_DEFAULT_REGION"])
     wanted = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -117,6 +117,9 @@ COMMANDS = {"up": _up, "album": _album, "send": _send, "status": _status, "stop"
 
 
 def _start(stack: LocalStack, pack: str) -> list[str]:
+    if "/" in pack or pack.endswith(".toml"):
+        # A path, as seen from here; the services run in the repository's folder.
+        pack = str(Path(pack).resolve())
     with console.status("Starting AWS and MongoDB stand-ins and both services…"):
         started = stack.start(pack)
     stack.check_services()

@@ -44,11 +44,18 @@ class Album:
         self._s3, self._sqs = client("s3", region), client("sqs", region)
         self._queue_url = environment["QUEUE_URL"]
         self._bucket, self._output = environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"]
-        mongo: MongoClient[dict[str, Any]] = MongoClient(environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True)
-        self._database = mongo.get_default_database("gallery_images")
-        owner: MongoClient[dict[str, Any]] = MongoClient(environment["HUEMN_MONGO_URI"])
-        self._owner_images = owner.get_default_database("huemn")["images"]
+        self._mongo: MongoClient[dict[str, Any]] = MongoClient(environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True)
+        self._database = self._mongo.get_default_database("gallery_images")
+        self._owner: MongoClient[dict[str, Any]] = MongoClient(environment["HUEMN_MONGO_URI"])
+        self._owner_images = self._owner.get_default_database("huemn")["images"]
         self._sent_at = datetime.now(UTC)
+
+    def __enter__(self) -> "Album":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mongo.close()
+        self._owner.close()
 
     def send(self) -> None:
         """Upload all photos and send one message each."""

@@ -23,7 +23,7 @@ from app.adapters.aws import client
 from app.errors import WorkerError
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 MAX_RECEIVE_COUNT = 5
 SERVICES = ("detection", "grouping")
@@ -37,7 +37,7 @@ LOCAL_DEFAULTS = {
     "LOG_GROUP": "face-worker",
     "MESSAGE_VISIBILITY_TIMEOUT": "60",
     "GROUPING_DELAY_S": "2",
-    "QUEUE_WAIT_S": "5",
+    "QUEUE_WAIT_S": "2",
     "MAX_FACE_WORKERS": "2",
 }
 
@@ -70,11 +70,16 @@ class LocalStack:
         self._state_file = home / "state.json"
         self.logs = home / "logs"
         self.state = self._read_state()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def environment(self) -> dict[str, str]:
         """What the services see."""
         return {**os.environ, **self.state.environment}
+
+    def enter_environment(self) -> None:
+        """Give this process the services' environment, for boto3 reads its settings there."""
+        os.environ.update(self.state.environment)
 
     def is_running(self, name: str) -> bool:
         return self._process(name) is not None
@@ -85,7 +90,7 @@ class LocalStack:
         if not any(self.is_running(name) for name in self.state.processes):
             self.state = State(environment={k: v for k, v in LOCAL_DEFAULTS.items() if k not in os.environ})
         started = [*self._start_aws(), *self._start_mongo()]
-        os.environ.update(self.state.environment)
+        self.enter_environment()
         if not os.environ.get("QUEUE_URL"):
             self._make_queues_and_buckets()
         if self.state.environment.get("MODEL_PACK") != pack:
@@ -107,6 +112,8 @@ class LocalStack:
                 process.kill()
             for name in chosen:
                 self.state.processes.pop(name, None)
+                if child := self._children.pop(name, None):
+                    child.wait()
             stopped += list(running)
         self._write_state()
         return stopped
@@ -167,7 +174,7 @@ class LocalStack:
 
     def _spawn(self, name: str, command: list[str]) -> None:
         with self._log(name).open("ab") as log:
-            process = subprocess.Popen(
+            child = subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -176,7 +183,8 @@ class LocalStack:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        self.state.processes[name] = ProcessEntry(process.pid, psutil.Process(process.pid).create_time())
+        self._children[name] = child
+        self.state.processes[name] = ProcessEntry(child.pid, psutil.Process(child.pid).create_time())
         self._write_state()
 
     def _await_port(self, name: str, port: int) -> None:

@@ -27,15 +27,20 @@ class ScrfdDetector(_Part):
 
 
 class MtcnnDetector(_Part):
-    """The three networks of MTCNN. `max_side_px` bounds the first level of the image pyramid."""
+    """The three networks of MTCNN and the least face probability of each; `score_threshold` is the last one's.
+
+    Faces from `min_face_px` on are found; the longer side is reduced to `max_side_px` first, and small faces with it.
+    """
 
     kind: Literal["mtcnn"]
     pnet: str
     rnet: str
     onet: str
-    min_face_px: int = 24
-    max_side_px: int = 1024
-    score_threshold: float = 0.9
+    min_face_px: int = Field(default=20, ge=12)
+    max_side_px: int = Field(default=1024, ge=12)
+    pnet_threshold: float = 0.6
+    rnet_threshold: float = 0.7
+    score_threshold: float = 0.85
 
 
 class OnnxEmbedder(_Part):

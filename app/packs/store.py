@@ -58,16 +58,15 @@ class PackStore:
         return InstalledPack(manifest, weights)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
-        path = Path(pack)
+        path, named = Path(pack), self.models_dir / f"{pack}.toml"
         if path.suffix == ".toml":
             return read_manifest(path), path.parent
+        if named.is_file():
+            return read_manifest(named), named.parent
         if path.is_dir():
             return describe_directory(path), path
-        manifest = self.models_dir / f"{pack}.toml"
-        if not manifest.is_file():
-            known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
-            raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
-        return read_manifest(manifest), manifest.parent
+        known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
+        raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
 
     def _check_licence(self, manifest: PackManifest) -> None:
         # Who put the weights into a folder themselves has met their licence there.

@@ -12,7 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app.config import Settings
 
-FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
+FIELDS = "%(levelname)s %(name)s %(message)s"
 NOISY = ("botocore", "boto3", "urllib3", "pymongo", "s3transfer", "PIL", "watchtower")
 
 
@@ -38,7 +38,8 @@ class Logging(AbstractContextManager["Logging"]):
     def __enter__(self) -> "Logging":
         formatter = JsonFormatter(
             FIELDS,
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
             static_fields={"service": self._service},
         )
         for handler in self._handlers:

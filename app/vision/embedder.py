@@ -33,7 +33,8 @@ class Embedder:
         step = self._max_batch
         vectors = np.concatenate([self._raw(chips[at : at + step]) for at in range(0, len(chips), step)])
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return np.divide(vectors, lengths, dtype=np.float32)
+        unit: Floats = np.divide(vectors, lengths, dtype=np.float32)
+        return unit
 
     def _raw(self, chips: Image) -> Floats:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]

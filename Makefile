@@ -1,0 +1,66 @@
+# `make help` lists what there is.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+PACK ?= open
+IMAGES ?= .local/sample-album
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## make .venv from uv.lock and build the open model pack
+	@./dev_worker.sh setup
+
+.PHONY: album
+album: ## the sample album through the whole system
+	@./dev_worker.sh album
+
+.PHONY: test
+test: setup ## all tests
+	$(PYTHON) -m pytest --cov --cov-report=term
+
+.PHONY: test-fast
+test-fast: setup ## unit tests only
+	$(PYTHON) -m pytest tests/unit
+
+.PHONY: lint
+lint: setup ## style, types, import rules, Dockerfile, shell scripts, reference pages
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/hadolint Dockerfile
+	.venv/bin/shellcheck dev_worker.sh prod_worker.sh .ci/run
+	$(PYTHON) -m app.reference --check
+	@$(MAKE) --no-print-directory requirements-check
+
+.PHONY: format
+format: setup ## put the code in the house style
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+.PHONY: reference
+reference: setup ## write docs/configuration.md and docs/schemas from the code
+	$(PYTHON) -m app.reference
+
+EXPORT = $(PYTHON) -m uv export --frozen --quiet --extra gpu --no-default-groups --no-emit-project --no-header
+.PHONY: requirements
+requirements: setup ## write requirements.txt (GPU) from uv.lock
+	$(EXPORT) --output-file requirements.txt >/dev/null
+
+.PHONY: requirements-check
+requirements-check:
+	@$(EXPORT) | diff -q - requirements.txt >/dev/null || { echo "requirements.txt is out of date; run 'make requirements'." >&2; exit 1; }
+
+.PHONY: memory
+memory: setup ## does the detection service grow? 50 photos against 500
+	$(PYTHON) -m benchmarks.memory --images $(IMAGES) --pack $(PACK)
+
+.PHONY: idempotence
+idempotence: setup ## is a result the same after five more messages?
+	$(PYTHON) -m benchmarks.idempotence --images $(IMAGES) --pack $(PACK)
+
+.PHONY: newcomer
+newcomer: ## time from git clone to the finished sample album
+	@bash benchmarks/newcomer.sh

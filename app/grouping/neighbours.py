@@ -1,0 +1,65 @@
+"""Exact nearest neighbours by cosine similarity: the only place that knows FAISS."""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+# https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU: k-selection on a GPU goes no further.
+GPU_MAX_K = 2048
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Each row's nearest other rows, most similar first and equal ones by index.
+
+    `indices` (N,k) int64, -1 where there is none; `similarities` (N,k) float32, -inf where there is none.
+    """
+
+    indices: NDArray[np.int64]
+    similarities: Floats
+
+
+def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
+    """(N,D) float32 unit length → the k nearest other rows of each row, (N,k) indices and cosine similarities.
+
+    A row is never its own neighbour, even among exact copies of itself. The order is fixed because FAISS leaves
+    that of equal similarities open. `use_gpu` needs a build of FAISS with GPU support and a k below 2,048.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    count = len(embeddings)
+    found = min(k + 1, count)
+    if found < 2:
+        return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32))
+    similarities, indices = _search(np.ascontiguousarray(embeddings, np.float32), found, use_gpu)
+    # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
+    # the last column is the least of the others.
+    similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
+    order = np.lexsort((indices, -similarities), axis=1)[:, : found - 1]
+    padding = ((0, 0), (0, k - order.shape[1]))
+    return Neighbours(
+        np.pad(np.take_along_axis(indices, order, axis=1), padding, constant_values=-1),
+        np.pad(np.take_along_axis(similarities, order, axis=1), padding, constant_values=-np.inf),
+    )
+
+
+def gpu_available() -> bool:
+    """Whether this build of FAISS sees a GPU."""
+    return bool(faiss.get_num_gpus() > 0)
+
+
+def _search(embeddings: Floats, k: int, use_gpu: bool) -> tuple[Floats, NDArray[np.int64]]:
+    """(N,D) float32, k <= N → (N,k) inner products and (N,k) indices, self among them."""
+    metric = faiss.METRIC_INNER_PRODUCT
+    if not use_gpu:
+        similarities, indices = faiss.knn(embeddings, embeddings, k, metric=metric)
+        return similarities, indices
+    if k > GPU_MAX_K:
+        raise ValueError(f"A GPU search gives at most {GPU_MAX_K - 1} neighbours, not {k - 1}")
+    resources = faiss.StandardGpuResources()
+    similarities, indices = faiss.knn_gpu(resources, embeddings, embeddings, k, metric=metric)
+    return similarities, indices

@@ -1,0 +1,80 @@
+"""People whose ids stay from run to run, and what is known of each."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.records import FaceBatch, PersonRecord
+
+
+def match_people(labels: NDArray[np.int64], face_ids: Sequence[str], previous: Sequence[str | None]) -> list[str]:
+    """(N,) labels of this run, N face ids, N person ids of the last run → N person ids.
+
+    A group takes over the id with which it shares the most faces, the largest overlap of the gallery first and every
+    id once; the others get new ids. So of a split person the larger part keeps the id, of merged people the larger
+    one does. The assignment with the greatest total overlap can break this where both happen at once: to save the id
+    of a small part it would hand the larger part a stranger's id, and with it the stranger's name.
+    """
+    smallest = _smallest_face_ids(labels, face_ids)
+    groups = labels.tolist()
+    overlaps = Counter((group, person) for group, person in zip(groups, previous, strict=True) if person is not None)
+    people: dict[int, str] = {}
+    kept: set[str] = set()
+    for group, person in sorted(overlaps, key=lambda pair: (-overlaps[pair], pair[1], smallest[pair[0]])):
+        if group not in people and person not in kept:
+            people[group] = person
+            kept.add(person)
+    taken = {person for person in previous if person is not None}
+    for group, face_id in sorted(smallest.items(), key=lambda item: item[1]):
+        if group not in people:
+            people[group] = _new_person_id(face_id, taken)
+            taken.add(people[group])
+    return [people[group] for group in groups]
+
+
+def choose_cover(faces: FaceBatch, rows: Sequence[int]) -> str:
+    """The face that shows its person best, of those in `rows`: the surest and largest; the first id among equals."""
+    return min((-_cover_score(faces, row), faces.face_ids[row]) for row in rows)[1]
+
+
+def summarise(faces: FaceBatch, person_ids: Sequence[str]) -> list[PersonRecord]:
+    """N faces, N person ids → one record a person, those in most photos first. Names are the store's to keep."""
+    rows_of: dict[str, list[int]] = {}
+    for row, person_id in zip(range(len(faces)), person_ids, strict=True):
+        rows_of.setdefault(person_id, []).append(row)
+    people = [
+        PersonRecord(
+            person_id=person_id,
+            cover_face_id=choose_cover(faces, rows),
+            face_count=len(rows),
+            photo_count=len({faces.image_ids[row] for row in rows}),
+        )
+        for person_id, rows in rows_of.items()
+    ]
+    return sorted(people, key=lambda person: (-person.photo_count, person.person_id))
+
+
+def _smallest_face_ids(labels: NDArray[np.int64], face_ids: Sequence[str]) -> dict[int, str]:
+    """(N,) labels, N face ids → the smallest face id of each label."""
+    smallest: dict[int, str] = {}
+    for group, face_id in zip(labels.tolist(), face_ids, strict=True):
+        smallest[group] = min(face_id, smallest.get(group, face_id))
+    return smallest
+
+
+def _new_person_id(face_id: str, taken: Collection[str]) -> str:
+    """An id made from a face, and the next one made from it while that is taken.
+
+    It is taken, for one, where a person once named after this face has left it behind.
+    """
+    digests = (hashlib.blake2b(f"{face_id}#{attempt}".encode(), digest_size=8).hexdigest() for attempt in count())
+    return next(f"p{digest}" for digest in digests if f"p{digest}" not in taken)
+
+
+def _cover_score(faces: FaceBatch, row: int) -> float:
+    """Detector score times size; 0 for a face that was stored without its size, so that any other goes before it."""
+    return float(faces.det_scores[row]) * faces.quality[row].get("size_px", 0.0)

@@ -1,0 +1,100 @@
+"""Faces onto a canonical chip: the similarity that brings five landmarks to a template, and the warp.
+
+Chip coordinates count from the centre of the top-left pixel, as `cv2.warpAffine` does.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.types import Floats, Image
+
+Alignment = Literal["arcface", "dlib"]
+Points = NDArray[np.float64]
+
+# InsightFace, recognition/arcface_torch: the template that ArcFace models are trained on, in a 112 px chip.
+_ARCFACE_112 = np.array(
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
+)
+# dlib, image_transforms/interpolation.h, get_face_chip_details: the mean face in its unit square, reduced to
+# five points, and the padding that dlib's face recognition model is trained with.
+_DLIB_UNIT = np.array([(0.2255, 0.2160), (0.7548, 0.2160), (0.4901, 0.5156), (0.2541, 0.7802), (0.7261, 0.7802)])
+_DLIB_PADDING = 0.25
+
+TEMPLATES: Mapping[Alignment, Points] = {
+    "arcface": _ARCFACE_112 / 112,
+    "dlib": (_DLIB_PADDING + _DLIB_UNIT) / (2 * _DLIB_PADDING + 1),
+}
+"""(5,2) float64 in parts of the chip's side: where the landmarks go."""
+
+# A scale below this would be a face of a hundred million pixels: the landmarks are no face's.
+_LEAST_SCALE = 1e-6
+_MOST_OVERSAMPLING = 16
+# Bilinear sampling reads one pixel beyond the outermost point; one more for its rounding.
+_BORDER_PX = 2
+
+
+def similarity_transforms(landmarks: Floats, template: Points) -> Points:
+    """(N,5,2) image px, (5,2) chip px → (N,2,3) float64, the least-squares similarities image → chip.
+
+    Umeyama (1991) without reflection. In the plane a similarity is z → a·z + b on complex numbers, so `a` is one
+    division and no SVD is needed. Landmarks that fix no scale (all in one point, say) give scale 1.
+    """
+    source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1]
+    target = template[:, 0] + 1j * template[:, 1]
+    source_mean, target_mean = source.mean(axis=1), target.mean()
+    centred = source - source_mean[:, None]
+    spread = (np.abs(centred) ** 2).sum(axis=1)
+    a = (centred.conj() @ (target - target_mean)) / np.where(spread > 0, spread, 1)
+    a = np.where(np.abs(a) > _LEAST_SCALE, a, 1)
+    b = target_mean - a * source_mean
+    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
+
+
+def align(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
+    """(H,W,3) uint8 RGB, (N,5,2) image px → (N,S,S,3) uint8 chips; black where they leave the photo.
+
+    Bilinear, and from faces more than twice the chip's size the mean of the pixels under each chip pixel.
+    """
+    chips = np.zeros((len(landmarks), size_px, size_px, 3), np.uint8)
+    for chip, matrix in zip(chips, similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
+        _warp_inplace(image, matrix, chip)
+    return chips
+
+
+def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
+    """Fill the (S,S,3) `chip` from the part of the photo that the (2,3) `matrix` maps onto it."""
+    left, top, right, bottom = _footprint(image, matrix, len(chip))
+    if left >= right or top >= bottom:
+        return
+    matrix = matrix.copy()
+    matrix[:, 2] += matrix[:, :2] @ (left, top)
+    fine = _oversampling(matrix)
+    # Pixel centres, not corners, are whole numbers: `fine` small pixels centre half of (fine - 1) further on.
+    fine_matrix = matrix * fine + [[0, 0, (fine - 1) / 2]]
+    fine_size = (len(chip) * fine,) * 2
+    warped = cv2.warpAffine(image[top:bottom, left:right], fine_matrix, fine_size, flags=cv2.INTER_LINEAR)
+    chip[:] = warped if fine == 1 else cv2.resize(warped, chip.shape[:2], interpolation=cv2.INTER_AREA)
+
+
+def _oversampling(matrix: Points) -> int:
+    """How many warped pixels make one chip pixel each way, so that none of the photo's are skipped."""
+    shrink = 1 / np.hypot(matrix[0, 0], matrix[1, 0])
+    return 1 if shrink <= 2 else min(round(shrink), _MOST_OVERSAMPLING)
+
+
+def _footprint(image: Image, matrix: Points, size_px: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom (exclusive) of the photo's pixels that an (S,S) chip is made of.
+
+    OpenCV 4 refuses to warp from a photo with a side of 32,767 px and more, which a panorama may have.
+    """
+    height_px, width_px = image.shape[:2]
+    corners = np.array([(-1, -1), (size_px, -1), (-1, size_px), (size_px, size_px)])
+    in_image = np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T).T
+    limit = (width_px, height_px)
+    left, top = np.clip(np.floor(in_image.min(axis=0)) - _BORDER_PX, 0, limit).astype(int)
+    right, bottom = np.clip(np.ceil(in_image.max(axis=0)) + _BORDER_PX + 1, 0, limit).astype(int)
+    return left, top, right, bottom

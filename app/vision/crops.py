@@ -1,0 +1,48 @@
+"""Small pictures of faces, for people to look at."""
+
+from io import BytesIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pil
+
+from app.vision.types import Floats, Image
+
+_WEBP_QUALITY = 85
+_WEBP_METHOD = 4
+
+
+def encode_crops(image: Image, boxes: Floats, max_side_px: int = 256, margin: float = 0.3) -> list[bytes]:
+    """(H,W,3) uint8 RGB, (N,4) x1 y1 x2 y2 px → N WebP files.
+
+    Each shows the square around a box's longer side with `margin` of that side all round, as far as the photo
+    reaches, made smaller where it exceeds `max_side_px` and never larger. The same input gives the same bytes.
+    """
+    return [_encode(_shrunk(image[rows, columns], max_side_px)) for rows, columns in _windows(image, boxes, margin)]
+
+
+def _windows(image: Image, boxes: Floats, margin: float) -> list[tuple[slice, slice]]:
+    """Rows and columns of each crop: at least one pixel, the nearest one for a box outside the photo."""
+    corners = boxes.astype(np.float64).reshape(-1, 2, 2)
+    centres = corners.mean(axis=1)
+    half_sides = (corners[:, 1] - corners[:, 0]).max(axis=1, keepdims=True) * (0.5 + margin)
+    size_px = np.array([image.shape[1], image.shape[0]])
+    starts = np.clip(np.floor(centres - half_sides), 0, size_px - 1).astype(int)
+    ends = np.clip(np.ceil(centres + half_sides), starts + 1, size_px).astype(int)
+    return [(slice(y1, y2), slice(x1, x2)) for (x1, y1), (x2, y2) in zip(starts, ends, strict=True)]
+
+
+def _shrunk(crop: Image, max_side_px: int) -> NDArray[np.uint8]:
+    height_px, width_px = crop.shape[:2]
+    scale = max_side_px / max(height_px, width_px)
+    if scale >= 1:
+        return crop
+    size_px = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
+    return cv2.resize(crop, size_px, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _encode(crop: Image) -> bytes:
+    file = BytesIO()
+    Pil.fromarray(crop).save(file, "WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD)
+    return file.getvalue()

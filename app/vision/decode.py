@@ -1,0 +1,227 @@
+"""Photo bytes to upright RGB pixels, for bytes that nobody has vouched for.
+
+The file's first bytes choose one of the eight readers in `_READERS`, which is called directly. `PIL.Image.open`
+would try every plugin it has (EPS runs Ghostscript, ICNS opens files inside files), would need the HEIF plugin
+registered process-wide, and would apply PIL's global `MAX_IMAGE_PIXELS`, half of what a large camera makes, by a
+warning that can't be silenced safely between threads. Here the limit is the caller's own, checked from the
+header before the first pixel is allocated. PIL's fixed ceiling of twice MAX_IMAGE_PIXELS (179 megapixels)
+still holds inside its WebP, GIF and tiled TIFF readers, whatever `max_pixels` says.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image as Pil
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base as ExifTag
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Transpose
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from app.errors import BadPhoto, RetryLater
+from app.vision.heif import HeifImageFile
+from app.vision.types import Image
+
+
+@dataclass(frozen=True)
+class PhotoLimits:
+    """What a photo may cost: the size of its file, and the pixels its header claims."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class PhotoHeader:
+    """What a photo says of itself. The size is that of the upright picture."""
+
+    format: str
+    width_px: int
+    height_px: int
+
+
+_READERS: dict[str, Callable[[BytesIO], ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "HEIF": HeifImageFile,
+    "AVIF": AvifImageFile,
+    "TIFF": TiffImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+}
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+}
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+
+# EXIF 2.32, tag 0x0112: how the stored picture must be turned to stand upright; 1 is upright already.
+_TURN = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+# libheif applies the file's own irot and imir boxes, beside which HEIF (ISO/IEC 23008-12) makes EXIF orientation
+# a mere note; PIL's TIFF reader turns the pixels itself. Turning these once more would be once too often.
+_TURNED_BY_READER = frozenset({"HEIF", "TIFF"})
+
+_JPEG_END = b"\xff\xd9"
+_NOISE = bytes(range(1, 255))
+_ROWS_AT_ONCE = 256
+
+
+class _CutOff(BadPhoto):
+    """The file ends before its picture does."""
+
+
+def read_header(data: bytes, limits: PhotoLimits) -> PhotoHeader:
+    """Format and upright size of a photo, without decoding a pixel.
+
+    Raises BadPhoto for an empty or over-long file, an unknown format and more pixels than allowed.
+    """
+    format_name = _format_of(data, limits)
+    with _opened(data, format_name, limits) as picture:
+        width_px, height_px = picture.size
+        # The values 5 to 8 lay the picture on its side.
+        if _orientation(picture, format_name) >= 5:
+            width_px, height_px = height_px, width_px
+        return PhotoHeader(format_name, width_px, height_px)
+
+
+def decode(data: bytes, limits: PhotoLimits) -> Image:
+    """Photo bytes → (H,W,3) uint8 RGB, upright, C-contiguous.
+
+    Transparency lies on white, 16 bits are scaled to 8, the first frame stands for an animation.
+    Raises BadPhoto as `read_header` does, and for a file that is damaged or cut off.
+    """
+    format_name = _format_of(data, limits)
+    try:
+        return _decode(data, format_name, limits)
+    except _CutOff:
+        if format_name != "JPEG":
+            raise
+        # Some writers forget the end marker, and libjpeg paints what is missing grey without a word. So end the
+        # file in two ways: where all pixels are there, what follows them changes nothing.
+        plain, noisy = (_decode(data + tail + _JPEG_END, format_name, limits) for tail in (b"", _NOISE))
+        if not np.array_equal(plain, noisy):
+            raise
+        return plain
+
+
+def _decode(data: bytes, format_name: str, limits: PhotoLimits) -> Image:
+    with _opened(data, format_name, limits) as picture:
+        picture.load()
+        turn = _TURN.get(_orientation(picture, format_name))
+        rgb = _to_rgb(picture)
+        return _to_array(rgb if turn is None else rgb.transpose(turn))
+
+
+@contextmanager
+def _opened(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[ImageFile]:
+    """A PIL picture within the limits; whatever goes wrong inside the `with` leaves it as BadPhoto."""
+    try:
+        with _READERS[format_name](BytesIO(data)) as picture:
+            _check_pixels(picture.size, limits)
+            yield picture
+    except BadPhoto:
+        raise
+    except Pil.DecompressionBombError as error:
+        most = min(limits.max_pixels, 2 * (Pil.MAX_IMAGE_PIXELS or limits.max_pixels)) / 1e6
+        raise BadPhoto(f"The picture claims too many megapixels; at most {most:.1f} are accepted.") from error
+    except MemoryError as error:
+        # More likely this machine's want than the photo's fault; if it is the photo's, redrive ends it.
+        raise RetryLater(f"There is not enough memory to decode this {format_name}.") from error
+    except Exception as error:  # decoders of hostile bytes raise anything
+        raise _bad_photo(format_name, error) from error
+
+
+def _bad_photo(format_name: str, error: Exception) -> BadPhoto:
+    message = str(error).lower()
+    if isinstance(error, EOFError) or "truncated" in message or "end of file" in message:
+        return _CutOff(f"The {format_name} is cut off: the file ends before its last pixel.")
+    detail = " ".join(str(error).split())[:120] or type(error).__name__
+    return BadPhoto(f"The {format_name} is damaged and can't be decoded: {detail}")
+
+
+def _format_of(data: bytes, limits: PhotoLimits) -> str:
+    if not data:
+        raise BadPhoto("The file is empty.")
+    if len(data) > limits.max_bytes:
+        raise BadPhoto(f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted.")
+    format_name = _sniff(data)
+    if format_name is None:
+        start = ascii(data[:12].decode("latin-1"))
+        raise BadPhoto(f"The file is not a picture that can be read (it begins with {start}).")
+    return format_name
+
+
+def _sniff(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp":
+        # ISO base media file: the major brand, then a version, then the compatible brands (ISO/IEC 14496-12).
+        end = min(int.from_bytes(data[:4], "big"), 256)
+        brands = {data[8:12], *(data[i : i + 4] for i in range(16, end, 4))}
+        if brands & _AVIF_BRANDS:
+            return "AVIF"
+        return "HEIF" if brands & _HEIF_BRANDS else None
+    return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
+
+
+def _check_pixels(size_px: tuple[int, int], limits: PhotoLimits) -> None:
+    pixels = size_px[0] * size_px[1]
+    if pixels > limits.max_pixels:
+        raise BadPhoto(
+            f"The picture claims {pixels / 1e6:.1f} megapixels; at most {limits.max_pixels / 1e6:.1f} are accepted."
+        )
+
+
+def _orientation(picture: ImageFile, format_name: str) -> int:
+    if format_name in _TURNED_BY_READER:
+        return 1
+    try:
+        value = picture.getexif().get(ExifTag.Orientation, 1)
+    except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and good pixels are worth more than it
+        return 1
+    return value if value in _TURN else 1
+
+
+def _to_rgb(picture: Pil.Image) -> Pil.Image:
+    if picture.mode in ("I", "F"):
+        raise BadPhoto(f"The picture has 32-bit pixels (mode {picture.mode}), whose range of light is unknown.")
+    if picture.mode.startswith("I;16"):
+        # PIL would clip at 255. The high byte is also what it keeps of 16-bit colour.
+        return Pil.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        white = Pil.new("RGBA", picture.size, "white")
+        return Pil.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _to_array(picture: Pil.Image) -> Image:
+    """An RGB picture → (H,W,3) uint8, in strips: a third of the time and memory of `np.asarray(picture)`."""
+    width_px, height_px = picture.size
+    pixels = np.empty((height_px, width_px, 3), np.uint8)
+    for top in range(0, height_px, _ROWS_AT_ONCE):
+        bottom = min(top + _ROWS_AT_ONCE, height_px)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, width_px, bottom)))
+    return pixels

@@ -1,0 +1,43 @@
+"""HEIF for PIL: the pixels of the primary picture and nothing else.
+
+pi_heif's own PIL plugin reads every metadata item, thumbnail and depth map as it opens a file, and in 1.4.0 an
+item type that is not UTF-8 ends the process there: `_CtxImage_metadata` doesn't check what PyUnicode_FromString
+returns. One damaged byte would be enough. So this asks the C half of pi_heif for pixels only.
+"""
+
+from typing import Any
+
+import _pi_heif  # type: ignore[import-not-found]  # a compiled module without stubs
+from PIL.ImageFile import ImageFile
+
+_DECODE_THREADS = 4  # pi_heif's default
+_ANY_DECODER = ""
+
+
+class HeifImageFile(ImageFile):
+    """The primary picture of a HEIF file, turned as its irot and imir boxes say, in 8 bits where it has colour."""
+
+    format = "HEIF"
+    format_description = "HEIF container"
+
+    def _open(self) -> None:
+        assert self.fp is not None  # noqa: S101 - PIL's own promise to a plugin, for the type checker
+        to_8_bit, to_bgr, without_stride, to_16_bit, without_limits = True, False, False, True, False
+        images = _pi_heif.load_file(
+            self.fp.read(), _DECODE_THREADS, to_8_bit, to_bgr, without_stride, to_16_bit, _ANY_DECODER, without_limits
+        )
+        primary = [image for image in images if image is not None and image.primary]
+        if not primary:
+            raise SyntaxError("it holds no primary picture")  # what PIL expects of a plugin that can't read a file
+        self._undecoded: Any = primary[0]
+        self._size, self._mode = self._undecoded.size_mode
+
+    def load(self) -> Any:  # noqa: ANN401 - PIL names its own type only to type checkers
+        if self._undecoded is not None:
+            image, self._undecoded = self._undecoded, None
+            data, stride = image.data, image.stride
+            # Decoding may find another size than the header claimed.
+            self._size, self._mode = image.size_mode
+            self.load_prepare()
+            self.frombytes(data, "raw", (self._mode, stride))
+        return super().load()

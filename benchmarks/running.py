@@ -1,0 +1,32 @@
+"""The services as processes, for benchmarks and process tests: a local stack of its own in a temporary folder."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.local.album import Album
+from app.local.stack import LocalStack
+
+
+@contextmanager
+def local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
+    """A running stack whose environment holds while inside; everything is stopped and put back after."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="face-worker-") as home:
+        stack = LocalStack(Path(home))
+        try:
+            os.environ.update(settings or {})
+            stack.start(pack)
+            yield stack
+        finally:
+            stack.stop()
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def wait_until_grouped(album: Album, stack: LocalStack) -> None:
+    """Returns once all photos of a sent album are indexed and grouped. Raises LocalStackError where that stalls."""
+    for _ in album.follow(stack.check_services):
+        pass

@@ -1,0 +1,148 @@
+"""GalleryStore: what the services rely on, of the fake and of MongoDB."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+from app.ports import GalleryLease
+from tests.stores import MODEL, Stores
+
+T = TypeVar("T")
+THREADS = 8
+
+
+def at_the_same_time(action: Callable[[int], T]) -> list[T]:
+    """What eight threads get that begin together."""
+    start = Barrier(THREADS)
+
+    def run(number: int) -> T:
+        start.wait()
+        return action(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def lease_of(stores: Stores, owner: str, ttl_s: float = 60) -> GalleryLease:
+    lease = stores.galleries.take_lease("g", owner, ttl_s)
+    assert lease is not None
+    return lease
+
+
+def test_the_first_change_owes_a_message_and_those_within_the_delay_do_not(stores: Stores) -> None:
+    assert stores.galleries.mark_dirty("g", 60)
+    assert not stores.galleries.mark_dirty("g", 60)
+    assert not stores.galleries.mark_dirty("g", 60)
+
+
+def test_a_change_after_the_delay_owes_a_message_again(stores: Stores) -> None:
+    assert stores.galleries.mark_dirty("g", 1)
+    assert not stores.galleries.mark_dirty("g", 1)
+    stores.sleep(1.1)
+    assert stores.galleries.mark_dirty("g", 1)
+    assert not stores.galleries.mark_dirty("g", 1)
+
+
+def test_a_change_within_the_delay_does_not_put_the_next_message_off(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 1)
+    stores.sleep(0.6)
+    stores.galleries.mark_dirty("g", 1)
+    stores.sleep(0.6)
+    assert stores.galleries.mark_dirty("g", 1)
+
+
+def test_galleries_have_delays_of_their_own(stores: Stores) -> None:
+    assert stores.galleries.mark_dirty("g", 60)
+    assert stores.galleries.mark_dirty("other", 60)
+
+
+def test_without_a_delay_every_change_owes_a_message(stores: Stores) -> None:
+    assert [stores.galleries.mark_dirty("g", 0) for _ in range(3)] == [True] * 3
+
+
+def test_of_changes_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -> None:
+    owed = at_the_same_time(lambda _: stores.galleries.mark_dirty("g", 60))
+    assert sorted(owed) == [False] * (THREADS - 1) + [True]
+    assert lease_of(stores, "me").revision == THREADS
+
+
+def test_the_lease_of_a_gallery_nobody_has_marked_is_at_revision_zero(stores: Stores) -> None:
+    lease = lease_of(stores, "me")
+    assert (lease.gallery_id, lease.owner, lease.revision, lease.grouped) == ("g", "me", 0, None)
+
+
+def test_a_held_lease_is_nobody_elses(stores: Stores) -> None:
+    lease_of(stores, "me")
+    assert stores.galleries.take_lease("g", "you", 60) is None
+    assert stores.galleries.take_lease("other", "you", 60) is not None
+
+
+def test_of_owners_at_the_same_time_exactly_one_gets_the_lease(stores: Stores) -> None:
+    leases = at_the_same_time(lambda number: stores.galleries.take_lease("g", f"owner {number}", 60))
+    assert len([lease for lease in leases if lease]) == 1
+
+
+def test_its_owner_renews_a_lease_without_a_new_fence(stores: Stores) -> None:
+    first = lease_of(stores, "me", 0.5)
+    renewed = lease_of(stores, "me", 60)
+    assert renewed.fence == first.fence
+    stores.sleep(0.7)
+    assert stores.galleries.take_lease("g", "you", 60) is None
+
+
+def test_a_lease_is_free_after_its_time_and_the_fence_has_grown(stores: Stores) -> None:
+    first = lease_of(stores, "me", 0.3)
+    stores.sleep(0.5)
+    assert lease_of(stores, "you").fence > first.fence
+
+
+def test_a_released_lease_is_free_at_once_and_fences_only_grow(stores: Stores) -> None:
+    fences = []
+    for owner in ("me", "you", "me", "me"):
+        lease = lease_of(stores, owner)
+        fences.append(lease.fence)
+        stores.galleries.release(lease)
+    assert fences == sorted(set(fences))
+
+
+def test_releasing_a_lease_that_is_anothers_by_now_does_nothing(stores: Stores) -> None:
+    lost = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    lease_of(stores, "you")
+    stores.galleries.release(lost)
+    assert stores.galleries.take_lease("g", "third", 60) is None
+
+
+def test_a_refused_lease_changes_nothing_for_its_owner(stores: Stores) -> None:
+    held = lease_of(stores, "me")
+    for _ in range(3):
+        assert stores.galleries.take_lease("g", "you", 60) is None
+    assert lease_of(stores, "me").fence == held.fence
+
+
+def test_the_lease_tells_the_revision_and_the_run_before(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 60)
+    stores.galleries.mark_dirty("g", 60)
+    lease = lease_of(stores, "me")
+    assert (lease.revision, lease.grouped) == (2, None)
+    stores.galleries.record_run(lease, MODEL, {"faces": 3})
+    assert lease_of(stores, "me").grouped == (2, MODEL)
+
+
+def test_a_change_during_a_run_is_not_taken_for_grouped(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 60)
+    lease = lease_of(stores, "me")
+    stores.galleries.mark_dirty("g", 60)
+    stores.galleries.record_run(lease, MODEL, {})
+    after = lease_of(stores, "me")
+    assert after.grouped == (1, MODEL)
+    assert after.revision == 2
+
+
+def test_a_run_that_lost_its_lease_is_not_recorded(stores: Stores) -> None:
+    lost = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    lease_of(stores, "you")
+    stores.galleries.record_run(lost, MODEL, {})
+    assert lease_of(stores, "you").grouped is None

@@ -1,0 +1,188 @@
+"""ObjectStore: what the services rely on, of the fake and of S3."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+
+from app.adapters.s3 import S3Store
+from app.errors import BadPhoto, RetryLater
+from app.ports import ObjectStore
+from app.records import PhotoRef
+from tests.conftest import REGION, aws_client
+from tests.fakes import FakeObjectStore
+
+KEYS = ["g/a.jpg", "g/day 1/My Photo (2).jpg", "g/Ärzte & Fête/写真 🎉.jpg", "g/100%+sure=yes?.jpg", "g/%2e%2e.jpg"]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """`upload(bucket, key, data)` is the photos' owner's; it gives the version. `content_type` is of an output."""
+
+    store: ObjectStore
+    photos: str
+    output: str
+    upload: Callable[[str, str, bytes], str]
+    content_type: Callable[[str], str]
+
+    def photo(self, key: str, version_id: str | None = None) -> PhotoRef:
+        return PhotoRef("g", "a", self.photos, key, version_id)
+
+    def result(self, key: str) -> bytes:
+        return self.store.fetch(PhotoRef("g", "a", self.output, key), 10_000).data
+
+
+def fake_rig() -> Rig:
+    store = FakeObjectStore("results")
+    return Rig(store, "photos", "results", store.upload, lambda key: store.content_types[key])
+
+
+def s3_rig() -> Rig:
+    s3 = aws_client("s3", REGION)
+    photos, output = (f"{kind}-{uuid4().hex}" for kind in ("photos", "results"))
+    for bucket in (photos, output):
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket=photos, VersioningConfiguration={"Status": "Enabled"})
+
+    def upload(bucket: str, key: str, data: bytes) -> str:
+        return str(s3.put_object(Bucket=bucket, Key=key, Body=data)["VersionId"])
+
+    return Rig(
+        S3Store(output, REGION),
+        photos,
+        output,
+        upload,
+        lambda key: str(s3.head_object(Bucket=output, Key=key)["ContentType"]),
+    )
+
+
+@pytest.fixture(params=["fake", "s3"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    if request.param == "fake":
+        return fake_rig()
+    request.getfixturevalue("aws")
+    return s3_rig()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_was_uploaded_is_fetched_under_any_key(rig: Rig, key: str) -> None:
+    rig.upload(rig.photos, key, b"pixels")
+    assert rig.store.fetch(rig.photo(key), 100).data == b"pixels"
+
+
+def test_the_etag_names_the_content_and_has_no_quotes(rig: Rig) -> None:
+    for key, data in (("g/a", b"one"), ("g/b", b"one"), ("g/c", b"two")):
+        rig.upload(rig.photos, key, data)
+    a, b, c = (rig.store.fetch(rig.photo(key), 100).etag for key in ("g/a", "g/b", "g/c"))
+    assert a == b != c
+    assert '"' not in a
+
+
+def test_the_time_of_an_object_has_a_zone(rig: Rig) -> None:
+    rig.upload(rig.photos, "g/a", b"one")
+    assert rig.store.fetch(rig.photo("g/a"), 100).last_modified.utcoffset() == timedelta(0)
+
+
+def test_a_version_id_reads_that_version(rig: Rig) -> None:
+    first = rig.upload(rig.photos, "g/a", b"first")
+    rig.upload(rig.photos, "g/a", b"second")
+    assert rig.store.fetch(rig.photo("g/a", first), 100).data == b"first"
+    assert rig.store.fetch(rig.photo("g/a"), 100).data == b"second"
+
+
+def test_a_missing_object_is_a_bad_photo(rig: Rig) -> None:
+    with pytest.raises(BadPhoto, match=r"no object .*g/gone\.jpg"):
+        rig.store.fetch(rig.photo("g/gone.jpg"), 100)
+
+
+def test_a_file_of_the_limit_is_fetched_and_one_byte_more_is_a_bad_photo(rig: Rig) -> None:
+    rig.upload(rig.photos, "g/a", b"12345")
+    assert rig.store.fetch(rig.photo("g/a"), 5).data == b"12345"
+    with pytest.raises(BadPhoto):
+        rig.store.fetch(rig.photo("g/a"), 4)
+
+
+def test_a_file_that_is_too_large_is_not_read() -> None:
+    class Unread:
+        closed = False
+
+        def __enter__(self) -> "Unread":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.closed = True
+
+        def read(self) -> bytes:
+            raise AssertionError("a file over the limit was read")
+
+    class Client:
+        def get_object(self, **_: str) -> dict[str, object]:
+            return {"Body": body, "ContentLength": 3_000_000}
+
+    body, store = Unread(), S3Store("results", REGION)
+    store._s3 = Client()
+    with pytest.raises(BadPhoto, match=r"3\.0 MB; at most 2\.0 MB"):
+        store.fetch(PhotoRef("g", "a", "photos", "g/a"), 2_000_000)
+    assert body.closed
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_is_put_lies_in_the_output_bucket_with_its_content_type(rig: Rig, key: str) -> None:
+    rig.store.put(key, b"crop", "image/webp")
+    assert rig.result(key) == b"crop"
+    assert rig.content_type(key) == "image/webp"
+
+
+def test_putting_again_replaces(rig: Rig) -> None:
+    rig.store.put("g/groups.json", b"old", "application/json")
+    rig.store.put("g/groups.json", b"new", "application/json")
+    assert rig.result("g/groups.json") == b"new"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_removing_removes_and_may_be_done_again(rig: Rig, key: str) -> None:
+    rig.store.put(key, b"crop", "image/webp")
+    rig.store.put("g/other", b"stays", "image/webp")
+    for _ in range(2):
+        rig.store.remove([key, "g/never-there"])
+        with pytest.raises(BadPhoto):
+            rig.result(key)
+    assert rig.result("g/other") == b"stays"
+
+
+def test_removing_nothing_is_fine(rig: Rig) -> None:
+    rig.store.remove([])
+
+
+def test_more_objects_than_one_call_takes_are_removed(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.adapters.s3.DELETE_BATCH", 2)
+    rig = s3_rig()
+    keys = [f"g/{number}" for number in range(5)]
+    for key in keys:
+        rig.store.put(key, b"crop", "image/webp")
+    rig.store.remove(iter(keys))
+    for key in keys:
+        with pytest.raises(BadPhoto):
+            rig.result(key)
+
+
+def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(aws: str) -> None:
+    store = S3Store("nobody-made-this", REGION)
+    with pytest.raises(RetryLater, match="NoSuchBucket"):
+        store.fetch(PhotoRef("g", "a", "nobody-made-this", "g/a"), 100)
+    with pytest.raises(RetryLater, match="NoSuchBucket"):
+        store.put("g/a", b"", "image/webp")
+
+
+def test_a_denied_read_says_where_to_look() -> None:
+    class Client:
+        def get_object(self, **_: str) -> None:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
+
+    store = S3Store("results", REGION)
+    store._s3 = Client()
+    with pytest.raises(RetryLater, match=r"s3://photos/g/a failed: AccessDenied.*Check the task role's policy"):
+        store.fetch(PhotoRef("g", "a", "photos", "g/a"), 100)

@@ -1,0 +1,74 @@
+"""OwnerMetadata: what the services rely on, of the fake and of MongoDB."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import pytest
+
+from app.adapters.mongo import MongoOwnerMetadata
+from app.ports import OwnerMetadata
+from app.records import ImageStatus
+from tests.fakes import FakeOwnerMetadata
+from tests.stores import MODEL, image_record, photo
+
+
+@dataclass(frozen=True)
+class Rig:
+    """`add` and `read` are the owner's: fields of a photo's document, by image id."""
+
+    metadata: OwnerMetadata
+    add: Callable[[str, dict[str, object]], None]
+    read: Callable[[], dict[str, dict[str, object]]]
+
+
+def fake_rig() -> Rig:
+    metadata = FakeOwnerMetadata()
+    return Rig(
+        metadata,
+        lambda image_id, fields: metadata.documents.update({("g", image_id): dict(fields)}),
+        lambda: {image_id: fields for (_, image_id), fields in metadata.documents.items()},
+    )
+
+
+@pytest.fixture(params=["fake", "mongo"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    if request.param == "fake":
+        yield fake_rig()
+        return
+    client = request.getfixturevalue("mongo_client")
+    database = client[f"owner_{uuid4().hex}"]
+
+    def add(image_id: str, fields: dict[str, object]) -> None:
+        database["images"].insert_one({"gallery_id": "g", "image_id": image_id, **fields})
+
+    def read() -> dict[str, dict[str, object]]:
+        found = database["images"].find({}, {"_id": 0, "gallery_id": 0})
+        return {document.pop("image_id"): document for document in found}
+
+    yield Rig(MongoOwnerMetadata(database), add, read)
+    client.drop_database(database)
+
+
+def test_a_known_photo_gets_its_face_index_and_keeps_all_else(rig: Rig) -> None:
+    rig.add("a", {"title": "Beach", "tags": ["sea"], "width": 4000})
+    rig.metadata.set_face_index(image_record(photo("a"), 2))
+    expected = {"status": "indexed", "reason": None, "face_count": 2, "model": MODEL, "etag": "etag-1"}
+    assert rig.read() == {"a": {"title": "Beach", "tags": ["sea"], "width": 4000, "face_index": expected}}
+
+
+def test_a_photo_the_owner_does_not_know_is_not_made_known(rig: Rig) -> None:
+    rig.add("a", {"title": "Beach"})
+    rig.metadata.set_face_index(image_record(photo("b")))
+    rig.metadata.set_face_index(image_record(photo("a", "another gallery")))
+    assert rig.read() == {"a": {"title": "Beach"}}
+
+
+def test_a_later_result_replaces_the_whole_face_index(rig: Rig) -> None:
+    rig.add("a", {})
+    rig.metadata.set_face_index(image_record(photo("a"), 2))
+    rejected = replace(image_record(photo("a"), 0), status=ImageStatus.REJECTED, reason="The file is empty.")
+    rig.metadata.set_face_index(rejected)
+    face_index = rig.read()["a"]["face_index"]
+    assert (face_index["status"], face_index["reason"]) == ("rejected", "The file is empty.")
+    assert face_index["face_count"] == 0

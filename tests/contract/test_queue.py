@@ -1,0 +1,183 @@
+"""MessageQueue: what the services rely on, of the fake and of SQS."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.adapters.sqs import SqsQueue
+from app.errors import RetryLater
+from app.ports import MessageQueue, ReceivedMessage
+from tests.conftest import REGION, aws_client
+from tests.fakes import FakeClock, FakeQueue
+
+VISIBILITY_S = 1
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A queue with a dead-letter queue and one without; `dead_letters` gives body and attributes of each."""
+
+    queue: MessageQueue
+    lonely_queue: MessageQueue
+    dead_letters: Callable[[], list[tuple[str, dict[str, str]]]]
+    sleep: Callable[[float], None]
+
+    def receive_one(self) -> ReceivedMessage:
+        (message,) = self.queue.receive(1, wait_s=1)
+        return message
+
+
+def fake_rig() -> Rig:
+    clock = FakeClock()
+    dead = FakeQueue(VISIBILITY_S, clock=clock)
+    return Rig(
+        FakeQueue(VISIBILITY_S, dead, clock),
+        FakeQueue(VISIBILITY_S, None, clock),
+        lambda: [(letter.body, dict(letter.attributes)) for letter in dead.letters],
+        clock.sleep,
+    )
+
+
+def sqs_rig() -> Rig:
+    sqs = aws_client("sqs", REGION)
+    names = [f"{kind}-{uuid4().hex}" for kind in ("dead", "work", "lonely")]
+    dead_url = sqs.create_queue(QueueName=names[0])["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 100})
+    url = sqs.create_queue(QueueName=names[1], Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+    lonely_url = sqs.create_queue(QueueName=names[2])["QueueUrl"]
+
+    def dead_letters() -> list[tuple[str, dict[str, str]]]:
+        answer: dict[str, Any] = sqs.receive_message(QueueUrl=dead_url, MessageAttributeNames=["All"])
+        return [
+            (letter["Body"], {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()})
+            for letter in answer.get("Messages", [])
+        ]
+
+    queues = [SqsQueue(one, REGION, VISIBILITY_S) for one in (url, lonely_url)]
+    return Rig(queues[0], queues[1], dead_letters, time.sleep)
+
+
+@pytest.fixture(params=["fake", "sqs"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    if request.param == "fake":
+        return fake_rig()
+    request.getfixturevalue("aws")
+    return sqs_rig()
+
+
+def test_what_is_sent_is_received_as_it_was(rig: Rig) -> None:
+    rig.queue.send('{"key": "Fête/Ärzte 1 🎉.jpg"}')
+    message = rig.receive_one()
+    assert message.body == '{"key": "Fête/Ärzte 1 🎉.jpg"}'
+    assert message.receive_count == 1
+
+
+def test_an_empty_queue_gives_no_messages(rig: Rig) -> None:
+    assert rig.queue.receive(10, wait_s=0) == []
+
+
+def test_no_more_messages_come_than_are_asked_for(rig: Rig) -> None:
+    for number in range(3):
+        rig.queue.send(str(number))
+    assert len(rig.queue.receive(2, wait_s=1)) == 2
+
+
+def test_ten_messages_come_at_most_however_many_are_asked_for(rig: Rig) -> None:
+    for number in range(11):
+        rig.queue.send(str(number))
+    assert 1 <= len(rig.queue.receive(100, wait_s=1)) <= 10
+
+
+def test_a_received_message_is_hidden_until_its_visibility_ends_and_then_counts_its_receives(rig: Rig) -> None:
+    rig.queue.send("body")
+    first = rig.receive_one()
+    assert rig.queue.receive(1, wait_s=0) == []
+    rig.sleep(VISIBILITY_S + 0.2)
+    again = rig.receive_one()
+    assert (again.message_id, again.receive_count) == (first.message_id, 2)
+    assert again.receipt != first.receipt
+
+
+def test_hiding_longer_extends_the_lease_from_now(rig: Rig) -> None:
+    rig.queue.send("body")
+    rig.queue.hide(rig.receive_one(), 60)
+    rig.sleep(VISIBILITY_S + 0.2)
+    assert rig.queue.receive(1, wait_s=0) == []
+
+
+def test_hiding_for_no_time_gives_the_message_back(rig: Rig) -> None:
+    rig.queue.send("body")
+    rig.queue.hide(rig.receive_one(), 0)
+    assert rig.receive_one().receive_count == 2
+
+
+def test_a_deleted_message_never_comes_back(rig: Rig) -> None:
+    rig.queue.send("body")
+    rig.queue.delete(rig.receive_one())
+    rig.sleep(VISIBILITY_S + 0.2)
+    assert rig.queue.receive(1, wait_s=0) == []
+
+
+def test_hiding_a_message_that_is_gone_asks_to_retry_later(rig: Rig) -> None:
+    rig.queue.send("body")
+    message = rig.receive_one()
+    rig.queue.delete(message)
+    with pytest.raises(RetryLater):
+        rig.queue.hide(message, 10)
+
+
+def test_a_delayed_message_comes_when_its_delay_is_over(rig: Rig) -> None:
+    rig.queue.send("later", delay_s=1)
+    assert rig.queue.receive(1, wait_s=0) == []
+    rig.sleep(1.2)
+    assert rig.receive_one().body == "later"
+
+
+def test_rejecting_moves_the_message_to_the_dead_letters_with_the_reason_and_its_receive_count(rig: Rig) -> None:
+    rig.queue.send("broken")
+    rig.queue.hide(rig.receive_one(), 0)
+    rig.queue.reject(rig.receive_one(), "It is not JSON.")
+    assert rig.dead_letters() == [("broken", {"reason": "It is not JSON.", "receive_count": "2"})]
+    rig.sleep(VISIBILITY_S + 0.2)
+    assert rig.queue.receive(1, wait_s=0) == []
+
+
+def test_rejecting_without_a_dead_letter_queue_removes_the_message(rig: Rig) -> None:
+    rig.lonely_queue.send("broken")
+    (message,) = rig.lonely_queue.receive(1, wait_s=1)
+    rig.lonely_queue.reject(message, "It is not JSON.")
+    rig.sleep(VISIBILITY_S + 0.2)
+    assert rig.lonely_queue.receive(1, wait_s=0) == []
+    assert rig.dead_letters() == []
+
+
+@pytest.mark.parametrize("reason", ["", "a\0b\x07\ud800", "line one\nline two", "x" * 5_000])
+def test_sqs_takes_any_text_as_the_reason(aws: str, reason: str) -> None:
+    rig = sqs_rig()
+    rig.queue.send("broken")
+    rig.queue.reject(rig.receive_one(), reason)
+    ((body, attributes),) = rig.dead_letters()
+    assert body == "broken"
+    assert len(attributes["reason"]) <= 1_000
+
+
+def test_what_sqs_rejects_without_a_dead_letter_queue_is_logged(aws: str, caplog: pytest.LogCaptureFixture) -> None:
+    rig = sqs_rig()
+    assert "has no dead-letter queue" in caplog.text
+    rig.lonely_queue.send("broken")
+    (message,) = rig.lonely_queue.receive(1, wait_s=1)
+    rig.lonely_queue.reject(message, "It is not JSON.")
+    last = caplog.records[-1]
+    assert (last.levelno, last.body) == (logging.ERROR, "broken")
+
+
+def test_a_queue_that_does_not_exist_asks_to_retry_later(aws: str) -> None:
+    with pytest.raises(RetryLater, match="NonExistentQueue"):
+        SqsQueue(f"{aws}/123456789012/nowhere", REGION, VISIBILITY_S)

@@ -1,0 +1,135 @@
+"""Grouping by similarity: who is together, who is not, and what must not matter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from app.grouping.clustering import cluster
+from benchmarks.scores import bcubed, pairwise
+
+LFW = Path(__file__).parents[2].parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
+
+
+def faces_of(sizes: list[int], spread: float = 0.5, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """People's sizes → (N,D) embeddings and (N,) people. Photos of one person lie near cosine 1/(1+spread²)."""
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.arange(len(sizes)), sizes)
+    centres = unit(rng.standard_normal((len(sizes), 256)))
+    noise = unit(rng.standard_normal((len(people), 256)))
+    return unit(centres[people] + spread * noise), people
+
+
+def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def at_cosine(*cosines: float) -> NDArray[np.float32]:
+    """(N+1,D): a first face, and one at each of these cosines to it; those are 90° apart around it."""
+    rows = np.zeros((len(cosines) + 1, len(cosines) + 1))
+    rows[0, 0] = 1
+    for row, cosine in enumerate(cosines, start=1):
+        rows[row, [0, row]] = cosine, np.sqrt(1 - cosine**2)
+    return rows.astype(np.float32)
+
+
+def own_photos(count: int) -> list[str]:
+    return [f"photo_{number}" for number in range(count)]
+
+
+def same_groups(left: NDArray[np.int64], right: NDArray[np.int64]) -> bool:
+    return np.array_equal(left[:, None] == left, right[:, None] == right)
+
+
+def test_every_person_is_one_group_and_a_single_photo_is_a_person() -> None:
+    embeddings, people = faces_of([1, 7, 1, 3, 200, 1, 2])
+    np.testing.assert_array_equal(cluster(embeddings, own_photos(len(people)), 0.5), people)
+
+
+def test_a_person_in_many_more_photos_than_neighbours_are_kept_is_one_group() -> None:
+    embeddings, people = faces_of([1_000, 300])
+    np.testing.assert_array_equal(cluster(embeddings, own_photos(len(people)), 0.5), people)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_album_with_hardly_a_face_is_grouped(count: int) -> None:
+    labels = cluster(faces_of([1])[0][:count], own_photos(count), 0.5)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [0] * count
+
+
+def test_faces_at_the_threshold_are_two_people_and_above_it_one() -> None:
+    half = at_cosine(0.5)
+    assert cluster(half, own_photos(2), 0.5).tolist() == [0, 1]
+    assert cluster(half, own_photos(2), 0.49).tolist() == [0, 0]
+
+
+def test_similar_faces_of_one_photo_are_two_people() -> None:
+    siblings = at_cosine(0.7)
+    assert cluster(siblings, ["birthday", "birthday"], 0.5).tolist() == [0, 1]
+    assert cluster(siblings, ["birthday", "picnic"], 0.5).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("threshold", "alike", "equal"), [(0.5, 0.89, 0.91), (0.9, 0.97, 0.99)])
+def test_nearly_equal_faces_of_one_photo_are_one_person_in_a_collage(
+    threshold: float, alike: float, equal: float
+) -> None:
+    assert cluster(at_cosine(alike), ["collage", "collage"], threshold).tolist() == [0, 1]
+    assert cluster(at_cosine(equal), ["collage", "collage"], threshold).tolist() == [0, 0]
+
+
+def test_one_doubtful_likeness_does_not_join_two_people() -> None:
+    embeddings, people = faces_of([5, 5])
+    bridge = unit((embeddings[0] + embeddings[5])[None].astype(np.float64))
+    labels = cluster(np.concatenate([embeddings, bridge]), own_photos(11), 0.6)
+    np.testing.assert_array_equal(labels[:10], people)
+    assert labels[10] in (0, 1)
+
+
+def test_one_sure_likeness_outweighs_two_doubtful_ones() -> None:
+    # On a circle: two copies of one face, one at cosine 0.55 to both, and one at 0.9 to that.
+    angles = np.radians([0, 0, 56.6, 82.4])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert cluster(embeddings, own_photos(4), 0.5).tolist() == [0, 0, 1, 1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.permutations(range(46)))
+def test_the_order_of_the_faces_does_not_change_the_groups(order: list[int]) -> None:
+    embeddings, people = faces_of([1, 9, 4, 30, 2], spread=1.1)  # so far apart that the first word decides
+    photos = np.array(own_photos(len(people)))
+    before = cluster(embeddings, photos.tolist(), 0.5)
+    after = cluster(embeddings[order], photos[order].tolist(), 0.5)
+    assert same_groups(before[order], after)
+
+
+def test_labels_are_numbered_by_first_appearance() -> None:
+    embeddings, people = faces_of([4, 4, 4])
+    order = np.random.default_rng(3).permutation(12)
+    labels = cluster(embeddings[order], own_photos(12), 0.5).tolist()
+    assert list(dict.fromkeys(labels)) == [0, 1, 2]
+    assert len(set(zip(labels, people[order].tolist(), strict=True))) == 3
+
+
+def test_each_face_needs_an_image_id() -> None:
+    with pytest.raises(ValueError, match="2 embeddings need as many image ids, not 1"):
+        cluster(at_cosine(0.7), ["photo"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "threshold", "bcubed_f", "pairwise_f"),
+    [("mobilefacenet_128", 0.5, 0.983, 0.997), ("dlib_resnet_128", 0.948, 0.941, 0.984)],
+)
+def test_half_of_lfw_is_grouped_as_well_as_measured(
+    model: str, threshold: float, bcubed_f: float, pairwise_f: float
+) -> None:
+    if not LFW.exists():
+        pytest.skip(f"{LFW} is not there")
+    with np.load(LFW) as data:
+        embeddings, people, images = unit(data[model].astype(np.float64)), data["label"], data["image"].tolist()
+    labels = cluster(embeddings, images, threshold)
+    assert bcubed(people, labels).f >= bcubed_f
+    assert pairwise(people, labels).f >= pairwise_f

@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings, load_settings, settings_table
+from app.errors import BadConfiguration
+
+REQUIRED = {
+    "SERVICE_TYPE": "detection",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1234/detection",
+    "GROUP_FACE_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1234/grouping",
+    "BUCKET_NAME": "photos",
+    "FACE_GROUP_BUCKET_NAME": "results",
+    "GALLERY_IMAGES_MONGO_URI": "mongodb://worker:hunter2@db/gallery_images",
+    "HUEMN_MONGO_URI": "mongodb+srv://worker:hunter3@db/huemn",
+}
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment with the required settings and no other."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def problems(env: pytest.MonkeyPatch, **changes: str) -> str:
+    for name, value in changes.items():
+        env.setenv(name, value)
+    with pytest.raises(BadConfiguration) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+def test_the_required_settings_are_enough(env: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert settings.service_type == "detection"
+    assert settings.gallery_images_mongo_uri.get_secret_value() == REQUIRED["GALLERY_IMAGES_MONGO_URI"]
+
+
+def test_what_is_not_set_has_a_default_fit_for_production(env: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert settings.worker_mode == "service"
+    assert settings.message_visibility_timeout == 120
+    assert settings.model_pack == "open"
+    assert settings.models_dir == Path("models")
+    assert not settings.accept_research_licence
+    assert settings.log_group is None
+
+
+def test_every_missing_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:
+    for name in REQUIRED:
+        env.delenv(name)
+    told = problems(env)
+    assert [line.split()[0] for line in told.splitlines()[1:]] == list(REQUIRED)
+    assert told.count("is not set") == len(REQUIRED)
+
+
+def test_an_empty_variable_counts_as_not_set(env: pytest.MonkeyPatch) -> None:
+    assert problems(env, QUEUE_URL="") == "These settings must be put right:\n  QUEUE_URL is not set"
+    env.setenv("QUEUE_URL", REQUIRED["QUEUE_URL"])
+    env.setenv("BATCH_SIZE", "")
+    assert load_settings().batch_size == 10
+
+
+def test_every_wrong_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:
+    told = problems(
+        env,
+        QUEUE_URL="detection",
+        BATCH_SIZE="0",
+        MESSAGE_VISIBILITY_TIMEOUT="43201",
+        WORKER_MODE="batch",
+        MODEL_SOURCE="https://models",
+        FACE_RECOGNITION_MEMORY_THRESHOLD="80",
+    )
+    assert "QUEUE_URL must be the URL of an SQS queue" in told
+    for name in ("BATCH_SIZE", "MESSAGE_VISIBILITY_TIMEOUT", "WORKER_MODE", "MODEL_SOURCE"):
+        assert f"  {name} " in told
+    assert "FACE_RECOGNITION_MEMORY_THRESHOLD Input should be less than or equal to 1" in told
+
+
+@pytest.mark.parametrize("name", ["GALLERY_IMAGES_MONGO_URI", "HUEMN_MONGO_URI"])
+def test_a_wrong_secret_is_named_but_not_shown(env: pytest.MonkeyPatch, name: str) -> None:
+    told = problems(env, **{name: "postgres://worker:hunter2@db"})
+    assert f"{name} must begin with mongodb:// or mongodb+srv://" in told
+    assert "hunter2" not in told
+
+
+def test_no_secret_is_in_any_text_of_the_settings(env: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    told = problems(env, BATCH_SIZE="none")
+    for text in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump()), told):
+        assert "hunter" not in text
+
+
+def test_an_error_carries_no_cause_that_holds_a_secret(env: pytest.MonkeyPatch) -> None:
+    env.setenv("HUEMN_MONGO_URI", "hunter3")
+    with pytest.raises(BadConfiguration) as caught:
+        load_settings()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [("", set()), ("one", {"one"}), (" one, two ,,three", {"one", "two", "three"}), (" , ", set())],
+)
+def test_allowed_buckets_are_split_at_commas(env: pytest.MonkeyPatch, value: str, names: set[str]) -> None:
+    env.setenv("ALLOWED_BUCKETS", value)
+    settings = load_settings()
+    assert settings.allowed_buckets == names
+    assert settings.readable_buckets == names | {"photos"}
+
+
+def test_the_output_bucket_is_not_readable_unless_it_is_listed(env: pytest.MonkeyPatch) -> None:
+    assert "results" not in load_settings().readable_buckets
+
+
+@pytest.mark.parametrize(("delay", "visibility", "fine"), [("29", "30", True), ("30", "30", False), ("60", "30", False)])
+def test_the_grouping_delay_must_be_shorter_than_the_visibility(
+    env: pytest.MonkeyPatch, delay: str, visibility: str, fine: bool
+) -> None:
+    env.setenv("GROUPING_DELAY_S", delay)
+    env.setenv("MESSAGE_VISIBILITY_TIMEOUT", visibility)
+    if fine:
+        assert load_settings().grouping_delay_s == int(delay)
+    else:
+        assert "GROUPING_DELAY_S must be smaller than MESSAGE_VISIBILITY_TIMEOUT" in problems(env)
+
+
+def test_what_a_caller_says_goes_before_the_environment(env: pytest.MonkeyPatch) -> None:
+    assert load_settings(service_type="grouping").service_type == "grouping"
+
+
+def test_settings_cannot_be_changed(env: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().batch_size = 3
+
+
+def test_the_table_has_a_row_for_every_setting_and_what_it_means() -> None:
+    table = settings_table()
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name.upper()}` | " in table
+        assert field.description
+        assert field.description in table
+    assert "| `QUEUE_URL` | **required** |" in table
+    assert "| `LOG_GROUP` | `unset` |" in table
+    assert "| `ALLOWED_BUCKETS` | `none` |" in table

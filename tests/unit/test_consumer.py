@@ -1,0 +1,398 @@
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.errors import BadModelPack, RejectMessage, RetryLater
+from app.ports import ReceivedMessage
+from app.worker import consumer as consumer_module
+from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, backoff_s
+from app.worker.shutdown import Shutdown
+from tests.fakes import FakeQueue
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def dead_letters() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def queue(dead_letters: FakeQueue) -> FakeQueue:
+    return FakeQueue(visibility_s=60, dead_letters=dead_letters)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of the loop itself are short; delays of messages stay as they are."""
+    monkeypatch.setattr(consumer_module, "MEMORY_PAUSE_S", 0.005)
+
+
+def consumer_of(
+    queue: FakeQueue,
+    handler: Handler,
+    shutdown: Shutdown | None = None,
+    memory_share: Callable[[], float] = lambda: 0.0,
+    **changes: Any,
+) -> Consumer:
+    """Drains after two empty polls, unless told otherwise."""
+    options = {
+        "threads": 2,
+        "batch_size": 4,
+        "visibility_s": 60,
+        "wait_s": 0,
+        "deadline_s": PATIENCE_S,
+        "memory_threshold": 0.8,
+        "empty_polls": 2,
+        **changes,
+    }
+    return Consumer(queue, handler, ConsumerOptions(**options), shutdown or Shutdown(), memory_share)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, "what was waited for didn't happen"
+        time.sleep(0.002)
+
+
+def failing(error: Exception) -> Handler:
+    def handler(body: str) -> None:
+        if body == "bad":
+            raise error
+
+    return handler
+
+
+def test_a_message_that_is_done_is_deleted(queue: FakeQueue) -> None:
+    queue.send("one")
+    seen: list[str] = []
+    assert consumer_of(queue, seen.append).run() == 0
+    assert seen == ["one"]
+    assert queue.bodies == []
+
+
+def test_a_message_to_retry_later_is_hidden_for_its_own_delay(queue: FakeQueue) -> None:
+    queue.send("bad")
+    assert consumer_of(queue, failing(RetryLater("busy", delay_s=45))).run() == 0
+    assert queue.bodies == ["bad"]
+    assert queue.hides == [("1", 45)]
+
+
+def test_a_message_to_retry_without_a_delay_is_hidden_longer_each_time(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    for attempt in range(1, 4):
+        queue.send("bad")
+        queue.letters[-1].receive_count = attempt - 1
+    consumer_of(queue, failing(RetryLater("away"))).run()
+    assert sorted(queue.hides) == [("1", 4), ("2", 8), ("3", 16)]
+
+
+def test_a_message_that_can_never_succeed_goes_to_the_dead_letters_with_the_reason(
+    queue: FakeQueue, dead_letters: FakeQueue
+) -> None:
+    queue.send("bad")
+    consumer_of(queue, failing(RejectMessage("It is not JSON."))).run()
+    assert queue.bodies == []
+    assert [(one.body, one.attributes["reason"]) for one in dead_letters.letters] == [("bad", "It is not JSON.")]
+
+
+def test_an_unexpected_error_puts_the_message_back_and_the_loop_lives(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    for body in ("bad", "good"):
+        queue.send(body)
+    assert consumer_of(queue, failing(ZeroDivisionError("oops")), threads=1, batch_size=1).run() == 0
+    assert queue.bodies == ["bad"]
+    assert queue.hides == [("1", 4)]
+    logged = next(record for record in caplog.records if "unexpected error" in record.message)
+    assert logged.exc_info is not None
+    assert (logged.message_id, logged.receive_count) == ("1", 1)
+
+
+def test_a_fatal_error_ends_the_worker_with_its_exit_code_and_gives_the_message_back(queue: FakeQueue) -> None:
+    queue.send("bad")
+    assert consumer_of(queue, failing(BadModelPack("damaged")), empty_polls=None).run() == BadModelPack.exit_code
+    assert queue.visible == ["bad"]
+
+
+def test_a_message_does_not_suffer_from_its_neighbours(queue: FakeQueue, dead_letters: FakeQueue) -> None:
+    errors = {"retry": RetryLater("busy", 60), "reject": RejectMessage("no"), "error": ValueError("bug")}
+    seen: list[str] = []
+
+    def handler(body: str) -> None:
+        seen.append(body)
+        if body in errors:
+            raise errors[body]
+
+    bodies = ["a", "retry", "b", "reject", "c", "error", "d"]
+    for body in bodies:
+        queue.send(body)
+    consumer_of(queue, handler, batch_size=7).run()
+    assert {"a", "b", "c", "d"} <= set(seen)
+    assert set(queue.bodies) - {"error"} == {"retry"}
+    assert dead_letters.bodies == ["reject"]
+
+
+def test_never_more_messages_are_held_than_the_batch_size(queue: FakeQueue) -> None:
+    for number in range(25):
+        queue.send(str(number))
+    held: list[int] = []
+
+    def handler(_: str) -> None:
+        held.append(len(queue.bodies) - len(queue.visible))
+        time.sleep(0.003)
+
+    consumer_of(queue, handler, threads=2, batch_size=3).run()
+    assert len(held) == 25
+    assert max(held) == 3
+
+
+def test_as_many_messages_are_worked_on_at_once_as_there_are_threads(queue: FakeQueue) -> None:
+    for number in range(3):
+        queue.send(str(number))
+    together = threading.Barrier(3, timeout=PATIENCE_S)
+    assert consumer_of(queue, lambda _: together.wait(), threads=3).run() == 0
+    assert queue.bodies == []
+    assert not together.broken
+
+
+def test_with_full_memory_nothing_is_taken_in_until_there_is_room(
+    queue: FakeQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.send("one")
+    shares = [0.9, 0.85, 0.8]
+    polls_while_full: list[int] = []
+
+    def memory_share() -> float:
+        if shares:
+            polls_while_full.append(queue.polls)
+            return shares.pop(0)
+        return 0.79
+
+    consumer_of(queue, lambda _: None, memory_share=memory_share).run()
+    assert polls_while_full == [0, 0, 0]
+    assert queue.bodies == []
+    assert caplog.text.count("memory is full") == 3
+
+
+@pytest.mark.parametrize("polls", [1, 3])
+def test_draining_ends_after_so_many_empty_polls(queue: FakeQueue, polls: int) -> None:
+    assert consumer_of(queue, lambda _: None, empty_polls=polls).run() == 0
+    assert queue.polls == polls
+
+
+def test_draining_does_not_end_while_work_is_in_flight(queue: FakeQueue) -> None:
+    queue.send("slow")
+    consumer_of(queue, lambda _: wait_until(lambda: queue.polls >= 12), empty_polls=2).run()
+    assert queue.bodies == []
+
+
+def test_a_message_between_empty_polls_starts_the_count_anew(queue: FakeQueue) -> None:
+    class Late(FakeQueue):
+        def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
+            if self.polls == 2:
+                self.send("late")
+            return super().receive(max_messages, wait_s)
+
+    late = Late()
+    done: list[str] = []
+    consumer_of(late, done.append, empty_polls=3).run()
+    assert done == ["late"]
+    assert late.polls >= 6
+
+
+def test_a_service_polls_an_empty_queue_until_it_is_stopped(queue: FakeQueue) -> None:
+    shutdown = Shutdown()
+
+    def memory_share() -> float:
+        if queue.polls == 30:
+            shutdown.request()
+        return 0.0
+
+    assert consumer_of(queue, lambda _: None, shutdown, memory_share, empty_polls=None).run() == 0
+    assert queue.polls >= 30
+
+
+def test_stopping_gives_back_what_is_not_started_and_finishes_what_is(queue: FakeQueue) -> None:
+    shutdown = Shutdown()
+    for body in ("first", "second", "third"):
+        queue.send(body)
+
+    def handler(_: str) -> None:
+        shutdown.request()
+        wait_until(lambda: queue.visible == ["second", "third"])
+
+    consumer = consumer_of(queue, handler, shutdown, threads=1, batch_size=3, empty_polls=None)
+    assert consumer.run() == 0
+    assert queue.visible == queue.bodies == ["second", "third"]
+    assert consumer.unfinished == 0
+
+
+def test_what_is_not_finished_by_the_deadline_stays_in_the_queue_and_is_counted(queue: FakeQueue) -> None:
+    shutdown, end = Shutdown(), threading.Event()
+    queue.send("endless")
+
+    def handler(_: str) -> None:
+        shutdown.request()
+        end.wait(PATIENCE_S)
+
+    consumer = consumer_of(queue, handler, shutdown, deadline_s=0.1)
+    try:
+        consumer.run()
+        assert consumer.unfinished == 1
+        assert queue.bodies == ["endless"]
+    finally:
+        end.set()
+
+
+def test_a_second_signal_gives_back_what_is_started_too(queue: FakeQueue) -> None:
+    shutdown, end = Shutdown(), threading.Event()
+    queue.send("endless")
+
+    def handler(_: str) -> None:
+        shutdown.request()
+        shutdown.at_once = True
+        end.wait(PATIENCE_S)
+
+    try:
+        started = time.monotonic()
+        consumer_of(queue, handler, shutdown).run()
+        assert time.monotonic() - started < PATIENCE_S / 2
+        assert queue.visible == ["endless"]
+    finally:
+        end.set()
+
+
+def test_a_queue_that_is_away_while_stopping_does_not_keep_the_worker(queue: FakeQueue) -> None:
+    shutdown = Shutdown()
+    for body in ("first", "second"):
+        queue.send(body)
+
+    def handler(_: str) -> None:
+        queue.outages["hide"] = 1
+        shutdown.request()
+        wait_until(lambda: queue.outages["hide"] == 0)
+
+    assert consumer_of(queue, handler, shutdown, threads=1, batch_size=2).run() == 0
+    assert queue.bodies == ["second"]
+    assert queue.visible == []
+
+
+def test_a_dead_lease_thread_ends_the_worker(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_hide(*_: object) -> None:
+        raise TypeError("a bug in the queue's adapter")
+
+    shutdown = Shutdown()
+    queue.send("slow")
+    monkeypatch.setattr(queue, "hide", broken_hide)
+    handler: Handler = lambda _: wait_until(lambda: shutdown.requested)  # noqa: E731 - one line says it
+    assert consumer_of(queue, handler, shutdown, visibility_s=0.03, empty_polls=None).run() == EXIT_DEAD_THREAD
+
+
+def test_a_worker_thread_that_fails_at_settling_ends_the_worker(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_delete(*_: object) -> None:
+        raise TypeError("a bug in the queue's adapter")
+
+    queue.send("one")
+    monkeypatch.setattr(queue, "delete", broken_delete)
+    assert consumer_of(queue, lambda _: None, empty_polls=None).run() == EXIT_DEAD_THREAD
+
+
+def test_a_failed_poll_backs_off_and_the_loop_goes_on(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    longest: list[float] = []
+
+    def no_jitter(low: float, high: float) -> float:
+        longest.append(high)
+        return 0.0
+
+    monkeypatch.setattr(random, "uniform", no_jitter)
+    queue.outages["receive"] = 6
+    consumer_of(queue, lambda _: None).run()
+    assert longest == [4, 8, 16, 30, 30, 30]
+    assert caplog.text.count("receive is away") == 6
+
+
+def test_a_poll_that_works_again_starts_the_back_off_anew(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[float] = []
+    monkeypatch.setattr(random, "uniform", lambda low, high: longest.append(high) or 0.0)
+    queue.outages["receive"] = 2
+
+    def memory_share() -> float:
+        if queue.polls == 3:
+            queue.outages["receive"] = 1
+        return 0.0
+
+    consumer_of(queue, lambda _: None, memory_share=memory_share, empty_polls=3).run()
+    assert longest == [4, 8, 4]
+
+
+def test_failed_polls_do_not_count_as_empty_ones(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)
+    queue.outages["receive"] = 5
+    consumer_of(queue, lambda _: None, empty_polls=2).run()
+    assert queue.polls == 7
+
+
+def test_a_message_that_could_not_be_deleted_comes_again_and_the_loop_lives(
+    queue: FakeQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    for body in ("one", "two"):
+        queue.send(body)
+    queue.outages["delete"] = 1
+    assert consumer_of(queue, lambda _: None, threads=1).run() == 0
+    assert queue.bodies == ["one"]
+    assert "not settled: delete is away" in caplog.text
+
+
+def test_a_slow_message_is_kept_hidden_while_it_is_worked_on() -> None:
+    queue = FakeQueue(visibility_s=0.6)
+    queue.send("slow")
+    runs: list[str] = []
+
+    def handler(body: str) -> None:
+        runs.append(body)
+        time.sleep(1.3)
+
+    consumer_of(queue, handler, visibility_s=0.6).run()
+    assert runs == ["slow"]
+    assert queue.bodies == []
+
+
+def test_the_loop_leaves_no_thread_behind(queue: FakeQueue) -> None:
+    queue.send("one")
+    consumer_of(queue, lambda _: None).run()
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("work", "leases"))])
+
+
+def test_back_off_grows_has_jitter_and_an_end() -> None:
+    assert all(0 <= backoff_s(attempt) <= min(300, 2 * 2**attempt) for attempt in range(1, 40) for _ in range(5))
+    assert len({backoff_s(5) for _ in range(20)}) > 10
+    assert max(backoff_s(10_000) for _ in range(200)) > 150
+
+
+def test_every_outcome_but_success_is_logged(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    errors = [RetryLater("r1"), RejectMessage("r2"), ValueError("r3"), BadModelPack("r4")]
+    levels = [logging.WARNING, logging.WARNING, logging.ERROR, logging.CRITICAL]
+    for error, level in zip(errors, levels, strict=True):
+        caplog.clear()
+        queue.send("bad")
+        consumer_of(queue, failing(error)).run()
+        (record,) = [one for one in caplog.records if hasattr(one, "message_id")]
+        assert record.levelno == level
+        assert str(error) in caplog.text

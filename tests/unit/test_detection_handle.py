@@ -1,0 +1,334 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.detection.handle import DetectionParts, handle
+from app.errors import RejectMessage, RetryLater
+from app.messages import parse_grouping
+from app.ports import FaceDetector
+from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
+from app.vision.decode import PhotoLimits
+from app.vision.faces import FacePack
+from tests import photos
+from tests.fakes import FakeClock, FakeFaceStore, FakeGalleryStore, FakeObjectStore, FakeOwnerMetadata, FakeQueue
+from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
+
+PHOTO = PhotoRef("g", "a", "photos", "g/a.jpg")
+MODEL = toy_manifest().model_id
+DELAY_S = 30
+NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
+
+
+class World:
+    """The detection service's parts as fakes, and a toy pack that finds as many faces as it is told."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.journal: list[str] = []
+        self.clock = FakeClock()
+        self.objects = FakeObjectStore("results", self.journal)
+        self.faces = FakeFaceStore(self.journal)
+        self.galleries = FakeGalleryStore(self.clock)
+        self.owner = FakeOwnerMetadata()
+        self.grouping_queue = FakeQueue(clock=self.clock)
+        self.detector = ToyDetector(2)
+        self.parts = DetectionParts(
+            pack=self.pack_of(self.detector),
+            objects=self.objects,
+            faces=self.faces,
+            galleries=self.galleries,
+            owner=self.owner,
+            grouping_queue=self.grouping_queue,
+            default_bucket="photos",
+            output_bucket="results",
+            readable_buckets=frozenset({"photos", "more-photos"}),
+            limits=PhotoLimits(max_bytes=100_000, max_pixels=1_000_000),
+            preview_side_px=32,
+            grouping_delay_s=DELAY_S,
+        )
+        self.parts = replace(self.parts, **changes)
+        self.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
+
+    def pack_of(self, detector: FaceDetector, **manifest: Any) -> FacePack:
+        return FacePack(toy_manifest(**manifest), detector, ToyEmbedder())
+
+    def detect(self, photo: PhotoRef = PHOTO, **fields: Any) -> None:
+        message = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "s3_key": photo.key}
+        handle(json.dumps({"type": "detect_image", "bucket": photo.bucket, **message, **fields}), self.parts)
+
+    def image(self, photo: PhotoRef = PHOTO) -> ImageRecord:
+        image = self.faces.find_image(photo)
+        assert image is not None
+        return image
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World) -> None:
+    world.detect()
+    image = world.image()
+    assert (image.status, image.reason, image.face_count) == (ImageStatus.INDEXED, None, 2)
+    assert (image.width_px, image.height_px, image.model_id) == (64, 48, MODEL)
+    assert (image.etag, image.last_modified) == (world.objects.objects["photos", PHOTO.key].etag, NOON)
+    assert set(image.timings_s) == {"fetch", "decode", "faces", "crops"}
+
+
+def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(world: World) -> None:
+    world.detect()
+    assert set(world.faces.faces) == {face_id(PHOTO, MODEL, 0), face_id(PHOTO, MODEL, 1)}
+    face = world.faces.faces[face_id(PHOTO, MODEL, 1)]
+    assert (face.gallery_id, face.image_id, face.model_id) == ("g", "a", MODEL)
+    assert face.crop_key == crop_key(PHOTO, MODEL, 1)
+    assert face.box.tolist() == [12, 0, 22, 12]
+    assert face.landmarks[0].tolist() == [15, 4]
+    assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-6)
+    assert face.quality["size_px"] == 10
+
+
+def test_crops_and_a_preview_are_written_beside_the_page(world: World) -> None:
+    world.detect()
+    assert world.objects.output_keys == {crop_key(PHOTO, MODEL, 0), crop_key(PHOTO, MODEL, 1), preview_key(PHOTO)}
+    assert world.objects.content_types[crop_key(PHOTO, MODEL, 0)] == "image/webp"
+    assert world.objects.content_types[preview_key(PHOTO)] == "image/jpeg"
+    assert world.objects.read(preview_key(PHOTO)).startswith(b"\xff\xd8")
+
+
+def test_previews_can_be_switched_off() -> None:
+    world = World(preview_side_px=0)
+    world.detect()
+    assert preview_key(PHOTO) not in world.objects.output_keys
+
+
+def test_a_photo_without_faces_is_stored_as_such_and_writes_no_pictures(world: World) -> None:
+    world.detector.count = 0
+    world.detect()
+    assert (world.image().status, world.image().face_count) == (ImageStatus.NO_FACES, 0)
+    assert world.image().reason
+    assert world.objects.output_keys == set()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (photos.text_named_jpg(), "not a picture"),
+        (photos.truncated_jpeg(), "cut off"),
+        (photos.jpeg_claiming(2_000, 2_000), "4.0 megapixels; at most 1.0"),
+        (b"x" * 100_001, "too large"),
+    ],
+)
+def test_a_photo_that_cannot_be_used_is_stored_as_rejected_with_the_reason(
+    world: World, data: bytes, reason: str
+) -> None:
+    world.objects.upload("photos", PHOTO.key, data)
+    world.detect()
+    assert world.image().status is ImageStatus.REJECTED
+    assert reason in world.image().reason
+    assert world.faces.faces == {}
+
+
+def test_a_photo_that_is_not_there_is_rejected_without_an_etag(world: World) -> None:
+    world.detect(replace(PHOTO, key="g/gone.jpg"))
+    assert (world.image().status, world.image().etag, world.image().last_modified) == (ImageStatus.REJECTED, None, None)
+
+
+def test_a_rejected_photo_still_has_the_etag_of_what_was_rejected(world: World) -> None:
+    world.objects.upload("photos", PHOTO.key, b"junk", NOON)
+    world.detect()
+    assert world.image().etag == world.objects.objects["photos", PHOTO.key].etag
+    assert world.image().last_modified == NOON
+
+
+def test_the_same_message_again_leaves_the_same_records_and_objects(world: World) -> None:
+    world.detect()
+    records, keys = world.faces.snapshot(), world.objects.output_keys
+    world.detect()
+    assert world.faces.snapshot() == records
+    assert world.objects.output_keys == keys
+
+
+def test_an_older_version_that_comes_late_is_ignored(world: World) -> None:
+    version = world.objects.upload("photos", PHOTO.key, photos.png(), NOON - timedelta(hours=1))
+    world.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
+    world.detect()
+    before = world.faces.snapshot()
+    world.detector.count = 0
+    world.detect(version_id=version)
+    assert world.faces.snapshot() == before
+
+
+def test_a_newer_version_replaces_the_older(world: World) -> None:
+    world.detect()
+    world.objects.upload("photos", PHOTO.key, photos.png(), NOON + timedelta(seconds=1))
+    world.detector.count = 1
+    world.detect()
+    assert list(world.faces.faces) == [face_id(PHOTO, MODEL, 0)]
+    assert world.image().last_modified == NOON + timedelta(seconds=1)
+
+
+def test_crops_of_faces_that_went_are_removed_before_the_record_that_knows_of_them(world: World) -> None:
+    world.detect()
+    world.detector.count = 1
+    world.journal.clear()
+    world.detect()
+    gone = crop_key(PHOTO, MODEL, 1)
+    assert gone not in world.objects.output_keys
+    assert world.journal.index(f"remove {gone}") < world.journal.index("save g/a")
+
+
+def test_a_photo_that_has_no_faces_any_more_keeps_no_pictures(world: World) -> None:
+    world.detect()
+    world.detector.count = 0
+    world.detect()
+    assert world.objects.output_keys == set()
+
+
+def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: World) -> None:
+    world.detect()
+    world.objects.upload("photos", PHOTO.key, b"junk")
+    world.detect()
+    assert world.faces.faces == {}
+    assert world.objects.output_keys == set()
+
+
+def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> None:
+    world.detect()
+    before = set(world.objects.output_keys)
+    world.parts = replace(world.parts, pack=world.pack_of(ToyDetector(1), name="newer"))
+    world.detect()
+    assert before < world.objects.output_keys
+    assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}
+
+
+def test_the_record_is_written_only_once_all_pictures_are_there(world: World) -> None:
+    world.detect()
+    assert world.journal[-1] == "save g/a"
+    assert len(world.journal) == 4
+
+
+def test_the_owners_document_gets_the_result(world: World) -> None:
+    world.owner.documents["g", "a"] = {"title": "Beach"}
+    world.detect()
+    document = world.owner.documents["g", "a"]
+    assert document["title"] == "Beach"
+    assert (document["face_index"]["status"], document["face_index"]["face_count"]) == ("indexed", 2)
+
+
+def test_a_burst_of_photos_sends_one_grouping_message_delayed(world: World) -> None:
+    for name in ("a", "b", "c"):
+        photo = PhotoRef("g", name, "photos", f"g/{name}.jpg")
+        world.objects.upload("photos", photo.key, photos.jpeg())
+        world.detect(photo)
+    (body,) = world.grouping_queue.bodies
+    request = parse_grouping(body)
+    assert (request.gallery_id, request.mode) == ("g", "auto")
+    assert world.grouping_queue.visible == []
+    world.clock.sleep(DELAY_S)
+    assert world.grouping_queue.visible == [body]
+
+
+def test_a_photo_after_the_burst_sends_the_next_message(world: World) -> None:
+    world.detect()
+    world.clock.sleep(DELAY_S + 1)
+    world.detect()
+    assert len(world.grouping_queue.bodies) == 2
+
+
+def test_an_unusable_photo_is_a_change_of_the_gallery_too(world: World) -> None:
+    world.objects.upload("photos", PHOTO.key, b"junk")
+    world.detect()
+    assert len(world.grouping_queue.bodies) == 1
+
+
+def test_a_grouping_message_that_could_not_be_sent_is_sent_by_the_next_try(world: World) -> None:
+    world.grouping_queue.outages["send"] = 1
+    with pytest.raises(RetryLater) as caught:
+        world.detect()
+    assert caught.value.delay_s > DELAY_S
+    world.clock.sleep(caught.value.delay_s)
+    world.detect()
+    assert len(world.grouping_queue.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("objects", "fetch"),
+        ("objects", "put"),
+        ("faces", "find_image"),
+        ("faces", "save_photo"),
+        ("owner", "set_face_index"),
+        ("galleries", "mark_dirty"),
+    ],
+)
+def test_whatever_is_away_the_next_try_ends_where_an_undisturbed_one_does(part: str, method: str) -> None:
+    undisturbed, world = World(), World()
+    undisturbed.detect()
+    getattr(world, part).outages[method] = 1
+    with pytest.raises(RetryLater):
+        world.detect()
+    world.detect()
+    assert world.faces.snapshot() == undisturbed.faces.snapshot()
+    assert world.objects.output_keys == undisturbed.objects.output_keys
+    assert world.grouping_queue.bodies == undisturbed.grouping_queue.bodies
+
+
+def test_in_a_shared_bucket_its_own_output_is_ignored() -> None:
+    world = World(default_bucket="results", readable_buckets=frozenset({"results"}))
+    world.objects.upload("results", "g/a.jpg", photos.jpeg())
+    world.detect(replace(PHOTO, bucket="results"))
+    written = world.objects.output_keys - {"g/a.jpg"}
+    before = world.faces.snapshot()
+    for key in [*written, "g/groups.json", "g/people.html"]:
+        world.detect(PhotoRef("g", "own", "results", key))
+    assert len(written) == 3
+    assert world.faces.snapshot() == before
+
+
+def test_a_photo_in_another_bucket_may_look_like_output(world: World) -> None:
+    photo = PhotoRef("g", "faces/me", "photos", "g/faces/me.jpg")
+    world.objects.upload("photos", photo.key, photos.jpeg())
+    world.detect(photo)
+    assert world.image(photo).status is ImageStatus.INDEXED
+
+
+def test_a_bucket_that_is_not_on_the_list_is_never_read(world: World) -> None:
+    world.objects.outages["fetch"] = 1
+    with pytest.raises(RejectMessage, match="'private' is not on the list; add it to ALLOWED_BUCKETS"):
+        world.detect(replace(PHOTO, bucket="private"))
+    assert world.objects.outages["fetch"] == 1
+    assert world.faces.images == {}
+
+
+def test_an_allowed_bucket_is_read(world: World) -> None:
+    photo = replace(PHOTO, bucket="more-photos")
+    world.objects.upload("more-photos", PHOTO.key, photos.jpeg())
+    world.detect(photo)
+    assert world.image(photo).photo.bucket == "more-photos"
+
+
+def test_every_photo_of_an_s3_notification_is_indexed(world: World) -> None:
+    records = []
+    for key in ("g/My Photo.jpg", "h/é.jpg"):
+        world.objects.upload("photos", key, photos.jpeg())
+        quoted = key.replace(" ", "+").replace("é", "%C3%A9")
+        s3 = {"bucket": {"name": "photos"}, "object": {"key": quoted}}
+        records.append({"eventName": "ObjectCreated:Put", "s3": s3})
+    handle(json.dumps({"Records": records}), world.parts)
+    assert {(image.photo.document_id, image.status.value) for image in world.faces.images.values()} == {
+        ("g/My Photo", "indexed"),
+        ("h/é", "indexed"),
+    }
+    assert [parse_grouping(body).gallery_id for body in world.grouping_queue.bodies] == ["g", "h"]
+
+
+def test_the_test_event_of_s3_is_acknowledged(world: World) -> None:
+    handle('{"Event": "s3:TestEvent"}', world.parts)
+    assert world.faces.images == {}
+    assert world.grouping_queue.bodies == []

@@ -1,0 +1,237 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.errors import RejectMessage, RetryLater
+from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
+from app.grouping.output import Groups
+from app.records import ImageStatus
+from tests.fakes import FakeClock, FakeFaceStore, FakeGalleryStore, FakeObjectStore, FakePeopleStore
+from tests.stores import MODEL, face_record, image_record, photo
+
+LEASE_S = 60
+ANN, BOB, EVE = np.eye(3, 16, dtype=np.float32)
+
+
+def near(vector: np.ndarray, seed: int) -> np.ndarray:
+    """Another photo of the same person: cosine about 0.97."""
+    moved = vector + np.random.default_rng(seed).normal(scale=0.06, size=vector.shape)
+    return (moved / np.linalg.norm(moved)).astype(np.float32)
+
+
+class World:
+    """The grouping service's parts as fakes."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.objects = FakeObjectStore("results")
+        self.faces = FakeFaceStore()
+        self.galleries = FakeGalleryStore(self.clock)
+        self.people = FakePeopleStore(self.faces)
+        self.parts = GroupingParts(
+            objects=self.objects,
+            faces=self.faces,
+            galleries=self.galleries,
+            people=self.people,
+            model_id=MODEL,
+            similarity_threshold=0.5,
+            lease_s=LEASE_S,
+        )
+
+    def add(self, name: str, *vectors: np.ndarray) -> None:
+        """What detection does for a photo with these faces."""
+        of = photo(name)
+        faces = [face_record(of, index, vector) for index, vector in enumerate(vectors)]
+        self.faces.save_photo(image_record(of, len(faces)), faces)
+        self.galleries.mark_dirty("g", 30)
+
+    def group(self, **fields: str) -> Groups:
+        handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts)
+        return Groups.model_validate_json(self.objects.read("g/groups.json"))
+
+    def person_of(self, name: str, index: int = 0) -> str | None:
+        return self.faces.person_of.get(face_record(photo(name), index).face_id)
+
+    @property
+    def is_free(self) -> bool:
+        return self.galleries.galleries["g"].owner is None
+
+
+@pytest.fixture
+def world() -> World:
+    """Ann in three photos, Bob in two of them, Eve in one."""
+    world = World()
+    world.add("1", ANN, BOB)
+    world.add("2", near(ANN, 1), near(BOB, 2))
+    world.add("3", near(ANN, 3), EVE)
+    return world
+
+
+def test_the_faces_of_a_gallery_become_people(world: World) -> None:
+    groups = world.group()
+    assert [(person.photo_count, person.face_count) for person in groups.people] == [(3, 3), (2, 2), (1, 1)]
+    ann, bob, eve = (person.person_id for person in groups.people)
+    assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann] * 3
+    assert [world.person_of("1", 1), world.person_of("2", 1), world.person_of("3", 1)] == [bob, bob, eve]
+    assert world.people.statuses("g") == dict.fromkeys((ann, bob, eve), "active")
+
+
+def test_groups_and_page_are_published_with_their_types(world: World) -> None:
+    groups = world.group()
+    assert (groups.gallery_id, groups.model, groups.unassigned, groups.skipped) == ("g", MODEL, [], [])
+    assert world.objects.content_types["g/groups.json"] == "application/json"
+    assert world.objects.content_types["g/people.html"] == "text/html; charset=utf-8"
+    assert world.objects.read("g/people.html").startswith(b"<!doctype html>") or b"<html" in world.objects.read(
+        "g/people.html"
+    )
+
+
+def test_the_run_is_recorded_with_its_numbers(world: World) -> None:
+    world.group()
+    gallery = world.galleries.galleries["g"]
+    assert gallery.grouped == (3, MODEL)
+    assert {name: gallery.summary[name] for name in ("faces", "people", "photos")} == {
+        "faces": 6,
+        "people": 3,
+        "photos": 3,
+    }
+
+
+def test_names_are_kept_and_shown(world: World) -> None:
+    ann = world.group().people[0].person_id
+    world.people.names["g", ann] = "Ann"
+    world.add("4", near(ANN, 4))
+    groups = world.group()
+    assert (groups.people[0].person_id, groups.people[0].name, groups.people[0].photo_count) == (ann, "Ann", 4)
+    assert groups.people[1].name is None
+    assert b"Ann" in world.objects.read("g/people.html")
+
+
+def test_a_second_run_assigns_no_face_again(world: World) -> None:
+    world.group()
+    before = world.faces.snapshot()
+    world.group(mode="full")
+    assert world.people.assignments[0]
+    assert world.people.assignments[1] == {}
+    assert world.faces.snapshot() == before
+
+
+def test_a_new_photo_assigns_its_own_faces_alone(world: World) -> None:
+    world.group()
+    world.add("4", near(BOB, 5))
+    world.group()
+    assert list(world.people.assignments[1]) == [face_record(photo("4"), 0).face_id]
+
+
+def test_an_unchanged_gallery_is_left_alone(world: World) -> None:
+    world.group()
+    world.objects.journal.clear()
+    world.group()
+    assert world.objects.journal == []
+    assert len(world.people.assignments) == 1
+
+
+def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_another_model(world: World) -> None:
+    world.group()
+    world.objects.journal.clear()
+    world.group(mode="full")
+    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+    world.parts = replace(world.parts, model_id="newer-111111111111")
+    assert world.group().people == []
+    assert len(world.objects.journal) == 4
+
+
+def test_a_change_during_a_run_is_grouped_by_the_next(world: World) -> None:
+    class Busy(FakeObjectStore):
+        def put(self, key: str, data: bytes, content_type: str) -> None:
+            super().put(key, data, content_type)
+            if key == "g/groups.json" and "g/4" not in world.faces.images:
+                world.add("4", EVE)
+
+    world.parts = replace(world.parts, objects=Busy("results"))
+    world.objects = world.parts.objects
+    assert len(world.group().people[2].faces) == 1
+    assert world.group().people[2].photo_count == 2
+
+
+def test_a_gallery_under_work_elsewhere_is_tried_again_later(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", LEASE_S)
+    with pytest.raises(RetryLater, match="being grouped by another worker") as caught:
+        world.group()
+    assert caught.value.delay_s == BUSY_DELAY_S
+    assert world.objects.output_keys == set()
+    world.clock.sleep(LEASE_S)
+    assert len(world.group().people) == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("faces", "read_faces"),
+        ("faces", "read_images"),
+        ("people", "read_names"),
+        ("people", "save_people"),
+        ("objects", "put"),
+        ("galleries", "record_run"),
+    ],
+)
+def test_the_lease_is_released_whatever_fails_and_the_next_try_succeeds(world: World, part: str, method: str) -> None:
+    getattr(world, part).outages[method] = 1
+    with pytest.raises(RetryLater):
+        world.group()
+    assert world.is_free
+    assert len(world.group().people) == 3
+    assert world.is_free
+
+
+def test_a_gallery_without_faces_gives_an_empty_result_and_page(world: World) -> None:
+    empty = World()
+    groups = empty.group(mode="full")
+    assert (groups.people, groups.unassigned, groups.skipped) == ([], [], [])
+    assert empty.objects.output_keys == {"g/groups.json", "g/people.html"}
+
+
+def test_people_whose_photos_are_gone_are_absent_and_no_longer_published(world: World) -> None:
+    eve = world.group().people[2].person_id
+    world.add("3", near(ANN, 3))
+    assert eve not in [person.person_id for person in world.group().people]
+    assert world.people.statuses("g")[eve] == "absent"
+
+
+def test_two_photos_of_the_same_content_show_one_person_twice() -> None:
+    world = World()
+    world.add("original", ANN, BOB)
+    world.add("copy", ANN, BOB)
+    groups = world.group()
+    assert [person.photo_count for person in groups.people] == [2, 2]
+    assert world.person_of("original") == world.person_of("copy") != world.person_of("copy", 1)
+
+
+def test_two_faces_of_one_photo_are_two_people_even_when_alike() -> None:
+    world = World()
+    world.add("twins", ANN, near(ANN, 1) * 0.8 + BOB * 0.6)
+    assert len(world.group().people) == 2
+
+
+def test_photos_without_faces_are_listed_with_their_reason(world: World) -> None:
+    rejected = replace(image_record(photo("9"), 0), status=ImageStatus.REJECTED, reason="The file is empty.")
+    world.faces.save_photo(rejected, [])
+    (skipped,) = world.group().skipped
+    assert (skipped.image_id, skipped.status, skipped.reason) == ("9", ImageStatus.REJECTED, "The file is empty.")
+
+
+def test_faces_of_another_model_are_never_compared(world: World) -> None:
+    of = photo("1")
+    world.faces.save_photo(
+        image_record(of, 1, model="other-111111111111"), [face_record(of, 0, EVE, model="other-111111111111")]
+    )
+    faces = [face.face_id for person in world.group().people for face in person.faces]
+    assert len(faces) == 6
+    assert not [face for face in faces if "other" in face]
+
+
+def test_a_message_for_another_queue_is_rejected(world: World) -> None:
+    with pytest.raises(RejectMessage):
+        world.group(type="detect_image")

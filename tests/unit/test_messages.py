@@ -1,0 +1,234 @@
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.errors import RejectMessage
+from app.messages import DetectImage, GroupGallery, image_id_of, json_schemas, parse_detection, parse_grouping
+from app.records import PhotoRef
+
+
+def detect(**fields: Any) -> str:
+    return json.dumps(
+        {"type": "detect_image", "version": 1, "gallery_id": "g", "image_id": "a", "s3_key": "g/a.jpg", **fields}
+    )
+
+
+def s3_event(key: str, event: str = "ObjectCreated:Put", **item: Any) -> str:
+    record = {"eventName": event, "s3": {"bucket": {"name": "photos"}, "object": {"key": key, **item}}}
+    return json.dumps({"Records": [record]})
+
+
+def reason(body: str, parse: Callable[[str], Any] = parse_detection) -> str:
+    with pytest.raises(RejectMessage) as caught:
+        parse(body)
+    return str(caught.value)
+
+
+def test_a_full_message_names_its_photo() -> None:
+    (request,) = parse_detection(detect(bucket="other", etag="e", version_id="v"))
+    assert request.photo("photos") == PhotoRef("g", "a", "other", "g/a.jpg", "v")
+    assert request.etag == "e"
+
+
+def test_a_message_without_a_bucket_means_the_default_one() -> None:
+    (request,) = parse_detection(detect())
+    assert request.photo("photos") == PhotoRef("g", "a", "photos", "g/a.jpg", None)
+
+
+def test_fields_of_a_newer_sender_are_ignored() -> None:
+    (request,) = parse_detection(detect(priority="high", trace={"id": 1}))
+    assert request == DetectImage(gallery_id="g", image_id="a", s3_key="g/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", "The message is not JSON"),
+        ("not json", "The message is not JSON"),
+        ("[1, 2]", "The message is JSON, but not an object."),
+        ("null", "The message is JSON, but not an object."),
+        ("{}", "Message type None is not known to this queue; it takes 'detect_image'."),
+        ('{"type": ["detect_image"]}', "Message type ['detect_image'] is not known"),
+        (detect(type="group_gallery"), "Message type 'group_gallery' is not known to this queue"),
+        (detect(version=2), "version Input should be 1"),
+        (detect(gallery_id=""), "gallery_id String should have at least 1 character"),
+        (detect(gallery_id=7), "gallery_id Input should be a valid string"),
+        (detect(gallery_id="g" * 201), "gallery_id String should have at most 200 characters"),
+        (detect(gallery_id="a/b"), "gallery_id String should match pattern"),
+        (detect(gallery_id=".."), "gallery_id has an empty, '.' or '..' path segment"),
+        (detect(image_id="x" * 401), "image_id String should have at most 400 characters"),
+        (detect(image_id="../secret"), "image_id has an empty, '.' or '..' path segment"),
+        (detect(image_id="a//b"), "image_id has an empty, '.' or '..' path segment"),
+        (detect(image_id="a\nb"), "image_id has a control character"),
+        (detect(image_id="a\x7fb"), "image_id has a control character"),
+        (detect(s3_key="g/../../etc/passwd"), "s3_key has an empty, '.' or '..' path segment"),
+        (detect(s3_key="é" * 513), "s3_key is longer than 1024 bytes"),
+        (detect(s3_key="\ud800"), "s3_key Input should be a valid string"),
+        (detect(s3_key=None), "s3_key Input should be a valid string"),
+    ],
+)
+def test_a_message_that_can_never_succeed_is_rejected_with_what_is_wrong(body: str, expected: str) -> None:
+    assert expected in reason(body)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    told = reason(json.dumps({"type": "detect_image", "gallery_id": "", "s3_key": "g/a.jpg"}))
+    assert "gallery_id" in told
+    assert "image_id Field required" in told
+
+
+def test_a_key_of_exactly_the_longest_size_is_taken() -> None:
+    (request,) = parse_detection(detect(s3_key="é" * 512))
+    assert len(request.s3_key.encode()) == 1024
+
+
+def test_a_long_type_is_cut_in_the_reason() -> None:
+    assert len(reason(json.dumps({"type": "x" * 10_000}))) < 300
+
+
+@pytest.mark.parametrize(
+    ("encoded", "key", "image_id"),
+    [
+        ("g/a.jpg", "g/a.jpg", "a"),
+        ("g/day+1/My+Photo+%282%29.JPG", "g/day 1/My Photo (2).JPG", "day 1/My Photo (2)"),
+        ("%C3%84lbum/%E5%86%99%E7%9C%9F.heic", "Älbum/写真.heic", "写真"),
+        ("g/100%25+sure%2Byes.png", "g/100% sure+yes.png", "100% sure+yes"),
+        ("g/archive.tar.gz", "g/archive.tar.gz", "archive.tar"),
+        ("g/noending", "g/noending", "noending"),
+        ("g/.hidden", "g/.hidden", ".hidden"),
+    ],
+)
+def test_an_s3_notification_names_the_photo_by_its_decoded_key(encoded: str, key: str, image_id: str) -> None:
+    (request,) = parse_detection(s3_event(encoded, eTag="abc", versionId="v1"))
+    gallery = key.split("/")[0]
+    assert request.photo("unused") == PhotoRef(gallery, image_id, "photos", key, "v1")
+    assert request.etag == "abc"
+
+
+def test_a_notification_of_several_photos_asks_for_all_of_them() -> None:
+    records = [json.loads(s3_event(key))["Records"][0] for key in ("g/a.jpg", "h/b.jpg")]
+    requests = parse_detection(json.dumps({"Records": records}))
+    assert [(one.gallery_id, one.image_id) for one in requests] == [("g", "a"), ("h", "b")]
+
+
+def test_the_test_event_of_s3_asks_for_nothing() -> None:
+    assert parse_detection('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}') == []
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (s3_event("g/a.jpg", "ObjectRemoved:Delete"), "'ObjectRemoved:Delete' is not ObjectCreated; restrict the bucket"),
+        (s3_event("photo.jpg"), "The key 'photo.jpg' names no gallery; photos belong under <gallery>/<photo>."),
+        (s3_event("g/"), "names no gallery"),
+        (s3_event("/a.jpg"), "gallery_id"),
+        (s3_event("g/%2E%2E/%2E%2E/a.jpg"), "'.' or '..' path segment"),
+        (s3_event("g/a%00b.jpg"), "has a control character"),
+        ('{"Records": {}}', "Records is not a list of objects"),
+        ('{"Records": [1]}', "Records is not a list of objects"),
+        ('{"Records": [{}]}', "is not ObjectCreated"),
+        ('{"Records": [{"eventName": "ObjectCreated:Put"}]}', "The S3 notification lacks 's3'"),
+        ('{"Records": [{"eventName": "ObjectCreated:Put", "s3": []}]}', "The S3 notification lacks"),
+        (s3_event(5), "The S3 notification lacks"),
+        (s3_event("g/a.jpg", eTag=["x"]), "etag Input should be a valid string"),
+    ],
+)
+def test_a_notification_that_can_never_succeed_is_rejected_with_what_is_wrong(body: str, expected: str) -> None:
+    assert expected in reason(body)
+
+
+@pytest.mark.parametrize("depth", [*range(900, 1000, 7), 10_000, 100_000])
+@pytest.mark.parametrize("begin", ['{"type": ', '{"Records": [{"eventName": ', '{"gallery_id": '])
+def test_json_nested_without_end_is_rejected_in_a_worker_thread_too(begin: str, depth: int) -> None:
+    body = begin + "[" * depth + "]" * depth + begin[1:].count("{") * "}" + begin.count("[") * "]" + "}"
+    caught: list[BaseException] = []
+
+    def parse() -> None:
+        try:
+            parse_detection(body)
+        except Exception as error:  # noqa: BLE001 - the test is about which one it is
+            caught.append(error)
+
+    thread = threading.Thread(target=parse)
+    thread.start()
+    thread.join()
+    assert [type(error) for error in caught] == [RejectMessage]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [({}, "auto"), ({"mode": "auto"}, "auto"), ({"mode": "full"}, "full")]
+)
+def test_a_grouping_message_names_its_gallery_and_mode(mode: dict[str, str], expected: str) -> None:
+    request = parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": "g", **mode}))
+    assert (request.gallery_id, request.mode) == ("g", expected)
+
+
+def test_what_detection_sends_is_what_grouping_reads() -> None:
+    sent = GroupGallery(gallery_id="Ä 1", mode="full")
+    assert parse_grouping(sent.model_dump_json()) == sent
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (detect(), "Message type 'detect_image' is not known to this queue; it takes 'group_gallery'."),
+        ('{"type": "group_gallery"}', "gallery_id Field required"),
+        ('{"type": "group_gallery", "gallery_id": "g", "mode": "some"}', "mode Input should be 'auto' or 'full'"),
+        ('{"type": "group_gallery", "gallery_id": "../x"}', "gallery_id String should match pattern"),
+    ],
+)
+def test_a_grouping_message_that_can_never_succeed_is_rejected(body: str, expected: str) -> None:
+    assert expected in reason(body, parse_grouping)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+RECORDS = st.fixed_dictionaries(
+    {"eventName": st.just("ObjectCreated:Put") | JSON},
+    optional={"s3": st.fixed_dictionaries({}, optional={"bucket": JSON, "object": JSON}) | JSON},
+)
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.just("detect_image") | JSON,
+        "version": JSON,
+        "gallery_id": st.text() | JSON,
+        "image_id": st.text() | JSON,
+        "s3_key": st.text() | JSON,
+        "Records": st.lists(RECORDS, max_size=3) | JSON,
+        "Event": JSON,
+    },
+)
+
+
+@given(st.text() | (JSON | MESSAGES).map(json.dumps))
+@example('{"type": "detect_image", "version": NaN}')
+@example("9" * 5_000)
+def test_any_text_is_either_understood_or_rejected(body: str) -> None:
+    try:
+        requests = parse_detection(body)
+    except RejectMessage as reject:
+        assert str(reject)  # noqa: PT017 - both ends are allowed, and this one must give a reason
+    else:
+        assert all(isinstance(request, DetectImage) for request in requests)
+
+
+@given(st.text(min_size=1))
+def test_an_image_id_is_the_name_up_to_its_ending(name: str) -> None:
+    image_id = image_id_of(name)
+    assert name.startswith(image_id)
+    assert "/" not in name[len(image_id) :]
+
+
+def test_every_message_has_a_schema_that_names_its_fields() -> None:
+    schemas = json_schemas()
+    assert set(schemas) == {"detect_image", "group_gallery"}
+    assert {"gallery_id", "image_id", "s3_key"} == set(schemas["detect_image"]["required"])

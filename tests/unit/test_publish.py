@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import numpy as np
+
+from app.grouping.output import Groups
+from app.grouping.page import PagePhoto
+from app.grouping.publish import crop_urls, describe, page_photos
+from app.records import FaceBatch, ImageStatus, PersonRecord, PhotoRef
+from tests.stores import image_record, photo
+
+HEADER = Groups(
+    gallery_id="g", model="m", generated_at="2024-06-01T12:00:00+00:00", people=[], unassigned=[], skipped=[]
+)
+FACES = FaceBatch(
+    face_ids=["f0", "f1", "f2"],
+    image_ids=["a", "a", "b"],
+    boxes=np.array([[1.006, 2, 3, 4], [10, 20, 30, 40], [0, 0, 9, 9]], np.float32),
+    det_scores=np.array([0.987654, 0.5, 1], np.float32),
+    quality=[{"size_px": 2.0}, {}, {"sharpness": 7.5}],
+    embeddings=np.eye(3, 8, dtype=np.float32),
+    crop_keys=["g/faces/a/m-0.webp", "g/faces/day 1/é#?/m-1.webp", "g/faces/b/m-0.webp"],
+    person_ids=[None, None, None],
+)
+PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]
+
+
+def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
+    groups = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, [])
+    assert [(one.person_id, one.name, one.cover_face_id) for one in groups.people] == [
+        ("p1", "Ann", "f2"),
+        ("p2", None, "f1"),
+    ]
+    assert [[face.face_id for face in one.faces] for one in groups.people] == [["f0", "f2"], ["f1"]]
+    assert [(one.face_count, one.photo_count) for one in groups.people] == [(2, 2), (1, 1)]
+    assert groups.unassigned == []
+
+
+def test_a_face_of_nobody_is_unassigned() -> None:
+    groups = describe(HEADER, FACES, ["p1", None, "p1"], PEOPLE[:1], [])
+    assert [face.face_id for face in groups.unassigned] == ["f1"]
+
+
+def test_numbers_are_rounded_and_measures_kept() -> None:
+    face = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, []).people[0].faces[0]
+    assert face.box == (1.01, 2.0, 3.0, 4.0)
+    assert face.det_score == 0.9877
+    assert face.quality == {"size_px": 2.0}
+
+
+def test_only_photos_without_a_result_are_skipped() -> None:
+    images = [
+        image_record(photo("a"), 2),
+        replace(image_record(photo("b"), 0), reason="No face was found."),
+        replace(image_record(photo("c"), 0), status=ImageStatus.REJECTED, reason=None),
+    ]
+    skipped = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, images).skipped
+    assert [(one.image_id, one.status.value, one.reason) for one in skipped] == [
+        ("b", "no_faces", "No face was found."),
+        ("c", "rejected", ""),
+    ]
+
+
+def test_the_header_is_left_as_it_was() -> None:
+    describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, [])
+    assert HEADER.people == []
+
+
+def test_the_page_finds_previews_beside_it_under_quoted_names() -> None:
+    odd = PhotoRef("g", "day 1/é #1?", "photos", "g/day 1/é #1?.jpg")
+    shown = page_photos([image_record(photo("a")), image_record(odd), image_record(photo("none"), 0)])
+    assert shown == {
+        "a": PagePhoto("previews/a.jpg", 64, 48),
+        "day 1/é #1?": PagePhoto("previews/day%201/%C3%A9%20%231%3F.jpg", 64, 48),
+    }
+
+
+def test_the_page_finds_crops_beside_it_under_quoted_names() -> None:
+    assert crop_urls("g", FACES) == {
+        "f0": "faces/a/m-0.webp",
+        "f1": "faces/day%201/%C3%A9%23%3F/m-1.webp",
+        "f2": "faces/b/m-0.webp",
+    }
+
+
+def test_a_gallery_whose_name_begins_its_own_keys_twice_loses_it_once() -> None:
+    faces = replace(FACES, crop_keys=["g/g/x.webp"] * 3)
+    assert crop_urls("g", faces)["f0"] == "g/x.webp"

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from app.records import (
+    FaceBatch,
+    PhotoRef,
+    crop_key,
+    face_id,
+    groups_key,
+    is_output_key,
+    join_batches,
+    page_key,
+    preview_key,
+)
+
+PHOTO = PhotoRef("g", "day 1/a", "photos", "g/day 1/a.jpg")
+MODEL = "toy-000000000000"
+
+
+def batch(*names: str) -> FaceBatch:
+    count = len(names)
+    return FaceBatch(
+        face_ids=[f"face {name}" for name in names],
+        image_ids=[f"image {name}" for name in names],
+        boxes=np.full((count, 4), count, np.float32),
+        det_scores=np.full(count, 0.5, np.float32),
+        quality=[{"size_px": float(count)}] * count,
+        embeddings=np.eye(count, 8, dtype=np.float32),
+        crop_keys=[f"crop {name}" for name in names],
+        person_ids=[None] * count,
+    )
+
+
+def test_ids_and_keys_say_gallery_image_model_and_position() -> None:
+    assert PHOTO.document_id == "g/day 1/a"
+    assert face_id(PHOTO, MODEL, 2) == f"g/day 1/a/{MODEL}/2"
+    assert crop_key(PHOTO, MODEL, 2) == f"g/faces/day 1/a/{MODEL}-2.webp"
+
+
+def test_photos_and_models_never_share_a_face_id_or_a_crop() -> None:
+    other = PhotoRef("g", "day 1/b", "photos", "g/day 1/b.jpg")
+    places = [(photo, model, index) for photo in (PHOTO, other) for model in (MODEL, "m-1") for index in (0, 1)]
+    assert len({face_id(*place) for place in places}) == len(places)
+    assert len({crop_key(*place) for place in places}) == len(places)
+
+
+@pytest.mark.parametrize(
+    "key", [crop_key(PHOTO, MODEL, 0), preview_key(PHOTO), groups_key("g"), page_key("g"), "g/faces/x", "g/previews/x"]
+)
+def test_what_this_system_writes_is_known_as_its_own(key: str) -> None:
+    assert is_output_key(key)
+
+
+@pytest.mark.parametrize(
+    "key", [PHOTO.key, "g/people.jpg", "faces/a.jpg", "g/my faces/a.jpg", "g/day/faces/a.jpg", "groups.json", "", "g/"]
+)
+def test_photos_are_not_taken_for_output(key: str) -> None:
+    assert not is_output_key(key)
+
+
+def test_joined_batches_are_the_columns_one_after_the_other() -> None:
+    joined = join_batches([batch("a", "b"), batch("c")])
+    assert len(joined) == 3
+    assert joined.face_ids == ["face a", "face b", "face c"]
+    assert joined.image_ids == ["image a", "image b", "image c"]
+    assert joined.crop_keys == ["crop a", "crop b", "crop c"]
+    assert joined.boxes[:, 0].tolist() == [2, 2, 1]
+    assert joined.embeddings.shape == (3, 8)
+    assert [one["size_px"] for one in joined.quality] == [2, 2, 1]
+    assert joined.person_ids == [None] * 3
+
+
+def test_joining_nothing_gives_a_batch_of_no_faces() -> None:
+    joined = join_batches([])
+    assert len(joined) == 0
+    assert joined.boxes.shape == (0, 4)
+    assert joined.embeddings.dtype == np.float32
