@@ -31,7 +31,7 @@ lint: setup ## style, types, import rules, Dockerfile, shell scripts, reference 
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
-	.venv/bin/shellcheck dev_worker.sh prod_worker.sh .ci/run
+	.venv/bin/shellcheck dev_worker.sh prod_worker.sh benchmarks/newcomer.sh .ci/run
 	$(PYTHON) -m app.reference --check
 	@$(MAKE) --no-print-directory requirements-check
 

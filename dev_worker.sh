@@ -15,6 +15,7 @@ Usage: ./dev_worker.sh [COMMAND]
   setup                         only install what is missing (.venv and the open model pack)
   --rebuild [SERVICE]           build the Docker image and run a service in it against the running stand-ins
 
+Logs and data lie in .local (another folder by DEV_WORKER_HOME, to run a second system beside the first).
 Settings come from the environment (see README.md). Where QUEUE_URL or GALLERY_IMAGES_MONGO_URI is set, the real
 service is used in place of the stand-in.
 TEXT

@@ -8,7 +8,7 @@ import json
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote_plus
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, StringConstraints, TypeAdapter, ValidationError
 
 from app.errors import RejectMessage
 from app.records import PhotoRef
@@ -54,6 +54,12 @@ class DetectImage(_Message):
     bucket: str | None = None
     etag: str | None = None
     version_id: str | None = None
+    _id_from_key: bool = PrivateAttr(default=False)
+
+    @property
+    def id_from_key(self) -> bool:
+        """Whether nobody chose the image id: two keys that differ in their ending alone would share it."""
+        return self._id_from_key
 
     def photo(self, default_bucket: str) -> PhotoRef:
         return PhotoRef(self.gallery_id, self.image_id, self.bucket or default_bucket, self.s3_key, self.version_id)
@@ -143,7 +149,9 @@ def _from_s3_record(record: dict[str, Any]) -> DetectImage:
         "etag": item.get("eTag"),
         "version_id": item.get("versionId"),
     }
-    return _validate(_detect_image, fields, "detect_image")
+    request = _validate(_detect_image, fields, "detect_image")
+    request._id_from_key = True
+    return request
 
 
 def image_id_of(name: str) -> str:

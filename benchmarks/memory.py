@@ -1,4 +1,4 @@
-"""Does the detection service grow? Resident memory after 50 photos and after 500, as one line of JSON.
+"""Does the detection service grow? Resident memory after every 50 of 500 photos, as one line of JSON.
 
 `python -m benchmarks.memory --images DIR [--pack PACK] [--first 50] [--last 500]`
 """
@@ -22,20 +22,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder with photos; repeated as often as needed")
     parser.add_argument("--pack", default="open")
-    parser.add_argument("--first", type=int, default=50)
+    parser.add_argument("--first", type=int, default=50, help="photos between two readings")
     parser.add_argument("--last", type=int, default=500)
     options = parser.parse_args(arguments)
     try:
         with local_stack(options.pack) as stack:
-            first = _after(stack, options.images, options.first, "first")
-            last = _after(stack, options.images, options.last - options.first, "rest")
+            steps = range(options.first, options.last + 1, options.first)
+            resident = [_after(stack, options.images, options.first, f"until-{step}") for step in steps]
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 1
     result = {
-        "photos": [options.first, options.last],
-        "resident_mb": [round(first / 1e6, 1), round(last / 1e6, 1)],
-        "growth": round(last / first - 1, 4),
+        "photos": list(steps),
+        "resident_mb": [round(size / 1e6, 1) for size in resident],
+        "growth": round(resident[-1] / resident[0] - 1, 4),
     }
     print(json.dumps(result))
     return 0

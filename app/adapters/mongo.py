@@ -1,7 +1,7 @@
 """Photos, faces, people and galleries in MongoDB. The one place that knows how documents look."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pymongo import ASCENDING, MongoClient, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError
 
 from app.errors import BadConfiguration, RetryLater
 from app.ports import GalleryLease
@@ -37,10 +37,10 @@ def mongo_errors(action: str) -> Iterator[None]:
 
 def open_database(uri: str, default_name: str, setting: str) -> Database[Document]:
     """The database an URI names, or `default_name`. Connects lazily. Raises BadConfiguration for a wrong URI."""
+    bounds = {"serverSelectionTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
+    missing: dict[str, Any] = {name: value for name, value in bounds.items() if name.lower() not in uri.lower()}
     try:
-        client: MongoClient[Document] = MongoClient(
-            uri, serverSelectionTimeoutMS=5_000, socketTimeoutMS=30_000, tz_aware=True, appname="face-worker"
-        )
+        client: MongoClient[Document] = MongoClient(uri, tz_aware=True, appname="face-worker", **missing)
         return client.get_default_database(default_name)
     except (ConfigurationError, InvalidURI, ValueError) as error:
         # The URI holds a password, so the message must not repeat it.
@@ -153,12 +153,20 @@ class MongoGalleryStore:
 
     def _change(self, gallery_id: str, fields: Document) -> Document:
         with mongo_errors("Updating a gallery"):
-            gallery = self._galleries.find_one_and_update(
-                {"_id": gallery_id}, [{"$set": fields}], upsert=True, return_document=ReturnDocument.AFTER
-            )
+            gallery = self._update(gallery_id, fields)
+            if gallery is None:
+                # Made apart from the update: of several upserts at once, all but one may fail or see no document.
+                with suppress(DuplicateKeyError):
+                    self._galleries.insert_one({"_id": gallery_id})
+                gallery = self._update(gallery_id, fields)
         if gallery is None:
-            raise RetryLater(f"Updating the gallery {gallery_id} in MongoDB gave no document.")
+            raise RetryLater(f"The gallery {gallery_id} was removed while it was updated.")
         return gallery
+
+    def _update(self, gallery_id: str, fields: Document) -> Document | None:
+        return self._galleries.find_one_and_update(
+            {"_id": gallery_id}, [{"$set": fields}], return_document=ReturnDocument.AFTER
+        )
 
 
 def _is_past(field: str) -> Document:

@@ -44,14 +44,15 @@ def handle(body: str, parts: DetectionParts) -> None:
         if _is_own_output(photo, parts):
             continue
         _check_bucket(photo, parts)
-        index_photo(photo, parts)
+        previous = parts.faces.find_image(photo)
+        _check_same_photo(request, previous)
+        index_photo(photo, previous, parts)
         tell_grouping(request, parts)
 
 
-def index_photo(photo: PhotoRef, parts: DetectionParts) -> None:
+def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts) -> None:
     """Fetch, decode, find faces, store. A photo that can't be used is stored too, with the reason."""
     times = StageTimes()
-    previous = parts.faces.find_image(photo)
     stored: StoredObject | None = None
     try:
         with times.stage("fetch"):
@@ -90,13 +91,12 @@ def index_photo(photo: PhotoRef, parts: DetectionParts) -> None:
 
 def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
     """Mark the gallery as changed, and send the one grouping message of this moment if it is ours to send."""
-    if not parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
-        return
     message = GroupGallery(gallery_id=request.gallery_id)
     try:
-        parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s)
+        if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
+            parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s)
     except RetryLater as error:
-        # The window we opened is ours to close: tried sooner, this photo would find it open and send nothing.
+        # We may have opened the window: tried sooner, this photo would find it open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
 
 
@@ -112,6 +112,15 @@ def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
     if photo.bucket not in parts.readable_buckets:
         raise RejectMessage(
             f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read."
+        )
+
+
+def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> None:
+    """IMG_1.JPG and its neighbour IMG_1.MOV must not take turns in replacing each other."""
+    if request.id_from_key and previous and previous.photo.key != request.s3_key:
+        raise RejectMessage(
+            f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
+            "detect_image message with an id of its own if it is another photo."
         )
 
 

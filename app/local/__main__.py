@@ -24,7 +24,7 @@ SHOWN_SKIPPED = 8
 
 def main() -> int:
     options = _parser().parse_args()
-    stack = LocalStack()
+    stack = LocalStack(Path(os.environ.get("DEV_WORKER_HOME", ROOT / ".local")).resolve())
     try:
         return COMMANDS[options.command](stack, options)
     except WorkerError as error:
@@ -67,7 +67,7 @@ def _album(stack: LocalStack, options: argparse.Namespace) -> int:
         _start(stack, options.pack)
         ready = time.monotonic()
         with Album(photos, stack.environment) as album:
-            console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}")
+            console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}", soft_wrap=True)
             _follow(album, stack)
             groups = album.collect(options.out)
         now = time.monotonic()

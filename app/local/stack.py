@@ -39,6 +39,8 @@ LOCAL_DEFAULTS = {
     "GROUPING_DELAY_S": "2",
     "QUEUE_WAIT_S": "2",
     "MAX_FACE_WORKERS": "2",
+    # As in the image: see the Dockerfile.
+    "MALLOC_ARENA_MAX": "2",
 }
 
 
@@ -65,7 +67,7 @@ class State:
 class LocalStack:
     """Starts, finds and stops the processes under one folder."""
 
-    def __init__(self, home: Path = ROOT / ".local") -> None:
+    def __init__(self, home: Path) -> None:
         self._home = home
         self._state_file = home / "state.json"
         self.logs = home / "logs"
@@ -121,6 +123,8 @@ class LocalStack:
     def check_services(self) -> None:
         """Raises LocalStackError where a service has ended, with the last thing it said."""
         for name in SERVICES:
+            if name not in self.state.processes:
+                raise LocalStackError(f"The {name} service is not running; ./dev_worker.sh starts it.")
             if not self.is_running(name):
                 raise LocalStackError(f"The {name} service has ended: {self._last_words(name)}")
 

@@ -28,7 +28,10 @@ def describe_directory(directory: Path) -> PackManifest:
     models: dict[str, tuple[Path, Any]] = {}
     onnxruntime.set_default_logger_severity(3)
     for path in sorted(directory.glob("*.onnx")):
-        model = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
+        try:
+            model = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BadModelPack(f"insightface can't load {path}: {error}") from error
         if model is not None:
             models.setdefault(model.taskname, (path, model))
     if "detection" not in models or "recognition" not in models:

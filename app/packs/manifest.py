@@ -3,9 +3,9 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.errors import BadModelPack
 
@@ -25,6 +25,10 @@ class ScrfdDetector(_Part):
     score_threshold: float = 0.5
     nms_iou: float = 0.4
 
+    @property
+    def used_files(self) -> set[str]:
+        return {self.file}
+
 
 class MtcnnDetector(_Part):
     """The three networks of MTCNN and the least face probability of each; `score_threshold` is the last one's.
@@ -41,6 +45,10 @@ class MtcnnDetector(_Part):
     pnet_threshold: float = 0.6
     rnet_threshold: float = 0.7
     score_threshold: float = 0.85
+
+    @property
+    def used_files(self) -> set[str]:
+        return {self.pnet, self.rnet, self.onet}
 
 
 class OnnxEmbedder(_Part):
@@ -78,6 +86,13 @@ class PackManifest(_Part):
     similarity_threshold: float = Field(gt=0, lt=1)
     source: Source
 
+    @model_validator(mode="after")
+    def _used_files_are_hashed(self) -> Self:
+        used = {self.embedder.file, *self.detector.used_files}
+        if missing := used - self.files.keys():
+            raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
+        return self
+
     @property
     def model_id(self) -> str:
         """Names the vector space: the pack and its weights, so that embeddings of two spaces never meet."""
@@ -89,7 +104,7 @@ def read_manifest(path: Path) -> PackManifest:
     """Read a TOML manifest. Raises BadModelPack with every problem listed."""
     try:
         return PackManifest.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadModelPack(f"The pack manifest {path} can't be read: {error}") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

@@ -80,7 +80,10 @@ class PackStore:
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
         """Bring all files to a folder aside, check them, and move each into place at once."""
         with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
-            self._bring(manifest, Path(aside))
+            try:
+                self._bring(manifest, Path(aside))
+            except OSError as error:
+                raise BadModelPack(f"The pack {manifest.name} could not be written to {aside}: {error}") from error
             _verify(manifest, Path(aside))
             for name in manifest.files:
                 (Path(aside) / name).replace(weights / name)

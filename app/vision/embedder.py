@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from app.errors import BadModelPack
 from app.packs.manifest import OnnxEmbedder as EmbedderConfig
@@ -71,7 +72,10 @@ def _agrees(batched: Embedder, probe: Image, expected: Floats) -> bool:
 
 def _with_free_batch(model: Path) -> bytes:
     """The graph with a symbolic first input dimension, and without the shapes derived from the fixed one."""
-    graph = onnx.load(str(model))
+    try:
+        graph = onnx.load(str(model))
+    except (DecodeError, OSError) as error:
+        raise BadModelPack(f"{model} is not an ONNX graph: {error}") from error
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")

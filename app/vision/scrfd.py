@@ -44,17 +44,21 @@ class ScrfdDetector:
         boxes = np.concatenate([part.boxes for part in per_stride])
         landmarks = np.concatenate([part.landmarks for part in per_stride])
         good = scores >= self._config.score_threshold
-        return Detections(np.divide(boxes[good], scale), np.divide(landmarks[good], scale), scores[good])
+        return Detections(np.divide(boxes[good], np.tile(scale, 2)), np.divide(landmarks[good], scale), scores[good])
 
 
 def letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
-    """(H,W,3) → (S,S,3) with the photo at the top left and black beyond it, and the scale that was applied."""
+    """(H,W,3) → (S,S,3) with the photo at the top left and black beyond it, and the scales (2,) of x and y.
+
+    Sides are rounded down as in insightface, so that the network sees the same pixels. insightface then divides both
+    axes by the height's rounded scale, which moves boxes by up to 2 % of a panorama's width; here each has its own.
+    """
     height, width = image.shape[:2]
     scale = size_px / max(height, width)
     new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
     canvas = np.zeros((size_px, size_px, 3), np.uint8)
     canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
-    return canvas, np.array(new_height / height if height >= width else new_width / width, np.float32)
+    return canvas, np.array([new_width / width, new_height / height], np.float32)
 
 
 def _centres(size_px: int, stride: int) -> Floats:

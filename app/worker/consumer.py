@@ -99,7 +99,11 @@ class Consumer:
         for _ in range(room - len(messages)):
             self._room.release()
         for message in messages:
-            self._start(message, pool)
+            if self._shutdown.requested:
+                self._room.release()
+                self._return(message)
+            else:
+                self._start(message, pool)
 
     def _receive(self, room: int) -> list[ReceivedMessage]:
         try:
@@ -172,10 +176,13 @@ class Consumer:
             if not chosen(future):
                 continue
             self._leases.drop(message)
-            try:
-                self._queue.hide(message, 0)
-            except RetryLater as error:
-                log.warning("not given back, it returns by itself: %s", error)
+            self._return(message)
+
+    def _return(self, message: ReceivedMessage) -> None:
+        try:
+            self._queue.hide(message, 0)
+        except RetryLater as error:
+            log.warning("not given back, it returns by itself: %s", error)
 
     def _finish_started(self) -> None:
         if self._running:

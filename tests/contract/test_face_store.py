@@ -149,7 +149,7 @@ def test_a_face_that_went_and_came_again_has_no_person(stores: Stores) -> None:
 
 def test_batches_are_bounded_and_ordered_by_face_id(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.adapters.mongo.READ_BATCH", 3)
-    monkeypatch.setattr("tests.fakes.READ_BATCH", 3)
+    monkeypatch.setattr("tests.fake_stores.READ_BATCH", 3)
     for name in ("c", "B", "é", "a"):
         save(stores, name, 2)
     batches = list(stores.faces.read_faces("g", MODEL))

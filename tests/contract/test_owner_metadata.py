@@ -9,7 +9,7 @@ import pytest
 from app.adapters.mongo import MongoOwnerMetadata
 from app.ports import OwnerMetadata
 from app.records import ImageStatus
-from tests.fakes import FakeOwnerMetadata
+from tests.fake_stores import FakeOwnerMetadata
 from tests.stores import MODEL, image_record, photo
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from app.ports import GalleryLease
 from app.records import PersonRecord, join_batches
-from tests.fakes import FakePeopleStore
+from tests.fake_stores import FakePeopleStore
 from tests.stores import MODEL, Stores, face_record, image_record, photo
 
 NAMES = ("a", "b", "c")

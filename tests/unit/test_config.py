@@ -119,7 +119,9 @@ def test_the_output_bucket_is_not_readable_unless_it_is_listed(env: pytest.Monke
     assert "results" not in load_settings().readable_buckets
 
 
-@pytest.mark.parametrize(("delay", "visibility", "fine"), [("29", "30", True), ("30", "30", False), ("60", "30", False)])
+@pytest.mark.parametrize(
+    ("delay", "visibility", "fine"), [("29", "30", True), ("30", "30", False), ("60", "30", False)]
+)
 def test_the_grouping_delay_must_be_shorter_than_the_visibility(
     env: pytest.MonkeyPatch, delay: str, visibility: str, fine: bool
 ) -> None:

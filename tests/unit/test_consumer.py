@@ -358,17 +358,36 @@ def test_a_message_that_could_not_be_deleted_comes_again_and_the_loop_lives(
 
 
 def test_a_slow_message_is_kept_hidden_while_it_is_worked_on() -> None:
-    queue = FakeQueue(visibility_s=0.6)
+    queue = FakeQueue(visibility_s=1.2)
     queue.send("slow")
     runs: list[str] = []
 
     def handler(body: str) -> None:
         runs.append(body)
-        time.sleep(1.3)
+        time.sleep(2)
 
-    consumer_of(queue, handler, visibility_s=0.6).run()
+    consumer_of(queue, handler, visibility_s=1.2).run()
     assert runs == ["slow"]
     assert queue.bodies == []
+
+
+def test_no_beat_comes_after_a_message_was_put_back() -> None:
+    class SlowQueue(FakeQueue):
+        def hide(self, message: ReceivedMessage, for_s: float) -> None:
+            super().hide(message, for_s)
+            if for_s == 45:
+                time.sleep(0.2)
+
+    def handler(_: str) -> None:
+        wait_until(lambda: len(queue.hides) >= 2)
+        raise RetryLater("busy", delay_s=45)
+
+    queue = SlowQueue(visibility_s=60)
+    queue.send("bad")
+    consumer_of(queue, handler, visibility_s=0.06).run()
+    beats = queue.hides[:-1]
+    assert set(beats) == {("1", 0.06)}
+    assert queue.hides[-1] == ("1", 45)
 
 
 def test_the_loop_leaves_no_thread_behind(queue: FakeQueue) -> None:
@@ -396,3 +415,19 @@ def test_every_outcome_but_success_is_logged(
         (record,) = [one for one in caplog.records if hasattr(one, "message_id")]
         assert record.levelno == level
         assert str(error) in caplog.text
+
+
+def test_what_a_poll_brings_after_the_stop_is_given_back_unseen(queue: FakeQueue) -> None:
+    shutdown = Shutdown()
+    seen: list[str] = []
+    receive = queue.receive
+
+    def receive_while_stopping(most: int, wait_s: int) -> list[ReceivedMessage]:
+        shutdown.request()
+        return receive(most, wait_s)
+
+    queue.receive = receive_while_stopping  # type: ignore[method-assign]
+    queue.send("late")
+    assert consumer_of(queue, seen.append, shutdown).run() == 0
+    assert seen == []
+    assert queue.visible == ["late"]

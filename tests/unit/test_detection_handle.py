@@ -14,7 +14,8 @@ from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, p
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
 from tests import photos
-from tests.fakes import FakeClock, FakeFaceStore, FakeGalleryStore, FakeObjectStore, FakeOwnerMetadata, FakeQueue
+from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
+from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 
 PHOTO = PhotoRef("g", "a", "photos", "g/a.jpg")
@@ -332,3 +333,34 @@ def test_the_test_event_of_s3_is_acknowledged(world: World) -> None:
     handle('{"Event": "s3:TestEvent"}', world.parts)
     assert world.faces.images == {}
     assert world.grouping_queue.bodies == []
+
+
+def s3_notification(key: str) -> str:
+    record = {"bucket": {"name": "photos"}, "object": {"key": key}}
+    return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": record}]})
+
+
+def test_two_keys_that_differ_in_their_ending_alone_do_not_replace_each_other(world: World) -> None:
+    handle(s3_notification("g/a.jpg"), world.parts)
+    before = world.faces.snapshot()
+    world.objects.upload("photos", "g/a.xmp", b"a sidecar, no picture")
+    with pytest.raises(RejectMessage, match=r"'a' is taken by 'g/a\.jpg'"):
+        handle(s3_notification("g/a.xmp"), world.parts)
+    assert world.faces.snapshot() == before
+
+
+def test_a_sender_who_chooses_the_image_id_may_replace_a_photo_by_another_key(world: World) -> None:
+    world.detect()
+    world.objects.upload("photos", "g/a.png", photos.png(), NOON + timedelta(hours=1))
+    world.detect(replace(PHOTO, key="g/a.png"))
+    image = world.faces.find_image(PHOTO)
+    assert image is not None
+    assert image.photo.key == "g/a.png"
+
+
+def test_a_lost_answer_to_the_dirty_mark_delays_the_next_try_past_the_window(world: World) -> None:
+    world.galleries.outages["mark_dirty"] = 1
+    with pytest.raises(RetryLater) as caught:
+        world.detect()
+    assert caught.value.delay_s is not None
+    assert caught.value.delay_s > DELAY_S

@@ -8,7 +8,8 @@ from app.errors import RejectMessage, RetryLater
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.output import Groups
 from app.records import ImageStatus
-from tests.fakes import FakeClock, FakeFaceStore, FakeGalleryStore, FakeObjectStore, FakePeopleStore
+from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
+from tests.fakes import FakeClock, FakeObjectStore
 from tests.stores import MODEL, face_record, image_record, photo
 
 LEASE_S = 60
@@ -83,9 +84,7 @@ def test_groups_and_page_are_published_with_their_types(world: World) -> None:
     assert (groups.gallery_id, groups.model, groups.unassigned, groups.skipped) == ("g", MODEL, [], [])
     assert world.objects.content_types["g/groups.json"] == "application/json"
     assert world.objects.content_types["g/people.html"] == "text/html; charset=utf-8"
-    assert world.objects.read("g/people.html").startswith(b"<!doctype html>") or b"<html" in world.objects.read(
-        "g/people.html"
-    )
+    assert b"<html" in world.objects.read("g/people.html")
 
 
 def test_the_run_is_recorded_with_its_numbers(world: World) -> None:

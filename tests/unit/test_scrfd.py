@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,18 +14,16 @@ from tests import photos
 CONFIG = Config(kind="scrfd", file="toy.onnx", input_sizes_px=(64,))
 
 
+@dataclass(frozen=True)
 class Hit:
-    """What the network says at one anchor: distances to left, top, right, bottom and five offsets, in strides."""
+    """What the network says at one anchor: `reach` strides to all four sides, and its score."""
 
-    def __init__(self, stride: int, row: int, column: int, score: float, reach: float = 2.0, anchor: int = 0) -> None:
-        self.stride, self.row, self.column, self.score, self.reach, self.anchor = (
-            stride,
-            row,
-            column,
-            score,
-            reach,
-            anchor,
-        )
+    stride: int
+    row: int
+    column: int
+    score: float
+    reach: float = 2.0
+    anchor: int = 0
 
 
 class FakeNetwork:
@@ -125,11 +124,13 @@ def test_a_letterbox_shows_the_whole_photo_at_the_top_left_and_black_beyond(
     assert (canvas[: shown[1], : shown[0]] == 200).all()
     assert not canvas[shown[1] :].any()
     assert not canvas[:, shown[0] :].any()
-    assert scale == pytest.approx(32 / max(width, height))
+    assert scale == pytest.approx((shown[0] / width, shown[1] / height))
 
 
-@pytest.mark.parametrize("size_px", [128, 640])
-@pytest.mark.parametrize("name", ["photo_01.jpg", "photo_05.jpg", "photo_08.jpg"])
+@pytest.mark.parametrize(
+    ("name", "size_px"),
+    [("photo_01.jpg", 128), ("photo_01.jpg", 640), ("photo_05.jpg", 128), ("photo_08.jpg", 640)],
+)
 def test_it_finds_what_insightface_finds_with_the_same_network(shared_dir: Path, name: str, size_px: int) -> None:
     from insightface.model_zoo.scrfd import SCRFD
 
@@ -144,19 +145,10 @@ def test_it_finds_what_insightface_finds_with_the_same_network(shared_dir: Path,
     ours = ScrfdDetector(open_session(model, "cpu"), config).detect(rgb)
     # Compared in pixels of the network's input: on the way back insightface divides a landscape photo by the scale
     # of its shorter side, which is rounded down to whole pixels.
-    canvas, our_scale = letterbox(rgb, size_px)
-    their_scale = canvas.any(axis=(1, 2)).nonzero()[0].max() + 1
-    their_scale = np.float64(their_scale) / len(rgb)
-    assert len(ours) == len(boxes)
+    _, our_scale = letterbox(rgb, size_px)
+    height, width = rgb.shape[:2]
+    their_scale = int(size_px * min(1, height / width)) / height
+    assert len(ours) == len(boxes) >= 1
     assert np.abs(ours.boxes.reshape(-1, 2, 2) * our_scale - boxes[:, :4].reshape(-1, 2, 2) * their_scale).max() < 0.01
     assert np.abs(ours.landmarks * our_scale - landmarks * their_scale).max() < 0.01
     assert np.abs(ours.scores - boxes[:, 4]).max() < 1e-5
-
-
-def test_the_photos_compared_with_insightface_do_have_faces(shared_dir: Path) -> None:
-    model = shared_dir / "models" / "scrfd_2.5g_bnkps.onnx"
-    config = Config(kind="scrfd", file=model.name)
-    ours = ScrfdDetector(open_session(model, "cpu"), config)
-    for name in ("photo_01.jpg", "photo_05.jpg", "photo_08.jpg"):
-        photo = cv2.imread(str(shared_dir / "album" / name))[..., ::-1]
-        assert len(ours.detect(np.ascontiguousarray(photo))) >= 1

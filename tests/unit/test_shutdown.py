@@ -38,7 +38,9 @@ def test_the_first_signal_asks_to_finish_and_the_second_to_leave_at_once(number:
         assert shutdown.wait(5)
         assert not shutdown.at_once
         os.kill(os.getpid(), number)
-        time.sleep(0)
+        until = time.monotonic() + 5
+        while not shutdown.at_once and time.monotonic() < until:
+            time.sleep(0.001)
         assert shutdown.at_once
     assert shutdown.exit_code == 0
 
@@ -57,3 +59,12 @@ def test_the_signal_handlers_of_before_are_back_afterwards() -> None:
         assert [signal.getsignal(number) for number in SIGNALS] != before
         raise RuntimeError
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_first_signal_after_a_stop_from_within_still_lets_work_finish() -> None:
+    shutdown = Shutdown()
+    with shutdown.on_signals():
+        shutdown.request(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        assert not shutdown.at_once

@@ -1,0 +1,141 @@
+"""What more than one kind of test needs. Every server is lazy: a run of pure unit tests starts none."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from app.adapters.aws import client
+from app.adapters.mongo import Document, MongoFaceStore, MongoGalleryStore, MongoPeopleStore, ensure_indexes
+from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
+from tests.fakes import FakeClock
+from tests.stores import Stores
+
+REGION = "eu-central-1"
+START_TIMEOUT_S = 60.0
+
+# Making a client costs boto3 a third of a second, more than most tests take in all.
+aws_client = cache(client)
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a moto server of this session; boto3 finds it, and credentials for it, in the environment."""
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with pytest.MonkeyPatch.context() as environment, _server(command, tmp_path_factory.mktemp("moto")) as still_alive:
+        _wait_until(lambda: _port_answers(port), still_alive)
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        environment.setenv("AWS_DEFAULT_REGION", REGION)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        # A profile of whoever runs the tests could name another endpoint.
+        for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            environment.delenv(variable, raising=False)
+        for adapter in ("sqs", "s3"):
+            environment.setattr(f"app.adapters.{adapter}.client", aws_client)
+        yield url
+        aws_client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a SecantusDB server of this session, without a database name."""
+    port, home = _free_port(), tmp_path_factory.mktemp("secantus")
+    program = str(Path(sys.executable).parent / "secantusd-py")
+    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(home / "data")]
+    uri = f"mongodb://127.0.0.1:{port}"
+    with _server(command, home) as still_alive:
+        _wait_until(lambda: _mongo_answers(uri), still_alive)
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def mongo_client(mongo_uri: str) -> Iterator["MongoClient[Document]"]:
+    with MongoClient[Document](mongo_uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["fake", "mongo"])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    """The database's ports over empty collections: once the fakes, once MongoDB. Both begin with nothing stored."""
+    if request.param == "fake":
+        clock, faces = FakeClock(), FakeFaceStore()
+        people = FakePeopleStore(faces)
+        yield Stores(faces, people, FakeGalleryStore(clock), faces.snapshot, people.statuses, clock.sleep)
+        return
+    client: MongoClient[Document] = request.getfixturevalue("mongo_client")
+    database = client[f"test_{uuid4().hex}"]
+    ensure_indexes(database)
+    yield Stores.of_mongo(
+        database, MongoFaceStore(database), MongoPeopleStore(database), MongoGalleryStore(database), time.sleep
+    )
+    client.drop_database(database)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with the test album and test models beside the checkout; tests that need it are skipped without."""
+    folder = Path(__file__).parents[1].parent / "shared"
+    missing = [str(folder / name) for name in ("album", "models") if not (folder / name).is_dir()]
+    if missing:
+        pytest.skip(f"the test album and models are not here: {' and '.join(missing)} missing")
+    return folder
+
+
+@contextmanager
+def _server(command: list[str], home: Path) -> Iterator[Callable[[], None]]:
+    """A process that ends with the `with`. Yields a check that fails, with its last words, once it is dead."""
+    log = home / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home)
+
+    def still_alive() -> None:
+        if process.poll() is not None:
+            pytest.fail(f"{command} ended with {process.returncode}: {log.read_text('utf-8', 'replace')[-500:]}")
+
+    try:
+        yield still_alive
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until(condition: Callable[[], bool], still_alive: Callable[[], None]) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while not condition():
+        still_alive()
+        if time.monotonic() > until:
+            pytest.fail(f"a server of the tests didn't answer within {START_TIMEOUT_S:.0f} s")
+        time.sleep(0.05)
+
+
+def _port_answers(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _mongo_answers(uri: str) -> bool:
+    with suppress(PyMongoError), MongoClient[Document](uri, serverSelectionTimeoutMS=500) as client:
+        return bool(client.admin.command("ping")["ok"])
+    return False
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

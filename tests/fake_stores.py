@@ -1,0 +1,190 @@
+"""In-memory stand-ins for what the database keeps. The suites in tests/contract hold them to what MongoDB does."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from app.ports import GalleryLease
+from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
+from tests.fakes import Clock, Outages, RealClock
+
+READ_BATCH = 10_000
+
+
+class FakeFaceStore(Outages):
+    """`person_of` maps face ids to people; FakePeopleStore writes it."""
+
+    def __init__(self, journal: list[str] | None = None) -> None:
+        super().__init__()
+        self.images: dict[str, ImageRecord] = {}
+        self.faces: dict[str, FaceRecord] = {}
+        self.person_of: dict[str, str] = {}
+        self.journal = journal if journal is not None else []
+        self._etags: dict[str, str | None] = {}
+
+    def find_image(self, photo: PhotoRef) -> ImageRecord | None:
+        self._pass("find_image")
+        return self.images.get(photo.document_id)
+
+    def save_photo(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> None:
+        self._pass("save_photo")
+        self.journal.append(f"save {image.photo.document_id}")
+        known = [face for face in self.faces.values() if face.gallery_id == image.photo.gallery_id]
+        for face in [face for face in known if face.image_id == image.photo.image_id]:
+            if self._etags[face.face_id] != image.etag:
+                self.person_of.pop(face.face_id, None)
+            if face.model_id == image.model_id and face.face_id not in {kept.face_id for kept in faces}:
+                del self.faces[face.face_id]
+                self.person_of.pop(face.face_id, None)
+        for face in faces:
+            self.faces[face.face_id] = face
+            self._etags[face.face_id] = image.etag
+        self.images[image.photo.document_id] = image
+
+    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+        self._pass("read_faces")
+        wanted = [face for face in self.faces.values() if (face.gallery_id, face.model_id) == (gallery_id, model_id)]
+        wanted.sort(key=lambda face: face.face_id)
+        for start in range(0, len(wanted), READ_BATCH):
+            yield self._batch(wanted[start : start + READ_BATCH])
+
+    def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
+        self._pass("read_images")
+        wanted = [image for image in self.images.values() if image.photo.gallery_id == gallery_id]
+        yield from sorted(wanted, key=lambda image: image.photo.image_id)
+
+    def snapshot(self) -> list[bytes]:
+        """All that is stored but for times, for comparing."""
+        images = [replace(image, timings_s={}) for _, image in sorted(self.images.items())]
+        faces = [
+            (*(part.tobytes() if isinstance(part, np.ndarray) else part for part in _fields(face)), self._etags[key])
+            for key, face in sorted(self.faces.items())
+        ]
+        return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()))]
+
+    def _batch(self, faces: Sequence[FaceRecord]) -> FaceBatch:
+        return FaceBatch(
+            face_ids=[face.face_id for face in faces],
+            image_ids=[face.image_id for face in faces],
+            boxes=np.stack([face.box for face in faces]),
+            det_scores=np.array([face.det_score for face in faces], np.float32),
+            quality=[face.quality for face in faces],
+            embeddings=np.stack([face.embedding for face in faces]),
+            crop_keys=[face.crop_key for face in faces],
+            person_ids=[self.person_of.get(face.face_id) for face in faces],
+        )
+
+
+def _fields(face: FaceRecord) -> tuple[Any, ...]:
+    return astuple(replace(face, quality=sorted(face.quality.items())))
+
+
+@dataclass
+class _Gallery:
+    revision: int = 0
+    due_at: float = float("-inf")
+    fence: int = 0
+    owner: str | None = None
+    until: float = float("-inf")
+    grouped: tuple[int, str] | None = None
+    summary: Mapping[str, object] = field(default_factory=dict)
+
+
+class FakeGalleryStore(Outages):
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__()
+        self.galleries: dict[str, _Gallery] = {}
+        self._clock = clock or RealClock()
+        self._lock = threading.Lock()
+
+    def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
+        self._pass("mark_dirty")
+        with self._lock:
+            gallery = self.galleries.setdefault(gallery_id, _Gallery())
+            gallery.revision += 1
+            due = gallery.due_at <= self._clock.now()
+            if due:
+                gallery.due_at = self._clock.now() + delay_s
+            return due
+
+    def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
+        self._pass("take_lease")
+        with self._lock:
+            gallery = self.galleries.setdefault(gallery_id, _Gallery())
+            if gallery.owner != owner:
+                if gallery.owner is not None and gallery.until > self._clock.now():
+                    return None
+                gallery.fence += 1
+            gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
+            return GalleryLease(gallery_id, owner, gallery.fence, gallery.revision, gallery.grouped)
+
+    def release(self, lease: GalleryLease) -> None:
+        self._pass("release")
+        gallery = self.galleries[lease.gallery_id]
+        if gallery.owner == lease.owner:
+            gallery.owner = None
+
+    def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
+        self._pass("record_run")
+        gallery = self.galleries[lease.gallery_id]
+        if gallery.owner == lease.owner:
+            gallery.grouped, gallery.summary = (lease.revision, model_id), summary
+
+
+class FakePeopleStore(Outages):
+    """`names` is what customers wrote, by gallery and person; `saved` are the people of the last run."""
+
+    def __init__(self, faces: FakeFaceStore) -> None:
+        super().__init__()
+        self.people: dict[tuple[str, str], PersonRecord] = {}
+        self.names: dict[tuple[str, str], str] = {}
+        self._absent: set[tuple[str, str]] = set()
+        self._faces = faces
+        self.assignments: list[Mapping[str, str | None]] = []
+
+    def read_names(self, gallery_id: str) -> dict[str, str]:
+        self._pass("read_names")
+        return {person: name for (gallery, person), name in self.names.items() if gallery == gallery_id}
+
+    def save_people(
+        self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
+    ) -> None:
+        self._pass("save_people")
+        seen = {(lease.gallery_id, person.person_id): person for person in people}
+        of_gallery = {key for key in self.people if key[0] == lease.gallery_id}
+        self.people |= seen
+        self._absent = (self._absent | (of_gallery - seen.keys())) - seen.keys()
+        self.assignments.append(assigned)
+        for face_id, person_id in assigned.items():
+            if person_id is None:
+                self._faces.person_of.pop(face_id, None)
+            elif face_id in self._faces.faces:
+                self._faces.person_of[face_id] = person_id
+
+    def statuses(self, gallery_id: str) -> dict[str, str]:
+        """Person id → active or absent."""
+        mine = [key for key in self.people if key[0] == gallery_id]
+        return {key[1]: "absent" if key in self._absent else "active" for key in mine}
+
+
+class FakeOwnerMetadata(Outages):
+    """`documents` are by gallery and image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.documents: dict[tuple[str, str], dict[str, object]] = {}
+
+    def set_face_index(self, image: ImageRecord) -> None:
+        self._pass("set_face_index")
+        document = self.documents.get((image.photo.gallery_id, image.photo.image_id))
+        if document is not None:
+            document["face_index"] = {
+                "status": image.status.value,
+                "reason": image.reason,
+                "face_count": image.face_count,
+                "model": image.model_id,
+                "etag": image.etag,
+            }
