@@ -13,7 +13,7 @@ Usage: ./dev_worker.sh [COMMAND]
   send PHOTO_DIR                send photos to the running services
   status | stop                 what runs; stop it all
   setup                         only install what is missing (.venv and the open model pack)
-  --rebuild [SERVICE]           build the Docker image and run a service in it against the running stand-ins
+  --rebuild [COMMAND]           build the Docker image first, and run both services in it
 
 Logs and data lie in .local (another folder by DEV_WORKER_HOME, to run a second system beside the first).
 Settings come from the environment (see README.md). Where QUEUE_URL or GALLERY_IMAGES_MONGO_URI is set, the real
@@ -64,8 +64,8 @@ run() {
 rebuild() {
     command -v docker >/dev/null || fail "docker is missing; install it, or run without --rebuild."
     docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it, or run without --rebuild."
-    setup
-    run docker "$@"
+    export DEV_WORKER_IMAGE=face-worker:dev
+    docker build --tag "$DEV_WORKER_IMAGE" "$root" || fail "the image could not be built; see the lines above."
 }
 
 case "${1:-}" in
@@ -73,7 +73,9 @@ case "${1:-}" in
     setup) setup ;;
     --rebuild)
         shift
-        rebuild "$@"
+        rebuild
+        setup
+        run "$@"
         ;;
     *)
         setup

@@ -49,11 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(stack: LocalStack, images: Path, times: int) -> dict[str, int]:
     """Messages sent, documents and objects compared, and how many of these came out different."""
-    album = Album(images, stack.environment, GALLERY)
-    album.send()
-    wait_until_grouped(album, stack)
-    before = snapshot(stack.environment)
-    messages = _send_again(album, stack.environment, times)
+    with Album(images, stack.environment, GALLERY) as album:
+        album.send()
+        wait_until_grouped(album, stack)
+        before = snapshot(stack.environment)
+        messages = _send_again(album, stack.environment, times)
     _wait_until_empty(stack)
     after = snapshot(stack.environment)
     different = sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())

@@ -49,6 +49,7 @@ class Album:
         self._owner: MongoClient[dict[str, Any]] = MongoClient(environment["HUEMN_MONGO_URI"])
         self._owner_images = self._owner.get_default_database("huemn")["images"]
         self._sent_at = datetime.now(UTC)
+        self._revision_before = 0
 
     def __enter__(self) -> "Album":
         return self
@@ -61,6 +62,8 @@ class Album:
         """Upload all photos and send one message each."""
         self._forget_photos_that_left()
         self._write_owner_documents()
+        gallery = self._database["galleries"].find_one({"_id": self.gallery_id}) or {}
+        self._revision_before = int(gallery.get("revision", 0))
         self._sent_at = datetime.now(UTC)
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(self._send_one, self.photos.items()))
@@ -106,7 +109,10 @@ class Album:
         counts = [image["face_count"] for image in done]
         gallery = self._database["galleries"].find_one({"_id": self.gallery_id}) or {}
         run = gallery.get("last_run") or {}
-        all_grouped = len(counts) == len(self.photos) and run.get("revision") == gallery.get("revision")
+        # Each photo is stored first and counted as a change of its gallery just after.
+        changes = gallery.get("revision", 0) - self._revision_before
+        all_in = len(counts) == len(self.photos) <= changes
+        all_grouped = all_in and run.get("revision") == gallery["revision"]
         return Progress(len(counts), sum(counts), run.get("people", 0), all_grouped)
 
     def _forget_photos_that_left(self) -> None:

@@ -20,13 +20,16 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from app.adapters.aws import client
+from app.config import Settings
 from app.errors import WorkerError
+from app.packs.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 MAX_RECEIVE_COUNT = 5
 SERVICES = ("detection", "grouping")
+AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 LOCAL_DEFAULTS = {
     "AWS_ACCESS_KEY_ID": "local",
@@ -95,9 +98,10 @@ class LocalStack:
         self.enter_environment()
         if not os.environ.get("QUEUE_URL"):
             self._make_queues_and_buckets()
-        if self.state.environment.get("MODEL_PACK") != pack:
+        wanted = {"MODEL_PACK": pack, "DEV_WORKER_IMAGE": os.environ.get("DEV_WORKER_IMAGE", "")}
+        if wanted.items() - self.state.environment.items():
             self.stop(SERVICES)
-        self.state.environment["MODEL_PACK"] = pack
+        self.state.environment |= wanted
         return [*started, *self._start_services()]
 
     def stop(self, names: tuple[str, ...] | None = None) -> list[str]:
@@ -171,10 +175,20 @@ class LocalStack:
         wanted = [name for name in SERVICES if not self.is_running(name)]
         begins = {name: self._log_size(name) for name in wanted}
         for name in wanted:
-            self._spawn(name, [sys.executable, str(ROOT / f"run_{name}_service.py")])
+            self._spawn(name, self._service_command(f"run_{name}_service.py"))
         for name, begin in begins.items():
             self._await_ready(name, begin)
         return wanted
+
+    def _service_command(self, script: str) -> list[str]:
+        """The service here or, where DEV_WORKER_IMAGE names one, in a container that shares this host's network."""
+        image = self.state.environment["DEV_WORKER_IMAGE"]
+        if not image:
+            return [sys.executable, str(ROOT / script)]
+        names = [*sorted(name.upper() for name in Settings.model_fields), "AWS_ENDPOINT_URL", *AWS_CREDENTIALS]
+        environment = [f"--env={name}" for name in names if name in self.environment and name != "SERVICE_TYPE"]
+        mounts = [f"--volume={path}:{path}:ro" for path in _pack_folders(self.state.environment["MODEL_PACK"])]
+        return ["docker", "run", "--rm", "--init", "--network=host", *environment, *mounts, image, script]
 
     def _spawn(self, name: str, command: list[str]) -> None:
         with self._log(name).open("ab") as log:
@@ -260,6 +274,14 @@ class LocalStack:
         partial = self._state_file.with_suffix(".part")
         partial.write_text(json.dumps(asdict(self.state), indent=2), "utf-8")
         partial.replace(self._state_file)
+
+
+def _pack_folders(pack: str) -> set[Path]:
+    """What a container must see of a pack that is given as a path."""
+    path = Path(pack)
+    if path.suffix == ".toml":
+        return {path.parent, (path.parent / read_manifest(path).source.path).resolve()}
+    return {path} if path.is_dir() and path.is_absolute() else set()
 
 
 def _free_port() -> int:

@@ -57,7 +57,8 @@ class Services:
             gallery = self.database["galleries"].find_one({"_id": gallery_id}) or {}
             run = gallery.get("last_run") or {}
             indexed = self.database["images"].count_documents({"gallery_id": gallery_id})
-            return indexed == photos and run.get("revision") == gallery.get("revision")
+            all_in = indexed == photos <= gallery.get("revision", 0) and self.queue_is_empty()
+            return all_in and run.get("revision") == gallery["revision"]
 
         wait_for(up_to_date, "the grouping run")
         return self.output(f"{gallery_id}/groups.json")
