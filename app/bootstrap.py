@@ -11,15 +11,9 @@ from pymongo.database import Database
 
 from app.adapters.aws import client
 from app.adapters.models import model_downloader
-from app.adapters.mongo import (
-    Document,
-    MongoFaceStore,
-    MongoGalleryStore,
-    MongoOwnerMetadata,
-    MongoPeopleStore,
-    ensure_indexes,
-    open_database,
-)
+from app.adapters.mongo import Document, ensure_indexes, open_database
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata, MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings

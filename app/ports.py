@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Protocol
 
 from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
-from app.vision.types import Detections, Floats, Image
 
 
 @dataclass(frozen=True)
@@ -129,12 +128,3 @@ class OwnerMetadata(Protocol):
     """The owner's own image documents, of which this system writes `face_index` alone."""
 
     def set_face_index(self, image: ImageRecord) -> None: ...
-
-
-class FaceDetector(Protocol):
-    def detect(self, image: Image) -> Detections: ...
-
-
-class FaceEmbedder(Protocol):
-    def embed(self, chips: Image) -> Floats:
-        """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32 of unit length."""

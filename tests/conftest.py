@@ -15,7 +15,9 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from app.adapters.aws import client
-from app.adapters.mongo import Document, MongoFaceStore, MongoGalleryStore, MongoPeopleStore, ensure_indexes
+from app.adapters.mongo import Document, ensure_indexes
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore, MongoPeopleStore
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
 from tests.stores import Stores

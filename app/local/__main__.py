@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pymongo import MongoClient
 from rich.console import Console
@@ -99,12 +101,20 @@ def _status(stack: LocalStack, _options: argparse.Namespace) -> int:
     for name, variable in (("detection", "QUEUE_URL"), ("grouping", "GROUP_FACE_QUEUE_URL")):
         counts = sqs.get_queue_attributes(QueueUrl=environment[variable], AttributeNames=wanted)["Attributes"]
         console.print(f"{name} queue: {counts[wanted[0]]} waiting, {counts[wanted[1]]} in work")
-    with MongoClient[dict[str, object]](environment["GALLERY_IMAGES_MONGO_URI"]) as mongo:
+    with MongoClient[dict[str, Any]](environment["GALLERY_IMAGES_MONGO_URI"]) as mongo:
         database = mongo.get_default_database("gallery_images")
         for gallery in database["galleries"].find():
             images = database["images"].count_documents({"gallery_id": gallery["_id"]})
-            console.print(f"gallery {gallery['_id']}: {images} photos, last run {gallery.get('last_run', 'none yet')}")
+            console.print(f"gallery {gallery['_id']}: {images} photos, {_last_run(gallery)}", soft_wrap=True)
     return 0
+
+
+def _last_run(gallery: Mapping[str, Any]) -> str:
+    run = gallery.get("last_run")
+    if run is None:
+        return "not grouped yet"
+    state = "all grouped" if run["revision"] == gallery["revision"] else "changed since the last run"
+    return f"{run['faces']} faces, {run['people']} people, {state}"
 
 
 def _stop(stack: LocalStack, _options: argparse.Namespace) -> int:

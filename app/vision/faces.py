@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.packs.manifest import PackManifest
-from app.ports import FaceDetector, FaceEmbedder
 from app.vision import quality
 from app.vision.align import align
 from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import ScrfdDetector
 from app.vision.sessions import Provider, open_session
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Detections, FaceDetector, FaceEmbedder, Floats, Image
 
 
 @dataclass(frozen=True)

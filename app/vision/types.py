@@ -1,6 +1,7 @@
 """Shapes the vision code passes around."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +35,13 @@ class Detections:
     @staticmethod
     def none() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
+
+
+class FaceDetector(Protocol):
+    def detect(self, image: Image) -> Detections:
+        """(H,W,3) uint8 RGB → faces in pixels of the image, best first."""
+
+
+class FaceEmbedder(Protocol):
+    def embed(self, chips: Image) -> Floats:
+        """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32 of unit length."""

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pymongo import MongoClient
 
-from app.adapters.mongo import Document, MongoFaceStore, decode_vectors, encode_vector, open_database
+from app.adapters.mongo import Document, open_database
+from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
 from app.errors import BadConfiguration, RetryLater
 from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, join_batches
 from tests.stores import MODEL, Stores, face_record, image_record, photo, unit_vector
@@ -148,7 +149,7 @@ def test_a_face_that_went_and_came_again_has_no_person(stores: Stores) -> None:
 
 
 def test_batches_are_bounded_and_ordered_by_face_id(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.adapters.mongo.READ_BATCH", 3)
+    monkeypatch.setattr("app.adapters.mongo_faces.READ_BATCH", 3)
     monkeypatch.setattr("tests.fake_stores.READ_BATCH", 3)
     for name in ("c", "B", "é", "a"):
         save(stores, name, 2)

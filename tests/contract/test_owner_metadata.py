@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.adapters.mongo import MongoOwnerMetadata
+from app.adapters.mongo_galleries import MongoOwnerMetadata
 from app.ports import OwnerMetadata
 from app.records import ImageStatus
 from tests.fake_stores import FakeOwnerMetadata

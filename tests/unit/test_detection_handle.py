@@ -9,10 +9,10 @@ import pytest
 from app.detection.handle import DetectionParts, handle
 from app.errors import RejectMessage, RetryLater
 from app.messages import parse_grouping
-from app.ports import FaceDetector
 from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
+from app.vision.types import FaceDetector
 from tests import photos
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
