@@ -36,7 +36,7 @@ find_uv() {
         command -v python3 >/dev/null || fail "python3 is missing; install Python 3.11 or 3.12."
         echo "Getting uv, which installs the rest…"
         python3 -m venv .local/tools || fail "python3 can't make a virtual environment; install python3-venv."
-        .local/tools/bin/pip install --quiet uv || fail "uv could not be installed; see the lines above."
+        PIP_DISABLE_PIP_VERSION_CHECK=1 .local/tools/bin/pip install --quiet uv || fail "uv could not be installed; see the lines above."
     fi
 }
 

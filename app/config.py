@@ -56,6 +56,16 @@ class Settings(BaseSettings):
     batch_size: int = Field(SQS_MAX_BATCH, ge=1, le=100, description="Messages held at once by one worker.")
     max_face_workers: int = Field(4, ge=1, le=64, description="Threads that fetch, decode and store photos.")
     shutdown_deadline_s: float = Field(80, gt=0, description="Seconds that started work may take after SIGTERM.")
+    stuck_after_s: float = Field(
+        300, gt=0, description="Seconds without progress after which a message's lease is let go and the process exits."
+    )
+    health_file: Path | None = Field(None, description="File whose age tells liveness, for `python -m app.health`.")
+    ecs_agent_uri: str | None = Field(None, description="Set by ECS: where task protection is asked for.")
+    watch_spot_notice: bool = Field(
+        False, description="Ask the instance metadata service for Spot interruptions (Batch, bare EC2)."
+    )
+    chaos_kill_at: str | None = Field(None, description="For chaos tests on one machine only; refused elsewhere.")
+    aws_endpoint_url: str | None = Field(None, description="Another endpoint for AWS; boto3 reads it too.")
     face_recognition_memory_threshold: float = Field(
         0.8, gt=0, le=1, description="Share of the memory limit at which no new photo is taken in."
     )
