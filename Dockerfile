@@ -22,7 +22,7 @@ FROM ${PYTHON}
 LABEL org.opencontainers.image.title="face-worker" \
       org.opencontainers.image.description="Photos of a gallery in, people out"
 # With a heap for each thread, pictures decoded in one and freed in another leave holes in all of them.
-ENV MALLOC_ARENA_MAX=2
+ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker
@@ -32,5 +32,7 @@ COPY --from=pack --chown=10001 /srv/models models
 COPY app app
 COPY run_detection_service.py run_grouping_service.py ./
 USER 10001:10001
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["/opt/venv/bin/python", "-m", "app.health", "--file", "/tmp/health.json", "--max-age-s", "60"]
 ENTRYPOINT ["/opt/venv/bin/python"]
 CMD ["-m", "app"]

@@ -61,6 +61,14 @@ memory: setup ## does the detection service grow? 50 photos against 500
 idempotence: setup ## is a result the same after five more messages?
 	$(PYTHON) -m benchmarks.idempotence --images $(IMAGES) --pack $(PACK)
 
+.PHONY: fuzz
+fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
+	$(PYTHON) -m benchmarks.fuzz
+
+.PHONY: chaos
+chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
+	$(PYTHON) -m benchmarks.chaos
+
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh

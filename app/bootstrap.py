@@ -3,26 +3,33 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from pymongo.database import Database
 
 from app.adapters.aws import client
+from app.adapters.ecs import TaskProtection
 from app.adapters.models import model_downloader
-from app.adapters.mongo import Document, ensure_indexes, open_database
+from app.adapters.mongo import Document, ensure_indexes, open_database, ping
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata, MongoPeopleStore
 from app.adapters.s3 import S3Store
+from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings
 from app.errors import FatalWorkerError, RetryLater
+from app.health import Health
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.logs import Logging
 from app.vision.decode import PhotoLimits
 from app.vision.faces import load_pack
-from app.worker.consumer import Consumer, ConsumerOptions, Handler
+from app.worker.breaker import Breaker
+from app.worker.budget import Budget
+from app.worker.chaos import KillPoints
+from app.worker.consumer import Consumer, ConsumerOptions, Handler, Surroundings
 from app.worker.memory import memory_share
 from app.worker.shutdown import Shutdown
 
@@ -45,13 +52,29 @@ def run(service: ServiceType | None = None) -> int:
         return error.exit_code
 
 
+@dataclass(frozen=True)
+class Service:
+    """What one service works with: its queue, what it does with a message, how to ask whether its stores answer,
+    and whether it could begin another message now."""
+
+    queue: SqsQueue
+    handler: Handler
+    probes: Mapping[str, Callable[[], None]]
+    has_room: Callable[[], bool] = lambda: True
+
+
 def _run_logged(settings: Settings) -> int:
     shutdown = Shutdown()
     try:
         with shutdown.on_signals(), ExitStack() as stack:
-            queue, handler = PARTS[settings.service_type](settings, stack)
+            service = SERVICES[settings.service_type](settings, stack)
+            for probe in service.probes.values():
+                probe()
+            if settings.watch_spot_notice:
+                stack.enter_context(SpotNotice(shutdown.request))
+            around = _surroundings(settings, service)
             log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
-            consumer = Consumer(queue, handler, _options(settings), shutdown, memory_share)
+            consumer = Consumer(service.queue, service.handler, _options(settings), shutdown, around)
             code = consumer.run()
     except FatalWorkerError:
         log.exception("the service can't start")
@@ -67,7 +90,7 @@ def _run_logged(settings: Settings) -> int:
     return code
 
 
-def _detection(settings: Settings, stack: ExitStack) -> tuple[SqsQueue, Handler]:
+def _detection(settings: Settings, stack: ExitStack) -> Service:
     from app.detection.handle import DetectionParts, handle
 
     installed = _install(settings)
@@ -75,9 +98,10 @@ def _detection(settings: Settings, stack: ExitStack) -> tuple[SqsQueue, Handler]
     database = _open_database(settings, stack)
     owner = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner.client.close)
+    objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
     parts = DetectionParts(
         pack=pack,
-        objects=S3Store(settings.face_group_bucket_name, settings.aws_default_region),
+        objects=objects,
         faces=MongoFaceStore(database),
         galleries=MongoGalleryStore(database),
         owner=MongoOwnerMetadata(owner),
@@ -88,17 +112,25 @@ def _detection(settings: Settings, stack: ExitStack) -> tuple[SqsQueue, Handler]
         limits=PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels),
         preview_side_px=settings.preview_side_px,
         grouping_delay_s=settings.grouping_delay_s,
+        pixels=Budget(settings.pixels_in_work),
+        kill_points=_kill_points(settings),
     )
-    return _queue(settings, settings.queue_url), partial(handle, parts=parts)
+    return Service(
+        queue=_queue(settings, settings.queue_url),
+        handler=partial(handle, parts=parts),
+        probes=_probes(database, objects),
+        has_room=lambda: not parts.pixels.is_exhausted,
+    )
 
 
-def _grouping(settings: Settings, stack: ExitStack) -> tuple[SqsQueue, Handler]:
+def _grouping(settings: Settings, stack: ExitStack) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _packs(settings).read(settings.model_pack)
     database = _open_database(settings, stack)
+    objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
     parts = GroupingParts(
-        objects=S3Store(settings.face_group_bucket_name, settings.aws_default_region),
+        objects=objects,
         faces=MongoFaceStore(database),
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
@@ -106,13 +138,36 @@ def _grouping(settings: Settings, stack: ExitStack) -> tuple[SqsQueue, Handler]:
         similarity_threshold=settings.similarity_threshold or manifest.similarity_threshold,
         lease_s=settings.message_visibility_timeout,
     )
-    return _queue(settings, settings.group_face_queue_url), partial(handle, parts=parts)
+    queue = _queue(settings, settings.group_face_queue_url)
+    return Service(queue, partial(handle, parts=parts), _probes(database, objects))
 
 
-PARTS: dict[ServiceType, Callable[[Settings, ExitStack], tuple[SqsQueue, Handler]]] = {
+SERVICES: dict[ServiceType, Callable[[Settings, ExitStack], Service]] = {
     "detection": _detection,
     "grouping": _grouping,
 }
+
+
+def _surroundings(settings: Settings, service: Service) -> Surroundings:
+    health = Health(settings.health_file)
+    health.ready()
+    protection = TaskProtection(settings.ecs_agent_uri)
+
+    def has_room() -> bool:
+        if memory_share() < settings.face_recognition_memory_threshold:
+            return service.has_room()
+        log.warning("memory is full: no new message is taken in")
+        return False
+
+    return Surroundings(health, has_room, protection.set, Breaker(service.probes), _kill_points(settings))
+
+
+def _kill_points(settings: Settings) -> KillPoints:
+    return KillPoints(settings.chaos_kill_at, settings.aws_endpoint_url)
+
+
+def _probes(database: Database[Document], objects: S3Store) -> dict[str, Callable[[], None]]:
+    return {"MongoDB": partial(ping, database), "S3": objects.ping}
 
 
 def _queue(settings: Settings, url: str) -> SqsQueue:
@@ -148,6 +203,6 @@ def _options(settings: Settings) -> ConsumerOptions:
         visibility_s=settings.message_visibility_timeout,
         wait_s=settings.queue_wait_s,
         deadline_s=settings.shutdown_deadline_s,
-        memory_threshold=settings.face_recognition_memory_threshold,
+        stuck_after_s=settings.stuck_after_s,
         empty_polls=settings.drain_empty_polls if settings.worker_mode == "drain" else None,
     )

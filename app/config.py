@@ -87,6 +87,9 @@ class Settings(BaseSettings):
 
     max_photo_bytes: int = Field(100_000_000, ge=1, description="A larger file is rejected unread.")
     max_photo_pixels: int = Field(150_000_000, ge=1, description="A larger picture is rejected undecoded.")
+    pixels_in_work: int = Field(
+        200_000_000, ge=1, description="Pixels decoded at the same time; a larger photo is worked on alone."
+    )
     preview_side_px: int = Field(
         1024, ge=0, le=4096, description="Longer side of the photo previews on the people page; 0 writes none."
     )

@@ -36,6 +36,8 @@ def _key(value: str) -> str:
 
 GalleryId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/]+$"), AfterValidator(_plain)]
 ImageId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_plain)]
+Text = Annotated[str, StringConstraints(max_length=1024)]
+"""With a constraint, pydantic refuses text that is not valid Unicode."""
 S3Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_key)]
 
 
@@ -51,9 +53,9 @@ class DetectImage(_Message):
     gallery_id: GalleryId
     image_id: ImageId
     s3_key: S3Key
-    bucket: str | None = None
-    etag: str | None = None
-    version_id: str | None = None
+    bucket: Text | None = None
+    etag: Text | None = None
+    version_id: Text | None = None
     _id_from_key: bool = PrivateAttr(default=False)
 
     @property

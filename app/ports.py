@@ -43,13 +43,18 @@ class GalleryLease:
 
 
 class MessageQueue(Protocol):
-    """A queue with leases. Every method raises RetryLater while the queue is away."""
+    """A queue with leases.
+
+    Every method raises RetryLater while the queue is away; those that take a message raise LeaseLost once its
+    receipt is no longer valid (`delete` only logs that: the message comes again, and changes nothing).
+    """
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]: ...
 
     def send(self, body: str, delay_s: int = 0) -> None: ...
 
-    def delete(self, message: ReceivedMessage) -> None: ...
+    def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """Delete at most ten messages. Returns those that the queue could not delete now."""
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         """Keep the message from others for this long from now; 0 gives it back."""
@@ -66,6 +71,9 @@ class ObjectStore(Protocol):
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Write an object of the output bucket, replacing what is there."""
+
+    def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
+        """`put` that raises StaleFence where the object there was written with a higher fence."""
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the output bucket; those that are not there are fine."""
@@ -100,13 +108,20 @@ class GalleryStore(Protocol):
         """
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
-        """The exclusive lease of a gallery, or None while another owner holds it. Its owner may renew it so."""
+        """The exclusive lease of a gallery, or None while another owner holds it.
+
+        Its owner may renew it so and keeps the fence, unless it was another's in between.
+        """
 
     def release(self, lease: GalleryLease) -> None:
         """Give the lease back; nothing happens where it is another's by now."""
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
-        """Note that all changes up to the lease's revision are grouped under this model."""
+        """Note that all changes up to the lease's revision are grouped under this model.
+
+        Raises StaleFence once the lease was given back or is another's; a lease whose time is over, but which
+        nobody has taken since, still counts.
+        """
 
 
 class PeopleStore(Protocol):
@@ -120,7 +135,9 @@ class PeopleStore(Protocol):
     ) -> None:
         """Store the people of a run, and the person of each face in `assigned` (those whose person changed).
 
-        People no longer seen are kept as `absent`, so that names and links survive.
+        People no longer seen are kept as `absent`, so that names and links survive. Raises StaleFence as soon as
+        the lease was given back or is another's: what was written until then is the next owner's to build on,
+        and nothing is written after.
         """
 
 

@@ -73,8 +73,9 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
     """The database's ports over empty collections: once the fakes, once MongoDB. Both begin with nothing stored."""
     if request.param == "fake":
         clock, faces = FakeClock(), FakeFaceStore()
-        people = FakePeopleStore(faces)
-        yield Stores(faces, people, FakeGalleryStore(clock), faces.snapshot, people.statuses, clock.sleep)
+        galleries = FakeGalleryStore(clock)
+        people = FakePeopleStore(faces, galleries)
+        yield Stores(faces, people, galleries, faces.snapshot, people.statuses, clock.sleep)
         return
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     database = client[f"test_{uuid4().hex}"]

@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from app.adapters.mongo import batches
+from app.errors import StaleFence
 from app.ports import GalleryLease
 from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
 from tests.fakes import Clock, Outages, RealClock
@@ -129,20 +132,29 @@ class FakeGalleryStore(Outages):
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         self._pass("record_run")
-        gallery = self.galleries[lease.gallery_id]
-        if gallery.owner == lease.owner:
+        with self.fenced(lease) as gallery:
             gallery.grouped, gallery.summary = (lease.revision, model_id), summary
+
+    @contextmanager
+    def fenced(self, lease: GalleryLease) -> Iterator[_Gallery]:
+        """What MongoDB does with a transaction: nobody takes the lease over within."""
+        with self._lock:
+            gallery = self.galleries[lease.gallery_id]
+            if (gallery.owner, gallery.fence) != (lease.owner, lease.fence):
+                raise StaleFence(f"{lease.gallery_id} is {gallery.owner}'s with fence {gallery.fence}")
+            yield gallery
 
 
 class FakePeopleStore(Outages):
-    """`names` is what customers wrote, by gallery and person; `saved` are the people of the last run."""
+    """`names` is what customers wrote, by gallery and person; `assignments` are those of each run that ended."""
 
-    def __init__(self, faces: FakeFaceStore) -> None:
+    def __init__(self, faces: FakeFaceStore, galleries: FakeGalleryStore) -> None:
         super().__init__()
         self.people: dict[tuple[str, str], PersonRecord] = {}
         self.names: dict[tuple[str, str], str] = {}
         self._absent: set[tuple[str, str]] = set()
         self._faces = faces
+        self._galleries = galleries
         self.assignments: list[Mapping[str, str | None]] = []
 
     def read_names(self, gallery_id: str) -> dict[str, str]:
@@ -154,11 +166,17 @@ class FakePeopleStore(Outages):
     ) -> None:
         self._pass("save_people")
         seen = {(lease.gallery_id, person.person_id): person for person in people}
-        of_gallery = {key for key in self.people if key[0] == lease.gallery_id}
-        self.people |= seen
-        self._absent = (self._absent | (of_gallery - seen.keys())) - seen.keys()
+        with self._galleries.fenced(lease):
+            of_gallery = {key for key in self.people if key[0] == lease.gallery_id}
+            self.people |= seen
+            self._absent = (self._absent | (of_gallery - seen.keys())) - seen.keys()
+        for some in batches(assigned.items()):
+            with self._galleries.fenced(lease):
+                self._assign(some)
         self.assignments.append(assigned)
-        for face_id, person_id in assigned.items():
+
+    def _assign(self, assigned: Sequence[tuple[str, str | None]]) -> None:
+        for face_id, person_id in assigned:
             if person_id is None:
                 self._faces.person_of.pop(face_id, None)
             elif face_id in self._faces.faces:

@@ -7,13 +7,13 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
-from app.errors import BadPhoto, RetryLater
+from app.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
 from app.ports import ReceivedMessage, StoredObject
 from app.records import PhotoRef
 
@@ -71,7 +71,7 @@ class Letter:
 
 
 class FakeQueue(Outages):
-    """`polls` counts receives; `hides` are (message id, seconds) in order."""
+    """`polls` counts receives; `hides` are (message id, seconds) in order; `refused` are receipts it won't delete."""
 
     def __init__(
         self, visibility_s: float = 30, dead_letters: "FakeQueue | None" = None, clock: Clock | None = None
@@ -80,6 +80,7 @@ class FakeQueue(Outages):
         self.letters: list[Letter] = []
         self.polls = 0
         self.hides: list[tuple[str, float]] = []
+        self.refused: set[str] = set()
         self._visibility_s = visibility_s
         self._dead_letters = dead_letters
         self._clock = clock or RealClock()
@@ -104,10 +105,12 @@ class FakeQueue(Outages):
         with self._lock:
             self.letters.append(Letter(str(next(self._numbers)), body, self._clock.now() + delay_s, attributes))
 
-    def delete(self, message: ReceivedMessage) -> None:
+    def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         self._pass("delete")
+        receipts = {message.receipt for message in messages} - self.refused
         with self._lock:
-            self.letters = [letter for letter in self.letters if letter.receipt != message.receipt]
+            self.letters = [letter for letter in self.letters if letter.receipt not in receipts]
+        return [message for message in messages if message.receipt in self.refused]
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         self._pass("hide")
@@ -115,14 +118,14 @@ class FakeQueue(Outages):
             self.hides.append((message.message_id, for_s))
             held = next((letter for letter in self.letters if letter.receipt == message.receipt), None)
             if held is None:
-                raise RetryLater("the message is gone")
+                raise LeaseLost("the receipt is no longer valid")
             held.visible_at = self._clock.now() + for_s
 
     def reject(self, message: ReceivedMessage, reason: str) -> None:
         self._pass("reject")
         if self._dead_letters is not None:
             self._dead_letters.put(message.body, {"reason": reason, "receive_count": str(message.receive_count)})
-        self.delete(message)
+        self.delete([message])
 
     @property
     def bodies(self) -> list[str]:
@@ -156,6 +159,8 @@ class FakeObjectStore(Outages):
         self.content_types: dict[str, str] = {}
         self.journal = journal if journal is not None else []
         self._versions: dict[tuple[str, str, str], StoredObject] = {}
+        self._fences: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def upload(self, bucket: str, key: str, data: bytes, last_modified: datetime | None = None) -> str:
         """What the photos' owner does. Returns the version's id."""
@@ -182,12 +187,22 @@ class FakeObjectStore(Outages):
         self.journal.append(f"put {key}")
         self.upload(self.output_bucket, key, data)
         self.content_types[key] = content_type
+        self._fences.pop(key, None)
+
+    def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
+        self._pass("replace")
+        with self._lock:
+            if self._fences.get(key, 0) > fence:
+                raise StaleFence(f"{key} was written with fence {self._fences[key]}")
+            self.put(key, data, content_type)
+            self._fences[key] = fence
 
     def remove(self, keys: Iterable[str]) -> None:
         self._pass("remove")
         for key in keys:
             self.journal.append(f"remove {key}")
             self.objects.pop((self.output_bucket, key), None)
+            self._fences.pop(key, None)
 
     def read(self, key: str) -> bytes:
         """An object of the output bucket."""

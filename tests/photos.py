@@ -3,6 +3,7 @@
 import struct
 import zlib
 from base64 import b64decode
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -137,7 +138,7 @@ def animated_gif() -> bytes:
 def all_orientations(file_format: str = "JPEG") -> dict[int, bytes]:
     """EXIF orientation 1 to 8 → a file that shows the upright gradient once the orientation is applied."""
     # What a camera held that way stores: the inverse of the turn that the EXIF standard asks the reader for.
-    stored = {
+    stored: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
         1: lambda upright: upright,
         2: lambda upright: upright[:, ::-1],
         3: lambda upright: upright[::-1, ::-1],
@@ -147,7 +148,8 @@ def all_orientations(file_format: str = "JPEG") -> dict[int, bytes]:
         7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
         8: lambda upright: np.rot90(upright, -1),
     }
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(file_format, {})
+    lossless: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = lossless.get(file_format, {})
     return {
         value: saved(
             Image.fromarray(np.ascontiguousarray(turned(gradient()))), file_format, exif=_exif(value), **options

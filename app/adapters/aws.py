@@ -6,9 +6,16 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+)
 
-from app.errors import BadConfiguration, RetryLater
+from app.errors import BadConfiguration, RetryLater, StoreUnavailable
 
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
@@ -24,9 +31,15 @@ def client(service: str, region: str, read_timeout_s: float = 15, attempts: int 
     return boto3.session.Session(region_name=region).client(service, config=config)
 
 
+FIRST_SERVER_ERROR = 500
+
+
 @contextmanager
-def aws_errors(action: str) -> Iterator[None]:
-    """Turns boto3's errors into this system's, with a sentence that begins with what was tried."""
+def aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
+    """Turns boto3's errors into this system's, with a sentence that begins with what was tried.
+
+    A service that can't be reached, or fails on its own side, is StoreUnavailable(`store`).
+    """
     try:
         yield
     except (NoCredentialsError, NoRegionError) as error:
@@ -34,7 +47,12 @@ def aws_errors(action: str) -> Iterator[None]:
     except ClientError as error:
         code = error_code(error)
         hint = " Check the task role's policy." if code in DENIED else ""
-        raise RetryLater(f"{action} failed: {code}: {error.response['Error'].get('Message', '')}.{hint}") from error
+        sentence = f"{action} failed: {code}: {error.response['Error'].get('Message', '')}.{hint}"
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= FIRST_SERVER_ERROR:
+            raise StoreUnavailable(store, sentence) from error
+        raise RetryLater(sentence) from error
+    except (HTTPClientError, ConnectionError) as error:
+        raise StoreUnavailable(store, f"{action} failed: {error}") from error
     except BotoCoreError as error:
         raise RetryLater(f"{action} failed: {error}") from error
 

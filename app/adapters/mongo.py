@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pymongo import ASCENDING, MongoClient
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, PyMongoError
 
-from app.errors import BadConfiguration, RetryLater
+from app.errors import BadConfiguration, RetryLater, StoreUnavailable
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -20,6 +20,9 @@ def mongo_errors(action: str) -> Iterator[None]:
     """Turns pymongo's errors into this system's, with a sentence that begins with what was tried."""
     try:
         yield
+    except ConnectionFailure as error:
+        # Away, timed out, or its primary stepped down. Ids are deterministic, so the same writes again are safe.
+        raise StoreUnavailable("MongoDB", f"{action} in MongoDB failed: {error}") from error
     except PyMongoError as error:
         raise RetryLater(f"{action} in MongoDB failed: {error}") from error
 
@@ -34,6 +37,12 @@ def open_database(uri: str, default_name: str, setting: str) -> Database[Documen
     except (ConfigurationError, InvalidURI, ValueError) as error:
         # The URI holds a password, so the message must not repeat it.
         raise BadConfiguration(f"{setting} is not a usable MongoDB URI: {type(error).__name__}.") from None
+
+
+def ping(database: Database[Document]) -> None:
+    """Raises RetryLater while the server does not answer."""
+    with mongo_errors("Asking for a sign of life"):
+        database.command("ping")
 
 
 def ensure_indexes(database: Database[Document]) -> None:

@@ -1,27 +1,91 @@
 """Galleries, people and the owner's metadata in MongoDB."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from pymongo import ReturnDocument, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.write_concern import WriteConcern
 
 from app.adapters.mongo import Document, batches, mongo_errors
-from app.errors import RetryLater
+from app.errors import RetryLater, StaleFence
 from app.ports import GalleryLease
 from app.records import ImageRecord, PersonRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WRITE_CONFLICT = 112
+"""https://www.mongodb.com/docs/manual/reference/error-codes/"""
+MAJORITY = WriteConcern("majority")
+
+
+class Leases:
+    """`leases`: a gallery's owner and fence, apart from `galleries` so that a run's writes never hold up detection.
+
+    Transactions need a replica set, as every Atlas cluster is.
+    """
+
+    def __init__(self, database: Database[Document]) -> None:
+        # A lease that a fail-over can undo would have two owners.
+        self._leases: Collection[Document] = database.get_collection("leases", write_concern=MAJORITY)
+        self._client = database.client
+
+    def take(self, gallery_id: str, owner: str, ttl_s: float) -> int | None:
+        """The fence of a lease that is now `owner`'s, None while it is another's."""
+        with suppress(DuplicateKeyError):
+            self._leases.insert_one({"_id": gallery_id, "fence": 0})
+        own = {"$eq": [{"$ifNull": ["$owner", ""]}, owner]}
+        taken = {
+            "owner": owner,
+            "until": {"$add": ["$$NOW", round(ttl_s * 1000)]},
+            "fence": {"$cond": [own, "$fence", {"$add": ["$fence", 1]}]},
+        }
+        free = {"_id": gallery_id, "$expr": {"$or": [own, _is_past("$until")]}}
+        try:
+            # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a
+            # worker that died in the middle of `fenced` counts as writing until the server gives it up (60 s).
+            with self._client.start_session() as session, session.start_transaction(write_concern=MAJORITY):
+                lease = self._leases.find_one_and_update(
+                    free, [{"$set": taken}], return_document=ReturnDocument.AFTER, session=session
+                )
+        except OperationFailure as error:
+            if error.code == WRITE_CONFLICT:
+                return None
+            raise
+        return int(lease["fence"]) if lease else None
+
+    def release(self, lease: GalleryLease) -> None:
+        held = {"_id": lease.gallery_id, "owner": lease.owner}
+        self._leases.update_one(held, {"$unset": {"owner": "", "until": ""}})
+
+    def fenced(self, lease: GalleryLease, write: Callable[..., object]) -> None:
+        """Call `write(session=…)`, all or nothing, while the lease is the gallery's newest; else raise StaleFence.
+
+        The lease itself is written first, so that a take-over conflicts with the whole transaction: it comes
+        before, and nothing is written, or after all of it. A fence in each document could not do that, for a run
+        writes only those that changed. `write` may run again, and stays small: a transaction has 60 s.
+        """
+
+        def transaction(session: ClientSession) -> None:
+            held = {"_id": lease.gallery_id, "owner": lease.owner, "fence": lease.fence}
+            if not self._leases.update_one(held, {"$inc": {"writes": 1}}, session=session).matched_count:
+                raise StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
+            write(session=session)
+
+        with self._client.start_session() as session:
+            session.with_transaction(transaction, write_concern=MAJORITY)
 
 
 class MongoGalleryStore:
-    """`galleries`."""
+    """`galleries` and `leases`."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._galleries: Collection[Document] = database["galleries"]
+        self._leases = Leases(database)
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
         revision = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
@@ -38,32 +102,24 @@ class MongoGalleryStore:
         return bool(gallery["message_revision"] == gallery["revision"])
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
-        own = {"$eq": ["$lease.owner", owner]}
-        free = {"$or": [own, _is_past("$lease.until")]}
-        lease = {"owner": owner, "until": {"$add": ["$$NOW", round(ttl_s * 1000)]}}
-        next_fence = {"$add": [{"$ifNull": ["$fence", 0]}, 1]}
-        gallery = self._change(
-            gallery_id,
-            {
-                "revision": {"$ifNull": ["$revision", 0]},
-                "fence": {"$cond": [{"$and": [free, {"$not": [own]}]}, next_fence, "$fence"]},
-                "lease": {"$cond": [free, lease, "$lease"]},
-            },
-        )
-        if gallery["lease"]["owner"] != owner:
-            return None
+        with mongo_errors("Taking a gallery's lease"):
+            fence = self._leases.take(gallery_id, owner, ttl_s)
+            if fence is None:
+                return None
+            gallery = self._galleries.find_one({"_id": gallery_id}) or {}
         run = gallery.get("last_run")
         grouped = (run["revision"], run["model"]) if run else None
-        return GalleryLease(gallery_id, owner, gallery["fence"], gallery["revision"], grouped)
+        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped)
 
     def release(self, lease: GalleryLease) -> None:
         with mongo_errors("Giving back a gallery's lease"):
-            self._galleries.update_one(_held(lease), {"$unset": {"lease": ""}})
+            self._leases.release(lease)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         run = {**summary, "revision": lease.revision, "model": model_id, "at": datetime.now(UTC)}
+        this, change = {"_id": lease.gallery_id}, {"$set": {"last_run": run}}
         with mongo_errors("Recording a grouping run"):
-            self._galleries.update_one(_held(lease), {"$set": {"last_run": run}})
+            self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
 
     def _change(self, gallery_id: str, fields: Document) -> Document:
         with mongo_errors("Updating a gallery"):
@@ -88,16 +144,13 @@ def _is_past(field: str) -> Document:
     return {"$lte": [{"$toLong": {"$ifNull": [field, EPOCH]}}, {"$toLong": "$$NOW"}]}
 
 
-def _held(lease: GalleryLease) -> Document:
-    return {"_id": lease.gallery_id, "lease.owner": lease.owner}
-
-
 class MongoPeopleStore:
     """`people`, and `person_id` of `faces`."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._people: Collection[Document] = database["people"]
         self._faces: Collection[Document] = database["faces"]
+        self._leases = Leases(database)
 
     def read_names(self, gallery_id: str) -> dict[str, str]:
         with mongo_errors("Reading people's names"):
@@ -107,15 +160,16 @@ class MongoPeopleStore:
     def save_people(
         self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
     ) -> None:
+        unseen = {"gallery_id": lease.gallery_id, "run": {"$ne": lease.fence}, "status": "active"}
+        absent = {"$set": {"status": "absent", "face_count": 0, "photo_count": 0}}
         with mongo_errors("Storing people"):
-            for some in batches(_person_update(lease, person) for person in people):
-                self._people.bulk_write(some, ordered=False)
-            self._people.update_many(
-                {"gallery_id": lease.gallery_id, "run": {"$ne": lease.fence}, "status": "active"},
-                {"$set": {"status": "absent", "face_count": 0, "photo_count": 0}},
-            )
-            for some in batches(_assignment(face, person) for face, person in assigned.items()):
-                self._faces.bulk_write(some, ordered=False)
+            self._write(lease, self._people, (_person_update(lease, person) for person in people))
+            self._leases.fenced(lease, partial(self._people.update_many, unseen, absent))
+            self._write(lease, self._faces, (_assignment(face, person) for face, person in assigned.items()))
+
+    def _write(self, lease: GalleryLease, into: Collection[Document], changes: Iterable[UpdateOne]) -> None:
+        for some in batches(changes):
+            self._leases.fenced(lease, partial(into.bulk_write, some, ordered=False))
 
 
 class MongoOwnerMetadata:

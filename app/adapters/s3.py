@@ -1,17 +1,22 @@
 """Photos and results on S3."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import aws_errors, client, error_code
-from app.errors import BadPhoto, RetryLater
+from app.errors import BadPhoto, RetryLater, StaleFence
 from app.ports import StoredObject
 from app.records import PhotoRef
 
 DELETE_BATCH = 1000
 """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
 GONE = {"NoSuchKey", "404", "NoSuchVersion", "NotFound"}
+OVERTAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
+"""How a conditional write fails when the object was written or removed meanwhile:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html"""
+REPLACE_TRIES = 5
 
 
 class S3Store:
@@ -21,10 +26,15 @@ class S3Store:
         self._output_bucket = output_bucket
         self._s3 = client("s3", region)
 
+    def ping(self) -> None:
+        """Raises RetryLater while S3 does not answer, or refuses the output bucket."""
+        with aws_errors(f"Asking for s3://{self._output_bucket}", "S3"):
+            self._s3.head_bucket(Bucket=self._output_bucket)
+
     def fetch(self, photo: PhotoRef, max_bytes: int) -> StoredObject:
         where = f"s3://{photo.bucket}/{photo.key}"
         version = {"VersionId": photo.version_id} if photo.version_id else {}
-        with aws_errors(f"Reading {where}"):
+        with aws_errors(f"Reading {where}", "S3"):
             try:
                 answer = self._s3.get_object(Bucket=photo.bucket, Key=photo.key, **version)
             except ClientError as error:
@@ -39,14 +49,53 @@ class S3Store:
         return StoredObject(data, answer["ETag"].strip('"'), answer["LastModified"])
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        with aws_errors(f"Writing s3://{self._output_bucket}/{key}"):
+        with aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):
             self._s3.put_object(Bucket=self._output_bucket, Key=key, Body=data, ContentType=content_type)
+
+    def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
+        where = f"s3://{self._output_bucket}/{key}"
+        with aws_errors(f"Replacing {where}", "S3"):
+            for _ in range(REPLACE_TRIES):
+                if self._replace_unchanged(key, data, content_type, fence):
+                    return
+        raise RetryLater(f"{where} was written by others {REPLACE_TRIES} times while it was to be replaced.")
+
+    def _replace_unchanged(self, key: str, data: bytes, content_type: str, fence: int) -> bool:
+        """False where somebody wrote the object between the look at its fence and the write."""
+        there = self._head(key)
+        found = int(there["Metadata"].get("fence", 0)) if there else 0
+        if found > fence:
+            raise StaleFence(f"s3://{self._output_bucket}/{key} was written with fence {found}, this run has {fence}.")
+        condition = {"IfMatch": there["ETag"]} if there else {"IfNoneMatch": "*"}
+        try:
+            self._s3.put_object(
+                Bucket=self._output_bucket,
+                Key=key,
+                Body=data,
+                ContentType=content_type,
+                Metadata={"fence": str(fence)},
+                **condition,
+            )
+        except ClientError as error:
+            if error_code(error) in OVERTAKEN:
+                return False
+            raise
+        return True
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        try:
+            head: dict[str, Any] = self._s3.head_object(Bucket=self._output_bucket, Key=key)
+        except ClientError as error:
+            if error_code(error) in GONE:
+                return None
+            raise
+        return head
 
     def remove(self, keys: Iterable[str]) -> None:
         listed = list(keys)
         for start in range(0, len(listed), DELETE_BATCH):
             objects = [{"Key": key} for key in listed[start : start + DELETE_BATCH]]
-            with aws_errors(f"Removing objects of s3://{self._output_bucket}"):
+            with aws_errors(f"Removing objects of s3://{self._output_bucket}", "S3"):
                 answer = self._s3.delete_objects(Bucket=self._output_bucket, Delete={"Objects": objects, "Quiet": True})
             if answer.get("Errors"):
                 raise RetryLater(f"Removing objects of s3://{self._output_bucket} failed: {answer['Errors'][0]}")

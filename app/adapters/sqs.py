@@ -2,15 +2,40 @@
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from app.adapters.aws import aws_errors, client
+from botocore.exceptions import ClientError
+
+from app.adapters.aws import aws_errors, client, error_code
 from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
+from app.errors import LeaseLost, RetryLater
 from app.ports import ReceivedMessage
 
 log = logging.getLogger(__name__)
 
 MAX_REASON_CHARS = 1000
+LOST_CODES = {
+    "ReceiptHandleIsInvalid",
+    "MessageNotInflight",
+    "AWS.SimpleQueueService.MessageNotInflight",
+    "InvalidParameterValue",
+}
+"""What SQS answers to a receipt handle that is no longer valid:
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html"""
+
+
+@contextmanager
+def sqs_errors(action: str) -> Iterator[None]:
+    """As `aws_errors`, with LeaseLost for a receipt handle that is no longer valid."""
+    with aws_errors(action, "SQS"):
+        try:
+            yield
+        except ClientError as error:
+            if error_code(error) in LOST_CODES:
+                raise LeaseLost(f"{action} failed: {error_code(error)}") from error
+            raise
 
 
 class SqsQueue:
@@ -19,13 +44,15 @@ class SqsQueue:
     def __init__(self, queue_url: str, region: str, visibility_s: int) -> None:
         self._url = queue_url
         self._visibility_s = visibility_s
-        # A receive outlives the longest poll of 20 s; everything else answers fast or is tried again.
-        self._receiver = client("sqs", region, read_timeout_s=30, attempts=2)
-        self._sqs = client("sqs", region, read_timeout_s=5)
+        # A receive outlives the longest poll of 20 s. It is not tried again: an answer that got lost on its way
+        # has put messages under a lease that nobody holds, and another try would take the next ones.
+        self._receiver = client("sqs", region, read_timeout_s=30, attempts=1)
+        self._beats = client("sqs", region, read_timeout_s=5, attempts=2)
+        self._sqs = client("sqs", region, read_timeout_s=10)
         self._dead_letter_url = self._find_dead_letter_url()
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
-        with aws_errors("Receiving messages"):
+        with sqs_errors("Receiving messages"):
             answer = self._receiver.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=min(max_messages, SQS_MAX_BATCH),
@@ -36,17 +63,27 @@ class SqsQueue:
         return [_received(message) for message in answer.get("Messages", [])]
 
     def send(self, body: str, delay_s: int = 0) -> None:
-        with aws_errors("Sending a message"):
+        with sqs_errors("Sending a message"):
             self._sqs.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s)
 
-    def delete(self, message: ReceivedMessage) -> None:
-        with aws_errors("Deleting a message"):
-            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
+    def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        entries = [{"Id": str(row), "ReceiptHandle": message.receipt} for row, message in enumerate(messages)]
+        with sqs_errors("Deleting messages"):
+            answer = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+        failed = []
+        for entry in answer.get("Failed", []):
+            message = messages[int(entry["Id"])]
+            if entry["Code"] in LOST_CODES:
+                log.warning("lease lost before deleting: %s", entry["Code"], extra={"message_id": message.message_id})
+            else:
+                log.warning("not deleted: %s", entry, extra={"message_id": message.message_id})
+                failed.append(message)
+        return failed
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         seconds = max(0, min(round(for_s), SQS_MAX_VISIBILITY_S))
-        with aws_errors("Changing a message's visibility"):
-            self._sqs.change_message_visibility(
+        with sqs_errors("Changing a message's visibility"):
+            self._beats.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
 
@@ -54,7 +91,7 @@ class SqsQueue:
         if self._dead_letter_url is None:
             log.error("rejected without a dead-letter queue to keep it", extra={"body": message.body[:2000]})
         else:
-            with aws_errors("Sending a message to the dead-letter queue"):
+            with sqs_errors("Sending a message to the dead-letter queue"):
                 self._sqs.send_message(
                     QueueUrl=self._dead_letter_url,
                     MessageBody=message.body,
@@ -63,10 +100,11 @@ class SqsQueue:
                         "receive_count": _text(str(message.receive_count)),
                     },
                 )
-        self.delete(message)
+        if self.delete([message]):
+            raise RetryLater("The rejected message could not be deleted; it comes again.")
 
     def _find_dead_letter_url(self) -> str | None:
-        with aws_errors(f"Reading the attributes of the queue {self._url}"):
+        with sqs_errors(f"Reading the attributes of the queue {self._url}"):
             answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
             policy = answer.get("Attributes", {}).get("RedrivePolicy")
             if not policy:

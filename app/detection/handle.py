@@ -1,6 +1,7 @@
 """The story of a photo: from a message to faces in the database."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +12,16 @@ from app.messages import DetectImage, GroupGallery, parse_detection
 from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
 from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, is_output_key, preview_key
 from app.vision.crops import encode_crops
-from app.vision.decode import PhotoLimits, decode
+from app.vision.decode import PhotoHeader, PhotoLimits, decode, read_header
 from app.vision.faces import FacePack, Faces
 from app.vision.preview import encode_preview
 from app.vision.types import Image
+from app.worker.budget import Budget
+from app.worker.chaos import KillPoints
 
 log = logging.getLogger(__name__)
+
+Progress = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,11 @@ class DetectionParts:
     limits: PhotoLimits
     preview_side_px: int
     grouping_delay_s: int
+    pixels: Budget
+    kill_points: KillPoints
 
 
-def handle(body: str, parts: DetectionParts) -> None:
+def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None) -> None:
     """Do what one message of the detection queue asks for; done when it returns."""
     for request in parse_detection(body):
         photo = request.photo(parts.default_bucket)
@@ -46,13 +53,13 @@ def handle(body: str, parts: DetectionParts) -> None:
         _check_bucket(photo, parts)
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
-        index_photo(photo, previous, parts)
+        index_photo(photo, previous, parts, progress)
         tell_grouping(request, parts)
 
 
-def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts) -> None:
+def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress) -> None:
     """Fetch, decode, find faces, store. A photo that can't be used is stored too, with the reason."""
-    times = StageTimes()
+    times = StageTimes(progress)
     stored: StoredObject | None = None
     try:
         with times.stage("fetch"):
@@ -60,14 +67,18 @@ def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionP
         if previous and previous.last_modified and stored.last_modified < previous.last_modified:
             log.info("older version ignored", extra={"image": photo.document_id})
             return
-        with times.stage("decode"):
-            image = decode(stored.data, parts.limits)
-        with times.stage("faces"):
-            faces = parts.pack.find_faces(image)
-        records = _face_records(photo, faces, parts.pack.model_id)
-        with times.stage("crops"):
-            _put_pictures(photo, image, records, parts)
-        result = _found(photo, image, records)
+        header = read_header(stored.data, parts.limits)
+        with parts.pixels.hold(header.width_px * header.height_px):
+            with times.stage("decode"):
+                image = decode(stored.data, parts.limits)
+            with times.stage("faces"):
+                parts.kill_points.reach("mid-inference")
+                faces = parts.pack.find_faces(image)
+            records = _face_records(photo, faces, parts.pack.model_id)
+            with times.stage("crops"):
+                _put_pictures(photo, image, records, parts)
+        parts.kill_points.reach("after-put")
+        result = _found(photo, header, records)
     except BadPhoto as bad:
         records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
 
@@ -76,6 +87,7 @@ def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionP
         result = replace(result, etag=stored.etag, last_modified=stored.last_modified)
     _remove_old_pictures(previous, result, parts)
     parts.faces.save_photo(result, records)
+    parts.kill_points.reach("after-save")
     parts.owner.set_face_index(result)
     log.info(
         "photo %s",
@@ -143,13 +155,13 @@ def _face_records(photo: PhotoRef, faces: Faces, model_id: str) -> list[FaceReco
     ]
 
 
-def _found(photo: PhotoRef, image: Image, records: list[FaceRecord]) -> ImageRecord:
+def _found(photo: PhotoRef, header: PhotoHeader, records: list[FaceRecord]) -> ImageRecord:
     return ImageRecord(
         photo=photo,
         status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
         reason=None if records else "No face was found.",
-        width_px=image.shape[1],
-        height_px=image.shape[0],
+        width_px=header.width_px,
+        height_px=header.height_px,
         face_count=len(records),
     )
 

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from app.errors import RetryLater
+from app.errors import RetryLater, StaleFence
 from app.grouping.clustering import cluster
 from app.grouping.output import Groups
 from app.grouping.page import render_page
@@ -35,25 +35,35 @@ class GroupingParts:
     lease_s: float
 
 
-def handle(body: str, parts: GroupingParts) -> None:
-    """Do what one message of the grouping queue asks for; done when it returns."""
+def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
+    """Do what one message of the grouping queue asks for; done when it returns. Calls `progress` between stages."""
     request = parse_grouping(body)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:
         raise RetryLater(f"The gallery {request.gallery_id} is being grouped by another worker.", BUSY_DELAY_S)
+
+    def keep() -> None:
+        progress()
+        _renew(lease, parts)
+
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
-            group_gallery(lease, parts)
+            group_gallery(lease, parts, keep)
     finally:
         parts.galleries.release(lease)
 
 
-def group_gallery(lease: GalleryLease, parts: GroupingParts) -> None:
-    """Read all faces of the gallery, find its people, store them, and publish groups.json and the page."""
+def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], None]) -> None:
+    """Read all faces of the gallery, find its people, store them, and publish groups.json and the page.
+
+    `keep` renews the lease between stages. Raises StaleFence once the gallery is another worker's.
+    """
     started = time.monotonic()
     gallery_id = lease.gallery_id
     faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
+    keep()
     labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold)
+    keep()
     person_ids = match_people(labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
     parts.people.save_people(lease, people, _changed(faces, person_ids))
@@ -61,13 +71,22 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts) -> None:
     images = list(parts.faces.read_images(gallery_id))
     groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
-    parts.objects.put(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json")
-    parts.objects.put(page_key(gallery_id), page.encode(), "text/html; charset=utf-8")
+    keep()
+    parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
+    keep()
+    parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
     summary = {"faces": len(faces), "people": len(people), "photos": len(images), "seconds": seconds}
     parts.galleries.record_run(lease, parts.model_id, summary)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
+
+
+def _renew(lease: GalleryLease, parts: GroupingParts) -> None:
+    renewed = parts.galleries.take_lease(lease.gallery_id, lease.owner, parts.lease_s)
+    # Another fence: the lease came back after somebody else had it, and what this run has read is out of date.
+    if renewed is None or renewed.fence != lease.fence:
+        raise StaleFence(f"The lease of the gallery {lease.gallery_id} was lost to another worker.", BUSY_DELAY_S)
 
 
 def _header(gallery_id: str, model_id: str) -> Groups:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from app.errors import BadModelPack
+from app.errors import BadModelPack, DeviceOutOfMemory
 from app.packs.manifest import OnnxEmbedder as EmbedderConfig
 from app.vision.sessions import Provider, Session, float_blob, open_session
 from app.vision.types import Floats, Image
@@ -32,10 +32,21 @@ class Embedder:
         if not len(chips):
             return np.empty((0, self._config.dimension), np.float32)
         step = self._max_batch
-        vectors = np.concatenate([self._raw(chips[at : at + step]) for at in range(0, len(chips), step)])
+        vectors = np.concatenate([self._within_memory(chips[at : at + step]) for at in range(0, len(chips), step)])
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         unit: Floats = np.divide(vectors, lengths, dtype=np.float32)
         return unit
+
+    def _within_memory(self, chips: Image) -> Floats:
+        """Halves the batch where the device's memory is not enough for it; one face is the least."""
+        try:
+            return self._raw(chips)
+        except DeviceOutOfMemory:
+            if len(chips) == 1:
+                raise
+            log.warning("out of memory with %d faces at once: trying half", len(chips))
+            half = len(chips) // 2
+            return np.concatenate([self._within_memory(chips[:half]), self._within_memory(chips[half:])])
 
     def _raw(self, chips: Image) -> Floats:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]

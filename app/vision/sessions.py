@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from app.errors import BadConfiguration, BadModelPack
+from app.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -31,7 +31,24 @@ class OnnxSession:
         self.input_names = [tensor.name for tensor in session.get_inputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
+        try:
+            return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
+        except Exception as error:
+            raise _device_error(error) from error
+
+
+OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cudaerrormemoryallocation", "alloc_failed")
+DEVICE_FAILED = ("cuda failure", "cuda error", "cudnn", "cublas", "device-side", "cudaerror", "tensorrt")
+
+
+def _device_error(error: Exception) -> Exception:
+    """ONNX Runtime tells what happened on the device by the text of its errors alone; others stay as they are."""
+    text = str(error).lower()
+    if any(words in text for words in OUT_OF_MEMORY):
+        return DeviceOutOfMemory(f"The networks' memory is used up: {error}")
+    if any(words in text for words in DEVICE_FAILED):
+        return DeviceLost(f"The GPU failed; this process or machine must be replaced: {error}")
+    return error
 
 
 def execution_providers(provider: Provider) -> list[str]:

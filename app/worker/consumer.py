@@ -4,7 +4,8 @@ The order of shutting down, here since it matters:
  1. no new poll; a poll under way is let return, and what it brings is given back
  2. messages that no thread has started are given back (visibility 0)
  3. what is started may finish until the deadline
- 4. leases stop beating; what is still unfinished returns to the queue by itself
+ 4. what is done is deleted
+ 5. leases stop beating; what is still unfinished returns to the queue by itself
 """
 
 import logging
@@ -13,22 +14,42 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from app.errors import FatalWorkerError, RejectMessage, RetryLater
+from app.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
 from app.ports import MessageQueue, ReceivedMessage
+from app.worker.breaker import Breaker
+from app.worker.chaos import KillPoints
+from app.worker.deletions import Deletions
 from app.worker.leases import Leases
 from app.worker.shutdown import Shutdown
 
 log = logging.getLogger(__name__)
 
 EXIT_DEAD_THREAD = 10
+EXIT_STUCK = 11
 FIRST_BACKOFF_S = 2.0
 LONGEST_BACKOFF_S = 300.0
-MEMORY_PAUSE_S = 1.0
+PAUSE_S = 1.0
 
-Handler = Callable[[str], None]
-"""Does what a message body asks for. Returning means done; errors say what else (see app.errors)."""
+Progress = Callable[[], None]
+
+
+class Handler(Protocol):
+    def __call__(self, body: str, *, progress: Progress) -> None:
+        """Do what a message body asks for, calling `progress` now and then.
+
+        Returning means done; errors say what else (see app.errors).
+        """
+
+
+class Pulse(Protocol):
+    """Who wants to know that the loop lives (see app.health)."""
+
+    def beat(self) -> None: ...
+
+    def waiting_for(self, store: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +61,20 @@ class ConsumerOptions:
     visibility_s: float
     wait_s: int
     deadline_s: float
-    memory_threshold: float
+    stuck_after_s: float
     empty_polls: int | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop asks and tells: whether there is room for more, whether the stores answer, that it lives, and
+    whether it is busy (on ECS, busy tasks are protected from scaling in)."""
+
+    pulse: Pulse
+    has_room: Callable[[], bool] = lambda: True
+    set_busy: Callable[[bool], None] = lambda _: None
+    breaker: Breaker = field(default_factory=lambda: Breaker({}))
+    kill_points: KillPoints = field(default_factory=KillPoints)
 
 
 class Consumer:
@@ -53,14 +86,23 @@ class Consumer:
         handler: Handler,
         options: ConsumerOptions,
         shutdown: Shutdown,
-        memory_share: Callable[[], float],
+        surroundings: Surroundings,
     ) -> None:
         self._queue = queue
         self._handler = handler
         self._options = options
         self._shutdown = shutdown
-        self._memory_share = memory_share
-        self._leases = Leases(queue, options.visibility_s, on_death=lambda: shutdown.request(EXIT_DEAD_THREAD))
+        self._around = surroundings
+        self._leases = Leases(
+            queue,
+            options.visibility_s,
+            options.stuck_after_s,
+            on_stuck=lambda: shutdown.request(EXIT_STUCK),
+            on_death=lambda: shutdown.request(EXIT_DEAD_THREAD),
+        )
+        self._deletions = Deletions(
+            queue, self._leases, lambda: shutdown.request(EXIT_DEAD_THREAD), surroundings.kill_points
+        )
         self._running: dict[Future[None], ReceivedMessage] = {}
         self._room = threading.Semaphore(options.batch_size)
         self._empty_polls = 0
@@ -69,14 +111,16 @@ class Consumer:
     def run(self) -> int:
         """Work until a stop is asked for, or until the queue stays empty when draining. Returns the exit code."""
         pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="work")
-        with self._leases:
+        with self._leases, self._deletions:
             while not self._shutdown.requested:
+                self._around.pulse.beat()
                 self._poll(pool)
             self._give_back(lambda future: future.cancel())
             self._finish_started()
             if self._shutdown.at_once:
                 self._give_back(lambda _: True)
         pool.shutdown(wait=False, cancel_futures=True)
+        self._around.set_busy(False)
         return self._shutdown.exit_code
 
     @property
@@ -85,25 +129,35 @@ class Consumer:
         return len(self._running)
 
     def _poll(self, pool: ThreadPoolExecutor) -> None:
-        """One receive, once there is room for at least one message."""
-        if self._memory_share() >= self._options.memory_threshold:
-            log.warning("memory is full: no new message is taken in")
-            self._shutdown.wait(MEMORY_PAUSE_S)
-            return
-        if not self._room.acquire(timeout=1):
+        """One receive, once there is room for at least one message and the stores answer."""
+        if not self._may_receive() or not self._room.acquire(timeout=PAUSE_S):
             return
         room = 1
         while room < self._options.batch_size and self._room.acquire(blocking=False):
             room += 1
+        asked_at = time.monotonic()
         messages = self._receive(room)
         for _ in range(room - len(messages)):
             self._room.release()
+        if messages:
+            self._around.kill_points.reach("after-receive")
+            self._around.set_busy(True)
+        elif not self._running:
+            self._around.set_busy(False)
         for message in messages:
             if self._shutdown.requested:
                 self._room.release()
                 self._return(message)
             else:
-                self._start(message, pool)
+                self._start(message, asked_at, pool)
+
+    def _may_receive(self) -> bool:
+        closed = self._around.breaker.is_closed()
+        self._around.pulse.waiting_for(self._around.breaker.waiting_for)
+        if closed and self._around.has_room():
+            return True
+        self._shutdown.wait(PAUSE_S)
+        return False
 
     def _receive(self, room: int) -> list[ReceivedMessage]:
         try:
@@ -125,8 +179,8 @@ class Consumer:
             log.info("the queue stays empty: done")
             self._shutdown.request()
 
-    def _start(self, message: ReceivedMessage, pool: ThreadPoolExecutor) -> None:
-        self._leases.hold(message)
+    def _start(self, message: ReceivedMessage, asked_at: float, pool: ThreadPoolExecutor) -> None:
+        self._leases.hold(message, asked_at)
         future = pool.submit(self._work, message)
         self._running[future] = message
         future.add_done_callback(self._ended)
@@ -139,26 +193,32 @@ class Consumer:
         """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
         try:
             settle = self._outcome(message)
-            self._leases.drop(message)
-            settle()
-        except RetryLater as error:
-            # Settling failed, so the message comes again by itself; handlers are idempotent.
+            if settle is None:
+                self._leases.rest(message)
+                self._deletions.add(message)
+            elif self._leases.drop(message):
+                settle()
+            else:
+                log.warning("not settled: its lease was lost", extra={"message_id": message.message_id})
+        except (RetryLater, LeaseLost) as error:
+            # The message comes again by itself; handlers are idempotent.
             log.warning("not settled: %s", error, extra={"message_id": message.message_id})
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _outcome(self, message: ReceivedMessage) -> Callable[[], None]:
-        """Run the handler; what is to be done with the message afterwards."""
+    def _outcome(self, message: ReceivedMessage) -> Callable[[], None] | None:
+        """Run the handler. None where the message is done, else what is to be done with it."""
         about = {"message_id": message.message_id, "receive_count": message.receive_count}
         delay_s = backoff_s(message.receive_count)
         try:
-            self._handler(message.body)
+            self._handler(message.body, progress=self._progress_of(message))
         except RejectMessage as reject:
             reason = str(reject)
             log.warning("message rejected: %s", reason, extra=about)
             return lambda: self._queue.reject(message, reason)
         except RetryLater as retry:
+            self._around.breaker.failed(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s
             log.warning("message put back for %.0f s: %s", delay_s, retry, extra=about)
         except FatalWorkerError as fatal:
@@ -168,28 +228,41 @@ class Consumer:
         except Exception:
             log.exception("unexpected error; message put back for %.0f s", delay_s, extra=about)
         else:
-            return lambda: self._queue.delete(message)
+            self._around.breaker.succeeded()
+            return None
         return lambda: self._queue.hide(message, delay_s)
+
+    def _progress_of(self, message: ReceivedMessage) -> Progress:
+        def progress() -> None:
+            self._leases.progress(message)
+            self._around.pulse.beat()
+
+        progress()
+        return progress
 
     def _give_back(self, chosen: Callable[[Future[None]], bool]) -> None:
         for future, message in list(self._running.items()):
-            if not chosen(future):
-                continue
-            self._leases.drop(message)
-            self._return(message)
+            if chosen(future):
+                self._leases.drop(message)
+                self._return(message)
 
     def _return(self, message: ReceivedMessage) -> None:
         try:
             self._queue.hide(message, 0)
-        except RetryLater as error:
+        except (RetryLater, LeaseLost) as error:
             log.warning("not given back, it returns by itself: %s", error)
 
     def _finish_started(self) -> None:
         if self._running:
             log.info("finishing %d started messages", len(self._running))
         until = time.monotonic() + self._options.deadline_s
-        while self._running and time.monotonic() < until and not self._shutdown.at_once:
-            wait(list(self._running), timeout=0.2)
+        while time.monotonic() < until and not self._shutdown.at_once:
+            # What has lost its lease is another worker's by now, and may be stuck for ever.
+            worth_it = [future for future, message in list(self._running.items()) if not self._leases.is_lost(message)]
+            if not worth_it:
+                break
+            self._around.pulse.beat()
+            wait(worth_it, timeout=0.2)
         if self._running:
             log.error("%d messages were not finished in time; they return to the queue", len(self._running))
 

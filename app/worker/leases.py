@@ -1,29 +1,55 @@
-"""Keeping messages under lease: a short visibility, extended while their work goes on."""
+"""Keeping messages under lease: a short visibility, extended while their work makes progress."""
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
-from app.errors import RetryLater
+from app.errors import LeaseLost, RetryLater
 from app.ports import MessageQueue, ReceivedMessage
 
 log = logging.getLogger(__name__)
 
 BEATS_PER_VISIBILITY = 3
+LONGEST_LEASE_S = 11 * 3600.0
+"""SQS ends every lease 12 hours after the receive:
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html"""
+
+
+@dataclass
+class _Held:
+    """A lease. `progressed_at` is None until the message is started: waiting for a thread is no standstill."""
+
+    message: ReceivedMessage
+    received_at: float
+    extended_at: float
+    progressed_at: float | None = None
+    lost: bool = False
 
 
 class Leases:
-    """Extends the visibility of every held message at a third of it, from one thread.
+    """Extends every held message at a third of its visibility, from one thread.
 
-    A thread that dies calls `on_death`, since messages without a beat would be done twice.
+    A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
+    is too old. `on_stuck` is called for a message whose handler makes no progress, `on_death` where the thread
+    itself ends: messages without a beat would be done twice.
     """
 
-    def __init__(self, queue: MessageQueue, visibility_s: float, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        queue: MessageQueue,
+        visibility_s: float,
+        stuck_after_s: float,
+        on_stuck: Callable[[], None],
+        on_death: Callable[[], None],
+    ) -> None:
         self._queue = queue
         self._visibility_s = visibility_s
-        self._on_death = on_death
-        self._held: dict[str, ReceivedMessage] = {}
+        self._stuck_after_s = stuck_after_s
+        self._on_stuck, self._on_death = on_stuck, on_death
+        self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -38,14 +64,39 @@ class Leases:
         self._closing.set()
         self._thread.join()
 
-    def hold(self, message: ReceivedMessage) -> None:
+    def hold(self, message: ReceivedMessage, received_at: float | None = None) -> None:
+        """Begin to extend; `received_at` (time.monotonic) is when the receive was asked for."""
+        begin = time.monotonic() if received_at is None else received_at
         with self._lock:
-            self._held[message.receipt] = message
+            self._held[message.receipt] = _Held(message, begin, begin)
 
-    def drop(self, message: ReceivedMessage) -> None:
-        """Stop extending. On return no beat of this message is under way: a late one would undo a back-off."""
+    def progress(self, message: ReceivedMessage) -> None:
+        """The message's handler has begun, or got further."""
+        held = self._held.get(message.receipt)
+        if held is not None:
+            held.progressed_at = time.monotonic()
+
+    def rest(self, message: ReceivedMessage) -> None:
+        """The handler is done; the lease goes on until the message is deleted."""
+        held = self._held.get(message.receipt)
+        if held is not None:
+            held.progressed_at = None
+
+    @property
+    def held(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    def is_lost(self, message: ReceivedMessage) -> bool:
+        held = self._held.get(message.receipt)
+        return held is not None and held.lost
+
+    def drop(self, message: ReceivedMessage) -> bool:
+        """Stop extending; False where the lease was lost. On return no beat of this message is under way: a late
+        one would undo a back-off."""
         with self._lock:
-            self._held.pop(message.receipt, None)
+            held = self._held.pop(message.receipt, None)
+        return held is not None and not held.lost
 
     def _run(self) -> None:
         try:
@@ -56,14 +107,33 @@ class Leases:
             self._on_death()
 
     def _beat(self) -> None:
-        with self._lock:
-            receipts = list(self._held)
-        for receipt in receipts:
+        for receipt in list(self._held):
             with self._lock:
-                message = self._held.get(receipt)
-                if message is None:
-                    continue
-                try:
-                    self._queue.hide(message, self._visibility_s)
-                except RetryLater as error:
-                    log.warning("lease not extended: %s", error, extra={"message_id": message.message_id})
+                held = self._held.get(receipt)
+                if held is not None and not held.lost:
+                    self._extend(held)
+
+    def _extend(self, held: _Held) -> None:
+        now = time.monotonic()
+        about = {"message_id": held.message.message_id}
+        if held.progressed_at is not None and now - held.progressed_at > self._stuck_after_s:
+            log.critical("no progress for %.0f s: lease let go", now - held.progressed_at, extra=about)
+            held.lost = True
+            self._on_stuck()
+        elif now - held.received_at > LONGEST_LEASE_S:
+            log.error("worked on for %.0f h: lease let go", LONGEST_LEASE_S / 3600, extra=about)
+            held.lost = True
+        else:
+            self._try_to_extend(held, now)
+
+    def _try_to_extend(self, held: _Held, now: float) -> None:
+        about = {"message_id": held.message.message_id}
+        try:
+            self._queue.hide(held.message, self._visibility_s)
+            held.extended_at = now
+        except LeaseLost as error:
+            log.warning("lease lost: %s", error, extra=about)
+            held.lost = True
+        except RetryLater as error:
+            log.warning("lease not extended: %s", error, extra=about)
+            held.lost = now - held.extended_at > self._visibility_s

@@ -5,6 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TypeVar
 
+import pytest
+
+from app.errors import StaleFence
 from app.ports import GalleryLease
 from tests.stores import MODEL, Stores
 
@@ -140,9 +143,35 @@ def test_a_change_during_a_run_is_not_taken_for_grouped(stores: Stores) -> None:
     assert after.revision == 2
 
 
-def test_a_run_that_lost_its_lease_is_not_recorded(stores: Stores) -> None:
+def test_a_run_that_lost_its_lease_is_refused_and_not_recorded(stores: Stores) -> None:
     lost = lease_of(stores, "me", 0.2)
     stores.sleep(0.4)
     lease_of(stores, "you")
-    stores.galleries.record_run(lost, MODEL, {})
+    with pytest.raises(StaleFence):
+        stores.galleries.record_run(lost, MODEL, {})
     assert lease_of(stores, "you").grouped is None
+
+
+def test_a_run_that_gave_its_lease_back_is_refused(stores: Stores) -> None:
+    lease = lease_of(stores, "me")
+    stores.galleries.release(lease)
+    with pytest.raises(StaleFence):
+        stores.galleries.record_run(lease, MODEL, {})
+
+
+def test_a_run_whose_lease_came_back_after_anothers_is_refused(stores: Stores) -> None:
+    first = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    stores.galleries.release(lease_of(stores, "you"))
+    again = lease_of(stores, "me")
+    assert again.fence > first.fence
+    with pytest.raises(StaleFence):
+        stores.galleries.record_run(first, MODEL, {})
+    stores.galleries.record_run(again, MODEL, {})
+
+
+def test_a_run_whose_time_is_over_is_recorded_while_nobody_else_has_the_lease(stores: Stores) -> None:
+    lease = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    stores.galleries.record_run(lease, MODEL, {})
+    assert lease_of(stores, "me").grouped == (0, MODEL)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
-from app.errors import BadPhoto, RetryLater
+from app.errors import BadPhoto, RetryLater, StaleFence
 from app.ports import ObjectStore
 from app.records import PhotoRef
 from tests.conftest import REGION, aws_client
@@ -142,6 +143,111 @@ def test_putting_again_replaces(rig: Rig) -> None:
     assert rig.result("g/groups.json") == b"new"
 
 
+def replace_groups(store: ObjectStore, data: bytes, fence: int) -> None:
+    store.replace("g/groups.json", data, "application/json", fence)
+
+
+def test_an_object_is_replaced_by_the_same_and_by_higher_fences(rig: Rig) -> None:
+    for data, fence in ((b"first", 1), (b"again", 1), (b"next", 2), (b"much later", 10)):
+        replace_groups(rig.store, data, fence)
+        assert rig.result("g/groups.json") == data
+    assert rig.content_type("g/groups.json") == "application/json"
+
+
+def test_a_lower_fence_is_refused_and_changes_nothing(rig: Rig) -> None:
+    replace_groups(rig.store, b"new", 10)
+    with pytest.raises(StaleFence):
+        replace_groups(rig.store, b"old", 9)
+    assert rig.result("g/groups.json") == b"new"
+
+
+def test_an_object_without_a_fence_is_replaced(rig: Rig) -> None:
+    rig.store.put("g/groups.json", b"before fences", "application/json")
+    replace_groups(rig.store, b"new", 1)
+    assert rig.result("g/groups.json") == b"new"
+
+
+def test_a_removed_object_forgets_its_fence(rig: Rig) -> None:
+    replace_groups(rig.store, b"new", 10)
+    rig.store.remove(["g/groups.json"])
+    replace_groups(rig.store, b"anew", 1)
+    assert rig.result("g/groups.json") == b"anew"
+
+
+class Interrupted:
+    """A client of S3 that lets `meanwhile` happen `times` times between the look at an object and its write."""
+
+    def __init__(self, store: S3Store, meanwhile: Callable[[], None], times: int = 1) -> None:
+        self._s3, self._meanwhile, self._left = store._s3, meanwhile, times
+
+    def put_object(self, **request: Any) -> Any:
+        if self._left:
+            self._left -= 1
+            self._meanwhile()
+        return self._s3.put_object(**request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+
+@pytest.fixture
+def race(aws: str) -> tuple[Rig, S3Store]:
+    """The fake has no moment between look and write, so these run on S3 alone. Two workers with one bucket."""
+    rig = s3_rig()
+    return rig, S3Store(rig.output, REGION)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_newer_run_that_writes_between_look_and_write_wins(race: tuple[Rig, S3Store], there: bool) -> None:
+    rig, zombie = race
+    if there:
+        replace_groups(rig.store, b"first", 1)
+    zombie._s3 = Interrupted(zombie, lambda: replace_groups(rig.store, b"newer", 3))
+    with pytest.raises(StaleFence):
+        replace_groups(zombie, b"stale", 2)
+    assert rig.result("g/groups.json") == b"newer"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_older_run_that_writes_between_look_and_write_is_replaced(race: tuple[Rig, S3Store], there: bool) -> None:
+    rig, newer = race
+    if there:
+        replace_groups(rig.store, b"first", 1)
+    newer._s3 = Interrupted(newer, lambda: replace_groups(rig.store, b"older", 2))
+    replace_groups(newer, b"newer", 3)
+    assert rig.result("g/groups.json") == b"newer"
+    with pytest.raises(StaleFence):
+        replace_groups(rig.store, b"older", 2)
+
+
+def test_an_object_removed_between_look_and_write_is_written(race: tuple[Rig, S3Store]) -> None:
+    rig, store = race
+    replace_groups(rig.store, b"first", 1)
+    store._s3 = Interrupted(store, lambda: rig.store.remove(["g/groups.json"]))
+    replace_groups(store, b"second", 2)
+    assert rig.result("g/groups.json") == b"second"
+
+
+def test_an_object_others_write_without_end_is_left_for_later(race: tuple[Rig, S3Store]) -> None:
+    rig, store = race
+    replace_groups(rig.store, b"first", 1)
+    writes = iter(range(100))
+    store._s3 = Interrupted(store, lambda: rig.store.put("g/groups.json", b"%d" % next(writes), "a/b"), times=100)
+    with pytest.raises(RetryLater, match="written by others 5 times"):
+        replace_groups(store, b"second", 2)
+
+
+def test_a_write_that_collides_with_another_is_tried_again(race: tuple[Rig, S3Store]) -> None:
+    rig, store = race
+
+    def collide() -> None:
+        raise ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": ""}}, "PutObject")
+
+    store._s3 = Interrupted(store, collide)
+    replace_groups(store, b"second", 2)
+    assert rig.result("g/groups.json") == b"second"
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_removing_removes_and_may_be_done_again(rig: Rig, key: str) -> None:
     rig.store.put(key, b"crop", "image/webp")
@@ -175,6 +281,8 @@ def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(a
         store.fetch(PhotoRef("g", "a", "nobody-made-this", "g/a"), 100)
     with pytest.raises(RetryLater, match="NoSuchBucket"):
         store.put("g/a", b"", "image/webp")
+    with pytest.raises(RetryLater, match="NoSuchBucket"):
+        replace_groups(store, b"", 1)
 
 
 def test_a_denied_read_says_where_to_look() -> None:

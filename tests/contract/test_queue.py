@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from app.adapters.sqs import SqsQueue
-from app.errors import RetryLater
+from app.errors import LeaseLost, RetryLater
 from app.ports import MessageQueue, ReceivedMessage
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeClock, FakeQueue
@@ -120,16 +120,25 @@ def test_hiding_for_no_time_gives_the_message_back(rig: Rig) -> None:
 
 def test_a_deleted_message_never_comes_back(rig: Rig) -> None:
     rig.queue.send("body")
-    rig.queue.delete(rig.receive_one())
+    assert rig.queue.delete([rig.receive_one()]) == []
     rig.sleep(VISIBILITY_S + 0.2)
     assert rig.queue.receive(1, wait_s=0) == []
 
 
-def test_hiding_a_message_that_is_gone_asks_to_retry_later(rig: Rig) -> None:
+def test_several_messages_are_deleted_at_once(rig: Rig) -> None:
+    for number in range(3):
+        rig.queue.send(str(number))
+    messages = [rig.receive_one() for _ in range(3)]
+    assert rig.queue.delete(messages[:2]) == []
+    rig.sleep(VISIBILITY_S + 0.2)
+    assert [message.body for message in rig.queue.receive(10, wait_s=0)] == [messages[2].body]
+
+
+def test_hiding_a_message_that_is_gone_is_a_lost_lease(rig: Rig) -> None:
     rig.queue.send("body")
     message = rig.receive_one()
-    rig.queue.delete(message)
-    with pytest.raises(RetryLater):
+    rig.queue.delete([message])
+    with pytest.raises(LeaseLost):
         rig.queue.hide(message, 10)
 
 

@@ -7,14 +7,27 @@ from typing import Any
 
 import pytest
 
-from app.errors import BadModelPack, RejectMessage, RetryLater
+from app.errors import BadModelPack, RejectMessage, RetryLater, StoreUnavailable
 from app.ports import ReceivedMessage
+from app.worker import breaker as breaker_module
 from app.worker import consumer as consumer_module
-from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, backoff_s
+from app.worker import deletions as deletions_module
+from app.worker.breaker import Breaker
+from app.worker.consumer import (
+    EXIT_DEAD_THREAD,
+    EXIT_STUCK,
+    Consumer,
+    ConsumerOptions,
+    Progress,
+    Surroundings,
+    backoff_s,
+)
 from app.worker.shutdown import Shutdown
 from tests.fakes import FakeQueue
 
 PATIENCE_S = 20.0
+
+Simple = Callable[[str], None]
 
 
 @pytest.fixture
@@ -30,28 +43,51 @@ def queue(dead_letters: FakeQueue) -> FakeQueue:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of the loop itself are short; delays of messages stay as they are."""
-    monkeypatch.setattr(consumer_module, "MEMORY_PAUSE_S", 0.005)
+    monkeypatch.setattr(consumer_module, "PAUSE_S", 0.005)
+
+
+class Pulse:
+    """Counts beats and notes what the loop says it waits for."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.waits: list[str | None] = []
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def waiting_for(self, store: str | None) -> None:
+        if not self.waits or self.waits[-1] != store:
+            self.waits.append(store)
 
 
 def consumer_of(
     queue: FakeQueue,
-    handler: Handler,
+    handler: Simple,
     shutdown: Shutdown | None = None,
-    memory_share: Callable[[], float] = lambda: 0.0,
+    has_room: Callable[[], bool] = lambda: True,
+    *,
+    around: Surroundings | None = None,
     **changes: Any,
 ) -> Consumer:
     """Drains after two empty polls, unless told otherwise."""
+
+    def handle(body: str, *, progress: Progress) -> None:
+        progress()
+        handler(body)
+
     options = {
         "threads": 2,
         "batch_size": 4,
         "visibility_s": 60,
         "wait_s": 0,
         "deadline_s": PATIENCE_S,
-        "memory_threshold": 0.8,
+        "stuck_after_s": PATIENCE_S,
         "empty_polls": 2,
         **changes,
     }
-    return Consumer(queue, handler, ConsumerOptions(**options), shutdown or Shutdown(), memory_share)
+    surroundings = around or Surroundings(Pulse(), has_room)
+    return Consumer(queue, handle, ConsumerOptions(**options), shutdown or Shutdown(), surroundings)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -61,7 +97,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def failing(error: Exception) -> Handler:
+def failing(error: Exception) -> Simple:
     def handler(body: str) -> None:
         if body == "bad":
             raise error
@@ -146,11 +182,20 @@ def test_never_more_messages_are_held_than_the_batch_size(queue: FakeQueue) -> N
     for number in range(25):
         queue.send(str(number))
     held: list[int] = []
+    received, done = [], []
+    receive = queue.receive
+
+    def counted(most: int, wait_s: int) -> list[ReceivedMessage]:
+        messages = receive(most, wait_s)
+        received.extend(messages)
+        return messages
 
     def handler(_: str) -> None:
-        held.append(len(queue.bodies) - len(queue.visible))
+        held.append(len(received) - len(done))
         time.sleep(0.003)
+        done.append(1)
 
+    queue.receive = counted  # type: ignore[method-assign]
     consumer_of(queue, handler, threads=2, batch_size=3).run()
     assert len(held) == 25
     assert max(held) == 3
@@ -165,23 +210,20 @@ def test_as_many_messages_are_worked_on_at_once_as_there_are_threads(queue: Fake
     assert not together.broken
 
 
-def test_with_full_memory_nothing_is_taken_in_until_there_is_room(
-    queue: FakeQueue, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_room_nothing_is_taken_in(queue: FakeQueue) -> None:
     queue.send("one")
-    shares = [0.9, 0.85, 0.8]
+    answers = [False, False, False]
     polls_while_full: list[int] = []
 
-    def memory_share() -> float:
-        if shares:
+    def has_room() -> bool:
+        if answers:
             polls_while_full.append(queue.polls)
-            return shares.pop(0)
-        return 0.79
+            return answers.pop()
+        return True
 
-    consumer_of(queue, lambda _: None, memory_share=memory_share).run()
+    consumer_of(queue, lambda _: None, has_room=has_room).run()
     assert polls_while_full == [0, 0, 0]
     assert queue.bodies == []
-    assert caplog.text.count("memory is full") == 3
 
 
 @pytest.mark.parametrize("polls", [1, 3])
@@ -213,12 +255,12 @@ def test_a_message_between_empty_polls_starts_the_count_anew(queue: FakeQueue) -
 def test_a_service_polls_an_empty_queue_until_it_is_stopped(queue: FakeQueue) -> None:
     shutdown = Shutdown()
 
-    def memory_share() -> float:
+    def has_room() -> bool:
         if queue.polls == 30:
             shutdown.request()
-        return 0.0
+        return True
 
-    assert consumer_of(queue, lambda _: None, shutdown, memory_share, empty_polls=None).run() == 0
+    assert consumer_of(queue, lambda _: None, shutdown, has_room, empty_polls=None).run() == 0
     assert queue.polls >= 30
 
 
@@ -294,7 +336,7 @@ def test_a_dead_lease_thread_ends_the_worker(queue: FakeQueue, monkeypatch: pyte
     shutdown = Shutdown()
     queue.send("slow")
     monkeypatch.setattr(queue, "hide", broken_hide)
-    handler: Handler = lambda _: wait_until(lambda: shutdown.requested)  # noqa: E731 - one line says it
+    handler: Simple = lambda _: wait_until(lambda: shutdown.requested)  # noqa: E731 - one line says it
     assert consumer_of(queue, handler, shutdown, visibility_s=0.03, empty_polls=None).run() == EXIT_DEAD_THREAD
 
 
@@ -330,12 +372,12 @@ def test_a_poll_that_works_again_starts_the_back_off_anew(queue: FakeQueue, monk
     monkeypatch.setattr(random, "uniform", lambda low, high: longest.append(high) or 0.0)
     queue.outages["receive"] = 2
 
-    def memory_share() -> float:
+    def has_room() -> bool:
         if queue.polls == 3:
             queue.outages["receive"] = 1
-        return 0.0
+        return True
 
-    consumer_of(queue, lambda _: None, memory_share=memory_share, empty_polls=3).run()
+    consumer_of(queue, lambda _: None, has_room=has_room, empty_polls=3).run()
     assert longest == [4, 8, 4]
 
 
@@ -346,15 +388,16 @@ def test_failed_polls_do_not_count_as_empty_ones(queue: FakeQueue, monkeypatch: 
     assert queue.polls == 7
 
 
-def test_a_message_that_could_not_be_deleted_comes_again_and_the_loop_lives(
-    queue: FakeQueue, caplog: pytest.LogCaptureFixture
+def test_done_messages_are_deleted_at_the_next_try_where_the_first_fails(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(deletions_module, "PAUSE_S", 0.001)
     for body in ("one", "two"):
         queue.send(body)
     queue.outages["delete"] = 1
     assert consumer_of(queue, lambda _: None, threads=1).run() == 0
-    assert queue.bodies == ["one"]
-    assert "not settled: delete is away" in caplog.text
+    assert queue.bodies == []
+    assert "not deleted yet: delete is away" in caplog.text
 
 
 def test_a_slow_message_is_kept_hidden_while_it_is_worked_on() -> None:
@@ -393,7 +436,8 @@ def test_no_beat_comes_after_a_message_was_put_back() -> None:
 def test_the_loop_leaves_no_thread_behind(queue: FakeQueue) -> None:
     queue.send("one")
     consumer_of(queue, lambda _: None).run()
-    wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("work", "leases"))])
+    ours = ("work", "leases", "deletions")
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith(ours)])
 
 
 def test_back_off_grows_has_jitter_and_an_end() -> None:
@@ -431,3 +475,74 @@ def test_what_a_poll_brings_after_the_stop_is_given_back_unseen(queue: FakeQueue
     assert consumer_of(queue, seen.append, shutdown).run() == 0
     assert seen == []
     assert queue.visible == ["late"]
+
+
+def test_a_message_whose_lease_was_lost_is_not_settled(queue: FakeQueue, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(_: str) -> None:
+        queue.letters[0].receipt = "another worker's"
+        wait_until(lambda: "lease lost" in caplog.text)
+        raise RetryLater("busy", delay_s=45)
+
+    queue.send("bad")
+    consumer_of(queue, handler, visibility_s=0.06).run()
+    assert 45 not in [for_s for _, for_s in queue.hides]
+    assert "not settled: its lease was lost" in caplog.text
+
+
+def test_a_handler_without_progress_loses_its_lease_and_ends_the_worker(queue: FakeQueue) -> None:
+    end = threading.Event()
+    queue.send("stuck")
+    consumer = consumer_of(
+        queue, lambda _: end.wait(PATIENCE_S), visibility_s=0.06, stuck_after_s=0.1, empty_polls=None
+    )
+    begin = time.monotonic()
+    try:
+        assert consumer.run() == EXIT_STUCK
+        assert consumer.unfinished == 1
+        assert time.monotonic() - begin < PATIENCE_S / 2, "it waited for what is stuck"
+    finally:
+        end.set()
+
+
+def test_while_a_store_is_away_nothing_is_received_and_health_says_so(
+    queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker_module, "PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)
+    answers: list[bool] = [False, False, True]
+    polls_while_away: set[int] = set()
+    back = threading.Event()
+
+    def probe() -> None:
+        polls_while_away.add(queue.polls)
+        if not answers.pop(0):
+            raise StoreUnavailable("MongoDB", "still away")
+        back.set()
+
+    def handler(_: str) -> None:
+        if not back.is_set():
+            raise StoreUnavailable("MongoDB", "away")
+
+    pulse = Pulse()
+    around = Surroundings(pulse, breaker=Breaker({"MongoDB": probe}))
+    for number in range(4):
+        queue.send(str(number))
+    consumer_of(queue, handler, around=around, threads=1, batch_size=1, empty_polls=3).run()
+    assert len(polls_while_away) == 1, "it polled between two probes"
+    assert pulse.waits == [None, "MongoDB", None]
+    assert queue.bodies == []
+
+
+def test_busy_is_told_at_the_first_message_and_idle_once_the_queue_is_empty(queue: FakeQueue) -> None:
+    told: list[bool] = []
+    queue.send("one")
+    consumer_of(queue, lambda _: None, around=Surroundings(Pulse(), set_busy=told.append)).run()
+    assert told[0] is True
+    assert told[-1] is False
+
+
+def test_the_pulse_beats_with_every_poll_and_every_progress(queue: FakeQueue) -> None:
+    pulse = Pulse()
+    queue.send("one")
+    consumer_of(queue, lambda _: None, around=Surroundings(pulse)).run()
+    assert pulse.beats >= queue.polls + 2

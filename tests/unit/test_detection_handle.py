@@ -13,6 +13,8 @@ from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, p
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
 from app.vision.types import FaceDetector
+from app.worker.budget import Budget
+from app.worker.chaos import KillPoints
 from tests import photos
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
@@ -49,6 +51,8 @@ class World:
             limits=PhotoLimits(max_bytes=100_000, max_pixels=1_000_000),
             preview_side_px=32,
             grouping_delay_s=DELAY_S,
+            pixels=Budget(1_000_000),
+            kill_points=KillPoints(),
         )
         self.parts = replace(self.parts, **changes)
         self.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)

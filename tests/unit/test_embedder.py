@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx.helper import make_node
 
-from app.errors import BadModelPack
+from app.errors import BadModelPack, DeviceOutOfMemory
 from app.packs.manifest import OnnxEmbedder
 from app.vision.embedder import Embedder, open_embedder
 from tests import photos
@@ -120,3 +120,28 @@ def test_channels_come_in_the_order_the_manifest_names(order: Any, first: int) -
 def test_a_chip_without_any_signal_gives_no_nan() -> None:
     config = OnnxEmbedder(file="x", dimension=3, mean=(0, 0, 0), scale=1, input_size_px=SIDE)
     assert Embedder(SpySession(), config).embed(np.zeros((1, SIDE, SIDE, 3), np.uint8)).tolist() == [[0, 0, 0]]
+
+
+class SmallDevice(SpySession):
+    """Runs out of memory with more than so many chips at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if len(inputs["image"]) > self.most:
+            raise DeviceOutOfMemory("CUDA out of memory")
+        return super().run(inputs)
+
+
+def test_a_batch_that_is_too_much_for_the_device_is_halved_until_it_fits() -> None:
+    config = CONFIG.model_copy(update={"dimension": 3})
+    small, large = SmallDevice(most=2), SpySession()
+    assert np.array_equal(Embedder(small, config).embed(CHIPS), Embedder(large, config).embed(CHIPS))
+    assert [len(blob) for blob in small.blobs] == [2, 1, 2]
+
+
+def test_a_device_too_small_for_one_face_gives_the_message_back() -> None:
+    with pytest.raises(DeviceOutOfMemory):
+        Embedder(SmallDevice(most=0), CONFIG.model_copy(update={"dimension": 3})).embed(CHIPS)

@@ -1,10 +1,11 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from app.errors import RejectMessage, RetryLater
+from app.errors import RejectMessage, RetryLater, StaleFence
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.output import Groups
 from app.records import ImageStatus
@@ -30,7 +31,7 @@ class World:
         self.objects = FakeObjectStore("results")
         self.faces = FakeFaceStore()
         self.galleries = FakeGalleryStore(self.clock)
-        self.people = FakePeopleStore(self.faces)
+        self.people = FakePeopleStore(self.faces, self.galleries)
         self.parts = GroupingParts(
             objects=self.objects,
             faces=self.faces,
@@ -48,8 +49,8 @@ class World:
         self.faces.save_photo(image_record(of, len(faces)), faces)
         self.galleries.mark_dirty("g", 30)
 
-    def group(self, **fields: str) -> Groups:
-        handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts)
+    def group(self, progress: Callable[[], None] = lambda: None, **fields: str) -> Groups:
+        handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts, progress)
         return Groups.model_validate_json(self.objects.read("g/groups.json"))
 
     def person_of(self, name: str, index: int = 0) -> str | None:
@@ -165,6 +166,78 @@ def test_a_gallery_under_work_elsewhere_is_tried_again_later(world: World) -> No
     assert len(world.group().people) == 3
 
 
+STAGES = {"reading": 1, "clustering": 2, "saving": 3, "groups": 4}
+"""After which of its stages a run pauses → the how-manieth call of `progress` that is."""
+
+
+class Pause:
+    """A `progress` in whose call number `at` all the lease's time passes and `then` something happens."""
+
+    def __init__(self, world: World, at: int, then: Callable[[], object]) -> None:
+        self._world, self._at, self._then = world, at, then
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == self._at:
+            self._world.clock.sleep(LEASE_S)
+            self._then()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_loses_its_lease_to_another_writes_nothing_from_then_on(world: World, stage: str) -> None:
+    world.group()
+    world.add("4", near(BOB, 5))
+    seen: list[object] = []
+
+    def take_over() -> None:
+        assert world.galleries.take_lease("g", "another worker", LEASE_S)
+        seen.extend([world.faces.snapshot(), dict(world.objects.objects)])
+
+    pause = Pause(world, STAGES[stage], take_over)
+    with pytest.raises(StaleFence, match="lost to another worker"):
+        world.group(progress=pause)
+    assert pause.calls == STAGES[stage]
+    assert [world.faces.snapshot(), world.objects.objects] == seen
+    assert world.galleries.galleries["g"].owner == "another worker"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_whose_gallery_was_anothers_meanwhile_ends_and_leaves_it_free(world: World, stage: str) -> None:
+    seen: list[object] = []
+
+    def take_over_and_finish() -> None:
+        lease = world.galleries.take_lease("g", "another worker", LEASE_S)
+        assert lease
+        world.galleries.release(lease)
+        seen.append(dict(world.objects.objects))
+
+    with pytest.raises(StaleFence):
+        world.group(progress=Pause(world, STAGES[stage], take_over_and_finish))
+    assert world.objects.objects == seen[0]
+    assert world.is_free
+    assert len(world.group().people) == 3
+
+
+def test_a_run_longer_than_its_lease_keeps_the_gallery(world: World) -> None:
+    refused: list[object] = []
+
+    def stage_takes_long() -> None:
+        world.clock.sleep(0.9 * LEASE_S)
+        refused.append(world.galleries.take_lease("g", "another worker", LEASE_S))
+
+    assert len(world.group(progress=stage_takes_long).people) == 3
+    assert refused == [None] * len(STAGES)
+
+
+def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
+    world.objects.replace("g/groups.json", b"newer", "application/json", fence=99)
+    with pytest.raises(StaleFence):
+        world.group()
+    assert world.objects.read("g/groups.json") == b"newer"
+    assert "g/people.html" not in world.objects.output_keys
+
+
 @pytest.mark.parametrize(
     ("part", "method"),
     [
@@ -172,7 +245,7 @@ def test_a_gallery_under_work_elsewhere_is_tried_again_later(world: World) -> No
         ("faces", "read_images"),
         ("people", "read_names"),
         ("people", "save_people"),
-        ("objects", "put"),
+        ("objects", "replace"),
         ("galleries", "record_run"),
     ],
 )

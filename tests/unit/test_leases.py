@@ -4,7 +4,7 @@ import time
 import pytest
 
 from app.ports import ReceivedMessage
-from app.worker.leases import Leases
+from app.worker.leases import LONGEST_LEASE_S, Leases
 from tests.fakes import FakeQueue
 
 VISIBILITY_S = 0.9
@@ -38,8 +38,22 @@ def queue() -> TimedQueue:
     return queue
 
 
-def leases_of(queue: FakeQueue, deaths: list[str] | None = None) -> Leases:
-    return Leases(queue, VISIBILITY_S, on_death=lambda: (deaths if deaths is not None else []).append("died"))
+def leases_of(
+    queue: FakeQueue,
+    deaths: list[str] | None = None,
+    *,
+    visibility_s: float = VISIBILITY_S,
+    stuck_after_s: float = PATIENCE_S,
+) -> Leases:
+    notes = deaths if deaths is not None else []
+    return Leases(queue, visibility_s, stuck_after_s, lambda: notes.append("stuck"), lambda: notes.append("died"))
+
+
+def lost_in_time(leases: Leases, message: ReceivedMessage) -> bool:
+    until = time.monotonic() + PATIENCE_S
+    while not leases.is_lost(message) and time.monotonic() < until:
+        time.sleep(0.01)
+    return leases.is_lost(message)
 
 
 def test_every_held_message_is_extended_at_a_third_of_the_visibility(queue: TimedQueue) -> None:
@@ -107,13 +121,13 @@ def test_a_thread_that_dies_says_so(queue: TimedQueue, monkeypatch: pytest.Monke
 
     died = threading.Event()
     monkeypatch.setattr(queue, "hide", broken_hide)
-    with Leases(queue, VISIBILITY_S, on_death=died.set) as leases:
+    with Leases(queue, VISIBILITY_S, PATIENCE_S, lambda: None, died.set) as leases:
         leases.hold(queue.receive(1, 0)[0])
         assert died.wait(PATIENCE_S)
 
 
 def test_the_end_stops_the_beat_at_once(queue: TimedQueue) -> None:
-    leases = Leases(queue, visibility_s=3_600, on_death=lambda: None)
+    leases = leases_of(queue, visibility_s=3_600)
     with leases:
         leases.hold(queue.receive(1, 0)[0])
         begin = time.monotonic()
@@ -124,3 +138,65 @@ def test_the_end_stops_the_beat_at_once(queue: TimedQueue) -> None:
 
 def test_dropping_what_is_not_held_is_fine(queue: TimedQueue) -> None:
     leases_of(queue).drop(queue.receive(1, 0)[0])
+
+
+def test_a_lost_lease_is_extended_no_more_and_told_at_dropping(queue: TimedQueue) -> None:
+    kept, lost = queue.receive(2, 0)
+    with leases_of(queue) as leases:
+        leases.hold(kept)
+        leases.hold(lost)
+        queue.letters[1].receipt = "another worker's"
+        queue.await_beats(2)
+        queue.await_beats(5)
+        assert leases.is_lost(lost)
+        assert not leases.drop(lost)
+        assert leases.drop(kept)
+    assert [message_id for message_id, _ in queue.beats].count(lost.message_id) == 1
+
+
+def test_a_lease_that_could_not_be_extended_for_a_whole_visibility_counts_as_lost(queue: TimedQueue) -> None:
+    queue.outages["hide"] = 100
+    (message,) = queue.receive(1, 0)
+    with leases_of(queue) as leases:
+        leases.hold(message)
+        assert lost_in_time(leases, message)
+    assert len(queue.beats) >= 3, "it gave up before a whole visibility was over"
+
+
+def test_what_waits_for_a_thread_is_not_stuck_but_what_is_started_and_stands_still_is(queue: TimedQueue) -> None:
+    waiting, started = queue.receive(2, 0)
+    notes: list[str] = []
+    with leases_of(queue, notes, stuck_after_s=0.2) as leases:
+        leases.hold(waiting)
+        leases.hold(started)
+        leases.progress(started)
+        queue.await_beats(3)
+        assert leases.is_lost(started)
+        assert not leases.is_lost(waiting)
+    assert notes == ["stuck"]
+
+
+def test_progress_keeps_a_lease_and_a_done_message_needs_none(queue: TimedQueue) -> None:
+    working, done = queue.receive(2, 0)
+    notes: list[str] = []
+    with leases_of(queue, notes, stuck_after_s=VISIBILITY_S / 2) as leases:
+        leases.hold(working)
+        leases.hold(done)
+        leases.progress(done)
+        leases.rest(done)
+        until = time.monotonic() + 2 * VISIBILITY_S
+        while time.monotonic() < until:
+            leases.progress(working)
+            time.sleep(0.02)
+        assert leases.drop(working)
+        assert leases.drop(done)
+    assert notes == []
+
+
+def test_a_lease_ends_before_sqs_would_end_it(queue: TimedQueue, caplog: pytest.LogCaptureFixture) -> None:
+    (message,) = queue.receive(1, 0)
+    with leases_of(queue, visibility_s=0.03) as leases:
+        leases.hold(message, received_at=time.monotonic() - LONGEST_LEASE_S - 1)
+        assert lost_in_time(leases, message)
+        assert not leases.drop(message)
+    assert "worked on for 11 h" in caplog.text

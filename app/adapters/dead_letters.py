@@ -1,0 +1,156 @@
+"""The dead letters of a queue on SQS: looking at them, and moving them back."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.adapters.aws import aws_errors, client
+from app.config import SQS_MAX_BATCH
+from app.errors import BadConfiguration, RetryLater
+
+LOOK_VISIBILITY_S = 30
+MOVE_VISIBILITY_S = 60
+MAX_MOVES_PER_S = 500
+"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html"""
+FULL_POLL_S = 1
+"""A receive that waits asks all of SQS's servers; one that doesn't may miss messages of a small queue."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """`reason` is None for a letter that the queue itself moved, after too many receives."""
+
+    message_id: str
+    body: str
+    sent_at: datetime
+    receive_count: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """How far the last move of dead letters is. `status` is SQS's word; `total` is None until it has counted."""
+
+    status: str
+    moved: int
+    total: int | None = None
+    problem: str | None = None
+
+
+class DeadLetters:
+    """The dead-letter queue behind one queue. Every method raises RetryLater while SQS is away or refuses."""
+
+    def __init__(self, queue_url: str, region: str) -> None:
+        """Raises BadConfiguration where the queue has no dead-letter queue."""
+        self._queue_url = queue_url
+        self._sqs = client("sqs", region, read_timeout_s=10)
+        with aws_errors(f"Reading the attributes of the queue {queue_url}"):
+            answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn", "RedrivePolicy"])
+            attributes = answer.get("Attributes", {})
+            if not attributes.get("RedrivePolicy"):
+                raise BadConfiguration(f"The queue {queue_url} has no dead-letter queue: give it a redrive policy.")
+            self._queue_arn = str(attributes["QueueArn"])
+            self._arn = str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"])
+            self._url = str(self._sqs.get_queue_url(QueueName=self._arn.rsplit(":", 1)[-1])["QueueUrl"])
+
+    def look(self, most: int) -> list[DeadLetter]:
+        """Up to `most` letters, which are hidden from others only meanwhile."""
+        seen: dict[str, DeadLetter] = {}
+        receipts: dict[str, str] = {}
+        try:
+            while len(seen) < most:
+                before = len(seen)
+                for message in self._receive(most - before, LOOK_VISIBILITY_S):
+                    letter = _letter(message)
+                    seen[letter.message_id] = letter
+                    receipts[letter.message_id] = message["ReceiptHandle"]
+                if len(seen) == before:
+                    break
+        finally:
+            self._give_back(list(receipts.values()))
+        return list(seen.values())
+
+    def start_move(self, per_second: int) -> None:
+        """Have SQS move all letters back to the queue, at this rate. It goes on when this process ends."""
+        with aws_errors("Starting the move of dead letters"):
+            self._sqs.start_message_move_task(
+                SourceArn=self._arn,
+                # Named, for SQS knows no origin of letters that a worker sent there itself.
+                DestinationArn=self._queue_arn,
+                MaxNumberOfMessagesPerSecond=per_second,
+            )
+
+    def last_move(self) -> Move | None:
+        """How far the last move is; None where there was none."""
+        with aws_errors("Reading the state of the move"):
+            answer = self._sqs.list_message_move_tasks(SourceArn=self._arn, MaxResults=1)
+        if not answer.get("Results"):
+            return None
+        task = answer["Results"][0]
+        return Move(
+            status=task.get("Status", "UNKNOWN"),
+            moved=task.get("ApproximateNumberOfMessagesMoved", 0),
+            total=task.get("ApproximateNumberOfMessagesToMove"),
+            problem=task.get("FailureReason"),
+        )
+
+    def move_one_by_one(self, per_second: float) -> Iterator[DeadLetter]:
+        """Move letters from here, where SQS can't; those that are done are yielded.
+
+        Only as many as there are now, or a letter that is rejected again at once would go round for ever. A kill
+        between the sending and the deleting leaves the message in both queues, which handlers bear.
+        """
+        remaining = self._count()
+        while remaining > 0 and (messages := self._receive(remaining, MOVE_VISIBILITY_S)):
+            for message in messages:
+                with aws_errors("Moving a dead letter"):
+                    self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=message["Body"])
+                    self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+                yield _letter(message)
+                time.sleep(1 / per_second)
+            remaining -= len(messages)
+
+    def _count(self) -> int:
+        name = "ApproximateNumberOfMessages"
+        with aws_errors("Counting the dead letters"):
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
+
+    def _receive(self, most: int, visibility_s: int) -> list[dict[str, Any]]:
+        with aws_errors("Receiving dead letters"):
+            answer = self._sqs.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=min(most, SQS_MAX_BATCH),
+                WaitTimeSeconds=FULL_POLL_S,
+                VisibilityTimeout=visibility_s,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            )
+        return list(answer.get("Messages", []))
+
+    def _give_back(self, receipts: list[str]) -> None:
+        for begin in range(0, len(receipts), SQS_MAX_BATCH):
+            entries = [
+                {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                for index, receipt in enumerate(receipts[begin : begin + SQS_MAX_BATCH])
+            ]
+            # What is not given back returns by itself soon.
+            with suppress(RetryLater), aws_errors("Giving back dead letters"):
+                self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+
+
+def _letter(message: dict[str, Any]) -> DeadLetter:
+    own = {name: value.get("StringValue") for name, value in message.get("MessageAttributes", {}).items()}
+    system = message.get("Attributes", {})
+    return DeadLetter(
+        message_id=message["MessageId"],
+        body=message["Body"],
+        sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
+        # The worker's count is that of the first queue; SQS's own grows with every look at the letter.
+        receive_count=int(own.get("receive_count") or system.get("ApproximateReceiveCount", 1)),
+        reason=own.get("reason"),
+    )

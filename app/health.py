@@ -1,0 +1,131 @@
+"""A worker's health as a small file, and `python -m app.health`, which judges it for a container's health check.
+
+Alive means that the worker polled or progressed a short while ago; ready, that its models are loaded and both stores
+answer. A worker that waits for a store which is away is alive: a new process would wait as well.
+
+Imports nothing but the standard library, since a health check runs every few seconds beside the worker.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+
+from app.errors import BadConfiguration
+
+log = logging.getLogger(__name__)
+
+WRITE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What the file says. `time` is the machine's monotonic clock, in seconds.
+
+    All processes of a machine share that clock, and nobody sets it; the file's own date tells people the hour.
+    """
+
+    time: float
+    ready: bool
+    state: str
+
+
+class Health:
+    """Keeps the health file of this process; does nothing without a path. Any thread may call any method."""
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises BadConfiguration where the file can't be written."""
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ready = False
+        self._awaited: str | None = None
+        self._written_at_s = -inf
+        self._failing = False
+        try:
+            self._write()
+        except OSError as error:
+            raise BadConfiguration(f"HEALTH_FILE can't be written: {error}.") from error
+
+    def beat(self) -> None:
+        """The worker polled or progressed. Writes at most once a second."""
+        if self._clock() - self._written_at_s >= WRITE_EVERY_S:
+            self._note()
+
+    def ready(self) -> None:
+        """The models are loaded and both stores have answered."""
+        self._ready = True
+        self._note()
+
+    def waiting_for(self, store: str | None) -> None:
+        """No message is taken in until this store answers; None where nothing is waited for any more."""
+        if store != self._awaited:
+            self._awaited = store
+            self._note()
+
+    def _note(self) -> None:
+        try:
+            with self._lock:
+                self._write()
+            self._failing = False
+        except OSError as error:
+            # Work is worth more than the word of it. If it lasts, the check fails and the supervisor decides.
+            if not self._failing:
+                log.warning("the health file can't be written: %s", error)
+            self._failing = True
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        now_s = self._clock()
+        report = _Report(now_s, self._ready and self._awaited is None, self._state())
+        part = self._path.with_name(f"{self._path.name}.part")
+        part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
+        part.replace(self._path)
+        self._written_at_s = now_s
+
+    def _state(self) -> str:
+        if self._awaited is not None:
+            return f"waiting for {self._awaited}"
+        return "working" if self._ready else "starting"
+
+
+def judge(path: Path, max_age_s: float, must_be_ready: bool, now_s: float) -> tuple[bool, str]:
+    """Whether the worker of this file is well, and a sentence that says why."""
+    try:
+        report = _Report(**json.loads(path.read_text("utf-8")))
+        age_s = now_s - report.time
+    except FileNotFoundError:
+        return False, f"There is no health file {path}: the worker has not started, or HEALTH_FILE names another file."
+    except (OSError, ValueError, TypeError) as error:
+        return False, f"The health file {path} can't be read: {error}."
+    if age_s < 0:
+        return False, f"The health file {path} is older than this machine's last start."
+    if age_s > max_age_s:
+        return False, f"The worker's last sign of life is {age_s:.0f} s old; at most {max_age_s:.0f} s are allowed."
+    if must_be_ready and not report.ready:
+        return False, f"The worker is alive but not ready: it is {report.state}."
+    return True, f"The worker is alive and {report.state}; its last sign of life is {age_s:.0f} s old."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.health", description="Tells whether a worker is well: exit code 0 if it is, 1 if not."
+    )
+    parser.add_argument("--file", type=Path, required=True, help="the worker's HEALTH_FILE")
+    parser.add_argument("--max-age-s", type=float, default=60, help="how old the last sign of life may be (60)")
+    parser.add_argument("--ready", action="store_true", help="models must be loaded and both stores answer, too")
+    options = parser.parse_args(arguments)
+    well, sentence = judge(options.file, options.max_age_s, options.ready, time.monotonic())
+    sys.stdout.write(f"{sentence}\n")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""A circuit breaker for the stores: while one is away, no message is taken in that would only fail.
+
+Libraries for this hold a lock around every call, so that handlers would run one at a time; this needs only a count.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from app.errors import RetryLater, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+OPEN_AFTER = 3
+PROBE_EVERY_S = 5.0
+
+
+class Breaker:
+    """Opens after some handlers in a row failed for want of a store; closes once the store's probe answers.
+
+    `probes` maps a store's name to a call that raises RetryLater while it is away.
+    """
+
+    def __init__(self, probes: Mapping[str, Callable[[], None]]) -> None:
+        self._probes = probes
+        self._failures = 0
+        self._probed_at = 0.0
+        self.waiting_for: str | None = None
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self, error: Exception) -> None:
+        """Count an error of a handler; only a store that is away counts."""
+        if not isinstance(error, StoreUnavailable):
+            return
+        self._failures += 1
+        if self._failures >= OPEN_AFTER and self.waiting_for is None and error.store in self._probes:
+            self.waiting_for = error.store
+            log.error("%s is away: no new message until it answers", error.store)
+
+    def is_closed(self) -> bool:
+        """Whether messages may be taken in. Asks an unavailable store now and then."""
+        store = self.waiting_for
+        if store is None:
+            return True
+        if time.monotonic() - self._probed_at < PROBE_EVERY_S:
+            return False
+        try:
+            self._probes[store]()
+        except RetryLater as error:
+            log.warning("%s is still away: %s", store, error)
+            self._probed_at = time.monotonic()
+            return False
+        log.warning("%s answers again", store)
+        self.waiting_for, self._failures = None, 0
+        return True

@@ -1,0 +1,90 @@
+"""Deleting done messages in batches, from one thread, with the lease kept until SQS has said yes."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from app.config import SQS_MAX_BATCH
+from app.errors import RetryLater
+from app.ports import MessageQueue, ReceivedMessage
+from app.worker.chaos import KillPoints
+from app.worker.leases import Leases
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 0.1
+TRIES = 3
+PAUSE_S = 0.5
+
+
+class Deletions:
+    """Takes messages that are done. Leaving the `with` block deletes what is still waiting."""
+
+    def __init__(
+        self, messages: MessageQueue, leases: Leases, on_death: Callable[[], None], kill_points: KillPoints
+    ) -> None:
+        self._messages = messages
+        self._leases = leases
+        self._on_death = on_death
+        self._kill_points = kill_points
+        self._waiting: queue.SimpleQueue[ReceivedMessage | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
+
+    def __enter__(self) -> "Deletions":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def add(self, message: ReceivedMessage) -> None:
+        self._waiting.put(message)
+
+    def _run(self) -> None:
+        try:
+            while batch := self._gather():
+                self._delete(batch)
+        except Exception:
+            log.exception("the deleting thread died")
+            self._on_death()
+
+    def _gather(self) -> list[ReceivedMessage]:
+        """The next messages, at most ten, waiting a moment for more; none at the end."""
+        batch: list[ReceivedMessage] = []
+        until = None
+        while len(batch) < SQS_MAX_BATCH:
+            try:
+                timeout = None if until is None else max(0.0, until - time.monotonic())
+                message = self._waiting.get(timeout=timeout)
+            except queue.Empty:
+                break
+            if message is None:
+                # The end, seen again by the next call once this batch is deleted.
+                self._waiting.put(None)
+                break
+            batch.append(message)
+            until = until or time.monotonic() + GATHER_S
+        return batch
+
+    def _delete(self, batch: list[ReceivedMessage]) -> None:
+        left = batch
+        for attempt in range(TRIES):
+            try:
+                left = self._messages.delete(left)
+            except RetryLater as error:
+                log.warning("%d messages not deleted yet: %s", len(left), error)
+            if not left:
+                break
+            time.sleep(PAUSE_S * (attempt + 1))
+        for message in batch:
+            self._leases.drop(message)
+        if left:
+            log.error("%d done messages could not be deleted; they come again and change nothing", len(left))
+        else:
+            self._kill_points.reach("after-delete")

@@ -1,0 +1,181 @@
+"""`python -m app.admin` as a process, against moto and SecantusDB."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+
+from app.adapters.mongo import Document
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.sqs import SqsQueue
+from app.local.stack import ROOT
+from app.messages import parse_detection, parse_grouping
+from app.records import ImageRecord, ImageStatus, PhotoRef
+from tests.conftest import REGION, aws_client
+
+WITHOUT = ("QUEUE_URL", "GROUP_FACE_QUEUE_URL", "GALLERY_IMAGES_MONGO_URI")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Both queues, a database, and the settings that lead the command there."""
+
+    detection: SqsQueue
+    grouping: SqsQueue
+    faces: MongoFaceStore
+    settings: dict[str, str]
+
+    def admin(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if name not in WITHOUT}
+        return subprocess.run(
+            [sys.executable, "-m", "app.admin", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=ROOT,
+            env={**inherited, **self.settings, **settings},
+        )
+
+    def objects(self, *arguments: str) -> list[dict[str, Any]]:
+        """What the command prints for scripts."""
+        done = self.admin(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def reject(self, *bodies: str) -> None:
+        for body in bodies:
+            self.detection.send(body)
+            (message,) = self.detection.receive(1, wait_s=1)
+            self.detection.reject(message, "It is not JSON.")
+
+    def store(self, image_id: str, version_id: str | None = None) -> None:
+        photo = PhotoRef("gallery", image_id, "photos", f"gallery/{image_id}.jpg", version_id)
+        self.faces.save_photo(ImageRecord(photo, ImageStatus.NO_FACES, model_id="m"), [])
+
+
+@pytest.fixture
+def desk(aws: str, mongo_uri: str, mongo_client: MongoClient[Document]) -> Iterator[Desk]:
+    name = f"admin_{uuid4().hex}"
+    urls = [make_queue(f"{kind}-{name}") for kind in ("detection", "grouping")]
+    settings = dict(zip(WITHOUT, [*urls, f"{mongo_uri}/{name}"], strict=True))
+    queues = [SqsQueue(url, REGION, visibility_s=30) for url in urls]
+    yield Desk(queues[0], queues[1], MongoFaceStore(mongo_client[name]), settings)
+    mongo_client.drop_database(name)
+
+
+def make_queue(name: str) -> str:
+    sqs = aws_client("sqs", REGION)
+    dead_url = sqs.create_queue(QueueName=f"{name}-dead-letters")["QueueUrl"]
+    answer = sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": answer["Attributes"]["QueueArn"], "maxReceiveCount": 5}
+    return str(sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})["QueueUrl"])
+
+
+def test_dead_letters_are_listed_a_line_each_with_their_reason(desk: Desk) -> None:
+    desk.reject("first line\nsecond line", "other")
+    done = desk.admin("dlq", "list", "--queue", "detection")
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines(), key=lambda line: "other" in line)
+    assert len(lines) == 2
+    assert lines[0].endswith("received 1x  It is not JSON.  first line")
+    assert " s old" in lines[0]
+
+
+def test_a_listed_letter_can_be_shown_in_full(desk: Desk) -> None:
+    desk.reject("first line\nsecond line", "other")
+    listed = desk.objects("dlq", "list", "--queue", "detection")
+    assert {letter["body"] for letter in listed} == {"first line\nsecond line", "other"}
+    letter = next(letter for letter in listed if letter["body"] != "other")
+    assert (letter["reason"], letter["receive_count"]) == ("It is not JSON.", 1)
+    done = desk.admin("dlq", "show", letter["message_id"], "--queue", "detection")
+    assert "reason: It is not JSON." in done.stdout
+    assert done.stdout.endswith("\n\nfirst line\nsecond line\n")
+
+
+def test_an_unknown_letter_and_an_empty_queue_are_said_to_be_so(desk: Desk) -> None:
+    done = desk.admin("dlq", "show", "no-such-id", "--queue", "detection")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "none has the id no-such-id" in done.stderr
+    assert desk.admin("dlq", "list", "--queue", "grouping").stdout.startswith("There are no dead letters")
+    assert desk.objects("dlq", "list", "--queue", "grouping") == []
+
+
+def test_where_sqs_cannot_move_letters_the_sentence_names_the_way_that_works(desk: Desk) -> None:
+    desk.reject("a", "b")
+    refused = desk.admin("dlq", "redrive", "--queue", "detection")
+    assert refused.returncode == 1
+    assert "Starting the move of dead letters failed" in refused.stderr
+    assert "--one-by-one" in refused.stderr
+    moved = desk.admin("dlq", "redrive", "--queue", "detection", "--one-by-one", "--per-second", "100")
+    assert (moved.returncode, moved.stdout.splitlines()[-1]) == (0, "2 dead letters moved.")
+    assert sorted(message.body for message in desk.detection.receive(10, wait_s=1)) == ["a", "b"]
+    assert desk.objects("dlq", "list", "--queue", "detection") == []
+
+
+def test_one_photo_is_sent_again_as_it_was_stored(desk: Desk) -> None:
+    desk.store("one", version_id="v1")
+    desk.store("two")
+    done = desk.admin("replay", "--gallery", "gallery", "--image", "one")
+    assert (done.returncode, done.stdout) == (0, "sent: gallery/one (was no_faces)\n")
+    (message,) = desk.detection.receive(10, wait_s=1)
+    (request,) = parse_detection(message.body)
+    assert request.photo("other") == PhotoRef("gallery", "one", "photos", "gallery/one.jpg", "v1")
+
+
+def test_all_photos_of_a_gallery_are_sent_again(desk: Desk) -> None:
+    for image_id in ("one", "two", "three"):
+        desk.store(image_id)
+    printed = desk.objects("replay", "--gallery", "gallery")
+    sent = [parse_detection(message.body)[0] for message in desk.detection.receive(10, wait_s=1)]
+    assert {request.image_id for request in sent} == {"one", "two", "three"}
+    assert {item["image_id"] for item in printed} == {"one", "two", "three"}
+    assert all(request.version_id is None for request in sent)
+
+
+def test_a_full_grouping_is_ordered_without_a_photo(desk: Desk) -> None:
+    done = desk.admin("replay", "--gallery", "gallery", "--group", GALLERY_IMAGES_MONGO_URI="")
+    assert done.returncode == 0, done.stderr
+    (message,) = desk.grouping.receive(1, wait_s=1)
+    order = parse_grouping(message.body)
+    assert (order.gallery_id, order.mode) == ("gallery", "full")
+    assert desk.detection.receive(10, wait_s=0) == []
+
+
+def test_a_photo_or_gallery_that_nobody_knows_sends_nothing(desk: Desk) -> None:
+    for arguments in (("--gallery", "gallery", "--image", "none"), ("--gallery", "none")):
+        done = desk.admin("replay", *arguments)
+        assert done.returncode == 1
+        assert "MongoDB knows no such photo" in done.stderr
+    assert desk.admin("replay", "--gallery", "a/b", "--group").returncode == 1
+    assert desk.detection.receive(10, wait_s=0) == desk.grouping.receive(10, wait_s=0) == []
+
+
+def test_a_command_demands_the_settings_that_it_uses_and_no_others(desk: Desk) -> None:
+    missing = desk.admin("dlq", "list", "--queue", "detection", QUEUE_URL="")
+    assert (missing.returncode, missing.stderr) == (2, "QUEUE_URL is not set.\n")
+    others = {"GROUP_FACE_QUEUE_URL": "", "GALLERY_IMAGES_MONGO_URI": ""}
+    assert desk.admin("dlq", "list", "--queue", "detection", **others).returncode == 0
+    no_mongo = desk.admin("replay", "--gallery", "gallery", GALLERY_IMAGES_MONGO_URI="")
+    assert (no_mongo.returncode, no_mongo.stderr) == (2, "GALLERY_IMAGES_MONGO_URI is not set.\n")
+
+
+def test_a_password_is_never_printed(desk: Desk) -> None:
+    uri = "mongodb://user:hunter2@127.0.0.1:9/?serverSelectionTimeoutMS=300"
+    done = desk.admin("replay", "--gallery", "gallery", GALLERY_IMAGES_MONGO_URI=uri)
+    assert done.returncode == 1
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("rate", ["0", "501", "many"])
+def test_a_rate_that_sqs_does_not_take_is_refused_before_anything_is_asked(desk: Desk, rate: str) -> None:
+    done = desk.admin("dlq", "redrive", "--queue", "detection", "--per-second", rate)
+    assert done.returncode == 2
+    assert "must be a number from 1 to 500" in done.stderr

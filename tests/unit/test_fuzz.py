@@ -1,0 +1,74 @@
+"""The fuzzer itself: it finds what it looks for; and a short run of it over the parser and the decoder."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from benchmarks import fuzz as fuzzer
+from benchmarks.fuzz import Case, fuzz, main
+from benchmarks.fuzz_inputs import PNG_START, image_case, image_samples, message_case, with_right_checksums
+
+
+def misbehave(case: Case, seed: int) -> str:
+    """Stands for a decoder with four faults."""
+    match case:
+        case ("image", 1):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case ("image", 2):
+            time.sleep(60)
+        case ("image", 3):
+            raise KeyError("surprise")
+    return f"{case[0]} settled"
+
+
+def test_a_short_run_finds_no_crash_and_no_hang_and_settles_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--messages", "2000", "--images", "60"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["crashes"], result["hangs"]) == (0, 0)
+    assert sum(result["outcomes"].values()) == 2060
+    assert {"message accepted", "message rejected", "image decoded", "image rejected"} <= result["outcomes"].keys()
+
+
+def test_native_crashes_hangs_and_surprises_are_counted_named_and_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzer, "HANG_S", 1.0)
+    tally = fuzz(3, 6, seed=0, settle=misbehave)
+    assert (tally.crashes, tally.hangs) == (2, 1)
+    assert tally.outcomes == {"message settled": 3, "image settled": 3, "crash": 2, "hang": 1}
+    assert sorted(tally.findings) == [
+        f"image 1: crash: the process ended with {-signal.SIGSEGV}",
+        "image 2: hang",
+        "image 3: crash: KeyError: 'surprise'",
+    ]
+    assert tally.slowest_s >= 1.0
+
+
+def test_a_finding_fails_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(fuzzer, "settle_case", misbehave)
+    assert main(["--messages", "0", "--images", "2"]) == 1
+    assert "image 1: crash" in capsys.readouterr().err
+
+
+def test_a_case_is_the_same_each_time_and_another_for_another_seed() -> None:
+    for make in (message_case, image_case):
+        first = [make(7, number) for number in range(40)]
+        assert [make(7, number) for number in range(40)] == first
+        assert [make(8, number) for number in range(40)] != first
+
+
+def test_every_sample_is_damaged_in_some_case() -> None:
+    samples = image_samples()
+    starts = {image_case(0, number)[:4] for number in range(400)}
+    assert {sample[:4] for sample in samples} <= starts
+    assert not {image_case(0, number) for number in range(200)} & set(samples)
+
+
+def test_checksums_are_put_right_as_far_as_the_chunks_can_be_followed() -> None:
+    png = next(sample for sample in image_samples() if sample.startswith(PNG_START))
+    broken = bytearray(png)
+    broken[29:33] = b"\0\0\0\0"
+    assert with_right_checksums(bytes(broken)) == png
+    assert with_right_checksums(png[:-3]) == png[:-3]
+    assert with_right_checksums(PNG_START) == PNG_START
