@@ -50,11 +50,10 @@ class PackStore:
             _verify(manifest, weights)
             return InstalledPack(manifest, weights)
         weights = self.models_dir / manifest.name
-        weights.mkdir(parents=True, exist_ok=True)
-        with FileLock(weights / ".lock"):
-            if not all((weights / name).is_file() for name in manifest.files):
-                self._fetch(manifest, weights)
-            _verify(manifest, weights)
+        # Without a lock where all is there: in the image, whose files are read-only, none could be made.
+        if not _is_complete(manifest, weights):
+            self._fetch_once(manifest, weights)
+        _verify(manifest, weights)
         return InstalledPack(manifest, weights)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
@@ -77,13 +76,22 @@ class PackStore:
                 "if your use is allowed by it, or use MODEL_PACK=open."
             )
 
+    def _fetch_once(self, manifest: PackManifest, weights: Path) -> None:
+        try:
+            weights.mkdir(parents=True, exist_ok=True)
+            with FileLock(weights / ".lock"):
+                if not _is_complete(manifest, weights):
+                    self._fetch(manifest, weights)
+        except OSError as error:
+            raise BadModelPack(
+                f"The weights of the pack {manifest.name} can't be written to {weights}: {error}. "
+                "Mount a writable folder there, or bring them into the image."
+            ) from error
+
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
         """Bring all files to a folder aside, check them, and move each into place at once."""
         with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
-            try:
-                self._bring(manifest, Path(aside))
-            except OSError as error:
-                raise BadModelPack(f"The pack {manifest.name} could not be written to {aside}: {error}") from error
+            self._bring(manifest, Path(aside))
             _verify(manifest, Path(aside))
             for name in manifest.files:
                 (Path(aside) / name).replace(weights / name)
@@ -102,6 +110,10 @@ class PackStore:
             raise BadModelPack(
                 f"The pack {manifest.name} lies on S3 at {source.path}, which can't be reached from here."
             )
+
+
+def _is_complete(manifest: PackManifest, weights: Path) -> bool:
+    return all((weights / name).is_file() for name in manifest.files)
 
 
 def _verify(manifest: PackManifest, weights: Path) -> None:

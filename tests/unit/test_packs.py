@@ -339,3 +339,20 @@ def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture
 def test_a_file_that_is_used_but_has_no_hash_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[files\] lacks the hash of embedder\.onnx"):
         toy_manifest(files={"detector.onnx": "0" * 64})
+
+
+def test_a_complete_pack_in_a_read_only_folder_is_used_as_it_is(models: Path, builder: Path) -> None:
+    write_manifest(models, source=BUILT)
+    store = PackStore(models)
+    store.install("toy")
+    lock = models / "toy" / ".lock"
+    lock.unlink(missing_ok=True)
+    store.install("toy")
+    assert not lock.exists(), "it wrote where nothing was to be written"
+
+
+def test_weights_that_cannot_be_written_are_a_bad_pack_that_says_what_to_do(models: Path) -> None:
+    write_manifest(models, source=BUILT)
+    (models / "toy").write_text("a file where the folder should be", "utf-8")
+    with pytest.raises(BadModelPack, match="Mount a writable folder there"):
+        PackStore(models).install("toy")
