@@ -1,0 +1,220 @@
+"""What must hold when everything is quiet again. Each check returns a sentence for each thing that is wrong.
+
+As in Jepsen's total-queue test: what was sent is what was stored and what was dead-lettered, and each of it once
+(https://github.com/jepsen-io/jepsen/blob/main/jepsen/src/jepsen/checker.clj).
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from app.records import is_output_key
+from benchmarks.chaos.fleet import Exit
+from benchmarks.chaos.journal import Event
+from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
+from benchmarks.chaos.workload import Sent
+
+EMBEDDING_TOLERANCE = 1e-5
+PIXEL_TOLERANCE = 1e-3
+IMAGE_FIELDS = ("status", "reason", "width", "height", "face_count", "model", "etag")
+EXIT_UNREACHABLE = 4
+EXPECTED_EXITS = {0, -9, EXIT_UNREACHABLE}
+DETECTION_DEAD = "detection-dead-letters"
+
+
+def is_stored(sent: Sent, run: Snapshot) -> bool:
+    return sent.photo is not None and "/".join(sent.photo) in run.images
+
+
+def is_dead(sent: Sent, run: Snapshot) -> bool:
+    return any(letter.body == sent.body for letter in run.dead_letters if letter.queue == DETECTION_DEAD)
+
+
+def lost_messages(sent: Iterable[Sent], run: Snapshot) -> list[str]:
+    """Neither stored nor dead-lettered."""
+    return [
+        f"Message {one.number} is lost: {one.body}" for one in sent if not is_stored(one, run) and not is_dead(one, run)
+    ]
+
+
+def ungrouped_galleries(run: Snapshot) -> list[str]:
+    """A change that no grouping run has seen is lost as well."""
+    behind = {
+        gallery_id: (gallery.get("last_run") or {}).get("revision")
+        for gallery_id, gallery in run.galleries.items()
+        if (gallery.get("last_run") or {}).get("revision") != gallery.get("revision")
+    }
+    return [
+        f"Gallery {gallery_id} is at revision {run.galleries[gallery_id].get('revision')}, its last run saw {revision}."
+        for gallery_id, revision in behind.items()
+    ]
+
+
+def duplicated_results(run: Snapshot, calm: Snapshot) -> list[str]:
+    """Documents that an undisturbed run does not have, and faces that are listed twice."""
+    extra = [f"Face {name} is one too many." for name in sorted(run.faces.keys() - calm.faces.keys())]
+    extra += [f"Photo {name} is one too many." for name in sorted(run.images.keys() - calm.images.keys())]
+    for gallery_id, groups in run.groups.items():
+        counts = Counter(face["face_id"] for face in _grouped_faces(groups))
+        extra += [f"{gallery_id}/groups.json lists {name} {n} times." for name, n in counts.items() if n > 1]
+    return extra
+
+
+def different_photos(run: Snapshot, calm: Snapshot) -> list[str]:
+    """Photos whose record or faces are others than an undisturbed run's."""
+    wrong = []
+    for name, image in run.images.items():
+        undisturbed = calm.images.get(name, {})
+        wrong += [
+            f"Photo {name} has {field} {image.get(field)!r} instead of {undisturbed.get(field)!r}."
+            for field in IMAGE_FIELDS
+            if image.get(field) != undisturbed.get(field)
+        ]
+    for name, expected in calm.faces.items():
+        if f"{expected['gallery_id']}/{expected['image_id']}" not in run.images:
+            continue
+        face = run.faces.get(name)
+        wrong += [f"Face {name} is missing."] if face is None else _face_differences(name, face, expected)
+    return wrong
+
+
+def _face_differences(name: str, face: Document, expected: Document) -> list[str]:
+    wrong = []
+    for field, tolerance in (
+        ("embedding", EMBEDDING_TOLERANCE),
+        ("box", PIXEL_TOLERANCE),
+        ("landmarks", PIXEL_TOLERANCE),
+    ):
+        difference = float(np.abs(np.asarray(face[field]) - np.asarray(expected[field])).max())
+        if difference > tolerance:
+            wrong.append(f"Face {name} has another {field}, by {difference:.2g}.")
+    return wrong
+
+
+def different_groups(run: Snapshot, calm: Snapshot) -> list[str]:
+    """Galleries whose people are others than an undisturbed run's; person ids may differ."""
+    wrong = []
+    for gallery_id, expected in calm.groups.items():
+        groups = run.groups.get(gallery_id)
+        if groups is None:
+            wrong.append(f"{gallery_id}/groups.json is missing.")
+            continue
+        if _partition(groups) != _partition(expected):
+            wrong.append(f"The people of {gallery_id} are others than in an undisturbed run.")
+        if groups["skipped"] != expected["skipped"]:
+            wrong.append(f"The skipped photos of {gallery_id} are others than in an undisturbed run.")
+    return wrong
+
+
+def _partition(groups: Document) -> set[frozenset[str]]:
+    people = {frozenset(face["face_id"] for face in person["faces"]) for person in groups["people"]}
+    return people | {frozenset([face["face_id"]]) for face in groups["unassigned"]}
+
+
+def _grouped_faces(groups: Document) -> list[Document]:
+    return [*(face for person in groups["people"] for face in person["faces"]), *groups["unassigned"]]
+
+
+def fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable[str]) -> list[str]:
+    """Writes of a lease that had passed: what was seen while it happened, and what does not fit together after."""
+    wrong = list(seen)
+    newest: dict[str, int] = {}
+    for event in events:
+        if event.event != "put":
+            continue
+        if event.fence < newest.get(event.key, 0):
+            wrong.append(f"{event.worker} wrote {event.key} under fence {event.fence} after {newest[event.key]}.")
+        newest[event.key] = max(event.fence, newest.get(event.key, 0))
+    for gallery_id, groups in run.groups.items():
+        wrong += _torn(gallery_id, groups, run)
+    return wrong
+
+
+def _torn(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
+    """Differences between the three places that tell a gallery's people: groups.json, `people` and `faces`."""
+    published = {face["face_id"]: person["person_id"] for person in groups["people"] for face in person["faces"]}
+    faces = [face for face in run.faces.values() if face["gallery_id"] == gallery_id]
+    stored = {face["_id"]: face["person_id"] for face in faces if face.get("person_id")}
+    people = [person for person in run.people.values() if person["gallery_id"] == gallery_id]
+    active = {person["person_id"]: person for person in people if person["status"] == "active"}
+    wrong = []
+    if stored != published:
+        differing = [name for name in stored.keys() | published.keys() if stored.get(name) != published.get(name)]
+        wrong.append(f"{gallery_id}: {len(differing)} faces have another person in MongoDB than in groups.json.")
+    if active.keys() != set(published.values()):
+        wrong.append(f"{gallery_id}: the active people are not those of groups.json.")
+    fences = {person["run"] for person in active.values()}
+    last = (run.galleries.get(gallery_id, {}).get("last_run") or {}).get("fence")
+    if len(fences | ({last} if last is not None and fences else set())) > 1:
+        wrong.append(f"{gallery_id}: its people and its last run carry the fences {sorted(fences)} and {last}.")
+    return wrong
+
+
+def orphans(run: Snapshot) -> list[str]:
+    """Crops without a face and faces without a crop; previews likewise; faces without a photo."""
+    crops = {face["crop_key"] for face in run.faces.values()}
+    previews = {
+        f"{image['gallery_id']}/previews/{image['image_id']}.jpg"
+        for image in run.images.values()
+        if image["face_count"]
+    }
+    pictures = {key for key in run.keys if key.endswith((".webp", ".jpg"))}
+    wrong = [f"{key} belongs to nothing." for key in sorted(pictures - crops - previews)]
+    wrong += [f"{key} is missing." for key in sorted((crops | previews) - run.keys)]
+    wrong += [f"{key} is not a key this system writes." for key in sorted(run.keys) if not is_output_key(key)]
+    counts = Counter(f"{face['gallery_id']}/{face['image_id']}" for face in run.faces.values())
+    wrong += [f"Faces of {name} have no photo." for name in sorted(counts.keys() - run.images.keys())]
+    wrong += [
+        f"Photo {name} has {counts[name]} faces and says {image['face_count']}."
+        for name, image in run.images.items()
+        if counts[name] != image["face_count"]
+    ]
+    return wrong
+
+
+def wrong_dead_letters(sent: Iterable[Sent], run: Snapshot, events: Sequence[Event], max_receives: int) -> list[str]:
+    """Poison ends in the dead-letter queue, the passing kind after exactly `max_receives` receives."""
+    wrong = []
+    numbers = {event.body: event.message for event in events if event.event == "send" and event.queue == "detection"}
+    for one in sent:
+        letters = [letter for letter in run.dead_letters if letter.body == one.body and letter.queue == DETECTION_DEAD]
+        receives = sum(
+            e.event == "receive" and e.queue == "detection" and e.message == numbers.get(one.body) for e in events
+        )
+        if one.kind == "rejected":
+            if len(letters) > receives:
+                wrong.append(f"Message {one.number} was received {receives} times and rejected {len(letters)} times.")
+            wrong += [f"Message {one.number} was not rejected but redriven." for x in letters[:1] if x.reason is None]
+        elif one.kind == "redriven" and (len(letters), receives) != (1, max_receives):
+            wrong.append(
+                f"Message {one.number} was dead-lettered {len(letters)} times after {receives} receives, "
+                f"not once after {max_receives}."
+            )
+    return wrong
+
+
+def slow_redelivery(times_s: Sequence[float], bound_s: float) -> list[str]:
+    if len(times_s) < 3 or statistics.median(times_s) <= bound_s:
+        return []
+    return [f"The median redelivery took {statistics.median(times_s):.1f} s; at most {bound_s:.0f} s are allowed."]
+
+
+def slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: float) -> list[str]:
+    slow = [f"{worker} did not end after SIGTERM." for worker in never]
+    return slow + [f"A SIGTERM took {time_s:.1f} s; at most {bound_s:.0f} s." for time_s in times_s if time_s > bound_s]
+
+
+def unexpected_exits(exits: Iterable[Exit]) -> list[str]:
+    """Before a service is ready it may end by SIGTERM itself, or with 4 as a store does not answer."""
+    return [
+        f"{one.worker} ended with code {one.code}."
+        for one in exits
+        if one.code not in EXPECTED_EXITS and not (one.code == -15 and not one.was_ready)
+    ]
+
+
+def is_innocent(letter: DeadLetter, sent: Iterable[Sent]) -> bool:
+    """Not poison: received too often by workers that died or could not reach a store."""
+    return letter.body not in {one.body for one in sent if one.kind != "photo"}

@@ -1,0 +1,141 @@
+"""The services as processes, each started again at once when it ends, as ECS would."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from app.local.stack import ROOT, LocalStackError
+
+READY_TIMEOUT_S = 120.0
+CRASH_PAUSE_S = 0.5
+STOP_TIMEOUT_S = 60.0
+
+ExtraEnvironment = Callable[[str], Mapping[str, str]]
+"""Service → variables for its next process."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: `worker` is slot and life, as in `detection-0.3`; `at` is seconds since the epoch."""
+
+    worker: str
+    code: int
+    at: float
+    was_ready: bool
+
+
+@dataclass
+class Slot:
+    """A place for one process of a service."""
+
+    service: str
+    number: int
+    life: int = -1
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def worker(self) -> str:
+        return f"{self.service}-{self.number}.{self.life}"
+
+
+class Fleet:
+    """Processes of both services under supervision. Entering waits until each has said `ready` once."""
+
+    def __init__(
+        self, environment: Mapping[str, str], logs: Path, workers: Mapping[str, int], extra: ExtraEnvironment
+    ) -> None:
+        self.slots = [Slot(service, number) for service, count in workers.items() for number in range(count)]
+        self.exits: list[Exit] = []
+        self._environment = environment
+        self._logs = logs
+        self._extra = extra
+        self._closing = threading.Event()
+        self._threads = [threading.Thread(target=self._supervise, args=(slot,), daemon=True) for slot in self.slots]
+
+    def __enter__(self) -> "Fleet":
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for thread in self._threads:
+            thread.start()
+        until = time.monotonic() + READY_TIMEOUT_S
+        while not all(self._was_ready(slot) or slot.life > 0 for slot in self.slots):
+            if time.monotonic() > until:
+                self.__exit__(None, None, None)
+                raise LocalStackError(f"Not every service was ready within {READY_TIMEOUT_S:.0f} s; see {self._logs}.")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        for slot in self.slots:
+            self.signal(slot, signal.SIGCONT)
+            self.signal(slot, signal.SIGTERM)
+        for thread in self._threads:
+            thread.join(STOP_TIMEOUT_S)
+        for slot in self.slots:
+            self.signal(slot, signal.SIGKILL)
+
+    def is_ready(self, slot: Slot) -> bool:
+        return slot.process is not None and slot.process.poll() is None and self._was_ready(slot)
+
+    def signal(self, slot: Slot, number: signal.Signals) -> bool:
+        """False where there is no process to send it to."""
+        process = slot.process
+        if process is None or process.poll() is not None:
+            return False
+        process.send_signal(number)
+        return True
+
+    def terminate(self, slot: Slot, timeout_s: float) -> float | None:
+        """Seconds from SIGTERM to the exit; None where no process ran or it ran on (it is killed then)."""
+        process = slot.process
+        began = time.monotonic()
+        if process is None or not self.signal(slot, signal.SIGTERM):
+            return None
+        while time.monotonic() - began < timeout_s:
+            if process.poll() is not None:
+                return time.monotonic() - began
+            time.sleep(0.02)
+        process.kill()
+        return None
+
+    def _supervise(self, slot: Slot) -> None:
+        while not self._closing.is_set():
+            slot.life += 1
+            began = time.monotonic()
+            slot.process = self._spawn(slot)
+            code = slot.process.wait()
+            self.exits.append(Exit(slot.worker, code, time.time(), self._was_ready(slot)))
+            if code not in (0, -signal.SIGKILL) and time.monotonic() - began < CRASH_PAUSE_S:
+                self._closing.wait(CRASH_PAUSE_S)
+
+    def _spawn(self, slot: Slot) -> subprocess.Popen[bytes]:
+        # botocore puts the app id into each request, so that the server's journal knows who asked.
+        mine = {"AWS_SDK_UA_APP_ID": slot.worker, **self._extra(slot.service)}
+        environment = {**os.environ, **self._environment, **mine}
+        environment.pop("LOG_GROUP", None)
+        with self._log(slot).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / f"run_{slot.service}_service.py")],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def _log(self, slot: Slot) -> Path:
+        return self._logs / f"{slot.worker}.log"
+
+    def _was_ready(self, slot: Slot) -> bool:
+        path = self._log(slot)
+        return path.exists() and b'"message": "ready"' in path.read_bytes()

@@ -1,0 +1,216 @@
+"""What goes wrong, and when: a plan drawn from a seed, and the one who carries it out.
+
+The same seed gives the same plan; what a strike meets still depends on the machine's pace.
+
+Clock steps move the wall clock of a service's processes alone, and need a C compiler (see benchmarks.chaos.clock).
+"""
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from benchmarks.chaos.clock import Clock
+from benchmarks.chaos.fleet import Fleet, Slot
+from benchmarks.chaos.journal import JournalReader
+from benchmarks.chaos.proxy import Faults
+from benchmarks.chaos.world import STORES, VISIBILITY_S, World
+
+AIM_S = 3.0
+READY_S = 30.0
+ARMED_SHARE = 0.7
+STOP_S = {"detection": VISIBILITY_S + 3.0, "grouping": 2 * VISIBILITY_S + 6.0}
+"""Longer than a message is hidden; for grouping also than the gallery's lease and the wait of who finds it taken."""
+TERM_TIMEOUT_S = 120.0
+SLOW = Faults({"delay": 1.0}, delay_s=0.2)
+CLOCK_STEPS_S = (-3600, -90, 45, 600, 7200)
+FAULT_MENU = (
+    Faults({"drop-answer": 0.4}),
+    Faults({"reset": 0.3}),
+    Faults({"delay": 0.5}),
+    Faults({"black-hole": 0.2}),
+    Faults({"drop-answer": 0.15, "reset": 0.1, "delay": 0.2, "black-hole": 0.05}),
+    Faults({"reset": 1.0}),
+)
+KILL_POINTS: dict[str, tuple[str, ...]] = {
+    "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-delete"),
+    "grouping": ("after-receive", "after-delete"),
+}
+"""See app.worker.chaos. Points are passed at different rates, so each is counted from one to a few."""
+
+Kind = Literal["kill", "term", "stop", "fault", "clock"]
+
+
+@dataclass(frozen=True)
+class Strike:
+    """`at_s` from the storm's begin. `target` is a service, a store or a clock; faults hold for `for_s`."""
+
+    at_s: float
+    kind: Kind
+    target: str
+    for_s: float = 0.0
+    faults: Faults = field(default_factory=Faults)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Strikes by time, and the kill points that processes are started with, by service."""
+
+    strikes: list[Strike]
+    kill_points: dict[str, list[str]]
+
+
+def make_plan(seed: int, kills: int, seconds: float) -> Plan:
+    """Half of the kills are the workers' own, at named points."""
+    chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
+    services = ["detection", "detection", "grouping"]
+
+    def some(kind: Kind, count: int, targets: Sequence[str]) -> list[Strike]:
+        return [Strike(chance.uniform(1, seconds), kind, chance.choice(targets)) for _ in range(count)]
+
+    strikes = some("kill", kills - kills // 2, services) + some("term", max(1, kills // 4), services)
+    strikes += some("stop", max(1, kills // 3), ["grouping", "detection"])
+    strikes += some("clock", max(1, kills // 5), ["detection", "grouping"])
+    strikes += [
+        Strike(chance.uniform(0, seconds), "fault", STORES[row % 3], chance.uniform(2, 5), chance.choice(FAULT_MENU))
+        for row in range(max(3, round(seconds / 5)))
+    ]
+    points: dict[str, list[str]] = {"detection": [], "grouping": []}
+    for row in range(kills // 2):
+        service = "grouping" if row % 4 == 3 else "detection"
+        points[service].append(f"{chance.choice(KILL_POINTS[service])}:{chance.randint(1, 4)}")
+    return Plan(sorted(strikes, key=lambda strike: strike.at_s), points)
+
+
+class Nemesis:
+    """Carries a plan out. `stops`, `clock_steps` and `sigterm_exit_s` say what it did."""
+
+    def __init__(self, world: World, plan: Plan, seed: int) -> None:
+        self.stops = 0
+        self.clock_steps = 0
+        self.sigterm_exit_s: list[float] = []
+        self.never_ended: list[str] = []
+        self._world = world
+        self._plan = plan
+        self._chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
+        self._points = {service: list(points) for service, points in plan.kill_points.items()}
+        self._journal = JournalReader(world.journal_path)
+        self._treated: set[int] = set()
+        self._lock = threading.Lock()
+        self._clocks = {service: Clock(world.options.home, service) for service in plan.kill_points}
+
+    def environment(self, service: str) -> Mapping[str, str]:
+        """What the next process of a service is started with, beside its settings."""
+        with self._lock:
+            mine = dict(self._clocks[service].environment)
+            if self._points[service] and self._chance.random() < ARMED_SHARE:
+                mine["CHAOS_KILL_AT"] = self._points[service].pop()
+        return mine
+
+    def rage(self, fleet: Fleet) -> None:
+        """Every strike at its time, each in a thread of its own; returns when the last has ended."""
+        began = time.monotonic()
+        threads = []
+        for strike in self._plan.strikes:
+            time.sleep(max(0.0, began + strike.at_s - time.monotonic()))
+            threads.append(threading.Thread(target=self._strike, args=(strike, fleet), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        with self._lock:
+            for points in self._points.values():
+                points.clear()
+
+    def kill_one(self, fleet: Fleet) -> None:
+        self._kill(Strike(0, "kill", self._chance.choice(["detection", "grouping"])), fleet)
+
+    def _strike(self, strike: Strike, fleet: Fleet) -> None:
+        actions: dict[Kind, Callable[[Strike, Fleet], None]] = {
+            "kill": self._kill,
+            "term": self._terminate,
+            "stop": self._stop,
+            "fault": self._disturb,
+            "clock": self._step_clock,
+        }
+        actions[strike.kind](strike, fleet)
+
+    def _kill(self, strike: Strike, fleet: Fleet) -> None:
+        with _Treatment(self, strike.target, fleet) as slot:
+            if slot:
+                fleet.signal(slot, signal.SIGKILL)
+
+    def _terminate(self, strike: Strike, fleet: Fleet) -> None:
+        with _Treatment(self, strike.target, fleet) as slot:
+            if not slot:
+                return
+            worker, seconds = slot.worker, fleet.terminate(slot, TERM_TIMEOUT_S)
+            if seconds is None:
+                self.never_ended.append(worker)
+            else:
+                self.sigterm_exit_s.append(seconds)
+
+    def _stop(self, strike: Strike, fleet: Fleet) -> None:
+        slow = self._world.proxies["mongo"]
+        # A grouping run of a tiny gallery is over in a moment; a slow database gives time to stop it half way.
+        slow.faults = SLOW
+        with _Treatment(self, strike.target, fleet) as slot:
+            time.sleep(self._chance.uniform(0.3, 2.5))
+            stopped = slot is not None and fleet.signal(slot, signal.SIGSTOP)
+            if slow.faults is SLOW:
+                slow.faults = Faults()
+            if slot and stopped:
+                time.sleep(STOP_S[strike.target])
+                fleet.signal(slot, signal.SIGCONT)
+                self.stops += 1
+
+    def _disturb(self, strike: Strike, _fleet: Fleet) -> None:
+        proxy = self._world.proxies[strike.target]
+        proxy.faults = strike.faults
+        time.sleep(strike.for_s)
+        # A later strike on the same store may have begun; its faults stay.
+        if proxy.faults is strike.faults:
+            proxy.faults = Faults()
+
+    def _step_clock(self, strike: Strike, _fleet: Fleet) -> None:
+        self.clock_steps += self._clocks[strike.target].step_to(self._chance.choice(CLOCK_STEPS_S))
+
+    def take(self, service: str, fleet: Fleet) -> Slot | None:
+        """A ready process of this service that nothing else is done to; one that holds a message if there is any."""
+        began = time.monotonic()
+        chosen = None
+        while chosen is None:
+            with self._lock:
+                ready = [slot for slot in fleet.slots if slot.service == service and fleet.is_ready(slot)]
+                free = [slot for slot in ready if id(slot) not in self._treated]
+                holders = self._journal.holders()
+                busy = [slot for slot in free if slot.worker in holders]
+                waited_s = time.monotonic() - began
+                if busy or (waited_s > AIM_S and free):
+                    chosen = self._chance.choice(busy or free)
+                    self._treated.add(id(chosen))
+            if chosen is None and waited_s > READY_S:
+                return None
+            time.sleep(0.02)
+        return chosen
+
+    def leave(self, slot: Slot) -> None:
+        with self._lock:
+            self._treated.discard(id(slot))
+
+
+class _Treatment:
+    """One process at a time is treated by one strike at most: a kill amid a SIGTERM would spoil its time."""
+
+    def __init__(self, nemesis: Nemesis, service: str, fleet: Fleet) -> None:
+        self._nemesis = nemesis
+        self._slot = nemesis.take(service, fleet)
+
+    def __enter__(self) -> Slot | None:
+        return self._slot
+
+    def __exit__(self, *_: object) -> None:
+        if self._slot:
+            self._nemesis.leave(self._slot)

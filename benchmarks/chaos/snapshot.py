@@ -1,0 +1,97 @@
+"""All that a finished run has left behind, read straight from the stores."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.adapters.mongo_faces import decode_vectors
+from app.records import groups_key
+from benchmarks.chaos.world import SETTINGS, World
+
+LOOKED_AT_FOR_S = 120
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """`reason` is None where the queue's own redrive put it there."""
+
+    queue: str
+    message_id: str
+    body: str
+    reason: str | None
+    receipt: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Documents by `_id`, people and groups by gallery, keys of the output bucket, dead letters."""
+
+    images: dict[str, Document]
+    faces: dict[str, Document]
+    people: dict[str, Document]
+    galleries: dict[str, Document]
+    groups: dict[str, Document]
+    keys: frozenset[str]
+    dead_letters: list[DeadLetter]
+
+
+def read_snapshot(world: World) -> Snapshot:
+    collections = {
+        name: {document["_id"]: document for document in world.database[name].find()}
+        for name in ("images", "faces", "people", "galleries")
+    }
+    for face in collections["faces"].values():
+        face["embedding"] = _vector(face["embedding"])
+    keys = frozenset(_keys(world))
+    groups = {gallery: _groups(world, gallery) for gallery in collections["galleries"] if groups_key(gallery) in keys}
+    return Snapshot(**collections, groups=groups, keys=keys, dead_letters=read_dead_letters(world))
+
+
+def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda _: False) -> list[DeadLetter]:
+    """All of them; those that are `taken` leave their queue."""
+    letters: list[DeadLetter] = []
+    for queue in ("detection-dead-letters", "grouping-dead-letters"):
+        while True:
+            answer = world.sqs.receive_message(
+                QueueUrl=world.queues[queue],
+                MaxNumberOfMessages=10,
+                MessageAttributeNames=["All"],
+                VisibilityTimeout=LOOKED_AT_FOR_S,
+                WaitTimeSeconds=0,
+            )
+            if not answer.get("Messages"):
+                break
+            letters += [_dead_letter(queue, message) for message in answer["Messages"]]
+    for letter in letters:
+        receipt = {"QueueUrl": world.queues[letter.queue], "ReceiptHandle": letter.receipt}
+        if taken(letter):
+            world.sqs.delete_message(**receipt)
+        else:
+            world.sqs.change_message_visibility(**receipt, VisibilityTimeout=0)
+    return letters
+
+
+def _dead_letter(queue: str, message: Mapping[str, Any]) -> DeadLetter:
+    reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+    return DeadLetter(queue, message["MessageId"], message["Body"], reason, message["ReceiptHandle"])
+
+
+def _keys(world: World) -> list[str]:
+    pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"])
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def _groups(world: World, gallery: str) -> Document:
+    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=groups_key(gallery))
+    return dict(json.loads(answer["Body"].read()))
+
+
+def _vector(stored: bytes) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = decode_vectors([stored])[0]
+    return vector

@@ -1,0 +1,171 @@
+"""One round: a world, a fleet, a workload sent into a storm, and the verdict once it is quiet again."""
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.chaos import checks
+from benchmarks.chaos.fleet import Fleet
+from benchmarks.chaos.journal import JournalReader, redelivery_times
+from benchmarks.chaos.nemesis import Nemesis, make_plan
+from benchmarks.chaos.snapshot import Snapshot, read_dead_letters, read_snapshot
+from benchmarks.chaos.watch import FenceWatch
+from benchmarks.chaos.workload import Sent, Workload, calm_messages, make_workload
+from benchmarks.chaos.world import QUEUE_VARIABLES, SETTINGS, SHUTDOWN_DEADLINE_S, VISIBILITY_S, World, WorldOptions
+
+GROUPING_WORKERS = 2
+SENDING_SHARE = 0.7
+QUIET_FOR_S = 3.0
+REDELIVERY_SLACK_S = 5.0
+EXIT_SLACK_S = 20.0
+"""A poll that waits for a silent SQS, and a machine that does other things too."""
+SHOWN_VIOLATIONS = 25
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """`patience_s` bounds the time from the storm's end to silence."""
+
+    messages: int = 60
+    kills: int = 6
+    seconds: float = 60.0
+    workers: int = 2
+    max_receives: int = 5
+    patience_s: float = 300.0
+
+
+def run_calm(options: RoundOptions, world_options: WorldOptions) -> Snapshot:
+    """What the same photos give when nothing happens."""
+    photos = make_workload(options.messages, seed=0).photos
+    with World(world_options) as world:
+        put_photos(world, photos)
+        logs = world_options.home / "logs"
+        with Fleet(world.environment, logs, {"detection": 2, "grouping": 1}, lambda _: {}):
+            send(world, calm_messages(photos), 0)
+            await_quiet(world, options.patience_s)
+        return read_snapshot(world)
+
+
+def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot) -> dict[str, object]:
+    """One seed's result, as it is printed."""
+    began = time.monotonic()
+    seed = world_options.seed
+    workload = make_workload(options.messages, seed)
+    with World(world_options) as world:
+        put_photos(world, workload.photos)
+        nemesis = Nemesis(world, make_plan(seed, options.kills, options.seconds), seed)
+        workers = {"detection": options.workers, "grouping": GROUPING_WORKERS}
+        fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.environment)
+        with FenceWatch(world) as watch, fleet:
+            storm(world, fleet, nemesis, workload, options)
+            quiet = [await_quiet(world, options.patience_s)]
+            redriven = redrive_innocent(world, workload.messages)
+            quiet.append(await_quiet(world, options.patience_s))
+            exits = list(fleet.exits)
+        run = read_snapshot(world)
+        events = JournalReader(world.journal_path).read()
+        faults = sum(proxy.felt.total() for proxy in world.proxies.values())
+    times_s = redelivery_times(events, exits, VISIBILITY_S)
+    found = {
+        "lost": [*checks.lost_messages(workload.messages, run), *checks.ungrouped_galleries(run)],
+        "duplicated": checks.duplicated_results(run, calm),
+        "fence_violations": checks.fence_violations(run, events, watch.seen),
+        "orphans": checks.orphans(run),
+    }
+    others = [
+        *(sentence for sentence in quiet if sentence),
+        *checks.different_photos(run, calm),
+        *checks.different_groups(run, calm),
+        *checks.wrong_dead_letters(workload.messages, run, events, options.max_receives),
+        *checks.slow_redelivery(times_s, VISIBILITY_S + REDELIVERY_SLACK_S),
+        *checks.slow_exits(nemesis.sigterm_exit_s, nemesis.never_ended, SHUTDOWN_DEADLINE_S + EXIT_SLACK_S),
+        *checks.unexpected_exits(exits),
+    ]
+    violations = [sentence for sentences in found.values() for sentence in sentences] + others
+    return {
+        "seed": seed,
+        "sent": len(workload.messages),
+        "stored": sum(checks.is_stored(one, run) for one in workload.messages),
+        "dead_lettered": sum(checks.is_dead(one, run) for one in workload.messages),
+        **{name: len(sentences) for name, sentences in found.items()},
+        "kills": sum(one.code == -9 for one in exits),
+        "faults": faults,
+        "stops": nemesis.stops,
+        "sigterms": len(nemesis.sigterm_exit_s),
+        "clock_steps": nemesis.clock_steps,
+        "refused_receipts": sum(event.event == "refuse" for event in events),
+        "redriven_innocent": redriven,
+        "redeliveries": len(times_s),
+        "median_redelivery_s": round(statistics.median(times_s), 1) if times_s else None,
+        "max_sigterm_exit_s": round(max(nemesis.sigterm_exit_s), 1) if nemesis.sigterm_exit_s else None,
+        "strict": world_options.strict,
+        "seconds": round(time.monotonic() - began, 1),
+        "violations": violations[:SHOWN_VIOLATIONS],
+    }
+
+
+def storm(world: World, fleet: Fleet, nemesis: Nemesis, workload: Workload, options: RoundOptions) -> None:
+    """Everything is sent while the plan is carried out, and then all faults are over."""
+    sender = threading.Thread(
+        target=send, args=(world, workload.messages, options.seconds * SENDING_SHARE), daemon=True
+    )
+    sender.start()
+    nemesis.rage(fleet)
+    sender.join()
+    # Kill points that were never passed are made up for, so that a round has the kills it was asked for.
+    for _ in range(options.kills):
+        if sum(one.code == -9 for one in fleet.exits) >= options.kills:
+            return
+        nemesis.kill_one(fleet)
+        time.sleep(0.5)
+
+
+def put_photos(world: World, photos: dict[tuple[str, str], bytes]) -> None:
+    for (gallery, image), data in photos.items():
+        world.s3.put_object(Bucket=SETTINGS["BUCKET_NAME"], Key=f"{gallery}/{image}.jpg", Body=data)
+
+
+def send(world: World, messages: Sequence[Sent], within_s: float) -> None:
+    """Straight to the queue, evenly over the time."""
+    began = time.monotonic()
+    for row, message in enumerate(messages):
+        time.sleep(max(0.0, began + within_s * row / len(messages) - time.monotonic()))
+        world.sqs.send_message(QueueUrl=world.queues["detection"], MessageBody=message.body)
+
+
+def await_quiet(world: World, patience_s: float) -> str | None:
+    """Waits until both queues stay empty. A sentence where they don't."""
+    until = time.monotonic() + patience_s
+    quiet_since = None
+    while time.monotonic() < until:
+        counts = queue_counts(world)
+        if any(counts.values()):
+            quiet_since = None
+        else:
+            quiet_since = quiet_since or time.monotonic()
+            if time.monotonic() - quiet_since > QUIET_FOR_S:
+                return None
+        time.sleep(0.3)
+    return f"The queues are not empty {patience_s:.0f} s after the storm: {queue_counts(world)}."
+
+
+def queue_counts(world: World) -> dict[str, int]:
+    """Messages of both queues that wait, are in flight or are delayed."""
+    counts = {}
+    for name in QUEUE_VARIABLES:
+        wanted = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        answer = world.sqs.get_queue_attributes(QueueUrl=world.queues[name], AttributeNames=wanted)
+        counts[name] = sum(int(count) for count in answer["Attributes"].values())
+    return counts
+
+
+def redrive_innocent(world: World, sent: Sequence[Sent]) -> int:
+    """What an operator does after an outage: messages that are not poison go back. Returns how many."""
+    letters = read_dead_letters(world, taken=lambda letter: checks.is_innocent(letter, sent))
+    innocent = [letter for letter in letters if checks.is_innocent(letter, sent)]
+    for letter in innocent:
+        source = letter.queue.removesuffix("-dead-letters")
+        world.sqs.send_message(QueueUrl=world.queues[source], MessageBody=letter.body)
+    return len(innocent)

@@ -1,0 +1,201 @@
+"""Everything around the services: AWS and MongoDB stand-ins as processes, and a fault proxy before each store."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from botocore.exceptions import BotoCoreError
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from app.adapters.aws import client
+from app.local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
+from benchmarks.chaos.proxy import FaultProxy
+from benchmarks.chaos.workload import NO_SUCH_BUCKET
+
+START_TIMEOUT_S = 120.0
+STORES = ("s3", "sqs", "mongo")
+VISIBILITY_S = 10
+QUEUE_WAIT_S = 1
+SHUTDOWN_DEADLINE_S = 20
+SETTINGS = {
+    **LOCAL_DEFAULTS,
+    "MESSAGE_VISIBILITY_TIMEOUT": str(VISIBILITY_S),
+    "QUEUE_WAIT_S": str(QUEUE_WAIT_S),
+    "GROUPING_DELAY_S": "2",
+    "SHUTDOWN_DEADLINE_S": str(SHUTDOWN_DEADLINE_S),
+    # A killed worker costs each message it holds one of its few tries, so it holds few.
+    "BATCH_SIZE": "4",
+    "MAX_FACE_WORKERS": "2",
+    "INFERENCE_THREADS": "1",
+    "PREVIEW_SIDE_PX": "160",
+    "ALLOWED_BUCKETS": NO_SUCH_BUCKET,
+    # The machine's memory is shared with whatever else runs on it.
+    "FACE_RECOGNITION_MEMORY_THRESHOLD": "0.97",
+}
+QUEUE_VARIABLES = {"detection": "QUEUE_URL", "grouping": "GROUP_FACE_QUEUE_URL"}
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """`max_receives` is the queues' maxReceiveCount."""
+
+    home: Path
+    pack: str = "open"
+    strict: bool = False
+    max_receives: int = 5
+    seed: int = 0
+
+
+class World:
+    """Stand-ins that run while inside. `environment` is what a service needs to live in it."""
+
+    def __init__(self, options: WorldOptions) -> None:
+        self.options = options
+        self.journal_path = options.home / "journal.jsonl"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "World":
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _open(self) -> None:
+        self.options.home.mkdir(parents=True, exist_ok=True)
+        aws_port, mongo_port = self._start_aws(), self._start_mongo()
+        self.straight = {**SETTINGS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}"}
+        self.proxies = {
+            store: self._stack.enter_context(FaultProxy(port, self.options.seed + row))
+            for row, (store, port) in enumerate(zip(STORES, (aws_port, aws_port, mongo_port), strict=True))
+        }
+        region = self.straight["AWS_DEFAULT_REGION"]
+        with _environment(self.straight):
+            self.s3, self.sqs = client("s3", region), client("sqs", region)
+        self.mongo: MongoClient[dict[str, Any]] = MongoClient(f"mongodb://127.0.0.1:{mongo_port}", tz_aware=True)
+        self._stack.callback(self.mongo.close)
+        self.database = self.mongo["gallery_images"]
+        self._await(lambda: bool(self.database.command("ping")["ok"]), "SecantusDB")
+        self.queues = self._make_queues_and_buckets()
+        self.environment = self._environment_of_services()
+
+    def _environment_of_services(self) -> dict[str, str]:
+        ports = {store: proxy.port for store, proxy in self.proxies.items()}
+        # Without directConnection the driver would ask the server for its own address and go there.
+        mongo = "mongodb://127.0.0.1:{}/{}?directConnection=true"
+        sqs = f"http://127.0.0.1:{ports['sqs']}"
+        return {
+            **self.straight,
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports['s3']}",
+            "AWS_ENDPOINT_URL_SQS": sqs,
+            "GALLERY_IMAGES_MONGO_URI": mongo.format(ports["mongo"], "gallery_images"),
+            "HUEMN_MONGO_URI": mongo.format(ports["mongo"], "huemn"),
+            "MODEL_PACK": self.options.pack,
+            # The account is part of the path, and stays; the host is the proxy's.
+            **{QUEUE_VARIABLES[name]: f"{sqs}/{_path(self.queues[name])}" for name in QUEUE_VARIABLES},
+        }
+
+    def _start_aws(self) -> int:
+        port = _free_port()
+        command = [sys.executable, "-m", "benchmarks.chaos.strict_moto", "--port", str(port)]
+        command += ["--journal", str(self.journal_path), *(["--strict"] if self.options.strict else [])]
+        self._spawn("aws", command, port)
+        return port
+
+    def _start_mongo(self) -> int:
+        port, data = _free_port(), self.options.home / "mongo"
+        data.mkdir(exist_ok=True)
+        program = str(Path(sys.executable).parent / "secantusd-py")
+        self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)], port)
+        return port
+
+    def _spawn(self, name: str, command: list[str], port: int) -> None:
+        with (self.options.home / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        self._stack.callback(_end, child)
+        self._await(lambda: child.poll() is None and _answers(port), name)
+
+    def _make_queues_and_buckets(self) -> dict[str, str]:
+        urls = {}
+        for name in QUEUE_VARIABLES:
+            dead = self.sqs.create_queue(QueueName=f"{name}-dead-letters")["QueueUrl"]
+            arn = self.sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": self.options.max_receives})
+            urls[name] = self.sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+            urls[f"{name}-dead-letters"] = dead
+        region = {"LocationConstraint": self.straight["AWS_DEFAULT_REGION"]}
+        for bucket in (SETTINGS["BUCKET_NAME"], SETTINGS["FACE_GROUP_BUCKET_NAME"]):
+            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=region)
+        return urls
+
+    def _await(self, condition: Any, what: str) -> None:  # noqa: ANN401 - any callable that tells true from false
+        until = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < until:
+            with suppress(OSError, PyMongoError, BotoCoreError):
+                if condition():
+                    return
+            time.sleep(0.1)
+        raise LocalStackError(f"{what} did not start within {START_TIMEOUT_S:.0f} s; see {self.options.home}.")
+
+
+class _environment:
+    """boto3 reads endpoint and credentials where a client is made, and only there."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def __enter__(self) -> None:
+        self._before = dict(os.environ)
+        os.environ.update(self._values)
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.clear()
+        os.environ.update(self._before)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _path(queue_url: str) -> str:
+    return "/".join(queue_url.split("/")[3:])
+
+
+def _answers(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

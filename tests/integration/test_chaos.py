@@ -1,0 +1,24 @@
+"""A short round of the chaos benchmark; `make chaos` and CI run longer ones."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from app.local.stack import ROOT
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_or_done_twice_while_workers_die_and_networks_lie() -> None:
+    small = ["--messages", "24", "--kills", "3", "--seconds", "10", "--max-receives", "2", "--seed", "7", "--strict"]
+    command = [sys.executable, "-m", "benchmarks.chaos", *small]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["violations"] == []
+    assert done.returncode == 0
+    assert (result["stored"], result["dead_lettered"]) == (22, 2)
+    assert (result["lost"], result["duplicated"], result["fence_violations"], result["orphans"]) == (0, 0, 0, 0)
+    assert result["kills"] >= 3
+    assert min(result["faults"], result["stops"], result["sigterms"]) > 0, "no storm, so nothing was shown"
