@@ -69,6 +69,10 @@ fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
 chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
 	$(PYTHON) -m benchmarks.chaos
 
+.PHONY: storm
+storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
+	$(PYTHON) -m benchmarks.storm
+
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh

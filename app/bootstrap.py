@@ -8,12 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from pymongo.database import Database
-
 from app.adapters.aws import client
 from app.adapters.ecs import TaskProtection
 from app.adapters.models import model_downloader
-from app.adapters.mongo import Document, ensure_indexes, open_database, ping
+from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata, MongoPeopleStore
 from app.adapters.s3 import S3Store
@@ -76,8 +74,8 @@ def _run_logged(settings: Settings) -> int:
             log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
             consumer = Consumer(service.queue, service.handler, _options(settings), shutdown, around)
             code = consumer.run()
-    except FatalWorkerError:
-        log.exception("the service can't start")
+    except FatalWorkerError as error:
+        log.critical("the service can't start: %s", error)
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
@@ -166,7 +164,7 @@ def _kill_points(settings: Settings) -> KillPoints:
     return KillPoints(settings.chaos_kill_at, settings.aws_endpoint_url)
 
 
-def _probes(database: Database[Document], objects: S3Store) -> dict[str, Callable[[], None]]:
+def _probes(database: MongoDatabase, objects: S3Store) -> dict[str, Callable[[], None]]:
     return {"MongoDB": partial(ping, database), "S3": objects.ping}
 
 
@@ -174,7 +172,7 @@ def _queue(settings: Settings, url: str) -> SqsQueue:
     return SqsQueue(url, settings.aws_default_region, settings.message_visibility_timeout)
 
 
-def _open_database(settings: Settings, stack: ExitStack) -> Database[Document]:
+def _open_database(settings: Settings, stack: ExitStack) -> MongoDatabase:
     uri = settings.gallery_images_mongo_uri.get_secret_value()
     database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     stack.callback(database.client.close)

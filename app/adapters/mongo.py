@@ -11,6 +11,7 @@ from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, Py
 from app.errors import BadConfiguration, RetryLater, StoreUnavailable
 
 Document = dict[str, Any]
+MongoDatabase = Database[Document]
 T = TypeVar("T")
 WRITE_BATCH = 1_000
 
