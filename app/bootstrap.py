@@ -58,6 +58,7 @@ class Service:
     queue: SqsQueue
     handler: Handler
     probes: Mapping[str, Callable[[], None]]
+    kill_points: KillPoints
     has_room: Callable[[], bool] = lambda: True
 
 
@@ -117,6 +118,7 @@ def _detection(settings: Settings, stack: ExitStack) -> Service:
         queue=_queue(settings, settings.queue_url),
         handler=partial(handle, parts=parts),
         probes=_probes(database, objects),
+        kill_points=parts.kill_points,
         has_room=lambda: not parts.pixels.is_exhausted,
     )
 
@@ -137,7 +139,7 @@ def _grouping(settings: Settings, stack: ExitStack) -> Service:
         lease_s=settings.message_visibility_timeout,
     )
     queue = _queue(settings, settings.group_face_queue_url)
-    return Service(queue, partial(handle, parts=parts), _probes(database, objects))
+    return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack], Service]] = {
@@ -157,7 +159,7 @@ def _surroundings(settings: Settings, service: Service) -> Surroundings:
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return Surroundings(health, has_room, protection.set, Breaker(service.probes), _kill_points(settings))
+    return Surroundings(health, has_room, protection.set, Breaker(service.probes), service.kill_points)
 
 
 def _kill_points(settings: Settings) -> KillPoints:
