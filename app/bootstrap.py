@@ -111,6 +111,7 @@ def _detection(settings: Settings, stack: ExitStack) -> Service:
         limits=PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels),
         preview_side_px=settings.preview_side_px,
         grouping_delay_s=settings.grouping_delay_s,
+        file_bytes=Budget(settings.bytes_in_work),
         pixels=Budget(settings.pixels_in_work),
         kill_points=_kill_points(settings),
     )
@@ -119,7 +120,7 @@ def _detection(settings: Settings, stack: ExitStack) -> Service:
         handler=partial(handle, parts=parts),
         probes=_probes(database, objects),
         kill_points=parts.kill_points,
-        has_room=lambda: not parts.pixels.is_exhausted,
+        has_room=lambda: not (parts.file_bytes.is_exhausted or parts.pixels.is_exhausted),
     )
 
 

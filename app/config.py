@@ -87,6 +87,9 @@ class Settings(BaseSettings):
 
     max_photo_bytes: int = Field(100_000_000, ge=1, description="A larger file is rejected unread.")
     max_photo_pixels: int = Field(150_000_000, ge=1, description="A larger picture is rejected undecoded.")
+    bytes_in_work: int = Field(
+        200_000_000, ge=1, description="Bytes of photo files held at the same time; a larger file is worked on alone."
+    )
     pixels_in_work: int = Field(
         200_000_000, ge=1, description="Pixels decoded at the same time; a larger photo is worked on alone."
     )

@@ -1,6 +1,7 @@
 """What the services need of the world, in their own words. Adapters implement these; tests hold fakes to them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -19,12 +20,13 @@ class ReceivedMessage:
 
 
 @dataclass(frozen=True)
-class StoredObject:
-    """An object's bytes and what identifies this content."""
+class OpenObject:
+    """An object about to be read: its size, what identifies this content, and the call that reads its bytes once."""
 
-    data: bytes
+    size_bytes: int
     etag: str
     last_modified: datetime
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class MessageQueue(Protocol):
 class ObjectStore(Protocol):
     """Objects in buckets. Raises RetryLater while the store is away."""
 
-    def fetch(self, photo: PhotoRef, max_bytes: int) -> StoredObject:
-        """Raises BadPhoto where there is no such object or it is larger than `max_bytes`."""
+    def open(self, photo: PhotoRef, max_bytes: int) -> AbstractContextManager[OpenObject]:
+        """The object, unread. Raises BadPhoto where there is none or it is larger than `max_bytes`."""
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Write an object of the output bucket, replacing what is there."""

@@ -7,14 +7,15 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
 from app.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
-from app.ports import ReceivedMessage, StoredObject
+from app.ports import OpenObject, ReceivedMessage
 from app.records import PhotoRef
 
 RECEIVE_BATCH = 10
@@ -149,6 +150,15 @@ class FakeQueue(Outages):
             return [ReceivedMessage(one.message_id, one.body, one.receipt, one.receive_count) for one in chosen]
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """What the fake bucket keeps of an object."""
+
+    data: bytes
+    etag: str
+    last_modified: datetime
+
+
 class FakeObjectStore(Outages):
     """`objects` are by bucket and key; `journal` tells what was written and removed, in order."""
 
@@ -170,8 +180,9 @@ class FakeObjectStore(Outages):
         self._versions[bucket, key, version] = stored
         return version
 
-    def fetch(self, photo: PhotoRef, max_bytes: int) -> StoredObject:
-        self._pass("fetch")
+    @contextmanager
+    def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
+        self._pass("open")
         if photo.version_id:
             stored = self._versions.get((photo.bucket, photo.key, photo.version_id))
         else:
@@ -180,7 +191,7 @@ class FakeObjectStore(Outages):
             raise BadPhoto(f"There is no object {photo.bucket}/{photo.key}.")
         if len(stored.data) > max_bytes:
             raise BadPhoto("The file is too large.")
-        return stored
+        yield OpenObject(len(stored.data), stored.etag, stored.last_modified, lambda: stored.data)
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         self._pass("put")

@@ -1,13 +1,14 @@
 """Photos and results on S3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import aws_errors, client, error_code
 from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import StoredObject
+from app.ports import OpenObject
 from app.records import PhotoRef
 
 DELETE_BATCH = 1000
@@ -31,22 +32,31 @@ class S3Store:
         with aws_errors(f"Asking for s3://{self._output_bucket}", "S3"):
             self._s3.head_bucket(Bucket=self._output_bucket)
 
-    def fetch(self, photo: PhotoRef, max_bytes: int) -> StoredObject:
+    @contextmanager
+    def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
         where = f"s3://{photo.bucket}/{photo.key}"
+        answer = self._get(photo, where)
+        size = int(answer["ContentLength"])
+        with answer["Body"] as body:
+            if size > max_bytes:
+                raise BadPhoto(f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.")
+
+            def read() -> bytes:
+                with aws_errors(f"Reading {where}", "S3"):
+                    return bytes(body.read())
+
+            yield OpenObject(size, answer["ETag"].strip('"'), answer["LastModified"], read)
+
+    def _get(self, photo: PhotoRef, where: str) -> dict[str, Any]:
         version = {"VersionId": photo.version_id} if photo.version_id else {}
         with aws_errors(f"Reading {where}", "S3"):
             try:
-                answer = self._s3.get_object(Bucket=photo.bucket, Key=photo.key, **version)
+                answer: dict[str, Any] = self._s3.get_object(Bucket=photo.bucket, Key=photo.key, **version)
             except ClientError as error:
                 if error_code(error) in GONE:
                     raise BadPhoto(f"There is no object {where}.") from error
                 raise
-            with answer["Body"] as body:
-                if answer["ContentLength"] > max_bytes:
-                    size_mb = answer["ContentLength"] / 1e6
-                    raise BadPhoto(f"The file has {size_mb:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.")
-                data = body.read()
-        return StoredObject(data, answer["ETag"].strip('"'), answer["LastModified"])
+        return answer
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         with aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from app.detection.stages import StageTimes
 from app.errors import BadPhoto, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
-from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OpenObject, OwnerMetadata
 from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, is_output_key, preview_key
 from app.vision.crops import encode_crops
 from app.vision.decode import PhotoHeader, PhotoLimits, decode, read_header
@@ -40,6 +41,7 @@ class DetectionParts:
     limits: PhotoLimits
     preview_side_px: int
     grouping_delay_s: int
+    file_bytes: Budget
     pixels: Budget
     kill_points: KillPoints
 
@@ -60,17 +62,20 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
 def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress) -> None:
     """Fetch, decode, find faces, store. A photo that can't be used is stored too, with the reason."""
     times = StageTimes(progress)
-    stored: StoredObject | None = None
+    stored: OpenObject | None = None
     try:
-        with times.stage("fetch"):
-            stored = parts.objects.fetch(photo, parts.limits.max_bytes)
-        if previous and previous.last_modified and stored.last_modified < previous.last_modified:
-            log.info("older version ignored", extra={"image": photo.document_id})
-            return
-        header = read_header(stored.data, parts.limits)
-        with parts.pixels.hold(header.width_px * header.height_px):
+        with ExitStack() as held:
+            with times.stage("fetch"):
+                stored = held.enter_context(parts.objects.open(photo, parts.limits.max_bytes))
+                if previous and previous.last_modified and stored.last_modified < previous.last_modified:
+                    log.info("older version ignored", extra={"image": photo.document_id})
+                    return
+                held.enter_context(parts.file_bytes.hold(stored.size_bytes))
+                data = stored.read()
+            header = read_header(data, parts.limits)
+            held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
             with times.stage("decode"):
-                image = decode(stored.data, parts.limits)
+                image = decode(data, parts.limits)
             with times.stage("faces"):
                 parts.kill_points.reach("mid-inference")
                 faces = parts.pack.find_faces(image)

@@ -8,11 +8,14 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from app.errors import WorkerError
+from benchmarks.chaos.nemesis import ALL_POINTS
 from benchmarks.chaos.storm import RoundOptions, run_calm, run_round
 from benchmarks.chaos.world import WorldOptions
 
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(result["violations"] for result in results) else 0
 
 
-def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: WorldOptions) -> list[dict[str, object]]:
+def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: WorldOptions) -> list[dict[str, Any]]:
     calm = run_calm(round_options, replace(world, home=world.home / "calm"))
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
@@ -58,12 +61,14 @@ def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: Wor
     return results
 
 
-def _summary(results: list[dict[str, object]]) -> dict[str, object]:
-    sums = {name: sum(int(str(result[name])) for result in results) for name in SUMS}
-    medians = [float(str(result["median_redelivery_s"])) for result in results if result["median_redelivery_s"]]
+def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    sums = {name: sum(result[name] for result in results) for name in SUMS}
+    struck = sum((Counter(result["kills_at"]) for result in results), Counter[str]())
+    medians = [result["median_redelivery_s"] for result in results if result["median_redelivery_s"]]
     return {
         "seeds": len(results),
         **sums,
+        "kills_at": {point: struck[point] for point in ALL_POINTS},
         "worst_median_redelivery_s": max(medians, default=None),
         "seeds_with_violations": [result["seed"] for result in results if result["violations"]],
     }

@@ -215,6 +215,11 @@ def unexpected_exits(exits: Iterable[Exit]) -> list[str]:
     ]
 
 
+def kills_at(exits: Iterable[Exit]) -> Counter[str]:
+    """`service/point` → how many processes killed themselves there."""
+    return Counter(f"{one.worker.partition('-')[0]}/{one.killed_at}" for one in exits if one.killed_at)
+
+
 def is_innocent(letter: DeadLetter, sent: Iterable[Sent]) -> bool:
     """Not poison: received too often by workers that died or could not reach a store."""
     return letter.body not in {one.body for one in sent if one.kind != "photo"}

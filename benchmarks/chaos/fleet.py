@@ -1,6 +1,7 @@
 """The services as processes, each started again at once when it ends, as ECS would."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,21 +18,20 @@ READY_TIMEOUT_S = 120.0
 CRASH_PAUSE_S = 0.5
 STOP_TIMEOUT_S = 60.0
 
-ExtraEnvironment = Callable[[str], Mapping[str, str]]
-"""Service → variables for its next process."""
-
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: `worker` is slot and life, as in `detection-0.3`; `at` is seconds since the epoch."""
+    """How a process ended: `worker` is slot and life, as in `detection-0.3`; `at` is seconds since the epoch;
+    `killed_at` is the named point where it killed itself, by its own log."""
 
     worker: str
     code: int
     at: float
     was_ready: bool
+    killed_at: str | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A place for one process of a service."""
 
@@ -43,6 +43,13 @@ class Slot:
     @property
     def worker(self) -> str:
         return f"{self.service}-{self.number}.{self.life}"
+
+
+ExtraEnvironment = Callable[[Slot, Exit | None], Mapping[str, str]]
+"""Place, and how its last process ended → variables for its next one."""
+
+KILLED_AT = re.compile(rb"killed at ([\w-]+), as CHAOS_KILL_AT asks")
+"""What app.worker.chaos logs with its last breath."""
 
 
 class Fleet:
@@ -108,18 +115,20 @@ class Fleet:
         return None
 
     def _supervise(self, slot: Slot) -> None:
+        last: Exit | None = None
         while not self._closing.is_set():
             slot.life += 1
             began = time.monotonic()
-            slot.process = self._spawn(slot)
+            slot.process = self._spawn(slot, last)
             code = slot.process.wait()
-            self.exits.append(Exit(slot.worker, code, time.time(), self._was_ready(slot)))
+            last = Exit(slot.worker, code, time.time(), self._was_ready(slot), self._killed_at(slot))
+            self.exits.append(last)
             if code not in (0, -signal.SIGKILL) and time.monotonic() - began < CRASH_PAUSE_S:
                 self._closing.wait(CRASH_PAUSE_S)
 
-    def _spawn(self, slot: Slot) -> subprocess.Popen[bytes]:
+    def _spawn(self, slot: Slot, last: Exit | None) -> subprocess.Popen[bytes]:
         # botocore puts the app id into each request, so that the server's journal knows who asked.
-        mine = {"AWS_SDK_UA_APP_ID": slot.worker, **self._extra(slot.service)}
+        mine = {"AWS_SDK_UA_APP_ID": slot.worker, **self._extra(slot, last)}
         environment = {**os.environ, **self._environment, **mine}
         environment.pop("LOG_GROUP", None)
         with self._log(slot).open("ab") as log:
@@ -139,3 +148,7 @@ class Fleet:
     def _was_ready(self, slot: Slot) -> bool:
         path = self._log(slot)
         return path.exists() and b'"message": "ready"' in path.read_bytes()
+
+    def _killed_at(self, slot: Slot) -> str | None:
+        found = KILLED_AT.search(self._log(slot).read_bytes())
+        return found.group(1).decode() if found else None

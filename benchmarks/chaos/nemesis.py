@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from benchmarks.chaos.clock import Clock
-from benchmarks.chaos.fleet import Fleet, Slot
+from benchmarks.chaos.fleet import Exit, Fleet, Slot
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.proxy import Faults
 from benchmarks.chaos.world import STORES, VISIBILITY_S, World
@@ -40,6 +40,7 @@ KILL_POINTS: dict[str, tuple[str, ...]] = {
     "grouping": ("after-receive", "after-delete"),
 }
 """See app.worker.chaos. Points are passed at different rates, so each is counted from one to a few."""
+ALL_POINTS = [f"{service}/{point}" for service, points in KILL_POINTS.items() for point in points]
 
 Kind = Literal["kill", "term", "stop", "fault", "clock"]
 
@@ -78,10 +79,12 @@ def make_plan(seed: int, kills: int, seconds: float) -> Plan:
         Strike(chance.uniform(0, seconds), "fault", STORES[row % 3], chance.uniform(2, 5), chance.choice(FAULT_MENU))
         for row in range(max(3, round(seconds / 5)))
     ]
-    points: dict[str, list[str]] = {"detection": [], "grouping": []}
+    points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}
+    # In turn, in an order of the seed's own, so that enough kills strike at every point.
+    order = chance.sample(ALL_POINTS, len(ALL_POINTS))
     for row in range(kills // 2):
-        service = "grouping" if row % 4 == 3 else "detection"
-        points[service].append(f"{chance.choice(KILL_POINTS[service])}:{chance.randint(1, 4)}")
+        service, point = order[row % len(order)].split("/")
+        points[service].append(f"{point}:{chance.randint(1, 3)}")
     return Plan(sorted(strikes, key=lambda strike: strike.at_s), points)
 
 
@@ -97,17 +100,23 @@ class Nemesis:
         self._plan = plan
         self._chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
         self._points = {service: list(points) for service, points in plan.kill_points.items()}
+        self._armed: dict[Slot, str] = {}
+        self._is_over = False
         self._journal = JournalReader(world.journal_path)
         self._treated: set[int] = set()
         self._lock = threading.Lock()
         self._clocks = {service: Clock(world.options.home, service) for service in plan.kill_points}
 
-    def environment(self, service: str) -> Mapping[str, str]:
-        """What the next process of a service is started with, beside its settings."""
+    def environment(self, slot: Slot, last: Exit | None) -> Mapping[str, str]:
+        """What the next process of a place is started with, beside its settings."""
         with self._lock:
-            mine = dict(self._clocks[service].environment)
-            if self._points[service] and self._chance.random() < ARMED_SHARE:
-                mine["CHAOS_KILL_AT"] = self._points[service].pop()
+            mine = dict(self._clocks[slot.service].environment)
+            points = self._points[slot.service]
+            armed = self._armed.pop(slot, None)
+            if armed and not self._is_over and not (last and last.killed_at):
+                points.insert(0, armed)  # It ended before it came to the point.
+            if points and self._chance.random() < ARMED_SHARE:
+                mine["CHAOS_KILL_AT"] = self._armed[slot] = points.pop()
         return mine
 
     def rage(self, fleet: Fleet) -> None:
@@ -121,6 +130,7 @@ class Nemesis:
         for thread in threads:
             thread.join()
         with self._lock:
+            self._is_over = True
             for points in self._points.values():
                 points.clear()
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.chaos import checks
 from benchmarks.chaos.fleet import Fleet
@@ -42,13 +43,13 @@ def run_calm(options: RoundOptions, world_options: WorldOptions) -> Snapshot:
     with World(world_options) as world:
         put_photos(world, photos)
         logs = world_options.home / "logs"
-        with Fleet(world.environment, logs, {"detection": 2, "grouping": 1}, lambda _: {}):
+        with Fleet(world.environment, logs, {"detection": 2, "grouping": 1}, lambda _slot, _last: {}):
             send(world, calm_messages(photos), 0)
             await_quiet(world, options.patience_s)
         return read_snapshot(world)
 
 
-def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot) -> dict[str, object]:
+def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot) -> dict[str, Any]:
     """One seed's result, as it is printed."""
     began = time.monotonic()
     seed = world_options.seed
@@ -91,6 +92,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         "dead_lettered": sum(checks.is_dead(one, run) for one in workload.messages),
         **{name: len(sentences) for name, sentences in found.items()},
         "kills": sum(one.code == -9 for one in exits),
+        "kills_at": dict(sorted(checks.kills_at(exits).items())),
         "faults": faults,
         "stops": nemesis.stops,
         "sigterms": len(nemesis.sigterm_exit_s),

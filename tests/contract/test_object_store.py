@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
 from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import ObjectStore
+from app.ports import ObjectStore, OpenObject
 from app.records import PhotoRef
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeObjectStore
@@ -32,8 +32,18 @@ class Rig:
     def photo(self, key: str, version_id: str | None = None) -> PhotoRef:
         return PhotoRef("g", "a", self.photos, key, version_id)
 
+    def read(self, photo: PhotoRef, max_bytes: int = 100) -> bytes:
+        with self.store.open(photo, max_bytes) as stored:
+            data = stored.read()
+            assert len(data) == stored.size_bytes
+            return data
+
+    def opened(self, photo: PhotoRef) -> OpenObject:
+        with self.store.open(photo, 100) as stored:
+            return stored
+
     def result(self, key: str) -> bytes:
-        return self.store.fetch(PhotoRef("g", "a", self.output, key), 10_000).data
+        return self.read(PhotoRef("g", "a", self.output, key), 10_000)
 
 
 def fake_rig() -> Rig:
@@ -71,39 +81,39 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 @pytest.mark.parametrize("key", KEYS)
 def test_what_was_uploaded_is_fetched_under_any_key(rig: Rig, key: str) -> None:
     rig.upload(rig.photos, key, b"pixels")
-    assert rig.store.fetch(rig.photo(key), 100).data == b"pixels"
+    assert rig.read(rig.photo(key), 100) == b"pixels"
 
 
 def test_the_etag_names_the_content_and_has_no_quotes(rig: Rig) -> None:
     for key, data in (("g/a", b"one"), ("g/b", b"one"), ("g/c", b"two")):
         rig.upload(rig.photos, key, data)
-    a, b, c = (rig.store.fetch(rig.photo(key), 100).etag for key in ("g/a", "g/b", "g/c"))
+    a, b, c = (rig.opened(rig.photo(key)).etag for key in ("g/a", "g/b", "g/c"))
     assert a == b != c
     assert '"' not in a
 
 
 def test_the_time_of_an_object_has_a_zone(rig: Rig) -> None:
     rig.upload(rig.photos, "g/a", b"one")
-    assert rig.store.fetch(rig.photo("g/a"), 100).last_modified.utcoffset() == timedelta(0)
+    assert rig.opened(rig.photo("g/a")).last_modified.utcoffset() == timedelta(0)
 
 
 def test_a_version_id_reads_that_version(rig: Rig) -> None:
     first = rig.upload(rig.photos, "g/a", b"first")
     rig.upload(rig.photos, "g/a", b"second")
-    assert rig.store.fetch(rig.photo("g/a", first), 100).data == b"first"
-    assert rig.store.fetch(rig.photo("g/a"), 100).data == b"second"
+    assert rig.read(rig.photo("g/a", first), 100) == b"first"
+    assert rig.read(rig.photo("g/a"), 100) == b"second"
 
 
 def test_a_missing_object_is_a_bad_photo(rig: Rig) -> None:
     with pytest.raises(BadPhoto, match=r"no object .*g/gone\.jpg"):
-        rig.store.fetch(rig.photo("g/gone.jpg"), 100)
+        rig.read(rig.photo("g/gone.jpg"))
 
 
 def test_a_file_of_the_limit_is_fetched_and_one_byte_more_is_a_bad_photo(rig: Rig) -> None:
     rig.upload(rig.photos, "g/a", b"12345")
-    assert rig.store.fetch(rig.photo("g/a"), 5).data == b"12345"
+    assert rig.read(rig.photo("g/a"), 5) == b"12345"
     with pytest.raises(BadPhoto):
-        rig.store.fetch(rig.photo("g/a"), 4)
+        rig.read(rig.photo("g/a"), 4)
 
 
 def test_a_file_that_is_too_large_is_not_read() -> None:
@@ -125,8 +135,11 @@ def test_a_file_that_is_too_large_is_not_read() -> None:
 
     body, store = Unread(), S3Store("results", REGION)
     store._s3 = Client()
-    with pytest.raises(BadPhoto, match=r"3\.0 MB; at most 2\.0 MB"):
-        store.fetch(PhotoRef("g", "a", "photos", "g/a"), 2_000_000)
+    with (
+        pytest.raises(BadPhoto, match=r"3\.0 MB; at most 2\.0 MB"),
+        store.open(PhotoRef("g", "a", "photos", "g/a"), 2_000_000),
+    ):
+        pass
     assert body.closed
 
 
@@ -277,8 +290,11 @@ def test_more_objects_than_one_call_takes_are_removed(aws: str, monkeypatch: pyt
 
 def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(aws: str) -> None:
     store = S3Store("nobody-made-this", REGION)
-    with pytest.raises(RetryLater, match="NoSuchBucket"):
-        store.fetch(PhotoRef("g", "a", "nobody-made-this", "g/a"), 100)
+    with (
+        pytest.raises(RetryLater, match="NoSuchBucket"),
+        store.open(PhotoRef("g", "a", "nobody-made-this", "g/a"), 100),
+    ):
+        pass
     with pytest.raises(RetryLater, match="NoSuchBucket"):
         store.put("g/a", b"", "image/webp")
     with pytest.raises(RetryLater, match="NoSuchBucket"):
@@ -292,5 +308,8 @@ def test_a_denied_read_says_where_to_look() -> None:
 
     store = S3Store("results", REGION)
     store._s3 = Client()
-    with pytest.raises(RetryLater, match=r"s3://photos/g/a failed: AccessDenied.*Check the task role's policy"):
-        store.fetch(PhotoRef("g", "a", "photos", "g/a"), 100)
+    with (
+        pytest.raises(RetryLater, match=r"s3://photos/g/a failed: AccessDenied.*Check the task role's policy"),
+        store.open(PhotoRef("g", "a", "photos", "g/a"), 100),
+    ):
+        pass

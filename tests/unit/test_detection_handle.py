@@ -1,4 +1,5 @@
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,6 +52,7 @@ class World:
             limits=PhotoLimits(max_bytes=100_000, max_pixels=1_000_000),
             preview_side_px=32,
             grouping_delay_s=DELAY_S,
+            file_bytes=Budget(1_000_000),
             pixels=Budget(1_000_000),
             kill_points=KillPoints(),
         )
@@ -82,6 +84,18 @@ def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World
     assert (image.width_px, image.height_px, image.model_id) == (64, 48, MODEL)
     assert (image.etag, image.last_modified) == (world.objects.objects["photos", PHOTO.key].etag, NOON)
     assert set(image.timings_s) == {"fetch", "decode", "faces", "crops"}
+
+
+def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
+    held: list[int] = []
+
+    class Recorded(Budget):
+        def hold(self, amount: int) -> AbstractContextManager[None]:
+            held.append(amount)
+            return super().hold(amount)
+
+    World(file_bytes=Recorded(1), pixels=Recorded(1)).detect()
+    assert held == [len(photos.jpeg()), 64 * 48]
 
 
 def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(world: World) -> None:
@@ -264,7 +278,7 @@ def test_a_grouping_message_that_could_not_be_sent_is_sent_by_the_next_try(world
 @pytest.mark.parametrize(
     ("part", "method"),
     [
-        ("objects", "fetch"),
+        ("objects", "open"),
         ("objects", "put"),
         ("faces", "find_image"),
         ("faces", "save_photo"),
@@ -304,10 +318,10 @@ def test_a_photo_in_another_bucket_may_look_like_output(world: World) -> None:
 
 
 def test_a_bucket_that_is_not_on_the_list_is_never_read(world: World) -> None:
-    world.objects.outages["fetch"] = 1
+    world.objects.outages["open"] = 1
     with pytest.raises(RejectMessage, match="'private' is not on the list; add it to ALLOWED_BUCKETS"):
         world.detect(replace(PHOTO, bucket="private"))
-    assert world.objects.outages["fetch"] == 1
+    assert world.objects.outages["open"] == 1
     assert world.faces.images == {}
 
 
