@@ -69,6 +69,10 @@ fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
 chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
 	$(PYTHON) -m benchmarks.chaos
 
+.PHONY: exits
+exits: setup ## seconds from SIGTERM to the end, idle and busy, at production's settings
+	$(PYTHON) -m benchmarks.exits
+
 .PHONY: storm
 storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
 	$(PYTHON) -m benchmarks.storm

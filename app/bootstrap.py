@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from app.adapters.aws import client
 from app.adapters.ecs import TaskProtection
@@ -23,17 +24,21 @@ from app.health import Health
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.logs import Logging
 from app.vision.decode import PhotoLimits
-from app.vision.faces import load_pack
+from app.worker.batcher import Batcher
 from app.worker.breaker import Breaker
 from app.worker.budget import Budget
 from app.worker.chaos import KillPoints
-from app.worker.consumer import Consumer, ConsumerOptions, Handler, Surroundings
-from app.worker.memory import memory_share
+from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, Surroundings
+from app.worker.container import cores, memory_share
 from app.worker.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from app.detection.look import Eyes
 
 log = logging.getLogger(__name__)
 
 EXIT_UNREACHABLE = 4
+PHOTOS_A_WRITE = 50
 
 
 def run(service: ServiceType | None = None) -> int:
@@ -66,7 +71,7 @@ def _run_logged(settings: Settings) -> int:
     shutdown = Shutdown()
     try:
         with shutdown.on_signals(), ExitStack() as stack:
-            service = SERVICES[settings.service_type](settings, stack)
+            service = SERVICES[settings.service_type](settings, stack, shutdown)
             for probe in service.probes.values():
                 probe()
             if settings.watch_spot_notice:
@@ -89,26 +94,25 @@ def _run_logged(settings: Settings) -> int:
     return code
 
 
-def _detection(settings: Settings, stack: ExitStack) -> Service:
-    from app.detection.handle import DetectionParts, handle
+def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Service:
+    from app.detection.handle import DetectionParts, handle, saver
 
-    installed = _install(settings)
-    pack = load_pack(installed.manifest, installed.weights, settings.execution_provider, settings.inference_threads)
     database = _open_database(settings, stack)
     owner = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner.client.close)
-    objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
+    objects, faces = S3Store(settings.face_group_bucket_name, settings.aws_default_region), MongoFaceStore(database)
+    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
+    save = saver(faces, MongoOwnerMetadata(owner))
     parts = DetectionParts(
-        pack=pack,
+        eyes=_eyes(settings, stack, on_death),
         objects=objects,
-        faces=MongoFaceStore(database),
+        faces=faces,
+        results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),
         galleries=MongoGalleryStore(database),
-        owner=MongoOwnerMetadata(owner),
         grouping_queue=_queue(settings, settings.group_face_queue_url),
         default_bucket=settings.bucket_name,
         output_bucket=settings.face_group_bucket_name,
         readable_buckets=settings.readable_buckets,
-        limits=PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels),
         preview_side_px=settings.preview_side_px,
         grouping_delay_s=settings.grouping_delay_s,
         file_bytes=Budget(settings.bytes_in_work),
@@ -124,7 +128,19 @@ def _detection(settings: Settings, stack: ExitStack) -> Service:
     )
 
 
-def _grouping(settings: Settings, stack: ExitStack) -> Service:
+def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Eyes":
+    from app.detection.device import open_device
+    from app.detection.look import Eyes
+
+    installed = _install(settings)
+    device = open_device(
+        installed.manifest, installed.weights, settings.execution_provider, settings.inference_threads, on_death
+    )
+    limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
+    return Eyes(stack.enter_context(device), limits, Budget(cores()))
+
+
+def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _packs(settings).read(settings.model_pack)
@@ -143,7 +159,7 @@ def _grouping(settings: Settings, stack: ExitStack) -> Service:
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
 
 
-SERVICES: dict[ServiceType, Callable[[Settings, ExitStack], Service]] = {
+SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {
     "detection": _detection,
     "grouping": _grouping,
 }

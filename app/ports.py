@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
+from app.records import FaceBatch, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ class FaceStore(Protocol):
 
     def find_image(self, photo: PhotoRef) -> ImageRecord | None: ...
 
-    def save_photo(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> None:
-        """Store a photo's result and exactly these faces under its model; the same call again changes nothing.
+    def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
+        """Store photos' records and exactly these faces under their model, as if one after the other.
 
-        A face that stays keeps its person, unless the photo's content has changed.
+        Returns those that were overtaken: a newer version of the photo is stored, and nothing of theirs was written.
+        All others are written, or none where this raises; the same call again changes nothing. A face that stays
+        keeps its person, unless the photo's content has changed. Meant for some hundred photos at most.
         """
 
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
@@ -144,6 +146,10 @@ class PeopleStore(Protocol):
 
 
 class OwnerMetadata(Protocol):
-    """The owner's own image documents, of which this system writes `face_index` alone."""
+    """The owner's own image documents, of which this system writes `face_index` alone.
 
-    def set_face_index(self, image: ImageRecord) -> None: ...
+    Raises RetryLater while the database is away.
+    """
+
+    def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
+        """Tell the owner how photos ended; of a photo that comes twice, the later one counts."""

@@ -70,6 +70,17 @@ class FaceRecord:
     crop_key: str
 
 
+@dataclass(frozen=True, eq=False)
+class PhotoResult:
+    """All there is to store of one photo: its record, and its faces under the record's model.
+
+    Equal only to itself, so that `result in overtaken` asks for this very one: a batch may hold a photo twice.
+    """
+
+    image: ImageRecord
+    faces: Sequence[FaceRecord] = ()
+
+
 @dataclass(frozen=True)
 class FaceBatch:
     """Some faces of one gallery as columns, ordered by face id: what grouping reads.
@@ -117,6 +128,14 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
         crop_keys=[key for batch in batches for key in batch.crop_keys],
         person_ids=[person for batch in batches for person in batch.person_ids],
     )
+
+
+def is_overtaken(found: datetime | None, stored: datetime | None) -> bool:
+    """Whether a result must not be stored, by the time its photo's version and the stored one were uploaded."""
+    # Without a time it is of an object that could not be opened, mostly because it is gone. Its owner then expects the
+    # photo to leave the gallery's people, so it replaces whatever is stored. And anything may follow it: a photo that
+    # was put back, or whose newest version was deleted, may be older than the one we knew.
+    return found is not None and stored is not None and found < stored
 
 
 def face_id(photo: PhotoRef, model_id: str, index: int) -> str:

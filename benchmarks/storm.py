@@ -11,44 +11,20 @@ import io
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
 from PIL import Image
 
 from app.errors import WorkerError
 from app.local.album import Album
 from app.local.stack import LocalStack
+from benchmarks.peak import PeakMemory
 from benchmarks.running import local_stack, wait_until_grouped
 
 SIDE_PX = 64
-SAMPLE_EVERY_S = 0.2
-
-
-class PeakMemory:
-    """Resident bytes of a process, looked at from a thread; `peak` is the most that was seen."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak = 0
-        self._process = psutil.Process(pid)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY_S):
-            self.peak = max(self.peak, self._process.memory_info().rss)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from app.adapters.mongo import batches
 from app.errors import StaleFence
 from app.ports import GalleryLease
-from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef
+from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef, PhotoResult, is_overtaken
 from tests.fakes import Clock, Outages, RealClock
 
 READ_BATCH = 10_000
@@ -27,13 +27,22 @@ class FakeFaceStore(Outages):
         self.person_of: dict[str, str] = {}
         self.journal = journal if journal is not None else []
         self._etags: dict[str, str | None] = {}
+        self._lock = threading.Lock()
 
     def find_image(self, photo: PhotoRef) -> ImageRecord | None:
         self._pass("find_image")
         return self.images.get(photo.document_id)
 
-    def save_photo(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> None:
-        self._pass("save_photo")
+    def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
+        self._pass("save_photos")
+        with self._lock:
+            return [result for result in results if not self._save(result.image, result.faces)]
+
+    def _save(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> bool:
+        """False where a newer version is there."""
+        stored = self.images.get(image.photo.document_id)
+        if stored and is_overtaken(image.last_modified, stored.last_modified):
+            return False
         self.journal.append(f"save {image.photo.document_id}")
         known = [face for face in self.faces.values() if face.gallery_id == image.photo.gallery_id]
         for face in [face for face in known if face.image_id == image.photo.image_id]:
@@ -46,6 +55,7 @@ class FakeFaceStore(Outages):
             self.faces[face.face_id] = face
             self._etags[face.face_id] = image.etag
         self.images[image.photo.document_id] = image
+        return True
 
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         self._pass("read_faces")
@@ -195,14 +205,15 @@ class FakeOwnerMetadata(Outages):
         super().__init__()
         self.documents: dict[tuple[str, str], dict[str, object]] = {}
 
-    def set_face_index(self, image: ImageRecord) -> None:
-        self._pass("set_face_index")
-        document = self.documents.get((image.photo.gallery_id, image.photo.image_id))
-        if document is not None:
-            document["face_index"] = {
-                "status": image.status.value,
-                "reason": image.reason,
-                "face_count": image.face_count,
-                "model": image.model_id,
-                "etag": image.etag,
-            }
+    def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
+        self._pass("set_face_indexes")
+        for image in images:
+            document = self.documents.get((image.photo.gallery_id, image.photo.image_id))
+            if document is not None:
+                document["face_index"] = {
+                    "status": image.status.value,
+                    "reason": image.reason,
+                    "face_count": image.face_count,
+                    "model": image.model_id,
+                    "etag": image.etag,
+                }

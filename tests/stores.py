@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import bson
 import numpy as np
 from pymongo.database import Database
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from app.ports import FaceStore, GalleryStore, PeopleStore
-from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, crop_key, face_id
+from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult, crop_key, face_id
 
 MODEL = "toy-000000000000"
 TIMES = ("processed_at", "timings_s")
@@ -47,15 +49,43 @@ class Stores:
         return cls(faces, people, galleries, snapshot, statuses, sleep, database)
 
 
+class OnceBefore(CommandListener):
+    """Does something once, in the writer's own thread, when it is about to send a command, named as
+    `update faces` or `commitTransaction`."""
+
+    def __init__(self, command: str, action: Callable[[CommandStartedEvent], None]) -> None:
+        self._command, _, self._collection = command.partition(" ")
+        self._action = action
+        self.done = False
+
+    def started(self, event: CommandStartedEvent) -> None:
+        wanted = self._collection in ("", event.command.get(self._command))
+        if event.command_name == self._command and wanted and not self.done:
+            self.done = True
+            self._action(event)
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
 def photo(name: str = "a", gallery: str = "g") -> PhotoRef:
     return PhotoRef(gallery, name, "photos", f"{gallery}/{name}.jpg")
 
 
-def image_record(of: PhotoRef, face_count: int = 1, *, etag: str = "etag-1", model: str = MODEL) -> ImageRecord:
+def image_record(
+    of: PhotoRef,
+    face_count: int = 1,
+    *,
+    etag: str = "etag-1",
+    model: str = MODEL,
+    last_modified: datetime | None = None,
+) -> ImageRecord:
     return ImageRecord(
         of,
         ImageStatus.INDEXED if face_count else ImageStatus.NO_FACES,
         etag=etag,
+        last_modified=last_modified,
         width_px=64,
         height_px=48,
         face_count=face_count,
@@ -84,3 +114,16 @@ def face_record(of: PhotoRef, index: int, vector: np.ndarray | None = None, *, m
         embedding=unit_vector(index) if vector is None else vector,
         crop_key=crop_key(of, model, index),
     )
+
+
+def photo_result(
+    of: PhotoRef,
+    face_count: int = 1,
+    *,
+    etag: str = "etag-1",
+    model: str = MODEL,
+    last_modified: datetime | None = None,
+) -> PhotoResult:
+    """A photo with this many faces."""
+    image = image_record(of, face_count, etag=etag, model=model, last_modified=last_modified)
+    return PhotoResult(image, [face_record(of, index, model=model) for index in range(face_count)])

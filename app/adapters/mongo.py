@@ -1,12 +1,15 @@
-"""What all MongoDB adapters share: connecting, the translation of errors, indexes, batches."""
+"""What all MongoDB adapters share: connecting, the translation of errors, transactions, indexes, batches."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, MongoClient
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+from pymongo.write_concern import WriteConcern
 
 from app.errors import BadConfiguration, RetryLater, StoreUnavailable
 
@@ -14,6 +17,9 @@ Document = dict[str, Any]
 MongoDatabase = Database[Document]
 T = TypeVar("T")
 WRITE_BATCH = 1_000
+MAJORITY = WriteConcern("majority")
+CONFLICTS_AT_MOST_S = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.5
 
 
 @contextmanager
@@ -44,6 +50,27 @@ def ping(database: Database[Document]) -> None:
     """Raises RetryLater while the server does not answer."""
     with mongo_errors("Asking for a sign of life"):
         database.command("ping")
+
+
+def in_transaction(client: MongoClient[Document], write: Callable[[ClientSession], T]) -> T:
+    """What `write(session)` returns, with all that it wrote, or nothing of it. Needs a replica set.
+
+    Of two transactions that write the same document one fails at once; then `write` runs again, for ten seconds at
+    most. It stays small: a transaction has 60 s. Raises pymongo's errors.
+    """
+    # Not the driver's with_transaction: that would also wait for a server that is away, for two minutes, and for as
+    # long nobody would learn of the outage.
+    give_up_at, pause_s = time.monotonic() + CONFLICTS_AT_MOST_S, FIRST_PAUSE_S
+    with client.start_session() as session:
+        while True:
+            try:
+                with session.start_transaction(write_concern=MAJORITY):
+                    return write(session)
+            except OperationFailure as error:
+                if not error.has_error_label("TransientTransactionError") or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def ensure_indexes(database: Database[Document]) -> None:

@@ -1,17 +1,19 @@
 """Photos and their faces in MongoDB: `images` and `faces`."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from bson.binary import VECTOR_SUBTYPE, Binary, BinaryVectorDtype
 from numpy.typing import NDArray
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, DeleteMany, UpdateMany, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, batches, mongo_errors
-from app.records import FaceBatch, FaceRecord, ImageRecord, ImageStatus, PhotoRef
+from app.adapters.mongo import Document, batches, in_transaction, mongo_errors
+from app.records import FaceBatch, FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult, is_overtaken
 
 READ_BATCH = 10_000
 FLOAT32_HEADER = bytes([BinaryVectorDtype.FLOAT32.value[0], 0])
@@ -25,30 +27,41 @@ class MongoFaceStore:
     def __init__(self, database: Database[Document]) -> None:
         self._images: Collection[Document] = database["images"]
         self._faces: Collection[Document] = database["faces"]
+        self._client = database.client
 
     def find_image(self, photo: PhotoRef) -> ImageRecord | None:
         with mongo_errors("Reading a photo's record"):
             document = self._images.find_one({"_id": photo.document_id})
         return _image_record(document) if document else None
 
-    def save_photo(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> None:
-        photo = image.photo
-        of_this_photo = {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
-        with mongo_errors("Storing a photo"):
-            # Other content under the same name: its old faces' people say nothing about the new faces.
-            self._faces.update_many(
-                {**of_this_photo, "etag": {"$ne": image.etag}}, {"$unset": {"person_id": "", "assigned_by": ""}}
-            )
-            upserts = [
-                UpdateOne({"_id": face.face_id}, {"$set": _face_fields(face, image.etag)}, upsert=True)
-                for face in faces
-            ]
-            if upserts:
-                self._faces.bulk_write(upserts, ordered=False)
-            kept = [face.face_id for face in faces]
-            self._faces.delete_many({**of_this_photo, "model": image.model_id, "_id": {"$nin": kept}})
-            # The photo's own record comes last: where it is, its faces are.
-            self._images.update_one({"_id": photo.document_id}, {"$set": _image_fields(image)}, upsert=True)
+    def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
+        rounds = _rounds(results)
+
+        def save(session: ClientSession) -> list[PhotoResult]:
+            return [late for one in rounds for late in self._save_round(one, session)]
+
+        if not rounds:
+            return []
+        with mongo_errors("Storing photos"):
+            return in_transaction(self._client, save)
+
+    def _save_round(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
+        """Store photos of which none comes twice. Returns those that were overtaken.
+
+        A newer version that is stored after the look at what there is conflicts with the write of the record.
+        """
+        overtaken = self._overtaken(results, session)
+        to_write = [result for result in results if result not in overtaken]
+        if to_write:
+            self._faces.bulk_write(_face_writes(to_write), session=session)
+            self._images.bulk_write([_image_upsert(result.image) for result in to_write], session=session)
+        return overtaken
+
+    def _overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
+        ids = [_photo_id(result) for result in results]
+        found = self._images.find({"_id": {"$in": ids}}, ["last_modified"], session=session)
+        stored = {image["_id"]: image["last_modified"] for image in found}
+        return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_photo_id(one)))]
 
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         query = {"gallery_id": gallery_id, "model": model_id}
@@ -75,6 +88,53 @@ def decode_vectors(vectors: Sequence[bytes]) -> NDArray[np.float32]:
         return np.empty((0, 0), np.float32)
     raw = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
     return raw[:, len(FLOAT32_HEADER) :].copy().view("<f4").astype(np.float32, copy=False)
+
+
+def _rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]]:
+    """The results in as few lists as hold no photo twice, each ordered by photo.
+
+    So of batches that write the same photos at once, one always gets through: they meet first where both begin.
+    """
+    rounds: list[list[PhotoResult]] = []
+    times: Counter[str] = Counter()
+    for result in sorted(results, key=_photo_id):
+        number = times[_photo_id(result)]
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(result)
+        times[_photo_id(result)] += 1
+    return rounds
+
+
+def _photo_id(result: PhotoResult) -> str:
+    return result.image.photo.document_id
+
+
+def _face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne | DeleteMany]:
+    """All updates before all deletes: every change of kind is another round trip."""
+    unassign = [_unassign_faces_of_other_content(result.image) for result in results]
+    upserts = [
+        UpdateOne({"_id": face.face_id}, {"$set": _face_fields(face, result.image.etag)}, upsert=True)
+        for result in results
+        for face in result.faces
+    ]
+    return [*unassign, *upserts, *map(_delete_other_faces, results)]
+
+
+def _unassign_faces_of_other_content(image: ImageRecord) -> UpdateMany:
+    """Under the same name: its old faces' people say nothing about the new faces."""
+    other = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id, "etag": {"$ne": image.etag}}
+    return UpdateMany(other, {"$unset": {"person_id": "", "assigned_by": ""}})
+
+
+def _delete_other_faces(result: PhotoResult) -> DeleteMany:
+    photo, kept = result.image.photo, [face.face_id for face in result.faces]
+    of_this_photo = {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
+    return DeleteMany({**of_this_photo, "model": result.image.model_id, "_id": {"$nin": kept}})
+
+
+def _image_upsert(image: ImageRecord) -> UpdateOne:
+    return UpdateOne({"_id": image.photo.document_id}, {"$set": _image_fields(image)}, upsert=True)
 
 
 def _image_fields(image: ImageRecord) -> Document:

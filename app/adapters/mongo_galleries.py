@@ -10,9 +10,8 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
-from pymongo.write_concern import WriteConcern
 
-from app.adapters.mongo import Document, batches, mongo_errors
+from app.adapters.mongo import MAJORITY, Document, batches, mongo_errors
 from app.errors import RetryLater, StaleFence
 from app.ports import GalleryLease
 from app.records import ImageRecord, PersonRecord
@@ -20,7 +19,6 @@ from app.records import ImageRecord, PersonRecord
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WRITE_CONFLICT = 112
 """https://www.mongodb.com/docs/manual/reference/error-codes/"""
-MAJORITY = WriteConcern("majority")
 
 
 class Leases:
@@ -178,19 +176,25 @@ class MongoOwnerMetadata:
     def __init__(self, database: Database[Document], collection: str = "images") -> None:
         self._images: Collection[Document] = database[collection]
 
-    def set_face_index(self, image: ImageRecord) -> None:
-        face_index = {
-            "status": image.status.value,
-            "reason": image.reason,
-            "face_count": image.face_count,
-            "model": image.model_id,
-            "etag": image.etag,
-        }
-        photo = image.photo
-        with mongo_errors("Writing the owner's face_index"):
-            self._images.update_one(
-                {"gallery_id": photo.gallery_id, "image_id": photo.image_id}, {"$set": {"face_index": face_index}}
-            )
+    def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
+        # Each photo once, so that the order is of no account: a document that the owner's own rules refuse must not
+        # keep those behind it from being written.
+        updates = [_face_index(image) for image in {image.photo.document_id: image for image in images}.values()]
+        if updates:
+            with mongo_errors("Writing the owner's face_index"):
+                self._images.bulk_write(updates, ordered=False)
+
+
+def _face_index(image: ImageRecord) -> UpdateOne:
+    face_index = {
+        "status": image.status.value,
+        "reason": image.reason,
+        "face_count": image.face_count,
+        "model": image.model_id,
+        "etag": image.etag,
+    }
+    this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
+    return UpdateOne(this, {"$set": {"face_index": face_index}})
 
 
 def _person_update(lease: GalleryLease, person: PersonRecord) -> UpdateOne:

@@ -1,22 +1,30 @@
 """The story of a photo: from a message to faces in the database."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
 from app.errors import BadPhoto, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
 from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OpenObject, OwnerMetadata
-from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, is_output_key, preview_key
+from app.records import (
+    FaceRecord,
+    ImageRecord,
+    ImageStatus,
+    PhotoRef,
+    PhotoResult,
+    crop_key,
+    face_id,
+    is_output_key,
+    preview_key,
+)
 from app.vision.crops import encode_crops
-from app.vision.decode import PhotoHeader, PhotoLimits, decode, read_header
-from app.vision.faces import FacePack, Faces
+from app.vision.decode import PhotoHeader, read_header
 from app.vision.preview import encode_preview
-from app.vision.types import Image
+from app.worker.batcher import Batcher
 from app.worker.budget import Budget
 from app.worker.chaos import KillPoints
 
@@ -27,18 +35,17 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True)
 class DetectionParts:
-    """What the detection service works with."""
+    """What the detection service works with. `results` stores photos, those of several messages at once."""
 
-    pack: FacePack
+    eyes: Eyes
     objects: ObjectStore
     faces: FaceStore
+    results: Batcher[PhotoResult, bool]
     galleries: GalleryStore
-    owner: OwnerMetadata
     grouping_queue: MessageQueue
     default_bucket: str
     output_bucket: str
     readable_buckets: frozenset[str]
-    limits: PhotoLimits
     preview_side_px: int
     grouping_delay_s: int
     file_bytes: Budget
@@ -60,40 +67,37 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
 
 
 def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress) -> None:
-    """Fetch, decode, find faces, store. A photo that can't be used is stored too, with the reason."""
+    """Fetch, look for faces, store. A photo that can't be used is stored too, with the reason."""
     times = StageTimes(progress)
     stored: OpenObject | None = None
     try:
         with ExitStack() as held:
             with times.stage("fetch"):
-                stored = held.enter_context(parts.objects.open(photo, parts.limits.max_bytes))
+                stored = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
                 if previous and previous.last_modified and stored.last_modified < previous.last_modified:
                     log.info("older version ignored", extra={"image": photo.document_id})
                     return
                 held.enter_context(parts.file_bytes.hold(stored.size_bytes))
                 data = stored.read()
-            header = read_header(data, parts.limits)
+            header = read_header(data, parts.eyes.limits)
             held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
-            with times.stage("decode"):
-                image = decode(data, parts.limits)
-            with times.stage("faces"):
-                parts.kill_points.reach("mid-inference")
-                faces = parts.pack.find_faces(image)
-            records = _face_records(photo, faces, parts.pack.model_id)
-            with times.stage("crops"):
-                _put_pictures(photo, image, records, parts)
+            parts.kill_points.reach("mid-inference")
+            seen = look(data, header, parts.eyes, times)
+            records = _face_records(photo, seen, parts.eyes.device.pack.model_id)
+            with times.stage("pictures"):
+                _put_pictures(photo, seen, records, parts)
         parts.kill_points.reach("after-put")
         result = _found(photo, header, records)
     except BadPhoto as bad:
         records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
 
-    result = replace(result, model_id=parts.pack.model_id, timings_s=times.seconds)
+    result = replace(result, model_id=parts.eyes.device.pack.model_id, timings_s=dict(times.seconds))
     if stored:
         result = replace(result, etag=stored.etag, last_modified=stored.last_modified)
     _remove_old_pictures(previous, result, parts)
-    parts.faces.save_photo(result, records)
+    with times.stage("store"):
+        _store(PhotoResult(result, records), parts)
     parts.kill_points.reach("after-save")
-    parts.owner.set_face_index(result)
     log.info(
         "photo %s",
         result.status.value,
@@ -106,6 +110,17 @@ def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionP
     )
 
 
+def saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
+    """A call that stores photos, and says of each whether it was overtaken by a newer version."""
+
+    def save(results: Sequence[PhotoResult]) -> list[bool]:
+        overtaken = faces.save_photos(results)
+        owner.set_face_indexes([result.image for result in results if result not in overtaken])
+        return [result in overtaken for result in results]
+
+    return save
+
+
 def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
     """Mark the gallery as changed, and send the one grouping message of this moment if it is ours to send."""
     message = GroupGallery(gallery_id=request.gallery_id)
@@ -115,6 +130,13 @@ def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
     except RetryLater as error:
         # We may have opened the window: tried sooner, this photo would find it open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
+
+
+def _store(result: PhotoResult, parts: DetectionParts) -> None:
+    is_overtaken, _ = parts.results.ask(result)
+    if is_overtaken:
+        # The crops that were just written are an older version's: looked at again, they become the newer one's.
+        raise RetryLater(f"A newer version of the photo {result.image.photo.document_id} was stored meanwhile.", 0)
 
 
 def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
@@ -141,8 +163,8 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
         )
 
 
-def _face_records(photo: PhotoRef, faces: Faces, model_id: str) -> list[FaceRecord]:
-    found = faces.detections
+def _face_records(photo: PhotoRef, seen: Seen, model_id: str) -> list[FaceRecord]:
+    found = seen.found
     return [
         FaceRecord(
             face_id=face_id(photo, model_id, index),
@@ -152,8 +174,8 @@ def _face_records(photo: PhotoRef, faces: Faces, model_id: str) -> list[FaceReco
             box=found.boxes[index],
             landmarks=found.landmarks[index],
             det_score=float(found.scores[index]),
-            quality=faces.quality[index],
-            embedding=faces.embeddings[index],
+            quality=seen.quality[index],
+            embedding=seen.embeddings[index],
             crop_key=crop_key(photo, model_id, index),
         )
         for index in range(len(found))
@@ -171,14 +193,13 @@ def _found(photo: PhotoRef, header: PhotoHeader, records: list[FaceRecord]) -> I
     )
 
 
-def _put_pictures(photo: PhotoRef, image: Image, records: list[FaceRecord], parts: DetectionParts) -> None:
+def _put_pictures(photo: PhotoRef, seen: Seen, records: list[FaceRecord], parts: DetectionParts) -> None:
     if not records:
         return
-    boxes = [record.box for record in records]
-    for record, crop in zip(records, encode_crops(image, np.stack(boxes)), strict=True):
+    for record, crop in zip(records, encode_crops(seen.image, seen.in_image.boxes), strict=True):
         parts.objects.put(record.crop_key, crop, "image/webp")
     if parts.preview_side_px:
-        parts.objects.put(preview_key(photo), encode_preview(image, parts.preview_side_px), "image/jpeg")
+        parts.objects.put(preview_key(photo), encode_preview(seen.image, parts.preview_side_px), "image/jpeg")
 
 
 def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+DIGITS = 4
+
 
 class StageTimes:
     """Seconds of each named stage of one photo; `progress` is called as each begins."""
 
-    def __init__(self, progress: Callable[[], None]) -> None:
+    def __init__(self, progress: Callable[[], None] = lambda: None) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
 
@@ -19,4 +21,7 @@ class StageTimes:
         try:
             yield
         finally:
-            self.seconds[name] = round(time.perf_counter() - start, 4)
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, DIGITS)

@@ -41,7 +41,6 @@ LOCAL_DEFAULTS = {
     "MESSAGE_VISIBILITY_TIMEOUT": "60",
     "GROUPING_DELAY_S": "2",
     "QUEUE_WAIT_S": "2",
-    "MAX_FACE_WORKERS": "2",
     # As in the image: see the Dockerfile.
     "MALLOC_ARENA_MAX": "2",
 }

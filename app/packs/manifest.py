@@ -17,11 +17,17 @@ class _Part(BaseModel):
 
 
 class ScrfdDetector(_Part):
-    """InsightFace SCRFD. `input_sizes_px` are square; their results are merged by NMS."""
+    """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
+
+    Where a face smaller than `closer_look_below_px` (at the largest size) is found, a photo that has more pixels is
+    looked at with `closer_look_px` too; 0 switches that off.
+    """
 
     kind: Literal["scrfd"]
     file: str
     input_sizes_px: tuple[int, ...] = (128, 640)
+    closer_look_px: int = 1280
+    closer_look_below_px: float = 16
     score_threshold: float = 0.5
     nms_iou: float = 0.4
 

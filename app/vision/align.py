@@ -54,6 +54,15 @@ def similarity_transforms(landmarks: Floats, template: Points) -> Points:
     return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
 
 
+def detail_needed(landmarks: Floats, alignment: Alignment, size_px: int) -> float:
+    """(N,5,2) image px → chip pixels for each image pixel of the smallest face; above 1 a chip would be blown up.
+
+    0 without faces.
+    """
+    matrices = similarity_transforms(landmarks, TEMPLATES[alignment] * size_px)
+    return float(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0]).max(initial=0))
+
+
 def align(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
     """(H,W,3) uint8 RGB, (N,5,2) image px → (N,S,S,3) uint8 chips; black where they leave the photo.
 

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base as ExifTag
 from PIL.GifImagePlugin import GifImageFile
-from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -27,7 +29,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from app.errors import BadPhoto, RetryLater
+from app.vision.colour import to_srgb
 from app.vision.heif import HeifImageFile
+from app.vision.jpeg import decode_jpeg
 from app.vision.types import Image
 
 
@@ -71,14 +75,14 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 
 # EXIF 2.32, tag 0x0112: how the stored picture must be turned to stand upright; 1 is upright already.
-_TURN = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
+_TURN: dict[int, Callable[[Image], NDArray[Any]]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 # libheif applies the file's own irot and imir boxes, beside which HEIF (ISO/IEC 23008-12) makes EXIF orientation
 # a mere note; PIL's TIFF reader turns the pixels itself. Turning these once more would be once too often.
@@ -107,32 +111,48 @@ def read_header(data: bytes, limits: PhotoLimits) -> PhotoHeader:
         return PhotoHeader(format_name, width_px, height_px)
 
 
-def decode(data: bytes, limits: PhotoLimits) -> Image:
-    """Photo bytes → (H,W,3) uint8 RGB, upright, C-contiguous.
+def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Image:
+    """Photo bytes → (H,W,3) uint8 sRGB, upright, C-contiguous.
 
+    Where a longer side of `enough_px` is enough, a JPEG may come at a half, a quarter or an eighth of its size.
     Transparency lies on white, 16 bits are scaled to 8, the first frame stands for an animation.
     Raises BadPhoto as `read_header` does, and for a file that is damaged or cut off.
     """
     format_name = _format_of(data, limits)
     try:
-        return _decode(data, format_name, limits)
+        return _decode(data, format_name, limits, enough_px)
     except _CutOff:
         if format_name != "JPEG":
             raise
         # Some writers forget the end marker, and libjpeg paints what is missing grey without a word. So end the
         # file in two ways: where all pixels are there, what follows them changes nothing.
-        plain, noisy = (_decode(data + tail + _JPEG_END, format_name, limits) for tail in (b"", _NOISE))
+        plain, noisy = (_decode(data + tail + _JPEG_END, format_name, limits, None) for tail in (b"", _NOISE))
         if not np.array_equal(plain, noisy):
             raise
         return plain
 
 
-def _decode(data: bytes, format_name: str, limits: PhotoLimits) -> Image:
+def _decode(data: bytes, format_name: str, limits: PhotoLimits, enough_px: int | None) -> Image:
     with _opened(data, format_name, limits) as picture:
-        picture.load()
         turn = _TURN.get(_orientation(picture, format_name))
-        rgb = _to_rgb(picture)
-        return _to_array(rgb if turn is None else rgb.transpose(turn))
+        pixels = _fast_pixels(data, picture, enough_px) if format_name == "JPEG" else None
+        if pixels is None:
+            picture.load()
+            pixels = _to_array(_to_srgb(picture))
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _fast_pixels(data: bytes, picture: ImageFile, enough_px: int | None) -> Image | None:
+    """A sound JPEG in colour or grey; what it does not take, Pillow reads or says what is wrong with it."""
+    if picture.mode not in ("RGB", "L"):
+        return None
+    pixels = decode_jpeg(data, *picture.size, enough_px)
+    profile = picture.info.get("icc_profile")
+    if pixels is None or profile is None:
+        return pixels
+    rgb = Pil.fromarray(pixels)
+    converted = to_srgb(rgb, profile)
+    return pixels if converted is rgb else _to_array(converted)
 
 
 @contextmanager
@@ -203,6 +223,12 @@ def _orientation(picture: ImageFile, format_name: str) -> int:
     except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and good pixels are worth more than it
         return 1
     return value if value in _TURN else 1
+
+
+def _to_srgb(picture: Pil.Image) -> Pil.Image:
+    profile = picture.info.get("icc_profile")
+    # Inks mean nothing without their profile, all else has its profile's colours in RGB too.
+    return to_srgb(picture, profile).convert("RGB") if picture.mode == "CMYK" else to_srgb(_to_rgb(picture), profile)
 
 
 def _to_rgb(picture: Pil.Image) -> Pil.Image:

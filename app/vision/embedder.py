@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
-from app.errors import BadModelPack, DeviceOutOfMemory
+from app.errors import BadModelPack
 from app.packs.manifest import OnnxEmbedder as EmbedderConfig
+from app.vision.batching import RunLimit, run_within
+from app.vision.graphs import with_free_batch
 from app.vision.sessions import Provider, Session, float_blob, open_session
 from app.vision.types import Floats, Image
 
@@ -25,33 +25,21 @@ class Embedder:
         self._session = session
         self._input = session.input_names[0]
         self._config = config
-        self._max_batch = max_batch
+        self._limit = RunLimit(max_batch * config.input_size_px**2 if max_batch > 1 else 1)
 
     def embed(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, unit length."""
         if not len(chips):
             return np.empty((0, self._config.dimension), np.float32)
-        step = self._max_batch
-        vectors = np.concatenate([self._within_memory(chips[at : at + step]) for at in range(0, len(chips), step)])
+        (vectors,) = run_within(self._limit, chips, self._raw)
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         unit: Floats = np.divide(vectors, lengths, dtype=np.float32)
         return unit
 
-    def _within_memory(self, chips: Image) -> Floats:
-        """Halves the batch where the device's memory is not enough for it; one face is the least."""
-        try:
-            return self._raw(chips)
-        except DeviceOutOfMemory:
-            if len(chips) == 1:
-                raise
-            log.warning("out of memory with %d faces at once: trying half", len(chips))
-            half = len(chips) // 2
-            return np.concatenate([self._within_memory(chips[:half]), self._within_memory(chips[half:])])
-
-    def _raw(self, chips: Image) -> Floats:
+    def _raw(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
         blob = float_blob(ordered, self._config.mean, self._config.scale)
-        return self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)
+        return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]
 
 
 def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "auto", threads: int = 0) -> Embedder:
@@ -60,7 +48,7 @@ def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "aut
     Many exports fix the batch at 1 though the network takes any. Rows are compared against single runs; a graph
     that mixes rows is run one chip at a time. Raises BadModelPack where the output has another dimension.
     """
-    session = open_session(_with_free_batch(model), provider, threads)
+    session = open_session(with_free_batch(model), provider, threads)
     single = Embedder(session, config, max_batch=1)
     side = config.input_size_px
     probe = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
@@ -79,16 +67,3 @@ def _agrees(batched: Embedder, probe: Image, expected: Floats) -> bool:
         return bool(np.abs(batched.embed(probe) - expected).max() < BATCH_TOLERANCE)
     except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no public base class; any of them means "no"
         return False
-
-
-def _with_free_batch(model: Path) -> bytes:
-    """The graph with a symbolic first input dimension, and without the shapes derived from the fixed one."""
-    try:
-        graph = onnx.load(str(model))
-    except (DecodeError, OSError) as error:
-        raise BadModelPack(f"{model} is not an ONNX graph: {error}") from error
-    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    for output in graph.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    graph.graph.ClearField("value_info")
-    return bytes(graph.SerializeToString())

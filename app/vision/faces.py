@@ -1,47 +1,47 @@
-"""A detector and an embedder with everything between them: photo in, faces out."""
+"""A model pack, loaded: its detector and its embedder with what they need to know of each other."""
 
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from app.packs.manifest import PackManifest
-from app.vision import quality
-from app.vision.align import align
+from app.vision.align import align, detail_needed
 from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
-from app.vision.scrfd import ScrfdDetector
+from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, open_session
 from app.vision.types import Detections, FaceDetector, FaceEmbedder, Floats, Image
 
 
-@dataclass(frozen=True)
-class Faces:
-    """The faces of one photo: detections, a quality record each, and embeddings (N,D) float32 of unit length."""
-
-    detections: Detections
-    quality: Sequence[Mapping[str, float]]
-    embeddings: Floats
-
-
 class FacePack:
-    """A model pack, loaded. One thread at a time uses the device; more would only share it and its memory."""
+    """The two networks of a pack, on batches. As safe to call from several threads as their sessions are."""
 
     def __init__(self, manifest: PackManifest, detector: FaceDetector, embedder: FaceEmbedder) -> None:
         self.manifest = manifest
         self.model_id = manifest.model_id
+        self.view_px = detector.view_px
         self._detector = detector
         self._embedder = embedder
-        self._device = threading.Lock()
 
-    def find_faces(self, image: Image) -> Faces:
-        """(H,W,3) uint8 RGB → its faces, best detection first."""
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
+        return self._detector.detect(images)
+
+    def embed(self, chips: Sequence[Image]) -> list[Floats]:
+        """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be."""
+        ends = np.cumsum([len(some) for some in chips])
+        return np.split(self._embedder.embed(np.concatenate(chips)), ends[:-1])
+
+    def detail_needed(self, landmarks: Floats) -> float:
+        """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""
         config = self.manifest.embedder
-        with self._device:
-            detections = self._detector.detect(image)
-            chips = align(image, detections.landmarks, config.alignment, config.input_size_px)
-            embeddings = self._embedder.embed(chips)
-        return Faces(detections, quality.measure(image, detections, chips), embeddings)
+        return detail_needed(landmarks, config.alignment, config.input_size_px)
+
+    def cut_chips(self, image: Image, landmarks: Floats) -> Image:
+        """(H,W,3) uint8 RGB, (N,5,2) px → (N,S,S,3) uint8, the faces as the embedder wants them."""
+        config = self.manifest.embedder
+        return align(image, landmarks, config.alignment, config.input_size_px)
 
 
 def load_pack(manifest: PackManifest, weights: Path, provider: Provider, threads: int) -> FacePack:
@@ -53,7 +53,7 @@ def load_pack(manifest: PackManifest, weights: Path, provider: Provider, threads
 def _open_detector(manifest: PackManifest, weights: Path, provider: Provider, threads: int) -> FaceDetector:
     config = manifest.detector
     if config.kind == "scrfd":
-        return ScrfdDetector(open_session(weights / config.file, provider, threads), config)
+        return open_scrfd(weights / config.file, config, provider, threads)
     pnet, rnet, onet = (
         open_session(weights / name, provider, threads) for name in (config.pnet, config.rnet, config.onet)
     )

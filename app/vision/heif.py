@@ -12,6 +12,8 @@ from PIL.ImageFile import ImageFile
 
 _DECODE_THREADS = 4  # pi_heif's default
 _ANY_DECODER = ""
+ICC_TYPES = ("rICC", "prof")
+"""Colour boxes that hold an ICC profile (ISO/IEC 14496-12, colr)."""
 
 
 class HeifImageFile(ImageFile):
@@ -31,6 +33,9 @@ class HeifImageFile(ImageFile):
             raise SyntaxError("it holds no primary picture")  # what PIL expects of a plugin that can't read a file
         self._undecoded: Any = primary[0]
         self._size, self._mode = self._undecoded.size_mode
+        profile = self._undecoded.color_profile or {}
+        if profile.get("type") in ICC_TYPES:
+            self.info["icc_profile"] = profile["data"]
 
     def load(self) -> Any:  # noqa: ANN401 - PIL names its own type only to type checkers
         if self._undecoded is not None:

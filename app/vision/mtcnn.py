@@ -4,7 +4,7 @@ Zhang, Zhang, Li, Qiao: "Joint Face Detection and Alignment Using Multi-task Cas
 P-Net slides a 12 px window over an image pyramid, R-Net judges the proposals at 24 px, O-Net at 48 px.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -33,14 +33,22 @@ PATCHES_PER_RUN = 256
 
 
 class MtcnnDetector:
-    """Finds the faces of one image at a time. As safe to call from several threads as its sessions are."""
+    """Finds the faces of one photo after the other: its cascade branches with every photo, so that photos share no
+    run. As safe to call from several threads as its sessions are."""
 
     def __init__(self, pnet: Session, rnet: Session, onet: Session, config: MtcnnConfig) -> None:
         self._pnet, self._rnet, self._onet = pnet, rnet, onet
         self._config = config
 
-    def detect(self, image: Image) -> Detections:
-        """(H,W,3) uint8 RGB → the faces. Boxes and landmarks are in pixels of `image` and may lie beyond its edges."""
+    @property
+    def view_px(self) -> int:
+        return self._config.max_side_px
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """N times (H,W,3) uint8 RGB → the faces of each, in pixels of its image; they may lie beyond its edges."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Image) -> Detections:
         boxes = self._propose(image)
         boxes = self._refine(image, boxes)
         return self._finish(image, boxes)

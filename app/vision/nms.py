@@ -10,24 +10,33 @@ from app.vision.types import Floats
 Mode = Literal["union", "min"]
 
 
-def nms(boxes: Floats, scores: Floats, iou: float, *, mode: Mode = "union") -> NDArray[np.intp]:
-    """(N,4) float32 x1 y1 x2 y2, (N,) float32 → (K,) indices of the boxes to keep, best first.
+def nms(
+    boxes: Floats, scores: Floats, iou: float, *, mode: Mode = "union", groups: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """(N,4) float32 x1 y1 x2 y2, (N,) float32 → (K,) indices of the boxes to keep, by group and best first.
 
-    Greedy: a box is kept unless it overlaps a better one by more than `iou`. Of equal scores the earlier box is
-    the better one. `union` divides the overlap by the area of both boxes together, `min` by that of the smaller,
-    which also removes a box inside another.
+    Greedy: a box is kept unless it overlaps a better one of its group (a photo, say; without any all are one) by
+    more than `iou`. Of equal scores the earlier box is the better one. `union` divides the overlap by the area of
+    both boxes together, `min` by that of the smaller, which also removes a box inside another.
     """
-    order = np.argsort(-scores, kind="stable")
+    group = np.zeros(len(scores), np.intp) if groups is None else groups
+    # lexsort is stable: the earlier of equals comes first.
+    order = np.lexsort((-scores, group))
     areas = _areas(boxes)
-    kept: list[np.intp] = []
+    kept: list[NDArray[np.intp]] = []
     while order.size:
-        best, rest = order[0], order[1:]
+        # All groups take their next best box at once.
+        is_best = np.concatenate([[True], group[order[1:]] != group[order[:-1]]])
+        best, rest = order[is_best], order[~is_best]
         kept.append(best)
-        overlap = _overlaps(boxes[best], boxes[rest])
-        smaller, both = np.minimum(areas[best], areas[rest]), areas[best] + areas[rest] - overlap
+        rival = best[np.cumsum(is_best)[~is_best] - 1]
+        overlap = _overlaps(boxes[rival], boxes[rest])
+        smaller, both = np.minimum(areas[rival], areas[rest]), areas[rival] + areas[rest] - overlap
         # Multiplied, not divided: a box without area overlaps nothing and must not divide by zero.
         order = rest[overlap <= iou * (both if mode == "union" else smaller)]
-    return np.array(kept, np.intp)
+    chosen = np.concatenate(kept) if kept else np.empty(0, np.intp)
+    # Rounds went by rank; a stable sort by group keeps that order within each.
+    return chosen[np.argsort(group[chosen], kind="stable")]
 
 
 def _areas(boxes: Floats) -> Floats:
@@ -35,8 +44,8 @@ def _areas(boxes: Floats) -> Floats:
     return sides[:, 0] * sides[:, 1]
 
 
-def _overlaps(box: Floats, boxes: Floats) -> Floats:
-    """(4,), (N,4) → (N,) area that each box shares with `box`."""
-    top_left = np.maximum(box[:2], boxes[:, :2])
-    bottom_right = np.minimum(box[2:], boxes[:, 2:])
+def _overlaps(some: Floats, others: Floats) -> Floats:
+    """(N,4), (N,4) → (N,) area that the boxes of each pair share."""
+    top_left = np.maximum(some[:, :2], others[:, :2])
+    bottom_right = np.minimum(some[:, 2:], others[:, 2:])
     return _areas(np.concatenate([top_left, bottom_right], axis=1))

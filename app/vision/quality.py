@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Floats, Image
 
 # Hair, background and the black beyond the photo's edge fill the rim of a chip and say nothing about the face.
 _RIM = 0.2
@@ -12,17 +12,17 @@ _RIM = 0.2
 _DIGITS = 4
 
 
-def measure(image: Image, detections: Detections, chips: NDArray[np.uint8]) -> list[dict[str, float]]:
-    """(H,W,3) uint8 RGB, N detections, (N,S,S,3) uint8 aligned chips → N mappings of measure to value.
+def measure(boxes: Floats, size_px: tuple[int, int], chips: NDArray[np.uint8]) -> list[dict[str, float]]:
+    """(N,4) px of a photo of this width and height, (N,S,S,3) uint8 aligned chips → N mappings of measure to value.
 
     `size_px`: shorter side of the box, as far as it lies in the photo. `sharpness`: variance of the Laplacian of
     the inner chip's luminance (Pech-Pacheco et al., 2000); comparable between chips of one alignment and size.
     `luminance_mean`: mean luminance of the inner chip, 0 to 255.
     """
-    sizes_px = _visible_sizes(detections.boxes, image.shape[1], image.shape[0])
+    sizes_px = _visible_sizes(boxes, *size_px)
     return [
-        {"size_px": round(float(size_px), _DIGITS), **_inner_measures(chip)}
-        for size_px, chip in zip(sizes_px, chips, strict=True)
+        {"size_px": round(float(side_px), _DIGITS), **_inner_measures(chip)}
+        for side_px, chip in zip(sizes_px, chips, strict=True)
     ]
 
 

@@ -1,77 +1,191 @@
 """SCRFD (Guo et al., 2021, arXiv:2105.04714) as InsightFace exports it: three strides, two anchors a cell."""
 
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from app.packs.manifest import ScrfdDetector as ScrfdConfig
+from app.vision.batching import RunLimit, run_within
+from app.vision.graphs import with_free_batch
 from app.vision.nms import nms
-from app.vision.sessions import Session, float_blob
+from app.vision.sessions import Provider, Session, float_blob, open_session
 from app.vision.types import Detections, Floats, Image
+
+log = logging.getLogger(__name__)
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
+GRID_PX = max(STRIDES)
+"""Sides of the input are multiples of this."""
 MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 """InsightFace's normalisation for SCRFD."""
+MAX_BATCH = 32
+BATCH_TOLERANCE = 1e-4
+
+
+class _Candidates(NamedTuple):
+    """Boxes in pixels of their photos, and the number (N,) of the photo that each is of."""
+
+    photo: NDArray[np.intp]
+    found: Detections
 
 
 class ScrfdDetector:
-    """Looks at a photo at several input sizes, since one size misses what another finds: at 640 faces that fill the
-    frame are larger than any anchor, at 128 small ones vanish. All looks are merged by one NMS."""
+    """Looks at photos at several input sizes, since one size misses what another finds: at 640 faces that fill the
+    frame are larger than any anchor, at 128 small ones vanish. All looks at a photo are merged by one NMS.
 
-    def __init__(self, session: Session, config: ScrfdConfig) -> None:
+    No look has more pixels than the photo itself. Photos of one input shape share a run, at most `max_batch` of the
+    largest size; 1 is for a graph that mixes its rows.
+    """
+
+    def __init__(self, session: Session, config: ScrfdConfig, max_batch: int = MAX_BATCH) -> None:
         self._session = session
         self._input = session.input_names[0]
         self._config = config
+        self._limit = RunLimit(max_batch * max(config.input_sizes_px) ** 2 if max_batch > 1 else 1)
 
-    def detect(self, image: Image) -> Detections:
-        """(H,W,3) uint8 RGB → faces in pixels of the image, best first."""
-        looks = [self._look(image, size) for size in self._config.input_sizes_px]
-        found = Detections(
-            np.concatenate([look.boxes for look in looks]),
-            np.concatenate([look.landmarks for look in looks]),
-            np.concatenate([look.scores for look in looks]),
+    @property
+    def view_px(self) -> int:
+        """Longer side of a photo beyond which more pixels are of no use here."""
+        return max(*self._config.input_sizes_px, self._config.closer_look_px)
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
+        if not images:
+            return []
+        rows_by_size: dict[int, list[int]] = {}
+        for row, image in enumerate(images):
+            for size_px in self._sizes(image):
+                rows_by_size.setdefault(size_px, []).append(row)
+        looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
+        found = self._merged(len(images), looks)
+        closer = [row for row, image in enumerate(images) if self._is_worth_a_closer_look(image, found[row])]
+        if closer:
+            again = self._merged(len(images), [*looks, self._look(images, closer, self._config.closer_look_px)])
+            for row in closer:
+                found[row] = again[row]
+        return found
+
+    def _sizes(self, image: Image) -> set[int]:
+        return {min(size_px, _on_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
+
+    def _is_worth_a_closer_look(self, image: Image, found: Detections) -> bool:
+        """Where there are faces near the smallest that are found, there may be smaller ones."""
+        largest_px = max(self._config.input_sizes_px)
+        longer_px = max(image.shape[:2])
+        if self._config.closer_look_px <= largest_px or longer_px <= largest_px or not len(found):
+            return False
+        smallest_px = (found.boxes[:, 2:] - found.boxes[:, :2]).min() * largest_px / longer_px
+        return bool(smallest_px < self._config.closer_look_below_px)
+
+    def _merged(self, count: int, looks: Sequence[_Candidates]) -> list[Detections]:
+        photo = np.concatenate([look.photo for look in looks])
+        found = Detections.joined([look.found for look in looks])
+        kept = nms(found.boxes, found.scores, self._config.nms_iou, groups=photo)
+        ends = np.searchsorted(photo[kept], np.arange(count + 1))
+        return [found.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
+
+    def _look(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> _Candidates:
+        """One look at each of these photos, those of one shape in one run."""
+        boxed = [(row, *letterbox(images[row], size_px)) for row in photos]
+        parts = []
+        for shape in sorted({canvas.shape for _, canvas, _ in boxed}):
+            same = [(row, canvas, scale) for row, canvas, scale in boxed if canvas.shape == shape]
+            rows, canvases, scales = zip(*same, strict=True)
+            photo, found = self._candidates(np.stack(canvases), np.stack(scales))
+            parts.append(_Candidates(np.asarray(rows, np.intp)[photo], found))
+        return _Candidates(
+            np.concatenate([part.photo for part in parts]), Detections.joined([part.found for part in parts])
         )
-        return found.take(nms(found.boxes, found.scores, self._config.nms_iou))
 
-    def _look(self, image: Image, size_px: int) -> Detections:
-        canvas, scale = letterbox(image, size_px)
-        outputs = self._session.run({self._input: float_blob(canvas[np.newaxis], MEAN, SCALE)})
-        per_stride = [
-            _decode(outputs[i], outputs[i + 3], outputs[i + 6], _centres(size_px, stride), stride)
-            for i, stride in enumerate(STRIDES)
-        ]
-        scores = np.concatenate([part.scores for part in per_stride])
-        boxes = np.concatenate([part.boxes for part in per_stride])
-        landmarks = np.concatenate([part.landmarks for part in per_stride])
-        good = scores >= self._config.score_threshold
-        return Detections(np.divide(boxes[good], np.tile(scale, 2)), np.divide(landmarks[good], scale), scores[good])
+    def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
+        """(N,h,w,3) uint8 and the scales (N,2) of x and y → what scores high enough, in pixels of the photos."""
+        outputs = run_within(self._limit, canvases, self._run)
+        parts = list(_decoded(outputs, canvases.shape[1:3], self._config.score_threshold))
+        photo = np.concatenate([part.photo for part in parts])
+        found = Detections.joined([part.found for part in parts])
+        scale = scales[photo]
+        boxes, landmarks = found.boxes / np.tile(scale, 2), found.landmarks / scale[:, np.newaxis]
+        return _Candidates(photo, Detections(boxes, landmarks, found.scores))
+
+    def _run(self, canvases: Image) -> list[Floats]:
+        """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
+        outputs = self._session.run({self._input: float_blob(canvases, MEAN, SCALE)})
+        return [_by_photo(output, len(canvases)) for output in outputs]
+
+
+def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
+    """Load a detector with its batch dimension freed, where two photos at once give what they give one by one."""
+    detector = ScrfdDetector(open_session(with_free_batch(model), provider, threads), config)
+    if _is_batchable(detector):
+        return detector
+    log.warning("%s can't be run in batches; it runs one photo at a time", model.name)
+    return ScrfdDetector(open_session(model, provider, threads), config, max_batch=1)
+
+
+def _is_batchable(detector: ScrfdDetector) -> bool:
+    probe = np.random.default_rng(0).integers(0, 256, (2, 2 * GRID_PX, 3 * GRID_PX, 3), np.uint8)
+    try:
+        both, single = detector._run(probe), [detector._run(probe[row : row + 1]) for row in range(2)]
+    except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no public base class; any of them means "no"
+        return False
+    expected = [np.concatenate(outputs) for outputs in zip(*single, strict=True)]
+    return all(
+        a.shape == b.shape and np.allclose(a, b, atol=BATCH_TOLERANCE) for a, b in zip(both, expected, strict=True)
+    )
 
 
 def letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
-    """(H,W,3) → (S,S,3) with the photo at the top left and black beyond it, and the scales (2,) of x and y.
+    """(H,W,3) → (h,w,3) with the photo at the top left and black beyond it, and the scales (2,) of x and y.
 
-    Sides are rounded down as in insightface, so that the network sees the same pixels. insightface then divides both
-    axes by the height's rounded scale, which moves boxes by up to 2 % of a panorama's width; here each has its own.
+    The photo's longer side becomes `size_px`; the canvas ends with the next multiple of the coarsest stride, since
+    a square would be one third black for most cameras. Sides are rounded down as in insightface, so that the network
+    sees the same pixels. insightface then divides both axes by the height's rounded scale, which moves boxes by up
+    to 2 % of a panorama's width; here each has its own.
     """
     height, width = image.shape[:2]
     scale = size_px / max(height, width)
     new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
-    canvas = np.zeros((size_px, size_px, 3), np.uint8)
+    canvas = np.zeros((_on_grid(new_height), _on_grid(new_width), 3), np.uint8)
     canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
     return canvas, np.array([new_width / width, new_height / height], np.float32)
 
 
-def _centres(size_px: int, stride: int) -> Floats:
+def _on_grid(side_px: int) -> int:
+    return -(-side_px // GRID_PX) * GRID_PX
+
+
+def _by_photo(output: Floats, count: int) -> Floats:
+    """One output of a run on `count` photos → (count,K,c).
+
+    The heads move the batch behind the cells before they flatten, so rows are in order of cell, photo, anchor; some
+    exports keep the batch in front and have three dimensions.
+    """
+    if output.ndim == 3:
+        return output
+    cells = output.reshape(-1, count, ANCHORS, output.shape[-1])
+    return cells.transpose(1, 0, 2, 3).reshape(count, -1, output.shape[-1])
+
+
+def _decoded(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[_Candidates]:
+    """Outputs (N,K,c) → candidates of each stride in pixels of the input; only those are computed that count."""
+    for level, stride in enumerate(STRIDES):
+        scores = outputs[level][..., 0]
+        photo, at = np.nonzero(scores >= threshold)
+        centres = _centres(input_hw, stride)[at]
+        distances = outputs[level + 3][photo, at] * stride
+        boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
+        landmarks = centres[:, np.newaxis] + outputs[level + 6][photo, at].reshape(-1, 5, 2) * stride
+        yield _Candidates(photo, Detections(boxes, landmarks, scores[photo, at]))
+
+
+def _centres(input_hw: tuple[int, ...], stride: int) -> Floats:
     """Anchor centres of one stride → (cells*ANCHORS, 2) float32 x y, row by row."""
-    cells = size_px // stride
-    rows, columns = np.mgrid[:cells, :cells]
+    rows, columns = np.mgrid[: input_hw[0] // stride, : input_hw[1] // stride]
     centres = np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float32) * stride
     return np.repeat(centres, ANCHORS, axis=0)
-
-
-def _decode(scores: Floats, distances: Floats, offsets: Floats, centres: Floats, stride: int) -> Detections:
-    """Network outputs of one stride → candidates. Distances and offsets are in units of the stride."""
-    distances = distances.reshape(-1, 4) * stride
-    boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
-    landmarks = centres[:, np.newaxis] + offsets.reshape(-1, 5, 2) * stride
-    return Detections(boxes, landmarks, scores.reshape(-1))

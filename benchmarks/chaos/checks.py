@@ -4,7 +4,6 @@ As in Jepsen's total-queue test: what was sent is what was stored and what was d
 (https://github.com/jepsen-io/jepsen/blob/main/jepsen/src/jepsen/checker.clj).
 """
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -193,12 +192,6 @@ def wrong_dead_letters(sent: Iterable[Sent], run: Snapshot, events: Sequence[Eve
                 f"not once after {max_receives}."
             )
     return wrong
-
-
-def slow_redelivery(times_s: Sequence[float], bound_s: float) -> list[str]:
-    if len(times_s) < 3 or statistics.median(times_s) <= bound_s:
-        return []
-    return [f"The median redelivery took {statistics.median(times_s):.1f} s; at most {bound_s:.0f} s are allowed."]
 
 
 def slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: float) -> list[str]:

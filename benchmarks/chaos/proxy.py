@@ -1,4 +1,5 @@
-"""A TCP forwarder that lies: it delays, resets, goes silent, or delivers a request and drops the answer.
+"""A TCP forwarder that lies: it delays, resets, goes silent, lets answers trickle, or delivers a request and drops
+the answer.
 
 It knows just enough of request and answer to do the last: whatever a client sends after the server has spoken is a
 new request, which holds for HTTP/1.1 and for MongoDB's protocol alike.
@@ -20,7 +21,9 @@ CONTINUE = b"HTTP/1.1 100"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with zero seconds: closing sends a reset (socket(7))."""
 
-Fault = Literal["delay", "reset", "black-hole", "drop-answer"]
+TRICKLE_BYTES, TRICKLE_EVERY_S = 16, 0.5
+
+Fault = Literal["delay", "reset", "black-hole", "drop-answer", "trickle"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,7 @@ class FaultProxy:
                     self.felt["drop-answer"] += 1
                     raise _Cut
                 turn.answered = True
-            client.writer.write(data)
-            await client.writer.drain()
+            await (_trickle if turn.trickle else _pass)(data, client.writer)
         # A server that hangs up has ended the connection; a client may be waiting for it.
         client.writer.write_eof()
 
@@ -138,6 +140,9 @@ class FaultProxy:
             turn.drop = True
             return
         self.felt[fault] += 1
+        if fault == "trickle":
+            turn.trickle = True
+            return
         if fault == "delay":
             await asyncio.sleep(faults.delay_s)
             return
@@ -152,12 +157,25 @@ class _Turn:
 
     answered: bool = True
     drop: bool = False
+    trickle: bool = False
 
 
 @dataclass(frozen=True)
 class _Side:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+
+async def _pass(data: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(data)
+    await writer.drain()
+
+
+async def _trickle(data: bytes, writer: asyncio.StreamWriter) -> None:
+    """Slowly, but never so slowly that the reader gives up."""
+    for begin in range(0, len(data), TRICKLE_BYTES):
+        await _pass(data[begin : begin + TRICKLE_BYTES], writer)
+        await asyncio.sleep(TRICKLE_EVERY_S)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

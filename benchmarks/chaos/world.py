@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,13 +48,14 @@ QUEUE_VARIABLES = {"detection": "QUEUE_URL", "grouping": "GROUP_FACE_QUEUE_URL"}
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """`max_receives` is the queues' maxReceiveCount."""
+    """`max_receives` is the queues' maxReceiveCount; `settings` go before those of a storm."""
 
     home: Path
     pack: str = "open"
     strict: bool = False
     max_receives: int = 5
     seed: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class World:
@@ -81,7 +82,7 @@ class World:
     def _open(self) -> None:
         self.options.home.mkdir(parents=True, exist_ok=True)
         aws_port, mongo_port = self._start_aws(), self._start_mongo()
-        self.straight = {**SETTINGS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}"}
+        self.straight = {**SETTINGS, **self.options.settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}"}
         self.proxies = {
             store: self._stack.enter_context(FaultProxy(port, self.options.seed + row))
             for row, (store, port) in enumerate(zip(STORES, (aws_port, aws_port, mongo_port), strict=True))

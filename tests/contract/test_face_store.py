@@ -1,25 +1,31 @@
 """FaceStore: what the services rely on, of the fake and of MongoDB."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from pymongo import MongoClient
+from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import Document, open_database
 from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
-from app.errors import BadConfiguration, RetryLater
-from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, join_batches
-from tests.stores import MODEL, Stores, face_record, image_record, photo, unit_vector
+from app.errors import BadConfiguration, RetryLater, StoreUnavailable
+from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
+from tests.integration.proxy import Proxy
+from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, unit_vector
 
 OTHER_MODEL = "other-111111111111"
+NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
 def save(stores: Stores, name: str = "a", count: int = 1, *, etag: str = "etag-1", model: str = MODEL) -> None:
-    of = photo(name)
-    faces = [face_record(of, index, model=model) for index in range(count)]
-    stores.faces.save_photo(image_record(of, count, etag=etag, model=model), faces)
+    assert stores.faces.save_photos([photo_result(photo(name), count, etag=etag, model=model)]) == []
 
 
 def faces_of(stores: Stores, gallery: str = "g", model: str = MODEL) -> FaceBatch:
@@ -48,7 +54,7 @@ def test_a_photos_record_comes_back_as_it_was(stores: Stores) -> None:
         model_id=MODEL,
         timings_s={"fetch": 0.25, "decode": 0.5},
     )
-    stores.faces.save_photo(saved, [])
+    stores.faces.save_photos([PhotoResult(saved)])
     assert stores.faces.find_image(saved.photo) == saved
 
 
@@ -165,10 +171,224 @@ def test_a_gallery_without_faces_gives_no_batches(stores: Stores) -> None:
 
 
 def test_photos_are_read_by_gallery_and_ordered_by_image_id(stores: Stores) -> None:
-    for of in (photo("c"), photo("a"), photo("b"), photo("a", "other")):
-        stores.faces.save_photo(image_record(of, 0), [])
+    stores.faces.save_photos([photo_result(of, 0) for of in (photo("c"), photo("a"), photo("b"), photo("a", "other"))])
     assert [image.photo for image in stores.faces.read_images("g")] == [photo("a"), photo("b"), photo("c")]
     assert list(stores.faces.read_images("none")) == []
+
+
+def version(number: int, name: str = "a") -> PhotoResult:
+    """A later version has a later time, other content, and now one, now two faces."""
+    later = timedelta(seconds=number)
+    return photo_result(photo(name), 1 + number % 2, etag=f"etag-{number}", last_modified=NOON + later)
+
+
+def gone(name: str = "a") -> PhotoResult:
+    return PhotoResult(ImageRecord(photo(name), ImageStatus.REJECTED, reason="There is no object.", model_id=MODEL))
+
+
+def etags(stores: Stores) -> dict[str, str | None]:
+    return {image.photo.image_id: image.etag for image in stores.faces.read_images("g")}
+
+
+def test_photos_stored_together_are_each_stored_with_their_own_faces(stores: Stores) -> None:
+    results = [photo_result(photo(name), count, etag=f"of {name}") for name, count in (("b", 1), ("c", 0), ("a", 3))]
+    assert stores.faces.save_photos(results) == []
+    assert faces_of(stores).image_ids == ["a", "a", "a", "b"]
+    assert list(stores.faces.read_images("g")) == [results[2].image, results[0].image, results[1].image]
+
+
+def test_no_photos_at_all_change_nothing(stores: Stores) -> None:
+    save(stores)
+    before = stores.snapshot()
+    assert stores.faces.save_photos([]) == []
+    assert stores.snapshot() == before
+
+
+def test_a_photo_without_faces_any_more_loses_all_among_others_too(stores: Stores) -> None:
+    stores.faces.save_photos([photo_result(photo(name), 2) for name in "abc"])
+    stores.faces.save_photos([photo_result(photo("a"), 1), photo_result(photo("b"), 0), photo_result(photo("c"), 2)])
+    assert faces_of(stores).image_ids == ["a", "c", "c"]
+
+
+def test_photos_stored_together_keep_or_lose_their_people_each_by_its_own_content(stores: Stores) -> None:
+    stores.faces.save_photos([photo_result(photo(name)) for name in "ab"])
+    give_persons(stores, a="p1", b="p2")
+    stores.faces.save_photos([photo_result(photo("a"), etag="etag-2"), photo_result(photo("b"))])
+    assert faces_of(stores).person_ids == [None, "p2"]
+
+
+def test_of_a_photo_twice_in_one_batch_the_later_result_stays(stores: Stores) -> None:
+    stores.faces.save_photos([photo_result(photo(), 3), photo_result(photo("b")), photo_result(photo(), 1)])
+    assert faces_of(stores).image_ids == ["a", "b"]
+    assert stores.faces.find_image(photo()).face_count == 1
+
+
+@pytest.mark.parametrize(
+    "between", [photo_result(photo(), 0), photo_result(photo(), etag="etag-2")], ids=["no face", "other content"]
+)
+def test_a_photo_twice_in_one_batch_loses_the_person_that_it_would_have_lost_singly(
+    stores: Stores, between: PhotoResult
+) -> None:
+    save(stores)
+    give_persons(stores, a="p1")
+    stores.faces.save_photos([between, photo_result(photo())])
+    assert faces_of(stores).person_ids == [None]
+
+
+def test_a_photo_twice_in_one_batch_is_stored_under_both_models(stores: Stores) -> None:
+    stores.faces.save_photos([photo_result(photo(), 2, model=OTHER_MODEL), photo_result(photo(), 1)])
+    assert (len(faces_of(stores)), len(faces_of(stores, model=OTHER_MODEL))) == (1, 2)
+
+
+def test_an_older_version_changes_nothing_and_is_named_while_its_neighbours_are_stored(stores: Stores) -> None:
+    stores.faces.save_photos([version(2)])
+    give_persons(stores, a="p1")
+    before, late = stores.snapshot(), version(1)
+    assert stores.faces.save_photos([version(3, "b"), late, version(1, "c")]) == [late]
+    assert etags(stores) == {"a": "etag-2", "b": "etag-3", "c": "etag-1"}
+    assert set(before) <= set(stores.snapshot())
+
+
+def test_an_older_version_behind_a_newer_one_of_the_same_batch_is_overtaken(stores: Stores) -> None:
+    results = [version(1), version(3), version(2), version(3)]
+    assert stores.faces.save_photos(results) == [results[2]]
+    assert etags(stores) == {"a": "etag-3"}
+
+
+def test_the_same_version_again_changes_nothing_and_is_not_overtaken(stores: Stores) -> None:
+    stores.faces.save_photos([version(1)])
+    give_persons(stores, a="p1")
+    before = stores.snapshot()
+    assert stores.faces.save_photos([version(1), version(1)]) == []
+    assert stores.snapshot() == before
+
+
+def test_a_photo_whose_object_is_gone_leaves_the_gallery_whatever_was_stored(stores: Stores) -> None:
+    stores.faces.save_photos([version(1, "a"), version(1, "b")])
+    assert stores.faces.save_photos([gone("a")]) == []
+    assert faces_of(stores).image_ids == ["b", "b"]
+    assert stores.faces.find_image(photo("a")) == gone("a").image
+
+
+def test_after_a_photo_was_gone_any_version_of_it_is_taken(stores: Stores) -> None:
+    stores.faces.save_photos([version(2), gone()])
+    assert stores.faces.save_photos([version(1)]) == []
+    assert etags(stores) == {"a": "etag-1"}
+
+
+def test_two_workers_that_store_the_same_photos_at_once_leave_the_newest_of_each(stores: Stores) -> None:
+    newest, start = 31, Barrier(2)
+
+    def store_every_second_version(first: int) -> None:
+        start.wait(30)
+        for number in range(first, newest + 1, 2):
+            # Each in its own order, and each with a photo of its own.
+            names = ["a", "b", "c", "only 0"] if first == 0 else ["only 1", "c", "b", "a"]
+            stores.faces.save_photos([version(number, name) for name in names])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(store_every_second_version, (0, 1)))
+    last = {name: newest for name in ("a", "b", "c", "only 1")} | {"only 0": newest - 1}
+    assert etags(stores) == {name: f"etag-{number}" for name, number in last.items()}
+    before = stores.snapshot()
+    assert stores.faces.save_photos([version(number, name) for name, number in last.items()]) == []
+    assert stores.snapshot() == before
+
+
+def save_with(
+    stores: Stores, uri: str, command: str, action: Callable[[CommandStartedEvent], None], results: list[PhotoResult]
+) -> list[PhotoResult]:
+    """Save, and do something just before this command is sent."""
+    listener = OnceBefore(command, action)
+    with MongoClient[Document](uri, tz_aware=True, event_listeners=[listener]) as client:
+        overtaken = MongoFaceStore(client[stores.database.name]).save_photos(results)
+    assert listener.done
+    return overtaken
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_then(
+    stores: Stores, mongo_uri: str, known: bool
+) -> None:
+    stores.faces.save_photos([version(1)] if known else [])
+    old = [version(2), version(2, "b")]
+    overtaken = save_with(stores, mongo_uri, "update faces", lambda _: stores.faces.save_photos([version(3)]), old)
+    assert overtaken == [old[0]]
+    assert etags(stores) == {"a": "etag-3", "b": "etag-2"}
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@pytest.mark.parametrize("command", ["delete faces", "update images", "commitTransaction"])
+def test_a_newer_version_that_comes_while_an_older_one_is_written_waits_and_stays(
+    stores: Stores, mongo_uri: str, command: str
+) -> None:
+    newer: list[Future[list[PhotoResult]]] = []
+
+    def begin_newer(_: CommandStartedEvent) -> None:
+        newer.append(pool.submit(stores.faces.save_photos, [version(2)]))
+        time.sleep(0.2)
+        assert not newer[0].done()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert save_with(stores, mongo_uri, command, begin_newer, [version(1)]) == []
+        assert newer[0].result(30) == []
+    assert etags(stores) == {"a": "etag-2"}
+    assert len(faces_of(stores)) == 1
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_looks_again(
+    stores: Stores, mongo_uri: str
+) -> None:
+    def end_and_overtake(event: CommandStartedEvent) -> None:
+        # What the server does by itself after 60 s.
+        stores.database.client.admin.command("killSessions", [event.command["lsid"]])
+        stores.faces.save_photos([version(2)])
+
+    old = [version(1), version(1, "b")]
+    assert save_with(stores, mongo_uri, "update images", end_and_overtake, old) == [old[0]]
+    assert etags(stores) == {"a": "etag-2", "b": "etag-1"}
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.adapters.mongo.CONFLICTS_AT_MOST_S", 0.1)
+    stores.faces.save_photos([version(1)])
+    with stores.database.client.start_session() as session, session.start_transaction():
+        stores.database["images"].update_one({"_id": "g/a"}, {"$set": {"reason": "busy"}}, session=session)
+        with pytest.raises(RetryLater, match=r"^Storing photos in MongoDB failed: "):
+            stores.faces.save_photos([version(2)])
+        session.abort_transaction()
+    assert etags(stores) == {"a": "etag-1"}
+    assert stores.faces.save_photos([version(2)]) == []
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@pytest.mark.parametrize("command", ["find", "update faces", "delete faces", "update images", "commitTransaction"])
+def test_an_outage_in_the_middle_leaves_all_as_it_was_and_the_same_call_again_repairs_it(
+    stores: Stores, mongo_uri: str, command: str
+) -> None:
+    stores.faces.save_photos([version(1, "a"), version(0, "b")])
+    before, results = stores.snapshot(), [version(2, "a"), version(1, "b"), version(1, "c")]
+    with Proxy(urlsplit(mongo_uri).port) as proxy:
+
+        def go_away(event: CommandStartedEvent) -> None:
+            proxy.go_away()
+            sessions.append(event.command["lsid"])
+
+        sessions: list[Document] = []
+        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&serverSelectionTimeoutMS=300"
+        with pytest.raises(StoreUnavailable, match=r"^Storing photos in MongoDB failed: "):
+            save_with(stores, uri, command, go_away, results)
+    # What the server does by itself after 60 s with a transaction of which it hears no more.
+    stores.database.client.admin.command("killSessions", sessions)
+    assert stores.snapshot() == before
+    assert stores.faces.save_photos(results) == []
+    assert etags(stores) == {"a": "etag-2", "b": "etag-1", "c": "etag-1"}
+    assert faces_of(stores).image_ids == ["a", "b", "b", "c", "c"]
 
 
 def test_vectors_are_written_as_bson_vectors_that_pymongo_reads_the_same() -> None:
@@ -179,11 +399,14 @@ def test_vectors_are_written_as_bson_vectors_that_pymongo_reads_the_same() -> No
     assert decode_vectors([]).shape == (0, 0)
 
 
-def test_a_database_that_is_away_asks_to_retry_later() -> None:
+def test_a_database_that_is_away_asks_to_retry_later_at_once() -> None:
     with MongoClient[Document]("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50) as client:
-        store = MongoFaceStore(client["nowhere"])
-        with pytest.raises(RetryLater, match=r"^Reading a photo's record in MongoDB failed: "):
+        store, began = MongoFaceStore(client["nowhere"]), time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"^Reading a photo's record in MongoDB failed: "):
             store.find_image(photo())
+        with pytest.raises(StoreUnavailable, match=r"^Storing photos in MongoDB failed: "):
+            store.save_photos([photo_result(photo())])
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

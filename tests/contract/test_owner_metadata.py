@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import pytest
+from pymongo import MongoClient
 
+from app.adapters.mongo import Document
 from app.adapters.mongo_galleries import MongoOwnerMetadata
+from app.errors import StoreUnavailable
 from app.ports import OwnerMetadata
 from app.records import ImageStatus
 from tests.fake_stores import FakeOwnerMetadata
@@ -52,23 +55,53 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 def test_a_known_photo_gets_its_face_index_and_keeps_all_else(rig: Rig) -> None:
     rig.add("a", {"title": "Beach", "tags": ["sea"], "width": 4000})
-    rig.metadata.set_face_index(image_record(photo("a"), 2))
+    rig.metadata.set_face_indexes([image_record(photo("a"), 2)])
     expected = {"status": "indexed", "reason": None, "face_count": 2, "model": MODEL, "etag": "etag-1"}
     assert rig.read() == {"a": {"title": "Beach", "tags": ["sea"], "width": 4000, "face_index": expected}}
 
 
 def test_a_photo_the_owner_does_not_know_is_not_made_known(rig: Rig) -> None:
     rig.add("a", {"title": "Beach"})
-    rig.metadata.set_face_index(image_record(photo("b")))
-    rig.metadata.set_face_index(image_record(photo("a", "another gallery")))
+    rig.metadata.set_face_indexes([image_record(photo("b")), image_record(photo("a", "another gallery"))])
     assert rig.read() == {"a": {"title": "Beach"}}
 
 
 def test_a_later_result_replaces_the_whole_face_index(rig: Rig) -> None:
     rig.add("a", {})
-    rig.metadata.set_face_index(image_record(photo("a"), 2))
+    rig.metadata.set_face_indexes([image_record(photo("a"), 2)])
     rejected = replace(image_record(photo("a"), 0), status=ImageStatus.REJECTED, reason="The file is empty.")
-    rig.metadata.set_face_index(rejected)
+    rig.metadata.set_face_indexes([rejected])
     face_index = rig.read()["a"]["face_index"]
     assert (face_index["status"], face_index["reason"]) == ("rejected", "The file is empty.")
     assert face_index["face_count"] == 0
+
+
+def face_counts(rig: Rig) -> dict[str, int]:
+    return {image_id: fields["face_index"]["face_count"] for image_id, fields in rig.read().items()}
+
+
+def test_many_photos_get_each_their_own_face_index(rig: Rig) -> None:
+    for name in ("a", "b", "c"):
+        rig.add(name, {})
+    rig.metadata.set_face_indexes([image_record(photo(name), count) for name, count in (("b", 1), ("c", 0), ("a", 3))])
+    assert face_counts(rig) == {"a": 3, "b": 1, "c": 0}
+
+
+def test_of_a_photo_that_comes_twice_the_later_result_counts(rig: Rig) -> None:
+    rig.add("a", {})
+    rig.add("b", {})
+    rig.metadata.set_face_indexes([image_record(photo(name), count) for name, count in (("a", 1), ("b", 5), ("a", 2))])
+    assert face_counts(rig) == {"a": 2, "b": 5}
+
+
+def test_no_photos_at_all_change_nothing(rig: Rig) -> None:
+    rig.add("a", {"title": "Beach"})
+    rig.metadata.set_face_indexes([])
+    assert rig.read() == {"a": {"title": "Beach"}}
+
+
+def test_an_owners_database_that_is_away_asks_to_retry_later() -> None:
+    with MongoClient[Document]("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50) as client:
+        metadata = MongoOwnerMetadata(client["nowhere"])
+        with pytest.raises(StoreUnavailable, match=r"^Writing the owner's face_index in MongoDB failed: "):
+            metadata.set_face_indexes([image_record(photo("a"))])

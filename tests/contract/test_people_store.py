@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 from pymongo import MongoClient
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import WRITE_BATCH, Document
 from app.adapters.mongo_galleries import MongoPeopleStore
@@ -15,7 +15,7 @@ from app.errors import StaleFence
 from app.ports import GalleryLease
 from app.records import PersonRecord, join_batches
 from tests.fake_stores import FakePeopleStore
-from tests.stores import MODEL, Stores, face_record, image_record, photo
+from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result
 
 NAMES = ("a", "b", "c")
 FACE_IDS = {name: face_record(photo(name), 0).face_id for name in NAMES}
@@ -46,8 +46,7 @@ def name_person(stores: Stores, person_id: str, name: str) -> None:
 
 
 def save_photos(stores: Stores) -> None:
-    for name in NAMES:
-        stores.faces.save_photo(image_record(photo(name)), [face_record(photo(name), 0)])
+    stores.faces.save_photos([photo_result(photo(name)) for name in NAMES])
 
 
 def person_of_each_face(stores: Stores) -> list[str | None]:
@@ -111,7 +110,7 @@ def test_a_face_can_lose_its_person(stores: Stores) -> None:
 
 def test_a_face_that_was_removed_meanwhile_is_not_brought_back(stores: Stores) -> None:
     save_photos(stores)
-    stores.faces.save_photo(image_record(photo("b"), 0), [])
+    stores.faces.save_photos([photo_result(photo("b"), 0)])
     save(stores, "p1", assigned={FACE_IDS["a"]: "p1", FACE_IDS["b"]: "p1"})
     assert person_of_each_face(stores) == ["p1", None]
 
@@ -229,27 +228,10 @@ def test_nothing_of_a_run_appears_once_its_lease_is_anothers(stores: Stores, see
     assert (stores.snapshot(), stores.statuses("g")) == at_take_over
 
 
-class MidTransaction(CommandListener):
-    """Does something once, in the writer's own thread, when the writer is about to write to `faces`."""
-
-    def __init__(self, action: Callable[[CommandStartedEvent], None]) -> None:
-        self._action = action
-        self._done = False
-
-    def started(self, event: CommandStartedEvent) -> None:
-        if event.command.get("update") == "faces" and not self._done:
-            self._done = True
-            self._action(event)
-
-    def succeeded(self, event: CommandSucceededEvent) -> None: ...
-
-    def failed(self, event: CommandFailedEvent) -> None: ...
-
-
 def save_with(
     stores: Stores, mongo_uri: str, action: Callable[[CommandStartedEvent], None], lease: GalleryLease
 ) -> None:
-    with MongoClient[Document](mongo_uri, event_listeners=[MidTransaction(action)]) as client:
+    with MongoClient[Document](mongo_uri, event_listeners=[OnceBefore("update faces", action)]) as client:
         store = MongoPeopleStore(client[stores.database.name])
         store.save_people(lease, people_of("p1"), {FACE_IDS["a"]: "p1"})
 

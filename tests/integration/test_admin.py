@@ -17,7 +17,7 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.sqs import SqsQueue
 from app.local.stack import ROOT
 from app.messages import parse_detection, parse_grouping
-from app.records import ImageRecord, ImageStatus, PhotoRef
+from app.records import ImageRecord, ImageStatus, PhotoRef, PhotoResult
 from tests.conftest import REGION, aws_client
 
 WITHOUT = ("QUEUE_URL", "GROUP_FACE_QUEUE_URL", "GALLERY_IMAGES_MONGO_URI")
@@ -58,7 +58,7 @@ class Desk:
 
     def store(self, image_id: str, version_id: str | None = None) -> None:
         photo = PhotoRef("gallery", image_id, "photos", f"gallery/{image_id}.jpg", version_id)
-        self.faces.save_photo(ImageRecord(photo, ImageStatus.NO_FACES, model_id="m"), [])
+        self.faces.save_photos([PhotoResult(ImageRecord(photo, ImageStatus.NO_FACES, model_id="m"))])
 
 
 @pytest.fixture

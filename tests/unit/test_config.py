@@ -63,7 +63,7 @@ def test_an_empty_variable_counts_as_not_set(env: pytest.MonkeyPatch) -> None:
     assert problems(env, QUEUE_URL="") == "These settings must be put right:\n  QUEUE_URL is not set"
     env.setenv("QUEUE_URL", REQUIRED["QUEUE_URL"])
     env.setenv("BATCH_SIZE", "")
-    assert load_settings().batch_size == 10
+    assert load_settings().batch_size == 24
 
 
 def test_every_wrong_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:

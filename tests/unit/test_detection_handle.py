@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.detection.handle import DetectionParts, handle
+from app.detection.device import Device
+from app.detection.handle import DetectionParts, handle, saver
+from app.detection.look import Eyes
 from app.errors import RejectMessage, RetryLater
 from app.messages import parse_grouping
 from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
 from app.vision.types import FaceDetector
+from app.worker.batcher import Batcher
 from app.worker.budget import Budget
 from app.worker.chaos import KillPoints
 from tests import photos
@@ -40,16 +43,15 @@ class World:
         self.grouping_queue = FakeQueue(clock=self.clock)
         self.detector = ToyDetector(2)
         self.parts = DetectionParts(
-            pack=self.pack_of(self.detector),
+            eyes=Eyes(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000), Budget(2)),
             objects=self.objects,
             faces=self.faces,
+            results=Batcher("store", saver(self.faces, self.owner), most=10).__enter__(),
             galleries=self.galleries,
-            owner=self.owner,
             grouping_queue=self.grouping_queue,
             default_bucket="photos",
             output_bucket="results",
             readable_buckets=frozenset({"photos", "more-photos"}),
-            limits=PhotoLimits(max_bytes=100_000, max_pixels=1_000_000),
             preview_side_px=32,
             grouping_delay_s=DELAY_S,
             file_bytes=Budget(1_000_000),
@@ -59,8 +61,9 @@ class World:
         self.parts = replace(self.parts, **changes)
         self.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
 
-    def pack_of(self, detector: FaceDetector, **manifest: Any) -> FacePack:
-        return FacePack(toy_manifest(**manifest), detector, ToyEmbedder())
+    def device_of(self, detector: FaceDetector, **manifest: Any) -> Device:
+        pack = FacePack(toy_manifest(**manifest), detector, ToyEmbedder())
+        return Device(pack, calls=1, photos=4, faces=8, on_death=lambda: None).__enter__()
 
     def detect(self, photo: PhotoRef = PHOTO, **fields: Any) -> None:
         message = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "s3_key": photo.key}
@@ -83,7 +86,7 @@ def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World
     assert (image.status, image.reason, image.face_count) == (ImageStatus.INDEXED, None, 2)
     assert (image.width_px, image.height_px, image.model_id) == (64, 48, MODEL)
     assert (image.etag, image.last_modified) == (world.objects.objects["photos", PHOTO.key].etag, NOON)
-    assert set(image.timings_s) == {"fetch", "decode", "faces", "crops"}
+    assert set(image.timings_s) == {"fetch", "decode", "detect", "align", "embed", "device_wait", "pictures"}
 
 
 def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
@@ -219,7 +222,8 @@ def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: Worl
 def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> None:
     world.detect()
     before = set(world.objects.output_keys)
-    world.parts = replace(world.parts, pack=world.pack_of(ToyDetector(1), name="newer"))
+    eyes = replace(world.parts.eyes, device=world.device_of(ToyDetector(1), name="newer"))
+    world.parts = replace(world.parts, eyes=eyes)
     world.detect()
     assert before < world.objects.output_keys
     assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}
@@ -281,8 +285,8 @@ def test_a_grouping_message_that_could_not_be_sent_is_sent_by_the_next_try(world
         ("objects", "open"),
         ("objects", "put"),
         ("faces", "find_image"),
-        ("faces", "save_photo"),
-        ("owner", "set_face_index"),
+        ("faces", "save_photos"),
+        ("owner", "set_face_indexes"),
         ("galleries", "mark_dirty"),
     ],
 )

@@ -161,3 +161,15 @@ def test_shares_are_met_over_many_requests() -> None:
         "delay": pytest.approx(0.3, abs=0.02),
         None: pytest.approx(0.5, abs=0.02),
     }
+
+
+def test_a_trickling_answer_arrives_whole_and_slowly(proxy: FaultProxy) -> None:
+    proxy.faults = Faults({"trickle": 1.0})
+    with connect(proxy) as connection:
+        began = time.monotonic()
+        connection.sendall(b"x" * 50)
+        answer = b""
+        while len(answer) < 50:
+            answer += connection.recv(65_536)
+        assert answer == b"X" * 50
+        assert time.monotonic() - began > 1.4, "four pieces, half a second apart"

@@ -8,7 +8,7 @@ import pytest
 from app.errors import RejectMessage, RetryLater, StaleFence
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.output import Groups
-from app.records import ImageStatus
+from app.records import ImageStatus, PhotoResult
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore
 from tests.stores import MODEL, face_record, image_record, photo
@@ -46,7 +46,7 @@ class World:
         """What detection does for a photo with these faces."""
         of = photo(name)
         faces = [face_record(of, index, vector) for index, vector in enumerate(vectors)]
-        self.faces.save_photo(image_record(of, len(faces)), faces)
+        self.faces.save_photos([PhotoResult(image_record(of, len(faces)), faces)])
         self.galleries.mark_dirty("g", 30)
 
     def group(self, progress: Callable[[], None] = lambda: None, **fields: str) -> Groups:
@@ -289,16 +289,14 @@ def test_two_faces_of_one_photo_are_two_people_even_when_alike() -> None:
 
 def test_photos_without_faces_are_listed_with_their_reason(world: World) -> None:
     rejected = replace(image_record(photo("9"), 0), status=ImageStatus.REJECTED, reason="The file is empty.")
-    world.faces.save_photo(rejected, [])
+    world.faces.save_photos([PhotoResult(rejected)])
     (skipped,) = world.group().skipped
     assert (skipped.image_id, skipped.status, skipped.reason) == ("9", ImageStatus.REJECTED, "The file is empty.")
 
 
 def test_faces_of_another_model_are_never_compared(world: World) -> None:
-    of = photo("1")
-    world.faces.save_photo(
-        image_record(of, 1, model="other-111111111111"), [face_record(of, 0, EVE, model="other-111111111111")]
-    )
+    of, other = photo("1"), "other-111111111111"
+    world.faces.save_photos([PhotoResult(image_record(of, model=other), [face_record(of, 0, EVE, model=other)])])
     faces = [face.face_id for person in world.group().people for face in person.faces]
     assert len(faces) == 6
     assert not [face for face in faces if "other" in face]

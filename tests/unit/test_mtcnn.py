@@ -48,7 +48,7 @@ def assert_is_the_astronaut(found: Detections, scale: float = 1) -> None:
 
 
 def test_finds_the_face_of_the_astronaut(detector: MtcnnDetector, astronaut: Image) -> None:
-    found = detector.detect(astronaut)
+    found = detector.detect([astronaut])[0]
 
     assert_is_the_astronaut(found)
     assert (found.boxes.dtype, found.landmarks.dtype, found.scores.dtype) == (np.float32,) * 3
@@ -61,11 +61,11 @@ def test_coordinates_are_pixels_of_the_photo_at_every_size(
 ) -> None:
     resized = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
-    assert_is_the_astronaut(detector.detect(resized), scale)
+    assert_is_the_astronaut(detector.detect([resized])[0], scale)
 
 
 def test_a_mirrored_photo_has_left_and_right_as_the_viewer_sees_them(detector: MtcnnDetector, astronaut: Image) -> None:
-    left_eye, right_eye, nose, left_mouth, right_mouth = detector.detect(astronaut[:, ::-1]).landmarks[0]
+    left_eye, right_eye, nose, left_mouth, right_mouth = detector.detect([astronaut[:, ::-1]])[0].landmarks[0]
 
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_mouth[0] < right_mouth[0]
@@ -75,7 +75,7 @@ def test_a_mirrored_photo_has_left_and_right_as_the_viewer_sees_them(detector: M
 def test_a_face_that_fills_the_frame_is_found(detector: MtcnnDetector, astronaut: Image) -> None:
     close_up = astronaut[62:176, 176:276]
 
-    found = detector.detect(close_up)
+    found = detector.detect([close_up])[0]
 
     assert len(found) == 1
     assert np.abs(found.landmarks[0] + (176, 62) - LANDMARKS).max() < 6
@@ -85,7 +85,7 @@ def test_faces_come_best_first_and_the_same_every_time(detector: MtcnnDetector, 
     small = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
     page = np.concatenate([cv2.resize(small, (512, 512)), astronaut], axis=1)
 
-    first, second = detector.detect(page), detector.detect(page)
+    first, second = detector.detect([page])[0], detector.detect([page])[0]
 
     assert len(first) == 2
     assert first.scores[0] >= first.scores[1]
@@ -96,19 +96,19 @@ def test_a_crowd_larger_than_one_run_of_patches_is_found_whole(detector: MtcnnDe
     face = cv2.resize(astronaut[30:230, 120:320], (48, 48), interpolation=cv2.INTER_AREA)
     crowd = np.tile(face, (20, 20, 1))
 
-    assert len(detector.detect(crowd)) == 400
+    assert len(detector.detect([crowd])[0]) == 400
 
 
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_an_empty_photo_has_no_faces(detector: MtcnnDetector, level: int) -> None:
-    assert len(detector.detect(np.full((480, 640, 3), level, np.uint8))) == 0
+    assert len(detector.detect([np.full((480, 640, 3), level, np.uint8)])[0]) == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (11, 11), (12, 12), (20, 20), (10, 5000), (5000, 10), (5000, 40)])
 def test_a_tiny_or_thin_photo_has_no_faces(detector: MtcnnDetector, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
-    found = detector.detect(noise)
+    found = detector.detect([noise])[0]
 
     assert (found.boxes.shape, found.landmarks.shape, found.scores.shape) == ((0, 4), (0, 5, 2), (0,))
 
@@ -121,7 +121,7 @@ def test_all_labelled_faces_of_the_album_are_found_with_at_most_one_false_one(de
             labels[row["photo"]].append((float(row["face_center_x_px"]), float(row["face_center_y_px"])))
     missed, false_faces = [], []
     for photo, centres in labels.items():
-        boxes = detector.detect(cv2.imread(str(ALBUM / photo))[..., ::-1]).boxes.tolist()
+        boxes = detector.detect([cv2.imread(str(ALBUM / photo))[..., ::-1]])[0].boxes.tolist()
         for x, y in centres:
             around = [box for box in boxes if box[0] <= x <= box[2] and box[1] <= y <= box[3]]
             if around:

@@ -6,7 +6,7 @@ from app.vision.quality import measure
 from app.vision.types import Detections
 from tests import photos
 
-PHOTO = np.zeros((100, 200, 3), np.uint8)
+SIZE = (200, 100)
 
 
 def faces_at(*boxes: tuple[float, float, float, float]) -> Detections:
@@ -15,18 +15,18 @@ def faces_at(*boxes: tuple[float, float, float, float]) -> Detections:
 
 
 def measured(chip: np.ndarray) -> dict[str, float]:
-    return measure(PHOTO, faces_at((0, 0, 50, 50)), chip[None])[0]
+    return measure(faces_at((0, 0, 50, 50)).boxes, SIZE, chip[None])[0]
 
 
 def test_a_face_is_as_large_as_the_shorter_side_of_its_box() -> None:
-    (face,) = measure(PHOTO, faces_at((10, 20, 40, 80)), photos.noise(112, 112)[None])
+    (face,) = measure(faces_at((10, 20, 40, 80)).boxes, SIZE, photos.noise(112, 112)[None])
     assert face["size_px"] == 30
 
 
 def test_what_lies_beyond_the_photo_does_not_count_as_size() -> None:
     faces = faces_at((-20, 0, 20, 60), (150, 90, 250, 190), (300, 300, 400, 400))
     chips = np.stack([photos.noise(112, 112)] * 3)
-    assert [face["size_px"] for face in measure(PHOTO, faces, chips)] == [20, 10, 0]
+    assert [face["size_px"] for face in measure(faces.boxes, SIZE, chips)] == [20, 10, 0]
 
 
 def test_a_flat_chip_has_its_own_luminance_and_no_sharpness() -> None:
@@ -58,10 +58,10 @@ def test_the_rim_of_a_chip_says_nothing_about_the_face() -> None:
 
 
 def test_measures_are_rounded_so_that_documents_stay_the_same() -> None:
-    face = measure(PHOTO, faces_at((0, 0, 10.123456, 90)), photos.noise(112, 112)[None])[0]
+    face = measure(faces_at((0, 0, 10.123456, 90)).boxes, SIZE, photos.noise(112, 112)[None])[0]
     assert all(value == round(value, 4) for value in face.values())
     assert face["size_px"] == 10.1235
 
 
 def test_a_photo_without_faces_has_no_measures() -> None:
-    assert measure(PHOTO, Detections.none(), np.empty((0, 112, 112, 3), np.uint8)) == []
+    assert measure(Detections.none().boxes, SIZE, np.empty((0, 112, 112, 3), np.uint8)) == []

@@ -1,13 +1,19 @@
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
 from app.records import (
     FaceBatch,
+    ImageRecord,
+    ImageStatus,
     PhotoRef,
+    PhotoResult,
     crop_key,
     face_id,
     groups_key,
     is_output_key,
+    is_overtaken,
     join_batches,
     page_key,
     preview_key,
@@ -15,6 +21,7 @@ from app.records import (
 
 PHOTO = PhotoRef("g", "day 1/a", "photos", "g/day 1/a.jpg")
 MODEL = "toy-000000000000"
+NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
 def batch(*names: str) -> FaceBatch:
@@ -75,3 +82,23 @@ def test_joining_nothing_gives_a_batch_of_no_faces() -> None:
     assert len(joined) == 0
     assert joined.boxes.shape == (0, 4)
     assert joined.embeddings.dtype == np.float32
+
+
+@pytest.mark.parametrize("second", [timedelta(seconds=1), timedelta(milliseconds=1)])
+def test_only_what_is_older_than_the_stored_version_is_overtaken(second: timedelta) -> None:
+    assert is_overtaken(NOON - second, NOON)
+    assert not is_overtaken(NOON, NOON)
+    assert not is_overtaken(NOON + second, NOON)
+
+
+def test_an_object_that_is_gone_is_never_overtaken_and_overtakes_nothing() -> None:
+    assert not is_overtaken(None, NOON)
+    assert not is_overtaken(NOON, None)
+    assert not is_overtaken(None, None)
+
+
+def test_two_results_of_one_photo_are_told_apart_even_when_alike() -> None:
+    image = ImageRecord(PHOTO, ImageStatus.NO_FACES)
+    first, second = PhotoResult(image), PhotoResult(image)
+    assert first in [first]
+    assert second not in [first]

@@ -1,5 +1,6 @@
-"""How full the memory is that this process may use."""
+"""What this process may use of its machine: memory and cores."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,16 @@ def memory_share() -> float:
         return 1 - memory.available / memory.total
     used = _number("memory.current") or 0
     return max(0, used - _inactive_file_bytes()) / limit
+
+
+def cores() -> int:
+    """Cores that this process may keep busy: those it may run on, or fewer where its container has a quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text("ascii").split()
+    except (OSError, ValueError):
+        return allowed
+    return max(1, min(allowed, round(int(quota) / int(period)))) if quota.isdigit() else allowed
 
 
 def _number(name: str) -> int | None:

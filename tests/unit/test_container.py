@@ -3,15 +3,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.worker import memory
-from app.worker.memory import memory_share
+from app.worker import container
+from app.worker.container import memory_share
 
 MB = 1_000_000
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(container, "CGROUP", tmp_path)
     return tmp_path
 
 

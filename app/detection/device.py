@@ -1,0 +1,71 @@
+"""The one place where networks run: photos and chips of all messages in work, in batches."""
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from app.detection.stages import StageTimes
+from app.packs.manifest import PackManifest
+from app.vision.faces import FacePack, load_pack
+from app.vision.sessions import Provider, is_gpu
+from app.vision.types import Detections, Floats, Image
+from app.worker.batcher import Batcher
+from app.worker.container import cores
+
+GPU_PHOTOS, GPU_FACES = 32, 64
+CPU_PHOTOS, CPU_FACES = 1, 16
+"""What one call takes. A core gains nothing by more than one photo at a time, and the others would wait for it."""
+
+
+class Device:
+    """Runs a pack for many threads. On a GPU one call at a time, with as much as fits into it; on a CPU one call a
+    core, since one network on one core wastes less than one network on all.
+
+    `photos` and `faces` bound what one call takes.
+    """
+
+    def __init__(self, pack: FacePack, calls: int, photos: int, faces: int, on_death: Callable[[], None]) -> None:
+        self.pack = pack
+        turn = threading.Semaphore(calls)
+        self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
+        self._chips = Batcher(
+            "embedder", pack.embed, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Device":
+        self._stack.enter_context(self._photos)
+        self._stack.enter_context(self._chips)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def detect(self, image: Image, times: StageTimes) -> Detections:
+        """(H,W,3) uint8 RGB → its faces in pixels of the image, best first."""
+        with times.stage("detect"):
+            found, waited_s = self._photos.ask(image)
+        times.add("device_wait", waited_s)
+        return found
+
+    def embed(self, chips: Image, times: StageTimes) -> Floats:
+        """(N,S,S,3) uint8 RGB → (N,D) float32 of unit length."""
+        with times.stage("embed"):
+            embeddings, waited_s = self._chips.ask(chips)
+        times.add("device_wait", waited_s)
+        return embeddings
+
+
+def open_device(
+    manifest: PackManifest, weights: Path, provider: Provider, threads: int, on_death: Callable[[], None]
+) -> Device:
+    """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
+    if is_gpu(provider):
+        return Device(load_pack(manifest, weights, provider, threads), 1, GPU_PHOTOS, GPU_FACES, on_death)
+    each = threads or 1
+    pack = load_pack(manifest, weights, provider, each)
+    return Device(pack, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death)

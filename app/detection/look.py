@@ -1,0 +1,63 @@
+"""What the networks see in a photo: from its bytes to embedded faces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.detection.device import Device
+from app.detection.stages import StageTimes
+from app.vision import quality
+from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.types import Detections, Floats, Image
+from app.worker.budget import Budget
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What it takes to look at photos. `decoders` bounds how many are decoded at the same time."""
+
+    device: Device
+    limits: PhotoLimits
+    decoders: Budget
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The faces of a photo, best first: `found` and `in_image` are the same detections in pixels of the upright
+    original and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length."""
+
+    image: Image
+    found: Detections
+    in_image: Detections
+    quality: Sequence[Mapping[str, float]]
+    embeddings: Floats
+
+
+def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes) -> Seen:
+    """Decode as much as detection needs, find faces, decode more where a face needs more, embed.
+
+    Raises BadPhoto for a file that can't be decoded.
+    """
+    pack = eyes.device.pack
+    with eyes.decoders.hold(1), times.stage("decode"):
+        image = decode(data, eyes.limits, pack.view_px)
+    in_image = eyes.device.detect(image, times)
+    detail = pack.detail_needed(in_image.landmarks)
+    if detail > 1 and image.shape[1] < header.width_px:
+        with eyes.decoders.hold(1), times.stage("decode"):
+            sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
+        in_image = in_image.scaled(_size(sharper) / _size(image))
+        image = sharper
+    found = in_image.scaled(np.array([header.width_px, header.height_px], np.float32) / _size(image))
+    if not len(found):
+        return Seen(image, found, in_image, [], np.empty((0, pack.manifest.embedder.dimension), np.float32))
+    with times.stage("align"):
+        chips = pack.cut_chips(image, in_image.landmarks)
+        measures = quality.measure(found.boxes, (header.width_px, header.height_px), chips)
+    return Seen(image, found, in_image, measures, eyes.device.embed(chips, times))
+
+
+def _size(image: Image) -> Floats:
+    """Width and height."""
+    return np.array([image.shape[1], image.shape[0]], np.float32)

@@ -1,0 +1,64 @@
+"""Runs of a network on as many rows at once as its device's memory allows."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from app.errors import DeviceOutOfMemory
+from app.vision.types import Floats, Image
+
+log = logging.getLogger(__name__)
+
+GROW_AFTER = 64
+"""Runs without trouble after which a size that was halved is doubled again."""
+
+Outputs = list[Floats]
+
+
+class RunLimit:
+    """Input pixels that a run may have: halved where the device's memory was not enough, doubled back after a while.
+
+    A single row always may.
+    """
+
+    def __init__(self, most_px: int) -> None:
+        self.now_px = most_px
+        self._most_px = most_px
+        self._smooth = 0
+        self._lock = threading.Lock()
+
+    def succeeded(self) -> None:
+        with self._lock:
+            self._smooth += 1
+            if self._smooth >= GROW_AFTER and self.now_px < self._most_px:
+                self.now_px, self._smooth = min(self._most_px, 2 * self.now_px), 0
+
+    def halve(self, pixels: int) -> None:
+        """So many were too many."""
+        with self._lock:
+            self.now_px, self._smooth = min(self.now_px, pixels // 2), 0
+
+
+def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) -> Outputs:
+    """(N,h,w,3), N > 0 → outputs with N rows each, by as few runs as the limit allows.
+
+    Raises DeviceOutOfMemory where the memory is not enough for one image.
+    """
+    pixels = images.shape[1] * images.shape[2]
+    parts: list[Sequence[Floats]] = []
+    at = 0
+    while at < len(images):
+        some = images[at : at + max(1, limit.now_px // pixels)]
+        try:
+            parts.append(run(some))
+        except DeviceOutOfMemory:
+            if len(some) == 1:
+                raise
+            log.warning("out of memory with %d images at once: trying half", len(some))
+            limit.halve(len(some) * pixels)
+            continue
+        limit.succeeded()
+        at += len(some)
+    return [outputs[0] if len(outputs) == 1 else np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

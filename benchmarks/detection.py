@@ -1,0 +1,268 @@
+"""Photos a second of this pipeline against insightface's own loop, on the same photos, models and provider.
+
+`python -m benchmarks.detection --pack MANIFEST --images DIR [--repeat N] [--provider cpu|cuda|tensorrt] [--json]`
+
+insightface's loop is `FaceAnalysis.get` as its users write it: cv2.imread, then one photo and one face at a time, at
+640 x 640. The pipeline is the service's own, from a file's bytes to embeddings (app.detection.look), without queue
+and stores. Both run in turns in one process, and may use all cores.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from insightface.app import FaceAnalysis
+from numpy.typing import NDArray
+from PIL import Image as Pil
+
+from app.config import Settings
+from app.detection.device import open_device
+from app.detection.look import Eyes, look
+from app.detection.stages import StageTimes
+from app.errors import WorkerError
+from app.packs.store import InstalledPack, PackStore
+from app.vision.decode import PhotoLimits, read_header
+from app.vision.types import Floats
+from app.worker.budget import Budget
+from app.worker.container import cores
+from benchmarks.peak import PeakMemory
+
+INSIGHTFACE_INPUT_PX = 640
+SAME_FACE_IOU = 0.5
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+ENDINGS = {".jpg", ".jpeg", ".png"}
+
+
+class UnusableInput(Exception):
+    """What was asked for can't be measured; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Faces of one photo: boxes (N,4) float32 px of the photo, embeddings (N,D) float32 of unit length."""
+
+    boxes: Floats
+    embeddings: Floats
+
+
+@dataclass
+class Turns:
+    """What one way of doing it took and found: seconds of each turn, faces by photo."""
+
+    seconds: list[float] = field(default_factory=list)
+    found: dict[Path, Found] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+    @property
+    def photos_per_s(self) -> float:
+        return len(self.found) / statistics.median(self.seconds)
+
+    @property
+    def faces(self) -> int:
+        return sum(len(found.boxes) for found in self.found.values())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="detection-") as aside:
+            result = run(options, Path(aside))
+    except (WorkerError, UnusableInput) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
+    return 0
+
+
+def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
+    """Both ways in turns; the result as it is printed."""
+    photos = find_photos(options.images, options.limit)
+    if options.megapixels:
+        photos = enlarged(photos, options.megapixels, aside)
+    pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
+    loop = insightface_loop(pack, options.provider, aside)
+    theirs, ours = Turns(), Turns()
+    with pipeline(pack, options) as look_at:
+        warm = photos[:4]
+        loop_turn(loop, warm, Turns())
+        pipeline_turn(look_at, warm, Turns())
+        for _ in range(options.repeat):
+            loop_turn(loop, photos, theirs)
+            pipeline_turn(look_at, photos, ours)
+    return {
+        "photos": len(photos),
+        "provider": options.provider,
+        "cores": cores(),
+        "images_per_s": round(ours.photos_per_s, 2),
+        "insightface_images_per_s": round(theirs.photos_per_s, 2),
+        "ratio": round(ours.photos_per_s / theirs.photos_per_s, 3),
+        "faces": ours.faces,
+        "insightface_faces": theirs.faces,
+        "faces_per_s": round(ours.photos_per_s * ours.faces / len(photos), 2),
+        "insightface_faces_per_s": round(theirs.photos_per_s * theirs.faces / len(photos), 2),
+        **compared(ours.found, theirs.found),
+        "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
+        "peak_mb": round(ours.peak_bytes / 1e6),
+    }
+
+
+def find_photos(folder: Path, limit: int | None) -> list[Path]:
+    """The photos below a folder; with a limit, so many spread evenly."""
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not photos:
+        raise UnusableInput(f"There are no photos in {folder}.")
+    return photos if limit is None else list(islice(photos, 0, None, -(-len(photos) // limit)))
+
+
+def enlarged(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Path]:
+    """The photos blown up and encoded again, as a camera of that size would have written them."""
+    written = []
+    for number, photo in enumerate(photos):
+        with Pil.open(photo) as picture:
+            scale = (megapixels * 1e6 / (picture.width * picture.height)) ** 0.5
+            size = round(picture.width * scale), round(picture.height * scale)
+            path = folder / f"{number:04}.jpg"
+            picture.convert("RGB").resize(size, Pil.Resampling.BICUBIC).save(path, quality=90)
+            written.append(path)
+    return written
+
+
+def insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> FaceAnalysis:
+    """insightface on the pack's own files, in a folder as it expects them."""
+    if pack.manifest.detector.kind != "scrfd":
+        raise UnusableInput(f"insightface can't run the detector of the pack {pack.manifest.name}.")
+    folder = aside / "insightface"
+    folder.mkdir()
+    for name in pack.manifest.files:
+        (folder / name).symlink_to((pack.weights / name).resolve())
+    loop = FaceAnalysis(str(folder), providers=PROVIDERS[provider])
+    loop.prepare(
+        -1 if provider == "cpu" else 0,
+        det_thresh=pack.manifest.detector.score_threshold,
+        det_size=(INSIGHTFACE_INPUT_PX, INSIGHTFACE_INPUT_PX),
+    )
+    return loop
+
+
+def loop_turn(loop: FaceAnalysis, photos: Sequence[Path], turns: Turns) -> None:
+    began = time.perf_counter()
+    found = {photo: loop.get(cv2.imread(str(photo))) for photo in photos}
+    turns.seconds.append(time.perf_counter() - began)
+    turns.found = {
+        photo: Found(_rows([face.bbox for face in faces], 4), _rows([face.normed_embedding for face in faces], 0))
+        for photo, faces in found.items()
+    }
+
+
+def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
+    return np.stack(values).astype(np.float32) if values else np.empty((0, width), np.float32)
+
+
+@contextmanager
+def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
+    device = open_device(pack.manifest, pack.weights, options.provider, options.threads, on_death=lambda: None)
+    with ExitStack() as stack:
+        yield Pipeline(Eyes(stack.enter_context(device), LIMITS, Budget(cores())))
+
+
+def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
+    return Settings.model_fields[name].default
+
+
+LIMITS = PhotoLimits(_default("max_photo_bytes"), _default("max_photo_pixels"))
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What the detection service does with a photo between S3 and MongoDB, within the service's default bounds."""
+
+    eyes: Eyes
+    pixels: Budget = field(default_factory=lambda: Budget(_default("pixels_in_work")))
+
+    def __call__(self, photo: Path) -> tuple[Found, StageTimes]:
+        times = StageTimes()
+        data = photo.read_bytes()
+        header = read_header(data, LIMITS)
+        with self.pixels.hold(header.width_px * header.height_px):
+            seen = look(data, header, self.eyes, times)
+        return Found(seen.found.boxes, seen.embeddings), times
+
+
+def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
+    with PeakMemory() as memory, ThreadPoolExecutor(_default("max_face_workers")) as pool:
+        began = time.perf_counter()
+        results = list(pool.map(look_at, photos))
+        turns.seconds.append(time.perf_counter() - began)
+    turns.found = {photo: found for photo, (found, _) in zip(photos, results, strict=True)}
+    turns.peak_bytes = max(turns.peak_bytes, memory.peak)
+    names = {name for _, times in results for name in times.seconds}
+    turns.stages = {name: statistics.fmean(times.seconds.get(name, 0.0) for _, times in results) for name in names}
+
+
+def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
+    """Faces that both found (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
+    differences, cosines = [], []
+    for photo, found in ours.items():
+        for row, other in same_faces(found.boxes, theirs[photo].boxes):
+            differences.append(float(np.abs(found.boxes[row] - theirs[photo].boxes[other]).max()))
+            cosines.append(float(found.embeddings[row] @ theirs[photo].embeddings[other]))
+    if not cosines:
+        return {"faces_of_both": 0}
+    return {
+        "faces_of_both": len(cosines),
+        "largest_box_difference_px": round(max(differences), 3),
+        "median_box_difference_px": round(statistics.median(differences), 3),
+        "smallest_cosine": round(min(cosines), 4),
+        "median_cosine": round(statistics.median(cosines), 5),
+    }
+
+
+def same_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
+    """(N,4), (M,4) → pairs of rows, each box with the one it overlaps most."""
+    for row, box in enumerate(boxes):
+        if not len(others):
+            return
+        inner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+        shared = np.prod(np.maximum(inner, 0), axis=1)
+        areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+        ious = shared / (areas - shared)
+        if ious.max() >= SAME_FACE_IOU:
+            yield row, int(ious.argmax())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.detection", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pack", required=True, help="pack name, manifest or InsightFace folder; its detector is SCRFD"
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--limit", type=int, help="so many photos of the folder, spread evenly")
+    parser.add_argument("--megapixels", type=float, help="blow the photos up to this size first")
+    parser.add_argument("--repeat", type=int, default=3, help="turns of each (3)")
+    parser.add_argument("--provider", choices=sorted(PROVIDERS), default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of one call; 0 as the service does")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
