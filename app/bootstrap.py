@@ -29,7 +29,7 @@ from app.worker.breaker import Breaker
 from app.worker.budget import Budget
 from app.worker.chaos import KillPoints
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, Surroundings
-from app.worker.container import cores, memory_share
+from app.worker.container import memory_share
 from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -131,13 +131,15 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Serv
 def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Eyes":
     from app.detection.device import open_device
     from app.detection.look import Eyes
+    from app.vision import golden
 
     installed = _install(settings)
     device = open_device(
         installed.manifest, installed.weights, settings.execution_provider, settings.inference_threads, on_death
     )
+    golden.check(device.pack)
     limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Eyes(stack.enter_context(device), limits, Budget(cores()))
+    return Eyes(stack.enter_context(device), limits)
 
 
 def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Service:

@@ -55,7 +55,10 @@ class Settings(BaseSettings):
     drain_empty_polls: int = Field(3, ge=1, description="Empty polls in a row after which WORKER_MODE=drain ends.")
     batch_size: int = Field(24, ge=1, le=100, description="Messages held at once by one worker.")
     max_face_workers: int = Field(
-        16, ge=1, le=64, description="Photos in work at once, a thread each; most of its time a photo waits for a store."
+        16,
+        ge=1,
+        le=64,
+        description="Photos in work at once, a thread each; most of its time a photo waits for a store.",
     )
     shutdown_deadline_s: float = Field(80, gt=0, description="Seconds that started work may take after SIGTERM.")
     stuck_after_s: float = Field(
@@ -85,7 +88,9 @@ class Settings(BaseSettings):
         False, description="Set to true to use packs whose weights are licensed for research only."
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the networks run.")
-    inference_threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 gives each one core, and runs as many at once.")
+    inference_threads: int = Field(
+        0, ge=0, description="CPU threads of one inference; 0 gives each one core, and runs as many at once."
+    )
 
     max_photo_bytes: int = Field(100_000_000, ge=1, description="A larger file is rejected unread.")
     max_photo_pixels: int = Field(150_000_000, ge=1, description="A larger picture is rejected undecoded.")

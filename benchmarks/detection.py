@@ -179,7 +179,7 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack.manifest, pack.weights, options.provider, options.threads, on_death=lambda: None)
     with ExitStack() as stack:
-        yield Pipeline(Eyes(stack.enter_context(device), LIMITS, Budget(cores())))
+        yield Pipeline(Eyes(stack.enter_context(device), LIMITS))
 
 
 def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types

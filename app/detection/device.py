@@ -23,12 +23,23 @@ class Device:
     """Runs a pack for many threads. On a GPU one call at a time, with as much as fits into it; on a CPU one call a
     core, since one network on one core wastes less than one network on all.
 
-    `photos` and `faces` bound what one call takes.
+    `photos` and `faces` bound what one call takes. `cpu` is for what else works the cores hard, decoding above all:
+    on a CPU it waits in one line with the networks, for threads that share a core only slow each other down.
     """
 
-    def __init__(self, pack: FacePack, calls: int, photos: int, faces: int, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pack: FacePack,
+        calls: int,
+        photos: int,
+        faces: int,
+        *,
+        cpu: threading.Semaphore | None = None,
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
         self.pack = pack
         turn = threading.Semaphore(calls)
+        self.cpu = cpu or turn
         self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
         self._chips = Batcher(
             "embedder", pack.embed, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
@@ -65,7 +76,8 @@ def open_device(
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
     if is_gpu(provider):
-        return Device(load_pack(manifest, weights, provider, threads), 1, GPU_PHOTOS, GPU_FACES, on_death)
+        pack = load_pack(manifest, weights, provider, threads)
+        return Device(pack, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(cores()), on_death=on_death)
     each = threads or 1
     pack = load_pack(manifest, weights, provider, each)
-    return Device(pack, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death)
+    return Device(pack, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)

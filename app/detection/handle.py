@@ -196,10 +196,13 @@ def _found(photo: PhotoRef, header: PhotoHeader, records: list[FaceRecord]) -> I
 def _put_pictures(photo: PhotoRef, seen: Seen, records: list[FaceRecord], parts: DetectionParts) -> None:
     if not records:
         return
-    for record, crop in zip(records, encode_crops(seen.image, seen.in_image.boxes), strict=True):
+    with parts.eyes.device.cpu:
+        crops = encode_crops(seen.image, seen.in_image.boxes)
+        preview = encode_preview(seen.image, parts.preview_side_px) if parts.preview_side_px else None
+    for record, crop in zip(records, crops, strict=True):
         parts.objects.put(record.crop_key, crop, "image/webp")
-    if parts.preview_side_px:
-        parts.objects.put(preview_key(photo), encode_preview(seen.image, parts.preview_side_px), "image/jpeg")
+    if preview:
+        parts.objects.put(preview_key(photo), preview, "image/jpeg")
 
 
 def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:

@@ -10,16 +10,14 @@ from app.detection.stages import StageTimes
 from app.vision import quality
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
 from app.vision.types import Detections, Floats, Image
-from app.worker.budget import Budget
 
 
 @dataclass(frozen=True)
 class Eyes:
-    """What it takes to look at photos. `decoders` bounds how many are decoded at the same time."""
+    """What it takes to look at photos."""
 
     device: Device
     limits: PhotoLimits
-    decoders: Budget
 
 
 @dataclass(frozen=True)
@@ -40,19 +38,19 @@ def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes) -> See
     Raises BadPhoto for a file that can't be decoded.
     """
     pack = eyes.device.pack
-    with eyes.decoders.hold(1), times.stage("decode"):
+    with eyes.device.cpu, times.stage("decode"):
         image = decode(data, eyes.limits, pack.view_px)
     in_image = eyes.device.detect(image, times)
     detail = pack.detail_needed(in_image.landmarks)
     if detail > 1 and image.shape[1] < header.width_px:
-        with eyes.decoders.hold(1), times.stage("decode"):
+        with eyes.device.cpu, times.stage("decode"):
             sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
         in_image = in_image.scaled(_size(sharper) / _size(image))
         image = sharper
     found = in_image.scaled(np.array([header.width_px, header.height_px], np.float32) / _size(image))
     if not len(found):
         return Seen(image, found, in_image, [], np.empty((0, pack.manifest.embedder.dimension), np.float32))
-    with times.stage("align"):
+    with eyes.device.cpu, times.stage("align"):
         chips = pack.cut_chips(image, in_image.landmarks)
         measures = quality.measure(found.boxes, (header.width_px, header.height_px), chips)
     return Seen(image, found, in_image, measures, eyes.device.embed(chips, times))

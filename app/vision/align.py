@@ -32,7 +32,6 @@ TEMPLATES: Mapping[Alignment, Points] = {
 
 # A scale below this would be a face of a hundred million pixels: the landmarks are no face's.
 _LEAST_SCALE = 1e-6
-_MOST_OVERSAMPLING = 16
 # Bilinear sampling reads one pixel beyond the outermost point; one more for its rounding.
 _BORDER_PX = 2
 
@@ -66,7 +65,7 @@ def detail_needed(landmarks: Floats, alignment: Alignment, size_px: int) -> floa
 def align(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
     """(H,W,3) uint8 RGB, (N,5,2) image px → (N,S,S,3) uint8 chips; black where they leave the photo.
 
-    Bilinear, and from faces more than twice the chip's size the mean of the pixels under each chip pixel.
+    Bilinear; a face of more than twice the chip's size is first made smaller by the mean of its pixels.
     """
     chips = np.zeros((len(landmarks), size_px, size_px, 3), np.uint8)
     for chip, matrix in zip(chips, similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
@@ -81,18 +80,22 @@ def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
         return
     matrix = matrix.copy()
     matrix[:, 2] += matrix[:, :2] @ (left, top)
-    fine = _oversampling(matrix)
-    # Pixel centres, not corners, are whole numbers: `fine` small pixels centre half of (fine - 1) further on.
-    fine_matrix = matrix * fine + [[0, 0, (fine - 1) / 2]]
-    fine_size = (len(chip) * fine,) * 2
-    warped = cv2.warpAffine(image[top:bottom, left:right], fine_matrix, fine_size, flags=cv2.INTER_LINEAR)
-    chip[:] = warped if fine == 1 else cv2.resize(warped, chip.shape[:2], interpolation=cv2.INTER_AREA)
+    factor = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
+    part = image[top:bottom, left:right]
+    if factor >= 2:
+        part = _shrunk(part, factor)
+        # Pixel centres, not corners, are whole numbers: a shrunk pixel's centre lies half of (factor - 1) further on.
+        matrix[:, 2] += matrix[:, :2].sum(axis=1) * (factor - 1) / 2
+        matrix[:, :2] *= factor
+    chip[:] = cv2.warpAffine(part, matrix, (len(chip),) * 2, flags=cv2.INTER_LINEAR)
 
 
-def _oversampling(matrix: Points) -> int:
-    """How many warped pixels make one chip pixel each way, so that none of the photo's are skipped."""
-    shrink = 1 / np.hypot(matrix[0, 0], matrix[1, 0])
-    return 1 if shrink <= 2 else min(round(shrink), _MOST_OVERSAMPLING)
+def _shrunk(part: Image, factor: int) -> Image:
+    """(h,w,3) → each pixel the mean of a block of factor by factor, of which a warp would see one."""
+    height, width = (max(1, side // factor) for side in part.shape[:2])
+    # Whole blocks only, a third of the time of broken ones; what is left out is less than one pixel of the chip.
+    whole = part[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _footprint(image: Image, matrix: Points, size_px: int) -> tuple[int, int, int, int]:

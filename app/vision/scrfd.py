@@ -24,6 +24,9 @@ GRID_PX = max(STRIDES)
 """Sides of the input are multiples of this."""
 MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 """InsightFace's normalisation for SCRFD."""
+VIEW_SIZES = 1.6
+"""Of the largest look. A photo is decoded to between this and twice as much, so that a closer look finds more to see,
+and most faces enough for their chips."""
 MAX_BATCH = 32
 BATCH_TOLERANCE = 1e-4
 
@@ -52,7 +55,7 @@ class ScrfdDetector:
     @property
     def view_px(self) -> int:
         """Longer side of a photo beyond which more pixels are of no use here."""
-        return max(*self._config.input_sizes_px, self._config.closer_look_px)
+        return round(VIEW_SIZES * max(self._config.input_sizes_px))
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""

@@ -86,7 +86,9 @@ class Batcher(Generic[Item, Answer]):
     def _release_all(self) -> None:
         with self._changed:
             while self._waiting:
-                self._waiting.popleft().answer.set_exception(RetryLater(f"The thread {self._name} of this worker died."))
+                self._waiting.popleft().answer.set_exception(
+                    RetryLater(f"The thread {self._name} of this worker died.")
+                )
 
     def _await_work(self) -> bool:
         """False at the end, once nobody waits any more."""

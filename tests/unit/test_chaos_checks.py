@@ -196,7 +196,6 @@ def test_redelivery_is_counted_from_the_kill_for_the_messages_that_were_held() -
     assert sorted(redelivery_times(events, exits, visibility_s=10)) == [7.0, 9.0]
 
 
-
 def test_a_slow_exit_and_one_that_never_came_are_said() -> None:
     assert len(checks.slow_exits([1.0, 41.0], ["detection-0.2"], bound_s=40)) == 2
 

@@ -43,7 +43,7 @@ class World:
         self.grouping_queue = FakeQueue(clock=self.clock)
         self.detector = ToyDetector(2)
         self.parts = DetectionParts(
-            eyes=Eyes(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000), Budget(2)),
+            eyes=Eyes(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
             faces=self.faces,
             results=Batcher("store", saver(self.faces, self.owner), most=10).__enter__(),
@@ -63,7 +63,7 @@ class World:
 
     def device_of(self, detector: FaceDetector, **manifest: Any) -> Device:
         pack = FacePack(toy_manifest(**manifest), detector, ToyEmbedder())
-        return Device(pack, calls=1, photos=4, faces=8, on_death=lambda: None).__enter__()
+        return Device(pack, calls=1, photos=4, faces=8).__enter__()
 
     def detect(self, photo: PhotoRef = PHOTO, **fields: Any) -> None:
         message = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "s3_key": photo.key}

@@ -93,12 +93,12 @@ def test_another_dimension_than_the_manifests_is_a_bad_pack(tmp_path: Path, dime
         open_embedder(sound_graph(tmp_path), config, "cpu", 1)
 
 
-def test_many_chips_go_through_in_batches_of_the_size_that_is_set() -> None:
+def test_many_chips_go_through_in_batches_of_powers_of_two_within_the_size_that_is_set() -> None:
     session = SpySession()
     chips = np.stack([photos.noise(SIDE, SIDE, seed) for seed in range(7)])
     config = CONFIG.model_copy(update={"dimension": 3})
-    embeddings = Embedder(session, config, max_batch=3).embed(chips)
-    assert [len(blob) for blob in session.blobs] == [3, 3, 1]
+    embeddings = Embedder(session, config, max_batch=5).embed(chips)
+    assert [len(blob) for blob in session.blobs] == [4, 2, 1]
     assert np.array_equal(embeddings, Embedder(session, config, max_batch=1).embed(chips))
 
 

@@ -13,7 +13,6 @@ from app.detection.stages import StageTimes
 from app.vision.decode import PhotoLimits, decode, read_header
 from app.vision.faces import FacePack
 from app.vision.types import Detections, Image
-from app.worker.budget import Budget
 from tests import photos
 from tests.toy_pack import ToyEmbedder, toy_manifest
 
@@ -61,8 +60,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def seen_by(detector: OneFace, data: bytes) -> Seen:
     pack = FacePack(toy_manifest(), detector, ToyEmbedder())
-    with Device(pack, calls=1, photos=1, faces=8, on_death=lambda: None) as device:
-        return look(data, read_header(data, LIMITS), Eyes(device, LIMITS, Budget(1)), StageTimes())
+    with Device(pack, calls=1, photos=1, faces=8) as device:
+        return look(data, read_header(data, LIMITS), Eyes(device, LIMITS), StageTimes())
 
 
 def camera_photo(width: int = 1600, height: int = 1200) -> bytes:

@@ -1,0 +1,60 @@
+"""One known photo, looked at when a service starts: networks that see it wrongly would fill galleries with nonsense.
+
+Wrong weights are told by their hash; this finds the rest: a driver that computes garbage, a variant that broke, a
+manifest with another network's normalisation.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from app.errors import BadModelPack
+from app.vision.decode import PhotoLimits, decode
+from app.vision.faces import FacePack
+from app.vision.types import Detections, Floats, Image
+
+PHOTO = Path(__file__).with_name("astronaut.jpg")
+FACE = np.array([110, 60, 199, 176], np.float32)
+"""Her face in the photo, x1 y1 x2 y2 px."""
+LEAST_IOU = 0.5
+SMALLER = 0.8
+_LIMITS = PhotoLimits(max_bytes=1_000_000, max_pixels=1_000_000)
+
+
+def check(pack: FacePack) -> None:
+    """Raises BadModelPack unless the pack finds the one face, and knows it again in a smaller copy of the photo."""
+    photo = decode(PHOTO.read_bytes(), _LIMITS)
+    smaller = np.asarray(cv2.resize(photo, None, fx=SMALLER, fy=SMALLER, interpolation=cv2.INTER_AREA), np.uint8)
+    embeddings = [_embedded(image, found, pack) for image, found in zip(*_found(photo, smaller, pack), strict=True)]
+    similarity = float(embeddings[0] @ embeddings[1])
+    # Written so that a NaN fails too.
+    if not similarity >= pack.manifest.similarity_threshold:
+        raise BadModelPack(
+            f"The pack {pack.manifest.name} does not know a face again on this device (similarity {similarity:.2f}, "
+            f"threshold {pack.manifest.similarity_threshold}). Check the manifest's input values, then the GPU driver."
+        )
+
+
+def _found(photo: Image, smaller: Image, pack: FacePack) -> tuple[list[Image], list[Detections]]:
+    images = [photo, smaller]
+    found = pack.detect(images)
+    for image, faces, scale in zip(images, found, (1.0, SMALLER), strict=True):
+        if len(faces) != 1 or _iou(faces.boxes[0] / scale) < LEAST_IOU:
+            raise BadModelPack(
+                f"The pack {pack.manifest.name} finds {len(faces)} faces at {faces.boxes.round().tolist()} in a photo "
+                f"of {image.shape[1]} px that has one. Check the manifest's detector, then the GPU driver."
+            )
+    return images, found
+
+
+def _embedded(image: Image, found: Detections, pack: FacePack) -> Floats:
+    (embeddings,) = pack.embed([pack.cut_chips(image, found.landmarks)])
+    first: Floats = embeddings[0]
+    return first
+
+
+def _iou(box: Floats) -> float:
+    sides = np.maximum(np.minimum(box[2:], FACE[2:]) - np.maximum(box[:2], FACE[:2]), 0)
+    shared = float(np.prod(sides))
+    return shared / (float(np.prod(box[2:] - box[:2])) + float(np.prod(FACE[2:] - FACE[:2])) - shared)
