@@ -137,6 +137,7 @@ def _detect_message(photo: PhotoRef) -> DetectImage:
         s3_key=photo.key,
         bucket=photo.bucket,
         version_id=photo.version_id,
+        force=True,
     )
 
 

@@ -98,16 +98,18 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Serv
     from app.detection.handle import DetectionParts, handle, saver
 
     database = _open_database(settings, stack)
-    owner = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
-    stack.callback(owner.client.close)
+    owner_database = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
+    stack.callback(owner_database.client.close)
     objects, faces = S3Store(settings.face_group_bucket_name, settings.aws_default_region), MongoFaceStore(database)
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
-    save = saver(faces, MongoOwnerMetadata(owner))
+    owner = MongoOwnerMetadata(owner_database)
+    save = saver(faces, owner)
     parts = DetectionParts(
         eyes=_eyes(settings, stack, on_death),
         objects=objects,
         faces=faces,
         results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),
+        owner=owner,
         galleries=MongoGalleryStore(database),
         grouping_queue=_queue(settings, settings.group_face_queue_url),
         default_bucket=settings.bucket_name,

@@ -56,6 +56,8 @@ class DetectImage(_Message):
     bucket: Text | None = None
     etag: Text | None = None
     version_id: Text | None = None
+    force: bool = False
+    """Done again even where the photo is stored already as it is now."""
     _id_from_key: bool = PrivateAttr(default=False)
 
     @property

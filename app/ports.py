@@ -94,6 +94,12 @@ class FaceStore(Protocol):
         keeps its person, unless the photo's content has changed. Meant for some hundred photos at most.
         """
 
+    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
+        """A photo of any gallery whose file has this SHA-256, and the faces that this model found in it.
+
+        None where there is none, or where its faces are being written just now.
+        """
+
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000."""
 

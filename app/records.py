@@ -35,7 +35,10 @@ class PhotoRef:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One photo's result. `width_px` and `height_px` are the upright original's; 0 where it could not be read."""
+    """One photo's result. `width_px` and `height_px` are the upright original's; 0 where it could not be read.
+
+    `content` is the SHA-256 of the file's bytes, None where they were not read.
+    """
 
     photo: PhotoRef
     status: ImageStatus
@@ -46,6 +49,7 @@ class ImageRecord:
     height_px: int = 0
     face_count: int = 0
     model_id: str = ""
+    content: str | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -79,7 +79,9 @@ def snapshot(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _send_again(album: Album, environment: Mapping[str, str], times: int) -> int:
     messages = [
-        DetectImage(gallery_id=GALLERY, image_id=image_id, s3_key=f"{GALLERY}/{path.name}").model_dump_json()
+        DetectImage(
+            gallery_id=GALLERY, image_id=image_id, s3_key=f"{GALLERY}/{path.name}", force=True
+        ).model_dump_json()
         for image_id, path in album.photos.items()
     ] * times
     random.Random(0).shuffle(messages)  # noqa: S311 - a fixed order, not a secret

@@ -11,7 +11,16 @@ import numpy as np
 from app.adapters.mongo import batches
 from app.errors import StaleFence
 from app.ports import GalleryLease
-from app.records import FaceBatch, FaceRecord, ImageRecord, PersonRecord, PhotoRef, PhotoResult, is_overtaken
+from app.records import (
+    FaceBatch,
+    FaceRecord,
+    ImageRecord,
+    ImageStatus,
+    PersonRecord,
+    PhotoRef,
+    PhotoResult,
+    is_overtaken,
+)
 from tests.fakes import Clock, Outages, RealClock
 
 READ_BATCH = 10_000
@@ -56,6 +65,19 @@ class FakeFaceStore(Outages):
             self._etags[face.face_id] = image.etag
         self.images[image.photo.document_id] = image
         return True
+
+    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
+        self._pass("find_twin")
+        for image in self.images.values():
+            if (image.content, image.model_id) == (content, model_id) and image.status in (
+                ImageStatus.INDEXED,
+                ImageStatus.NO_FACES,
+            ):
+                mine = (image.photo.gallery_id, image.photo.image_id, model_id)
+                faces = [f for f in self.faces.values() if (f.gallery_id, f.image_id, f.model_id) == mine]
+                faces.sort(key=lambda face: int(face.face_id.rpartition("/")[2]))
+                return PhotoResult(image, faces) if len(faces) == image.face_count else None
+        return None
 
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         self._pass("read_faces")

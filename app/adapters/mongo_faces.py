@@ -63,6 +63,19 @@ class MongoFaceStore:
         stored = {image["_id"]: image["last_modified"] for image in found}
         return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_photo_id(one)))]
 
+    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
+        seen = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
+        with mongo_errors("Looking for the same picture"):
+            image = self._images.find_one({"content": content, "model": model_id, "status": seen})
+            if image is None:
+                return None
+            of_it = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}
+            found = list(self._faces.find({**of_it, "etag": image["etag"]}))
+        # Its id ends with a face's place among the detector's, best first.
+        faces = sorted((_face_record(face) for face in found), key=lambda face: int(face.face_id.rpartition("/")[2]))
+        record = _image_record(image)
+        return PhotoResult(record, faces) if len(faces) == record.face_count else None
+
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         query = {"gallery_id": gallery_id, "model": model_id}
         fields = ["image_id", "box", "det_score", "quality", "embedding", "crop_key", "person_id"]
@@ -151,6 +164,7 @@ def _image_fields(image: ImageRecord) -> Document:
         "reason": image.reason,
         "face_count": image.face_count,
         "model": image.model_id,
+        "content": image.content,
         "timings_s": dict(image.timings_s),
         "processed_at": datetime.now(UTC),
     }
@@ -168,6 +182,7 @@ def _image_record(document: Document) -> ImageRecord:
         height_px=document["height"],
         face_count=document["face_count"],
         model_id=document["model"],
+        content=document.get("content"),
         timings_s=document["timings_s"],
     )
 
@@ -185,6 +200,21 @@ def _face_fields(face: FaceRecord, etag: str | None) -> Document:
         "crop_key": face.crop_key,
         "etag": etag,
     }
+
+
+def _face_record(document: Document) -> FaceRecord:
+    return FaceRecord(
+        face_id=document["_id"],
+        gallery_id=document["gallery_id"],
+        image_id=document["image_id"],
+        model_id=document["model"],
+        box=np.array(document["box"], np.float32),
+        landmarks=np.array(document["landmarks"], np.float32),
+        det_score=document["det_score"],
+        quality=document["quality"],
+        embedding=decode_vectors([document["embedding"]])[0],
+        crop_key=document["crop_key"],
+    )
 
 
 def _face_batch(documents: Sequence[Document]) -> FaceBatch:

@@ -1,5 +1,6 @@
 """The story of a photo: from a message to faces in the database."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[], None]
 
+SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
+"""How a photo ends that the networks have looked at. Others cost little, and a setting may have changed."""
+
 
 @dataclass(frozen=True)
 class DetectionParts:
@@ -41,6 +45,7 @@ class DetectionParts:
     objects: ObjectStore
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
+    owner: OwnerMetadata
     galleries: GalleryStore
     grouping_queue: MessageQueue
     default_bucket: str
@@ -62,32 +67,39 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         _check_bucket(photo, parts)
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
-        index_photo(photo, previous, parts, progress)
+        index_photo(photo, previous, parts, progress, force=request.force)
         tell_grouping(request, parts)
 
 
-def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress) -> None:
-    """Fetch, look for faces, store. A photo that can't be used is stored too, with the reason."""
+def index_photo(
+    photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress, *, force: bool
+) -> None:
+    """Fetch, look for faces, store. A photo that can't be used is stored too, with the reason.
+
+    Unless by `force`, what is stored already is left as it is, and no picture is looked at twice by one model.
+    """
     times = StageTimes(progress)
     stored: OpenObject | None = None
+    twin: PhotoResult | None = None
     try:
         with ExitStack() as held:
             with times.stage("fetch"):
                 stored = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
-                if previous and previous.last_modified and stored.last_modified < previous.last_modified:
-                    log.info("older version ignored", extra={"image": photo.document_id})
+                if previous and _is_settled(previous, stored, parts, force=force):
                     return
                 held.enter_context(parts.file_bytes.hold(stored.size_bytes))
                 data = stored.read()
             header = read_header(data, parts.eyes.limits)
             held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
             parts.kill_points.reach("mid-inference")
-            seen = look(data, header, parts.eyes, times)
+            content = hashlib.sha256(data).hexdigest()
+            twin = None if force else parts.faces.find_twin(content, parts.eyes.device.pack.model_id)
+            seen = look(data, header, parts.eyes, times, twin)
             records = _face_records(photo, seen, parts.eyes.device.pack.model_id)
             with times.stage("pictures"):
                 _put_pictures(photo, seen, records, parts)
         parts.kill_points.reach("after-put")
-        result = _found(photo, header, records)
+        result = replace(_found(photo, header, records), content=content)
     except BadPhoto as bad:
         records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
 
@@ -105,9 +117,25 @@ def index_photo(photo: PhotoRef, previous: ImageRecord | None, parts: DetectionP
             "image": photo.document_id,
             "faces": result.face_count,
             "reason": result.reason,
+            "twin": twin and twin.image.photo.document_id,
             "seconds": times.seconds,
         },
     )
+
+
+def _is_settled(previous: ImageRecord, stored: OpenObject, parts: DetectionParts, *, force: bool) -> bool:
+    """Whether there is nothing to do: a newer version is stored, or this very one by this very model."""
+    about = {"image": previous.photo.document_id}
+    if previous.last_modified and stored.last_modified < previous.last_modified:
+        log.info("older version ignored", extra=about)
+        return True
+    this = (stored.etag, parts.eyes.device.pack.model_id)
+    if force or (previous.etag, previous.model_id) != this or previous.status not in SEEN:
+        return False
+    # Whoever stored it may have died before its owner was told.
+    parts.owner.set_face_indexes([previous])
+    log.info("photo is stored already", extra=about)
+    return True
 
 
 def saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:

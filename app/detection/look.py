@@ -7,8 +7,10 @@ import numpy as np
 
 from app.detection.device import Device
 from app.detection.stages import StageTimes
+from app.records import PhotoResult
 from app.vision import quality
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.faces import FacePack
 from app.vision.types import Detections, Floats, Image
 
 
@@ -32,28 +34,48 @@ class Seen:
     embeddings: Floats
 
 
-def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes) -> Seen:
+def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes, twin: PhotoResult | None = None) -> Seen:
     """Decode as much as detection needs, find faces, decode more where a face needs more, embed.
 
-    Raises BadPhoto for a file that can't be decoded.
+    What the networks found in a twin, a photo of the very same bytes, is not looked for again. Raises BadPhoto for a
+    file that can't be decoded.
     """
     pack = eyes.device.pack
+    full_size = np.array([header.width_px, header.height_px], np.float32)
     with eyes.device.cpu, times.stage("decode"):
         image = decode(data, eyes.limits, pack.view_px)
-    in_image = eyes.device.detect(image, times)
+    known = None if twin is None else _detections(twin)
+    in_image = eyes.device.detect(image, times) if known is None else known.scaled(_size(image) / full_size)
     detail = pack.detail_needed(in_image.landmarks)
     if detail > 1 and image.shape[1] < header.width_px:
         with eyes.device.cpu, times.stage("decode"):
             sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
         in_image = in_image.scaled(_size(sharper) / _size(image))
         image = sharper
-    found = in_image.scaled(np.array([header.width_px, header.height_px], np.float32) / _size(image))
+    if twin is not None and known is not None:
+        embeddings = _rows([face.embedding for face in twin.faces], pack)
+        return Seen(image, known, in_image, [face.quality for face in twin.faces], embeddings)
+    found = in_image.scaled(full_size / _size(image))
     if not len(found):
-        return Seen(image, found, in_image, [], np.empty((0, pack.manifest.embedder.dimension), np.float32))
+        return Seen(image, found, in_image, [], _rows([], pack))
     with eyes.device.cpu, times.stage("align"):
         chips = pack.cut_chips(image, in_image.landmarks)
         measures = quality.measure(found.boxes, (header.width_px, header.height_px), chips)
     return Seen(image, found, in_image, measures, eyes.device.embed(chips, times))
+
+
+def _detections(twin: PhotoResult) -> Detections:
+    if not twin.faces:
+        return Detections.none()
+    return Detections(
+        np.stack([face.box for face in twin.faces]),
+        np.stack([face.landmarks for face in twin.faces]),
+        np.array([face.det_score for face in twin.faces], np.float32),
+    )
+
+
+def _rows(embeddings: Sequence[Floats], pack: FacePack) -> Floats:
+    return np.stack(embeddings) if embeddings else np.empty((0, pack.manifest.embedder.dimension), np.float32)
 
 
 def _size(image: Image) -> Floats:

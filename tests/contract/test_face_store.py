@@ -417,3 +417,44 @@ def test_a_wrong_uri_names_its_setting_and_never_its_password(uri: str) -> None:
     with pytest.raises(BadConfiguration, match=r"^SOME_URI is not a usable MongoDB URI") as caught:
         open_database(uri, "x", "SOME_URI")
     assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def save_content(stores: Stores, name: str, content: str, count: int = 1, *, model: str = MODEL) -> PhotoResult:
+    result = photo_result(photo(name), count, model=model)
+    result = PhotoResult(replace(result.image, content=content), result.faces)
+    stores.faces.save_photos([result])
+    return result
+
+
+def test_a_photo_with_the_same_bytes_is_found_with_its_faces_in_the_detectors_order(stores: Stores) -> None:
+    saved = save_content(stores, "a", "sha-1", count=12)
+    save_content(stores, "b", "sha-2")
+    twin = stores.faces.find_twin("sha-1", MODEL)
+    assert twin is not None
+    assert twin.image == saved.image
+    assert [face.face_id for face in twin.faces] == [face.face_id for face in saved.faces]
+    for found, expected in zip(twin.faces, saved.faces, strict=True):
+        assert np.array_equal(found.embedding, expected.embedding)
+        assert np.array_equal(found.box, expected.box)
+        assert np.array_equal(found.landmarks, expected.landmarks)
+        assert (found.det_score, found.quality) == (expected.det_score, expected.quality)
+
+
+def test_a_photo_without_faces_is_a_twin_too(stores: Stores) -> None:
+    save_content(stores, "a", "sha-1", count=0)
+    twin = stores.faces.find_twin("sha-1", MODEL)
+    assert twin is not None
+    assert list(twin.faces) == []
+
+
+def test_other_bytes_and_other_models_have_no_twin(stores: Stores) -> None:
+    save_content(stores, "a", "sha-1")
+    assert stores.faces.find_twin("sha-2", MODEL) is None
+    assert stores.faces.find_twin("sha-1", OTHER_MODEL) is None
+
+
+def test_a_rejected_photo_is_nobodys_twin(stores: Stores) -> None:
+    result = photo_result(photo("a"), 0)
+    rejected = replace(result.image, content="sha-1", status=ImageStatus.REJECTED)
+    stores.faces.save_photos([PhotoResult(rejected)])
+    assert stores.faces.find_twin("sha-1", MODEL) is None

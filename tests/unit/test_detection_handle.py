@@ -47,6 +47,7 @@ class World:
             objects=self.objects,
             faces=self.faces,
             results=Batcher("store", saver(self.faces, self.owner), most=10).__enter__(),
+            owner=self.owner,
             galleries=self.galleries,
             grouping_queue=self.grouping_queue,
             default_bucket="photos",
@@ -99,6 +100,68 @@ def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
 
     World(file_bytes=Recorded(1), pixels=Recorded(1)).detect()
     assert held == [len(photos.jpeg()), 64 * 48]
+
+
+def test_a_message_that_comes_again_costs_no_look(world: World) -> None:
+    world.detect()
+    before = world.faces.snapshot()
+    world.detector.count = 5
+    world.detect()
+    assert world.faces.snapshot() == before
+    assert len(world.grouping_queue.bodies) == 1
+
+
+def test_a_message_that_comes_again_after_a_death_still_tells_owner_and_grouping(world: World) -> None:
+    world.owner.documents["g", "a"] = {}
+    world.owner.outages["set_face_indexes"] = 1
+    with pytest.raises(RetryLater):
+        world.detect()
+    assert (world.owner.documents["g", "a"], world.grouping_queue.bodies) == ({}, [])
+    world.detect()
+    assert world.owner.documents["g", "a"]["face_index"]["face_count"] == 2
+    assert len(world.grouping_queue.bodies) == 1
+
+
+def test_a_forced_message_is_done_again(world: World) -> None:
+    world.detect()
+    world.detector.count = 5
+    world.detect(force=True)
+    assert world.image().face_count == 5
+
+
+def test_a_photo_that_was_rejected_is_tried_again(world: World) -> None:
+    limits = world.parts.eyes.limits
+    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, limits=PhotoLimits(10, 10)))
+    world.detect()
+    assert world.image().status is ImageStatus.REJECTED
+    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, limits=limits))
+    world.detect()
+    assert world.image().status is ImageStatus.INDEXED
+
+
+def test_the_same_picture_in_another_gallery_is_not_looked_at_again(world: World) -> None:
+    world.detect()
+    world.detector.count = 5
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
+    world.detect(twin)
+    assert world.image(twin).face_count == 2
+    for index in range(2):
+        ours, theirs = (world.faces.faces[face_id(photo, MODEL, index)] for photo in (twin, PHOTO))
+        assert np.array_equal(ours.embedding, theirs.embedding)
+        assert np.array_equal(ours.box, theirs.box)
+        assert (ours.quality, ours.det_score) == (theirs.quality, theirs.det_score)
+        assert world.objects.read(ours.crop_key) == world.objects.read(theirs.crop_key)
+
+
+def test_another_models_faces_are_no_use_for_the_same_picture(world: World) -> None:
+    world.detect()
+    eyes = replace(world.parts.eyes, device=world.device_of(ToyDetector(3), name="newer"))
+    world.parts = replace(world.parts, eyes=eyes)
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
+    world.detect(twin)
+    assert world.image(twin).face_count == 3
 
 
 def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(world: World) -> None:
@@ -198,7 +261,7 @@ def test_crops_of_faces_that_went_are_removed_before_the_record_that_knows_of_th
     world.detect()
     world.detector.count = 1
     world.journal.clear()
-    world.detect()
+    world.detect(force=True)
     gone = crop_key(PHOTO, MODEL, 1)
     assert gone not in world.objects.output_keys
     assert world.journal.index(f"remove {gone}") < world.journal.index("save g/a")
@@ -207,7 +270,7 @@ def test_crops_of_faces_that_went_are_removed_before_the_record_that_knows_of_th
 def test_a_photo_that_has_no_faces_any_more_keeps_no_pictures(world: World) -> None:
     world.detect()
     world.detector.count = 0
-    world.detect()
+    world.detect(force=True)
     assert world.objects.output_keys == set()
 
 
