@@ -19,8 +19,8 @@ class _Part(BaseModel):
 class ScrfdDetector(_Part):
     """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
 
-    Where a face smaller than `closer_look_below_px` (at the largest size) is found, a photo that has more pixels is
-    looked at with `closer_look_px` too; 0 switches that off.
+    Where something smaller than `closer_look_below_px` (at the largest size) scores `closer_look_hint` or more, a photo
+    that has more pixels is looked at with `closer_look_px` too; 0 switches that off.
     """
 
     kind: Literal["scrfd"]
@@ -28,6 +28,7 @@ class ScrfdDetector(_Part):
     input_sizes_px: tuple[int, ...] = (128, 640)
     closer_look_px: int = 1280
     closer_look_below_px: float = 16
+    closer_look_hint: float = 0.15
     score_threshold: float = 0.5
     nms_iou: float = 0.4
 

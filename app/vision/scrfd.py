@@ -66,29 +66,28 @@ class ScrfdDetector:
             for size_px in self._sizes(image):
                 rows_by_size.setdefault(size_px, []).append(row)
         looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
-        found = self._merged(len(images), looks)
-        closer = [row for row, image in enumerate(images) if self._is_worth_a_closer_look(image, found[row])]
-        if closer:
-            again = self._merged(len(images), [*looks, self._look(images, closer, self._config.closer_look_px)])
-            for row in closer:
-                found[row] = again[row]
-        return found
+        if closer := self._worth_a_closer_look(images, looks):
+            looks.append(self._look(images, closer, self._config.closer_look_px))
+        return self._merged(len(images), looks)
 
     def _sizes(self, image: Image) -> set[int]:
         return {min(size_px, _on_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
-    def _is_worth_a_closer_look(self, image: Image, found: Detections) -> bool:
-        """Where there are faces near the smallest that are found, there may be smaller ones."""
-        largest_px = max(self._config.input_sizes_px)
-        longer_px = max(image.shape[:2])
-        if self._config.closer_look_px <= largest_px or longer_px <= largest_px or not len(found):
-            return False
-        smallest_px = (found.boxes[:, 2:] - found.boxes[:, :2]).min() * largest_px / longer_px
-        return bool(smallest_px < self._config.closer_look_below_px)
+    def _worth_a_closer_look(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
+        """Rows of the photos with signs of faces that are too small for the largest look, and more pixels to show."""
+        config, largest_px = self._config, max(self._config.input_sizes_px)
+        if config.closer_look_px <= largest_px:
+            return []
+        longer_px = np.array([max(image.shape[:2]) for image in images])
+        photo, found = _joined(looks)
+        sides_px = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) * largest_px / longer_px[photo]
+        is_sign = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
+        return [int(row) for row in np.unique(photo[is_sign])]
 
     def _merged(self, count: int, looks: Sequence[_Candidates]) -> list[Detections]:
-        photo = np.concatenate([look.photo for look in looks])
-        found = Detections.joined([look.found for look in looks])
+        photo, found = _joined(looks)
+        is_face = found.scores >= self._config.score_threshold
+        photo, found = photo[is_face], found.take(is_face)
         kept = nms(found.boxes, found.scores, self._config.nms_iou, groups=photo)
         ends = np.searchsorted(photo[kept], np.arange(count + 1))
         return [found.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
@@ -102,16 +101,13 @@ class ScrfdDetector:
             rows, canvases, scales = zip(*same, strict=True)
             photo, found = self._candidates(np.stack(canvases), np.stack(scales))
             parts.append(_Candidates(np.asarray(rows, np.intp)[photo], found))
-        return _Candidates(
-            np.concatenate([part.photo for part in parts]), Detections.joined([part.found for part in parts])
-        )
+        return _joined(parts)
 
     def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
-        """(N,h,w,3) uint8 and the scales (N,2) of x and y → what scores high enough, in pixels of the photos."""
+        """(N,h,w,3) uint8 and the scales (N,2) of x and y → faces and signs of faces, in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
-        parts = list(_decoded(outputs, canvases.shape[1:3], self._config.score_threshold))
-        photo = np.concatenate([part.photo for part in parts])
-        found = Detections.joined([part.found for part in parts])
+        least = min(self._config.closer_look_hint, self._config.score_threshold)
+        photo, found = _joined(list(_decoded(outputs, canvases.shape[1:3], least)))
         scale = scales[photo]
         boxes, landmarks = found.boxes / np.tile(scale, 2), found.landmarks / scale[:, np.newaxis]
         return _Candidates(photo, Detections(boxes, landmarks, found.scores))
@@ -120,6 +116,12 @@ class ScrfdDetector:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
         outputs = self._session.run({self._input: float_blob(canvases, MEAN, SCALE)})
         return [_by_photo(output, len(canvases)) for output in outputs]
+
+
+def _joined(parts: Sequence[_Candidates]) -> _Candidates:
+    return _Candidates(
+        np.concatenate([part.photo for part in parts]), Detections.joined([part.found for part in parts])
+    )
 
 
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:

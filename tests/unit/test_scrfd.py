@@ -158,14 +158,18 @@ def test_no_photos_give_no_results() -> None:
     assert detector().detect([]) == []
 
 
-@pytest.mark.parametrize(("reach", "width", "looks"), [(0.5, 128, 2), (2.0, 128, 1), (0.5, 64, 1)])
-def test_a_closer_look_is_taken_where_faces_are_small_and_the_photo_has_more_to_show(
-    reach: float, width: int, looks: int
+@pytest.mark.parametrize(
+    ("score", "reach", "width", "looks", "faces"),
+    [(0.9, 0.5, 128, 2, 2), (0.2, 0.5, 128, 2, 1), (0.1, 0.5, 128, 1, 0), (0.9, 2.0, 128, 1, 1), (0.9, 0.5, 64, 1, 1)],
+    ids=["small face", "mere sign of one", "less than a sign", "large face", "nothing more to show"],
+)
+def test_a_closer_look_is_taken_at_signs_of_small_faces_where_the_photo_has_more_to_show(
+    score: float, reach: float, width: int, looks: int, faces: int
 ) -> None:
-    network = FakeNetwork({64: [Hit(8, 4, 4, 0.9, reach=reach)], 128: [Hit(8, 1, 1, 0.8, reach=1)]})
+    network = FakeNetwork({64: [Hit(8, 4, 4, score, reach=reach)], 128: [Hit(8, 1, 1, 0.8, reach=1)]})
     config = CONFIG.model_copy(update={"closer_look_px": 128, "closer_look_below_px": 10})
     (found,) = ScrfdDetector(network, config).detect([photos.noise(width, width)])
-    assert (len(network.shown), len(found)) == (looks, looks)
+    assert (len(network.shown), len(found)) == (looks, faces)
 
 
 def test_a_closer_look_at_one_photo_leaves_its_neighbours_as_they_are() -> None:
