@@ -69,10 +69,11 @@ class Turns:
     found: dict[Path, Found] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
+    photos: int = 0
 
     @property
     def photos_per_s(self) -> float:
-        return len(self.found) / statistics.median(self.seconds)
+        return self.photos / statistics.median(self.seconds)
 
     @property
     def faces(self) -> int:
@@ -96,28 +97,27 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     photos = find_photos(options.images, options.limit)
     if options.megapixels:
         photos = enlarged(photos, options.megapixels, aside)
+    photos = photos * options.times
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    loop = insightface_loop(pack, options.provider, aside)
+    loop = None if options.alone else insightface_loop(pack, options.provider, aside)
     theirs, ours = Turns(), Turns()
     with pipeline(pack, options) as look_at:
         warm = photos[:4]
-        loop_turn(loop, warm, Turns())
         pipeline_turn(look_at, warm, Turns())
+        if loop is not None:
+            loop_turn(loop, warm, Turns())
         for _ in range(options.repeat):
-            loop_turn(loop, photos, theirs)
+            if loop is not None:
+                loop_turn(loop, photos, theirs)
             pipeline_turn(look_at, photos, ours)
     return {
         "photos": len(photos),
         "provider": options.provider,
         "cores": cores(),
         "images_per_s": round(ours.photos_per_s, 2),
-        "insightface_images_per_s": round(theirs.photos_per_s, 2),
-        "ratio": round(ours.photos_per_s / theirs.photos_per_s, 3),
         "faces": ours.faces,
-        "insightface_faces": theirs.faces,
-        "faces_per_s": round(ours.photos_per_s * ours.faces / len(photos), 2),
-        "insightface_faces_per_s": round(theirs.photos_per_s * theirs.faces / len(photos), 2),
-        **compared(ours.found, theirs.found),
+        "faces_per_s": round(ours.photos_per_s * ours.faces / len(ours.found), 2),
+        **({} if loop is None else beside(ours, theirs)),
         "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
         "peak_mb": round(ours.peak_bytes / 1e6),
     }
@@ -165,6 +165,7 @@ def loop_turn(loop: FaceAnalysis, photos: Sequence[Path], turns: Turns) -> None:
     began = time.perf_counter()
     found = {photo: loop.get(cv2.imread(str(photo))) for photo in photos}
     turns.seconds.append(time.perf_counter() - began)
+    turns.photos = len(photos)
     turns.found = {
         photo: Found(_rows([face.bbox for face in faces], 4), _rows([face.normed_embedding for face in faces], 0))
         for photo, faces in found.items()
@@ -210,10 +211,21 @@ def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> No
         began = time.perf_counter()
         results = list(pool.map(look_at, photos))
         turns.seconds.append(time.perf_counter() - began)
+    turns.photos = len(photos)
     turns.found = {photo: found for photo, (found, _) in zip(photos, results, strict=True)}
     turns.peak_bytes = max(turns.peak_bytes, memory.peak)
     names = {name for _, times in results for name in times.seconds}
     turns.stages = {name: statistics.fmean(times.seconds.get(name, 0.0) for _, times in results) for name in names}
+
+
+def beside(ours: Turns, theirs: Turns) -> dict[str, Any]:
+    return {
+        "insightface_images_per_s": round(theirs.photos_per_s, 2),
+        "ratio": round(ours.photos_per_s / theirs.photos_per_s, 3),
+        "insightface_faces": theirs.faces,
+        "insightface_faces_per_s": round(theirs.photos_per_s * theirs.faces / len(theirs.found), 2),
+        **compared(ours.found, theirs.found),
+    }
 
 
 def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
@@ -260,6 +272,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=3, help="turns of each (3)")
     parser.add_argument("--provider", choices=sorted(PROVIDERS), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of one call; 0 as the service does")
+    parser.add_argument("--alone", action="store_true", help="without insightface's loop, for memory and large sets")
+    parser.add_argument("--times", type=int, default=1, help="each photo so often in a turn (1)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser
 

@@ -108,8 +108,9 @@ class ScrfdDetector:
         outputs = run_within(self._limit, canvases, self._run)
         least = min(self._config.closer_look_hint, self._config.score_threshold)
         photo, found = _joined(list(_decoded(outputs, canvases.shape[1:3], least)))
-        scale = scales[photo]
-        boxes, landmarks = found.boxes / np.tile(scale, 2), found.landmarks / scale[:, np.newaxis]
+        scale: Floats = scales[photo]
+        boxes: Floats = np.divide(found.boxes, np.tile(scale, 2))
+        landmarks: Floats = np.divide(found.landmarks, scale[:, np.newaxis])
         return _Candidates(photo, Detections(boxes, landmarks, found.scores))
 
     def _run(self, canvases: Image) -> list[Floats]:
