@@ -77,6 +77,19 @@ exits: setup ## seconds from SIGTERM to the end, idle and busy, at production's 
 storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
 	$(PYTHON) -m benchmarks.storm
 
+.PHONY: detection
+detection: setup ## photos a second against insightface's loop (PACK=manifest of an SCRFD pack, IMAGES=folder)
+	$(PYTHON) -m benchmarks.detection --pack $(PACK) --images $(IMAGES) --json
+
+.PHONY: gpu
+gpu: setup ## what only a GPU can show: tests/gpu, then the detection benchmark on it
+	$(PYTHON) -m pytest tests/gpu
+	$(PYTHON) -m benchmarks.detection --synthetic-pack buffalo_l --images $(IMAGES) --times 20 --provider cuda --json
+
+.PHONY: service
+service: setup ## photos a second of the service as a process: slow S3, twins, messages that come again
+	$(PYTHON) -m benchmarks.service --images $(IMAGES) --pack $(PACK)
+
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh

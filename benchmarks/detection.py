@@ -12,10 +12,11 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnxruntime as ort
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 from PIL import Image as Pil
@@ -34,12 +37,17 @@ from app.detection.stages import StageTimes
 from app.errors import WorkerError
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, read_header
+from app.vision.embedder import Embedder
+from app.vision.scrfd import ScrfdDetector
+from app.vision.sessions import Session
 from app.vision.types import Floats
 from app.worker.budget import Budget
 from app.worker.container import cores
 from benchmarks.peak import PeakMemory
+from benchmarks.synthetic import build_pack, macs
 
 INSIGHTFACE_INPUT_PX = 640
+MATMUL_SIDE = {"cpu": 1536, "cuda": 8192, "tensorrt": 8192}
 SAME_FACE_IOU = 0.5
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -70,6 +78,7 @@ class Turns:
     stages: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     photos: int = 0
+    macs: float = 0.0
 
     @property
     def photos_per_s(self) -> float:
@@ -98,7 +107,8 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     if options.megapixels:
         photos = enlarged(photos, options.megapixels, aside)
     photos = photos * options.times
-    pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
+    named = str(build_pack(options.synthetic_pack, aside)) if options.synthetic_pack else options.pack
+    pack = PackStore(Path("models"), accept_research_licence=True).install(named)
     loop = None if options.alone else insightface_loop(pack, options.provider, aside)
     theirs, ours = Turns(), Turns()
     with pipeline(pack, options) as look_at:
@@ -118,6 +128,7 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         "faces": ours.faces,
         "faces_per_s": round(ours.photos_per_s * ours.faces / len(ours.found), 2),
         **({} if loop is None else beside(ours, theirs)),
+        **arithmetic(ours, options.provider),
         "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
         "peak_mb": round(ours.peak_bytes / 1e6),
     }
@@ -176,11 +187,37 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
     return np.stack(values).astype(np.float32) if values else np.empty((0, width), np.float32)
 
 
+class CountedSession:
+    """A session that counts the multiply-adds of its runs, which grow with the pixels it is given."""
+
+    def __init__(self, session: Session, model: Path, side_px: int) -> None:
+        self.macs = 0.0
+        self.input_names = session.input_names
+        self._session = session
+        self._macs_a_pixel = macs(onnx.load(str(model)), side_px, side_px) / side_px**2
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        (images,) = inputs.values()
+        with self._lock:
+            self.macs += self._macs_a_pixel * images.size / images.shape[1]
+        return self._session.run(inputs)
+
+
 @contextmanager
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack.manifest, pack.weights, options.provider, options.threads, on_death=lambda: None)
-    with ExitStack() as stack:
-        yield Pipeline(Eyes(stack.enter_context(device), LIMITS))
+    detector, embedder = device.pack._detector, device.pack._embedder
+    assert isinstance(detector, ScrfdDetector)
+    assert isinstance(embedder, Embedder)
+    config = pack.manifest
+    counted = [
+        CountedSession(detector._session, pack.weights / config.detector.file, INSIGHTFACE_INPUT_PX),
+        CountedSession(embedder._session, pack.weights / config.embedder.file, config.embedder.input_size_px),
+    ]
+    detector._session, embedder._session = counted
+    with device:
+        yield Pipeline(Eyes(device, LIMITS), counted)
 
 
 def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
@@ -195,6 +232,7 @@ class Pipeline:
     """What the detection service does with a photo between S3 and MongoDB, within the service's default bounds."""
 
     eyes: Eyes
+    counted: Sequence[CountedSession]
     pixels: Budget = field(default_factory=lambda: Budget(_default("pixels_in_work")))
 
     def __call__(self, photo: Path) -> tuple[Found, StageTimes]:
@@ -208,9 +246,11 @@ class Pipeline:
 
 def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
     with PeakMemory() as memory, ThreadPoolExecutor(_default("max_face_workers")) as pool:
+        before = sum(session.macs for session in look_at.counted)
         began = time.perf_counter()
         results = list(pool.map(look_at, photos))
         turns.seconds.append(time.perf_counter() - began)
+        turns.macs = sum(session.macs for session in look_at.counted) - before
     turns.photos = len(photos)
     turns.found = {photo: found for photo, (found, _) in zip(photos, results, strict=True)}
     turns.peak_bytes = max(turns.peak_bytes, memory.peak)
@@ -226,6 +266,30 @@ def beside(ours: Turns, theirs: Turns) -> dict[str, Any]:
         "insightface_faces_per_s": round(theirs.photos_per_s * theirs.faces / len(theirs.found), 2),
         **compared(ours.found, theirs.found),
     }
+
+
+def arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
+    """Multiply-adds of the networks a second, and their share of what the device reaches in one matrix product."""
+    rate = turns.macs / turns.seconds[-1]
+    return {"gmacs_per_s": round(rate / 1e9, 1), "share_of_matmul": round(rate / matmul_macs_per_s(provider), 3)}
+
+
+def matmul_macs_per_s(provider: str) -> float:
+    """The best of some products of square float32 matrices, on all cores or the GPU."""
+    side = MATMUL_SIDE[provider]
+    factor = onnx.numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "b")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]
+    nodes = [onnx.helper.make_node("MatMul", ["a", "b"], ["p"]), onnx.helper.make_node("MatMul", ["p", "b"], ["c"])]
+    graph = onnx.helper.make_graph(nodes, "product", ends[:1], ends[1:], [factor])
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    session = ort.InferenceSession(model.SerializeToString(), providers=PROVIDERS[provider])
+    value = {"a": ort.OrtValue.ortvalue_from_numpy(np.ones((side, side), np.float32))}
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        session.run_with_ort_values(["c"], value)
+        seconds.append(time.perf_counter() - began)
+    return float(len(nodes) * side**3 / min(seconds))
 
 
 def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
@@ -263,9 +327,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.detection", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--pack", required=True, help="pack name, manifest or InsightFace folder; its detector is SCRFD"
-    )
+    pack = parser.add_mutually_exclusive_group(required=True)
+    pack.add_argument("--pack", help="pack name, manifest or InsightFace folder; its detector is SCRFD")
+    pack.add_argument("--synthetic-pack", choices=["buffalo_l"], help="random weights of that size: speed alone")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
     parser.add_argument("--limit", type=int, help="so many photos of the folder, spread evenly")
     parser.add_argument("--megapixels", type=float, help="blow the photos up to this size first")
