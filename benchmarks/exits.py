@@ -9,6 +9,7 @@ is 1 where an exit takes longer than its bound or a message is neither done nor 
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -85,7 +86,7 @@ def measure(home: Path, pack: str) -> dict[str, Any]:
 
 def _terminate(fleet: Fleet) -> float:
     seconds = fleet.terminate(fleet.slots[0], EXIT_TIMEOUT_S)
-    if seconds is None:
+    if seconds is None or seconds == math.inf:
         raise LocalStackError(f"The service did not end within {EXIT_TIMEOUT_S:.0f} s after SIGTERM.")
     return seconds
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from pymongo import ASCENDING, MongoClient
+from pymongo import ASCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
@@ -64,7 +64,8 @@ def in_transaction(client: MongoClient[Document], write: Callable[[ClientSession
     with client.start_session() as session:
         while True:
             try:
-                with session.start_transaction(write_concern=MAJORITY):
+                # Reads are the primary's whatever the URI prefers: the driver refuses any other in a transaction.
+                with session.start_transaction(write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY):
                     return write(session)
             except OperationFailure as error:
                 if not error.has_error_label("TransientTransactionError") or time.monotonic() > give_up_at:

@@ -1,13 +1,16 @@
-"""`python -m app.packs`: list, install and describe model packs."""
+"""`python -m app.packs`: list, install, describe and optimise model packs."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from app.errors import BadModelPack
+from app.errors import BadConfiguration, FatalWorkerError
 from app.packs.insightface import describe_directory
 from app.packs.manifest import read_manifest
-from app.packs.store import PackStore
+from app.packs.store import InstalledPack, PackStore
+from app.packs.variants import FOLDER, PRECISIONS, Variant
+
+TENSORRT, ALL = "tensorrt", "all"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     install.add_argument("--accept-research-licence", action="store_true")
     describe = commands.add_parser("describe", help="what is in a directory of InsightFace .onnx files")
     describe.add_argument("directory", type=Path)
+    _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
     options = parser.parse_args(arguments)
     try:
         return _run(options)
-    except BadModelPack as error:
+    except FatalWorkerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
 
@@ -37,9 +41,68 @@ def _run(options: argparse.Namespace) -> int:
     elif options.command == "install":
         installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
         print(f"{installed.manifest.name}: {installed.manifest.model_id} in {installed.weights}")
+    elif options.command == "optimise":
+        return _optimise(options)
     else:
         print(describe_directory(options.directory).model_dump_json(indent=2))
     return 0
+
+
+def _add_optimise(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Exit code 1 where a variant was refused. The report lies beside the variants."
+    parser.add_argument("pack")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="photos to calibrate with and to measure on; with a folder a person, verification is measured too",
+    )
+    parser.add_argument(
+        "--variant", choices=(*PRECISIONS, TENSORRT, ALL), default=ALL, help=f"{ALL} (default): {', '.join(PRECISIONS)}"
+    )
+    parser.add_argument("--output", type=Path, help=f"default: the folder {FOLDER!r} beside the weights")
+    parser.add_argument("--accept-research-licence", action="store_true")
+
+
+def _optimise(options: argparse.Namespace) -> int:
+    # They bring in onnxruntime's tools, which no other command needs.
+    from app.packs.optimise import Optimiser
+    from app.packs.samples import choose_samples
+
+    installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
+    folder = options.output or installed.weights / FOLDER
+    if options.variant == TENSORRT:
+        return _build_engines(installed, folder / TENSORRT)
+    optimiser = Optimiser(installed, choose_samples(options.images), folder, say=print)
+    made: list[Variant] = []
+    for precision in PRECISIONS if options.variant == ALL else [options.variant]:
+        made += optimiser.make(precision)
+    for variant in made:
+        print(_sentence(variant))
+    return 1 if any(variant.refused for variant in made) else 0
+
+
+def _build_engines(installed: InstalledPack, folder: Path) -> int:
+    from app.packs.tensorrt import build_engines
+
+    try:
+        build_engines(installed, folder, say=print)
+    except BadConfiguration as error:
+        print(f"{installed.manifest.name} {TENSORRT}: refused, because {error}")
+        return 1
+    return 0
+
+
+def _sentence(variant: Variant) -> str:
+    if variant.refused:
+        return f"{variant.network} {variant.precision}: refused, because {variant.refused}."
+    numbers = {
+        name: value for name, value in variant.parity.model_dump().items() if name not in ("photos", "faces")
+    } | (variant.verification.model_dump() if variant.verification else {})
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+    return f"{variant.network} {variant.precision}: {variant.speed:.2f} times as fast, {measured}"
 
 
 if __name__ == "__main__":

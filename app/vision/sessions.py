@@ -1,6 +1,7 @@
 """ONNX Runtime behind a small port, with the one place that orders execution providers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -10,7 +11,36 @@ from numpy.typing import NDArray
 
 from app.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderChain = list[tuple[str, dict[str, str]]]
+"""Execution providers and the options of each, the one that is asked first in front."""
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """The least, the usual and the largest shape of an input: TensorRT builds an engine for what lies between."""
+
+    least: tuple[int, ...]
+    usual: tuple[int, ...]
+    most: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """`memory_bytes` bounds the CUDA arena of a session; None leaves it all of the device.
+
+    `engine_cache` is where TensorRT keeps its engines, `profiles` the shapes of each input that they are built for.
+    Without profiles it builds another engine whenever a shape leaves what it has seen, which takes minutes.
+    """
+
+    memory_bytes: int | None = None
+    engine_cache: Path | None = None
+    profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
+
+
+NO_OPTIONS = GpuOptions()
 
 
 class Session(Protocol):
@@ -29,12 +59,30 @@ class OnnxSession:
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
         self.input_names = [tensor.name for tensor in session.get_inputs()]
+        self._run = self._run_plain if session.get_providers() == [CPU] else self._run_bound
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:
-            return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
+            return self._run(inputs)
         except Exception as error:
             raise _device_error(error) from error
+
+    def _run_plain(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
+
+    def _run_bound(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """With every tensor's place said beforehand: nothing is looked for, and each output is copied once.
+
+        A binding of its own for each call, since they hold the tensors and calls come from several threads.
+        """
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            # A view, such as channels turned around, would be read as the bytes that happen to lie there.
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for output in self._session.get_outputs():
+            binding.bind_output(output.name, "cpu")
+        self._session.run_with_iobinding(binding)
+        return cast(list[NDArray[Any]], binding.copy_outputs_to_cpu())
 
 
 OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cudaerrormemoryallocation", "alloc_failed")
@@ -51,17 +99,27 @@ def _device_error(error: Exception) -> Exception:
     return error
 
 
-def execution_providers(provider: Provider) -> list[str]:
-    """ONNX Runtime's provider order for a setting; `auto` takes CUDA where the build and the host have it."""
+def execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> ProviderChain:
+    """ONNX Runtime's providers for a setting, in order, with their options.
+
+    `auto` takes CUDA where this build has it; TensorRT, whose engines take minutes to build, is only taken when asked
+    for, and leaves to CUDA what it can't do. Raises BadConfiguration where the build lacks what is asked for.
+    """
     available = ort.get_available_providers()
-    has_cuda = "CUDAExecutionProvider" in available
-    if provider == "cuda" and not has_cuda:
+    if provider == "auto":
+        provider = "cuda" if CUDA in available else "cpu"
+    wanted: dict[Provider, ProviderChain] = {
+        "cpu": [(CPU, {})],
+        "cuda": [(CUDA, _cuda_options(gpu)), (CPU, {})],
+        "tensorrt": [(TENSORRT, _tensorrt_options(gpu)), (CUDA, _cuda_options(gpu)), (CPU, {})],
+    }
+    missing = [name for name, _ in wanted[provider] if name not in available]
+    if missing:
         raise BadConfiguration(
-            "EXECUTION_PROVIDER=cuda, but this ONNX Runtime build has no CUDA provider; "
+            f"EXECUTION_PROVIDER={provider}, but this ONNX Runtime build has no {missing[0]}; "
             "install the `gpu` extra on a GPU host or set EXECUTION_PROVIDER=cpu."
         )
-    use_cuda = has_cuda and provider != "cpu"
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if use_cuda else ["CPUExecutionProvider"]
+    return wanted[provider]
 
 
 def is_gpu(provider: Provider) -> bool:
@@ -69,28 +127,71 @@ def is_gpu(provider: Provider) -> bool:
     return execution_providers(provider) != execution_providers("cpu")
 
 
-def open_session(model: Path | bytes, provider: Provider = "auto", threads: int = 0) -> OnnxSession:
+def _cuda_options(gpu: GpuOptions) -> dict[str, str]:
+    options = {
+        # By powers of two, as is the default, the arena takes twice what a batch needs and never gives it back.
+        "arena_extend_strategy": "kSameAsRequested",
+        # Trying every algorithm costs seconds at each new shape, and photos come in every size.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # Copies on a stream of their own would need events to wait for; one call of one network has nothing to overlap.
+        "do_copy_in_default_stream": "1",
+    }
+    return options if gpu.memory_bytes is None else {**options, "gpu_mem_limit": str(gpu.memory_bytes)}
+
+
+def _tensorrt_options(gpu: GpuOptions) -> dict[str, str]:
+    options = {"trt_fp16_enable": "True"}
+    if gpu.engine_cache is not None:
+        options |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(gpu.engine_cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(gpu.engine_cache),
+        }
+    shapes = {"min": "least", "opt": "usual", "max": "most"} if gpu.profiles else {}
+    for end, part in shapes.items():
+        options[f"trt_profile_{end}_shapes"] = ",".join(
+            f"{name}:{'x'.join(map(str, getattr(profile, part)))}" for name, profile in gpu.profiles.items()
+        )
+    return options
+
+
+def open_session(
+    model: Path | bytes, provider: Provider = "auto", threads: int = 0, *, gpu: GpuOptions = NO_OPTIONS
+) -> OnnxSession:
     """Load a graph from a file or from bytes. `threads` 0 takes all cores.
 
-    Raises BadModelPack where the graph can't be loaded.
+    Raises BadModelPack where the graph can't be loaded, BadConfiguration where the device that was asked for by name
+    can't be used.
     """
+    providers = execution_providers(provider, gpu)
+    if len(providers) > 1:
+        # CUDA and cuDNN are installed as wheels, where the loader does not look by itself.
+        ort.preload_dlls()
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = ort.InferenceSession(source, _session_options(threads), providers=providers)
+    except Exception as error:
+        name = "the graph" if isinstance(model, bytes) else str(model)
+        raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
+    first = providers[0][0]
+    if provider != "auto" and first not in session.get_providers():
+        # ONNX Runtime falls back to the CPU and only logs it, which nobody who asked for a GPU would find out.
+        raise BadConfiguration(
+            f"EXECUTION_PROVIDER={provider}, but {first} can't be used on this host: is there a GPU, and are its "
+            "driver and libraries in place? Set EXECUTION_PROVIDER=auto to run on the CPU instead."
+        )
+    return OnnxSession(session)
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Photos come in every size: with the arena on, memory grows with each new shape and is never given back.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    providers = execution_providers(provider)
-    if "CUDAExecutionProvider" in providers:
-        # CUDA and cuDNN are installed as wheels, where the loader does not look by itself.
-        ort.preload_dlls()
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        session = ort.InferenceSession(source, options, providers=providers)
-    except Exception as error:
-        name = "the graph" if isinstance(model, bytes) else str(model)
-        raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
-    return OnnxSession(session)
+    return options
 
 
 def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """The services as processes, each started again at once when it ends, as ECS would."""
 
+import math
 import os
 import re
 import signal
@@ -102,7 +103,7 @@ class Fleet:
         return True
 
     def terminate(self, slot: Slot, timeout_s: float) -> float | None:
-        """Seconds from SIGTERM to the exit; None where no process ran or it ran on (it is killed then)."""
+        """Seconds from SIGTERM to the exit, infinitely many where it ran on (it is killed then); None without a process."""
         process = slot.process
         began = time.monotonic()
         if process is None or not self.signal(slot, signal.SIGTERM):
@@ -112,7 +113,7 @@ class Fleet:
                 return time.monotonic() - began
             time.sleep(0.02)
         process.kill()
-        return None
+        return math.inf
 
     def _supervise(self, slot: Slot) -> None:
         last: Exit | None = None

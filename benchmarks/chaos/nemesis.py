@@ -5,6 +5,7 @@ The same seed gives the same plan; what a strike meets still depends on the mach
 Clock steps move the wall clock of a service's processes alone, and need a C compiler (see benchmarks.chaos.clock).
 """
 
+import math
 import random
 import signal
 import threading
@@ -157,9 +158,9 @@ class Nemesis:
             if not slot:
                 return
             worker, seconds = slot.worker, fleet.terminate(slot, TERM_TIMEOUT_S)
-            if seconds is None:
+            if seconds == math.inf:
                 self.never_ended.append(worker)
-            else:
+            elif seconds is not None:  # It may have killed itself meanwhile.
                 self.sigterm_exit_s.append(seconds)
 
     def _stop(self, strike: Strike, fleet: Fleet) -> None:

@@ -352,6 +352,13 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_looks_agai
 
 
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+def test_an_uri_that_prefers_to_read_from_secondaries_stores_photos_too(stores: Stores, mongo_uri: str) -> None:
+    with MongoClient[Document](f"{mongo_uri}/?readPreference=secondaryPreferred", tz_aware=True) as client:
+        assert MongoFaceStore(client[stores.database.name]).save_photos([version(1)]) == []
+    assert etags(stores) == {"a": "etag-1"}
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
 def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
