@@ -103,7 +103,7 @@ class Fleet:
         return True
 
     def terminate(self, slot: Slot, timeout_s: float) -> float | None:
-        """Seconds from SIGTERM to the exit, infinitely many where it ran on (it is killed then); None without a process."""
+        """Seconds from SIGTERM to the exit: infinitely many where it ran on, None where no process was there."""
         process = slot.process
         began = time.monotonic()
         if process is None or not self.signal(slot, signal.SIGTERM):
