@@ -12,9 +12,8 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
-import onnxruntime as ort
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 from PIL import Image as Pil
@@ -39,34 +36,20 @@ from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
-from app.vision.sessions import Session
 from app.vision.types import Floats
 from app.worker.budget import Budget
 from app.worker.container import cores
+from benchmarks.arithmetic import PROVIDERS, CountedSession, matmul_macs_per_s
 from benchmarks.peak import PeakMemory
-from benchmarks.synthetic import build_pack, macs
+from benchmarks.same_faces import Found, compared
+from benchmarks.synthetic import build_pack
 
 INSIGHTFACE_INPUT_PX = 640
-MATMUL_SIDE = {"cpu": 1536, "cuda": 8192, "tensorrt": 8192}
-SAME_FACE_IOU = 0.5
-PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-}
 ENDINGS = {".jpg", ".jpeg", ".png"}
 
 
 class UnusableInput(Exception):
     """What was asked for can't be measured; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """Faces of one photo: boxes (N,4) float32 px of the photo, embeddings (N,D) float32 of unit length."""
-
-    boxes: Floats
-    embeddings: Floats
 
 
 @dataclass
@@ -187,33 +170,16 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
     return np.stack(values).astype(np.float32) if values else np.empty((0, width), np.float32)
 
 
-class CountedSession:
-    """A session that counts the multiply-adds of its runs, which grow with the pixels it is given."""
-
-    def __init__(self, session: Session, model: Path, side_px: int) -> None:
-        self.macs = 0.0
-        self.input_names = session.input_names
-        self._session = session
-        self._macs_a_pixel = macs(onnx.load(str(model)), side_px, side_px) / side_px**2
-        self._lock = threading.Lock()
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        (images,) = inputs.values()
-        with self._lock:
-            self.macs += self._macs_a_pixel * images.size / images.shape[1]
-        return self._session.run(inputs)
-
-
 @contextmanager
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack.manifest, pack.weights, options.provider, options.threads, on_death=lambda: None)
-    detector, embedder = device.pack._detector, device.pack._embedder
+    detector, embedder, config = device.pack._detector, device.pack._embedder, pack.manifest.embedder
     assert isinstance(detector, ScrfdDetector)
     assert isinstance(embedder, Embedder)
-    config = pack.manifest
+    assert pack.manifest.detector.kind == "scrfd"
     counted = [
-        CountedSession(detector._session, pack.weights / config.detector.file, INSIGHTFACE_INPUT_PX),
-        CountedSession(embedder._session, pack.weights / config.embedder.file, config.embedder.input_size_px),
+        CountedSession(detector._session, pack.weights / pack.manifest.detector.file, INSIGHTFACE_INPUT_PX),
+        CountedSession(embedder._session, pack.weights / config.file, config.input_size_px),
     ]
     detector._session, embedder._session = counted
     with device:
@@ -272,55 +238,6 @@ def arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
     """Multiply-adds of the networks a second, and their share of what the device reaches in one matrix product."""
     rate = turns.macs / turns.seconds[-1]
     return {"gmacs_per_s": round(rate / 1e9, 1), "share_of_matmul": round(rate / matmul_macs_per_s(provider), 3)}
-
-
-def matmul_macs_per_s(provider: str) -> float:
-    """The best of some products of square float32 matrices, on all cores or the GPU."""
-    side = MATMUL_SIDE[provider]
-    factor = onnx.numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "b")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]
-    nodes = [onnx.helper.make_node("MatMul", ["a", "b"], ["p"]), onnx.helper.make_node("MatMul", ["p", "b"], ["c"])]
-    graph = onnx.helper.make_graph(nodes, "product", ends[:1], ends[1:], [factor])
-    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    session = ort.InferenceSession(model.SerializeToString(), providers=PROVIDERS[provider])
-    value = {"a": ort.OrtValue.ortvalue_from_numpy(np.ones((side, side), np.float32))}
-    seconds = []
-    for _ in range(6):
-        began = time.perf_counter()
-        session.run_with_ort_values(["c"], value)
-        seconds.append(time.perf_counter() - began)
-    return float(len(nodes) * side**3 / min(seconds))
-
-
-def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
-    """Faces that both found (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
-    differences, cosines = [], []
-    for photo, found in ours.items():
-        for row, other in same_faces(found.boxes, theirs[photo].boxes):
-            differences.append(float(np.abs(found.boxes[row] - theirs[photo].boxes[other]).max()))
-            cosines.append(float(found.embeddings[row] @ theirs[photo].embeddings[other]))
-    if not cosines:
-        return {"faces_of_both": 0}
-    return {
-        "faces_of_both": len(cosines),
-        "largest_box_difference_px": round(max(differences), 3),
-        "median_box_difference_px": round(statistics.median(differences), 3),
-        "smallest_cosine": round(min(cosines), 4),
-        "median_cosine": round(statistics.median(cosines), 5),
-    }
-
-
-def same_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
-    """(N,4), (M,4) → pairs of rows, each box with the one it overlaps most."""
-    for row, box in enumerate(boxes):
-        if not len(others):
-            return
-        inner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-        shared = np.prod(np.maximum(inner, 0), axis=1)
-        areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-        ious = shared / (areas - shared)
-        if ious.max() >= SAME_FACE_IOU:
-            yield row, int(ious.argmax())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,52 @@
+"""Which faces two ways of looking both found, and how much they differ."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.vision.types import Floats
+
+SAME_FACE_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """Faces of one photo: boxes (N,4) float32 px of the photo, embeddings (N,D) float32 of unit length."""
+
+    boxes: Floats
+    embeddings: Floats
+
+
+def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
+    """Faces that both found (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
+    differences, cosines = [], []
+    for photo, found in ours.items():
+        for row, other in same_faces(found.boxes, theirs[photo].boxes):
+            differences.append(float(np.abs(found.boxes[row] - theirs[photo].boxes[other]).max()))
+            cosines.append(float(found.embeddings[row] @ theirs[photo].embeddings[other]))
+    if not cosines:
+        return {"faces_of_both": 0}
+    return {
+        "faces_of_both": len(cosines),
+        "largest_box_difference_px": round(max(differences), 3),
+        "median_box_difference_px": round(statistics.median(differences), 3),
+        "smallest_cosine": round(min(cosines), 4),
+        "median_cosine": round(statistics.median(cosines), 5),
+    }
+
+
+def same_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
+    """(N,4), (M,4) → pairs of rows, each box with the one it overlaps most."""
+    for row, box in enumerate(boxes):
+        if not len(others):
+            return
+        inner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+        shared = np.prod(np.maximum(inner, 0), axis=1)
+        areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+        ious = shared / (areas - shared)
+        if ious.max() >= SAME_FACE_IOU:
+            yield row, int(ious.argmax())
