@@ -137,7 +137,7 @@ def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) ->
 
     installed = _install(settings)
     device = open_device(
-        installed.manifest, installed.weights, settings.execution_provider, settings.inference_threads, on_death
+        installed, settings.execution_provider, settings.inference_threads, settings.precision, on_death
     )
     golden.check(device.pack)
     limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)

@@ -87,7 +87,14 @@ class Settings(BaseSettings):
     accept_research_licence: bool = Field(
         False, description="Set to true to use packs whose weights are licensed for research only."
     )
-    execution_provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the networks run.")
+    execution_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="Where the networks run; auto takes CUDA where there is any."
+    )
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto",
+        description="Variant of the networks, made by `python -m app.packs optimise`; auto takes int8 on a CPU and "
+        "fp16 on a GPU where they were made and accepted.",
+    )
     inference_threads: int = Field(
         0, ge=0, description="CPU threads of one inference; 0 gives each one core, and runs as many at once."
     )

@@ -172,7 +172,7 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
 
 @contextmanager
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
-    device = open_device(pack.manifest, pack.weights, options.provider, options.threads, on_death=lambda: None)
+    device = open_device(pack, options.provider, options.threads, options.precision)
     detector, embedder, config = device.pack._detector, device.pack._embedder, pack.manifest.embedder
     assert isinstance(detector, ScrfdDetector)
     assert isinstance(embedder, Embedder)
@@ -253,6 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=3, help="turns of each (3)")
     parser.add_argument("--provider", choices=sorted(PROVIDERS), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of one call; 0 as the service does")
+    parser.add_argument(
+        "--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="of the pipeline's networks"
+    )
     parser.add_argument("--alone", action="store_true", help="without insightface's loop, for memory and large sets")
     parser.add_argument("--times", type=int, default=1, help="each photo so often in a turn (1)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")

@@ -3,12 +3,11 @@
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 
 from app.detection.stages import StageTimes
-from app.packs.manifest import PackManifest
-from app.vision.faces import FacePack, load_pack
+from app.packs.store import InstalledPack
+from app.vision.faces import FacePack, Precision, load_pack
 from app.vision.sessions import Provider, is_gpu
 from app.vision.types import Detections, Floats, Image
 from app.worker.batcher import Batcher
@@ -72,12 +71,16 @@ class Device:
 
 
 def open_device(
-    manifest: PackManifest, weights: Path, provider: Provider, threads: int, on_death: Callable[[], None]
+    pack: InstalledPack,
+    provider: Provider,
+    threads: int = 0,
+    precision: Precision = "fp32",
+    on_death: Callable[[], None] = lambda: None,
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
     if is_gpu(provider):
-        pack = load_pack(manifest, weights, provider, threads)
-        return Device(pack, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(cores()), on_death=on_death)
+        loaded = load_pack(pack.manifest, pack.weights, provider, threads, precision)
+        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(cores()), on_death=on_death)
     each = threads or 1
-    pack = load_pack(manifest, weights, provider, each)
-    return Device(pack, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)
+    loaded = load_pack(pack.manifest, pack.weights, provider, each, precision)
+    return Device(loaded, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)

@@ -1,17 +1,21 @@
 """A model pack, loaded: its detector and its embedder with what they need to know of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from app.packs import variants
 from app.packs.manifest import PackManifest
 from app.vision.align import align, detail_needed
 from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import open_scrfd
-from app.vision.sessions import Provider, open_session
+from app.vision.sessions import Provider, is_gpu, open_session
 from app.vision.types import Detections, FaceDetector, FaceEmbedder, Floats, Image
+
+Precision = Literal["auto", "fp32", "fp16", "int8"]
 
 
 class FacePack:
@@ -44,17 +48,38 @@ class FacePack:
         return align(image, landmarks, config.alignment, config.input_size_px)
 
 
-def load_pack(manifest: PackManifest, weights: Path, provider: Provider, threads: int) -> FacePack:
-    """Open the networks of a pack whose files are already verified."""
-    embedder = open_embedder(weights / manifest.embedder.file, manifest.embedder, provider, threads)
-    return FacePack(manifest, _open_detector(manifest, weights, provider, threads), embedder)
+def load_pack(
+    manifest: PackManifest, weights: Path, provider: Provider, threads: int, precision: Precision = "fp32"
+) -> FacePack:
+    """Open the networks of a pack whose files are already verified, in variants of them where there are any."""
+
+    def path_of(network: str) -> Path:
+        return _variant(manifest, weights, network, provider, precision) or weights / network
+
+    config = manifest.embedder
+    embedder = open_embedder(path_of(config.file), config, provider, threads)
+    return FacePack(manifest, _open_detector(manifest, path_of, provider, threads), embedder)
 
 
-def _open_detector(manifest: PackManifest, weights: Path, provider: Provider, threads: int) -> FaceDetector:
+def _open_detector(
+    manifest: PackManifest, path_of: Callable[[str], Path], provider: Provider, threads: int
+) -> FaceDetector:
     config = manifest.detector
     if config.kind == "scrfd":
-        return open_scrfd(weights / config.file, config, provider, threads)
+        return open_scrfd(path_of(config.file), config, provider, threads)
     pnet, rnet, onet = (
-        open_session(weights / name, provider, threads) for name in (config.pnet, config.rnet, config.onet)
+        open_session(path_of(name), provider, threads) for name in (config.pnet, config.rnet, config.onet)
     )
     return MtcnnDetector(pnet, rnet, onet, config)
+
+
+def _variant(
+    manifest: PackManifest, weights: Path, network: str, provider: Provider, precision: Precision
+) -> Path | None:
+    """None for the original. `auto` asks for what suits the device, and only where somebody has made variants."""
+    folder = weights / variants.FOLDER
+    if precision == "auto":
+        if not folder.is_dir():
+            return None
+        precision = "fp16" if is_gpu(provider) else "int8"
+    return None if precision == "fp32" else variants.variant_of(folder, network, manifest.files[network], precision)
