@@ -5,7 +5,8 @@
 ARG PYTHON=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON} AS build
-ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv
+# Compiled here once, since the files are read-only later: otherwise every start compiles them again, for 3 s of CPU.
+ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir uv==0.9.9
 WORKDIR /srv
 COPY pyproject.toml uv.lock ./

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -28,7 +31,15 @@ def client(service: str, region: str, read_timeout_s: float = 15, attempts: int 
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
-    return boto3.session.Session(region_name=region).client(service, config=config)
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _service_models())
+    return boto3.session.Session(botocore_session=core, region_name=region).client(service, config=config)
+
+
+@cache
+def _service_models() -> botocore.loaders.Loader:
+    """The descriptions of AWS's services, read once and not once a client: half of a service's start otherwise."""
+    return botocore.loaders.create_loader()
 
 
 FIRST_SERVER_ERROR = 500
