@@ -18,7 +18,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from app.errors import BadModelPack
 from app.packs.networks import Inputs, WatchedPack, open_on_cpu, parts_of
 from app.packs.parity import compare_detectors, compare_embedders, embedded, verify
-from app.packs.quantise import quantised
+from app.packs.quantise import DETECTOR_BUDGET, EMBEDDER_BUDGET, quantised
 from app.packs.rewrites import prepared
 from app.packs.samples import Samples, images
 from app.packs.store import InstalledPack, sha256
@@ -134,7 +134,8 @@ class Optimiser:
         elif precision == "fp16":
             onnx.save(half_precision(source), str(target))
         else:
-            onnx.save(quantised(prepared(source), lambda: self._fed_to(name)), str(target))
+            budget = DETECTOR_BUDGET if name in self._parts["detector"] else EMBEDDER_BUDGET
+            onnx.save(quantised(prepared(source), lambda: self._fed_to(name), budget), str(target))
         return target
 
     def _fed_to(self, name: str) -> Iterator[Inputs]:

@@ -28,6 +28,9 @@ from app.vision.sessions import float_blob, open_session
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people
 
 
+BUDGET = 0.02
+
+
 @pytest.fixture
 def toy(tmp_path: Path) -> InstalledPack:
     manifest, _ = write_toy_pack(tmp_path / "pack")
@@ -122,7 +125,7 @@ def test_the_first_layer_and_every_last_one_stay_in_float(toy: InstalledPack) ->
     assert sorted(ends) == sorted(merged), "its first layers read a mean, not the picture"
     types = {node.name: node.op_type for node in embedder.graph.node}
     assert [types[name] for name in first_and_last_layers(embedder)] == ["Conv", "MatMul"]
-    model = quantised(embedder, chip_inputs)
+    model = quantised(embedder, chip_inputs, BUDGET)
     in_bytes = {producer(model, node.input[1]) for node in model.graph.node if node.op_type in ("Conv", "MatMul")}
     assert in_bytes == {None, "DequantizeLinear"}, "one layer of three is between"
 
@@ -145,7 +148,7 @@ def chip_inputs() -> Iterator[dict[str, np.ndarray]]:
 
 
 def test_weights_have_seven_bits_and_a_scale_for_each_channel_and_activations_are_unsigned(toy: InstalledPack) -> None:
-    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs)
+    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs, BUDGET)
     weights = [
         numpy_helper.to_array(constant)
         for constant in model.graph.initializer
@@ -167,7 +170,7 @@ def test_weights_have_seven_bits_and_a_scale_for_each_channel_and_activations_ar
 
 
 def test_a_quantised_network_stays_near_its_original_and_takes_any_batch(toy: InstalledPack) -> None:
-    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs)
+    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs, BUDGET)
     chips = np.concatenate([inputs["image"] for inputs in chip_inputs()])
     expected = np.concatenate([run(toy.weights / "embedder.onnx", chip[None])[0] for chip in chips])
     got = run(model, chips)[0]
