@@ -97,15 +97,17 @@ def _run_logged(settings: Settings) -> int:
 def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Service:
     from app.detection.handle import DetectionParts, handle, saver
 
+    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
+    # First, for a wrong pack is told at once, where a database that is away is waited for.
+    eyes = _eyes(settings, stack, on_death)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
     objects, faces = S3Store(settings.face_group_bucket_name, settings.aws_default_region), MongoFaceStore(database)
-    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     owner = MongoOwnerMetadata(owner_database)
     save = saver(faces, owner)
     parts = DetectionParts(
-        eyes=_eyes(settings, stack, on_death),
+        eyes=eyes,
         objects=objects,
         faces=faces,
         results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),

@@ -1,34 +1,30 @@
-"""Variants of networks: rewritten without a change, quantised within a budget, kept only where they pass their bars."""
+"""Variants of networks: made from what photos feed them, measured, and kept only where they pass their bars."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
 from app.errors import BadConfiguration, BadModelPack
 from app.packs import optimise
 from app.packs.__main__ import main
 from app.packs.networks import WatchedPack, open_on_cpu
 from app.packs.optimise import BARS, Optimiser
-from app.packs.quantise import first_and_last_layers, float_layers, quantised, relative_error
-from app.packs.rewrites import prepared
 from app.packs.samples import choose_samples
 from app.packs.store import InstalledPack, PackStore, sha256
 from app.packs.tensorrt import profile_of
-from app.packs.variants import PRECISIONS, DetectorParity, EmbedderParity, read_report, variant_of
+from app.packs.variants import FOLDER, PRECISIONS, DetectorParity, EmbedderParity, read_report, variant_of
 from app.vision.align import align
+from app.vision.faces import load_pack
 from app.vision.scrfd import MEAN, SCALE, letterbox
-from app.vision.sessions import float_blob, open_session
+from app.vision.sessions import GpuOptions, float_blob
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people
-
-
-BUDGET = 0.02
 
 
 @pytest.fixture
@@ -50,131 +46,6 @@ def _any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def watched(pack: InstalledPack) -> WatchedPack:
     return WatchedPack(pack.manifest, {name: open_on_cpu(pack.weights / name) for name in pack.manifest.files})
-
-
-def run(model: onnx.ModelProto | Path, blob: np.ndarray) -> list[np.ndarray]:
-    session = open_session(model if isinstance(model, Path) else model.SerializeToString(), "cpu", 1)
-    return session.run({session.input_names[0]: blob})
-
-
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
-
-
-# --- rewriting ---
-
-
-def test_what_is_prepared_gives_the_results_of_the_original(toy: InstalledPack) -> None:
-    blob = float_blob(toy_photo(1)[None], MEAN, SCALE)
-    expected, got = (
-        run(model, blob) for model in (toy.weights / "detector.onnx", prepared(toy.weights / "detector.onnx"))
-    )
-    assert len(expected) == 9
-    for a, b in zip(expected, got, strict=True):
-        assert a.shape == b.shape
-        assert np.abs(a).max() > 0
-        assert np.abs(a - b).max() < 1e-5
-
-
-def test_convolutions_of_one_input_become_one_of_aligned_width(toy: InstalledPack) -> None:
-    model = prepared(toy.weights / "detector.onnx")
-    assert operators(model).count("Conv") == 9, "each of 3 strides has 2 layers and 3 heads in 1"
-    assert operators(model).count("Split") == 3
-    constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
-    widths = [len(constants[node.input[1]]) for node in model.graph.node if node.op_type == "Conv"]
-    assert all(width >= 16 and width % 8 == 0 for width in widths), widths
-
-
-def test_the_first_layer_keeps_its_channels_since_it_runs_on_floats_anyway(tmp_path: Path, toy: InstalledPack) -> None:
-    model = prepared(toy.weights / "embedder.onnx")
-    constants = {constant.name: constant.dims[0] for constant in model.graph.initializer}
-    assert [constants[node.input[1]] for node in model.graph.node if node.op_type == "Conv"] == [12, 12]
-
-
-@pytest.mark.parametrize("photos", [1, 3])
-def test_a_prepared_graph_takes_any_batch_and_photos_do_not_mix(toy: InstalledPack, photos: int) -> None:
-    model = prepared(toy.weights / "embedder.onnx")
-    chips = float_blob(np.stack([toy_photo(seed)[:16, :16] for seed in range(photos)]), MEAN, SCALE)
-    together = run(model, chips)[0]
-    assert together.shape == (photos, 8)
-    for row in range(photos):
-        assert np.abs(run(model, chips[row : row + 1])[0][0] - together[row]).max() < 1e-5
-
-
-def test_what_is_no_graph_is_a_bad_pack(tmp_path: Path) -> None:
-    (tmp_path / "broken.onnx").write_bytes(b"no graph")
-    with pytest.raises(BadModelPack, match=r"broken\.onnx is not an ONNX graph"):
-        prepared(tmp_path / "broken.onnx")
-
-
-# --- quantisation ---
-
-
-def test_the_worst_layers_stay_in_float_until_the_rest_is_within_the_budget() -> None:
-    errors = {"first": 0.03, "middle": 0.001, "depthwise": 0.5, "last": 0.004}
-    assert float_layers(errors, budget=1) == []
-    assert float_layers(errors, budget=0.1) == ["depthwise"]
-    assert float_layers(errors, budget=0.005) == ["depthwise", "first"]
-    assert float_layers(errors, budget=0.0) == ["depthwise", "first", "last", "middle"]
-
-
-def test_the_first_layer_and_every_last_one_stay_in_float(toy: InstalledPack) -> None:
-    detector, embedder = (prepared(toy.weights / name) for name in ("detector.onnx", "embedder.onnx"))
-    ends = first_and_last_layers(detector)
-    merged = [node.name for node in detector.graph.node if node.op_type == "Conv" and node.name.endswith("_merged")]
-    assert sorted(ends) == sorted(merged), "its first layers read a mean, not the picture"
-    types = {node.name: node.op_type for node in embedder.graph.node}
-    assert [types[name] for name in first_and_last_layers(embedder)] == ["Conv", "MatMul"]
-    model = quantised(embedder, chip_inputs, BUDGET)
-    in_bytes = {producer(model, node.input[1]) for node in model.graph.node if node.op_type in ("Conv", "MatMul")}
-    assert in_bytes == {None, "DequantizeLinear"}, "one layer of three is between"
-
-
-def test_an_error_is_relative_and_that_of_the_worst_output() -> None:
-    large, small = np.array([100, 0], np.float32), np.array([0.1, 0.1], np.float32)
-    assert relative_error([large, small], [large, small]) == 0
-    assert relative_error([large, small], [large + 1, small]) == pytest.approx(2 / 10_000)
-    assert relative_error([large, small], [large, small * 1.1]) == pytest.approx(0.01, rel=1e-3)
-
-
-def producer(model: onnx.ModelProto, tensor: str) -> str | None:
-    return next((node.op_type for node in model.graph.node if tensor in node.output), None)
-
-
-def chip_inputs() -> Iterator[dict[str, np.ndarray]]:
-    for seed in range(12):
-        chip = toy_photo(seed, COLOURS[seed % 4])[8:72, 8:72][::4, ::4]
-        yield {"image": float_blob(chip[None], (127.5,) * 3, 127.5)}
-
-
-def test_weights_have_seven_bits_and_a_scale_for_each_channel_and_activations_are_unsigned(toy: InstalledPack) -> None:
-    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs, BUDGET)
-    weights = [
-        numpy_helper.to_array(constant)
-        for constant in model.graph.initializer
-        if constant.data_type == onnx.TensorProto.INT8 and len(constant.dims) == 4
-    ]
-    assert weights, "no convolution is quantised"
-    # Two products with bytes of up to 255 must fit into 16 bits: the kernels of CPUs without VNNI saturate there.
-    assert all(np.abs(array.astype(int)).max() <= 64 for array in weights)
-    scales = {constant.name: list(constant.dims) for constant in model.graph.initializer}
-    assert [dims for name, dims in scales.items() if name.startswith("w2") and name.endswith("_scale")] == [[12]]
-    zero_points = {
-        constant.data_type
-        for node in model.graph.node
-        if node.op_type == "QuantizeLinear"
-        for constant in model.graph.initializer
-        if constant.name == node.input[2]
-    }
-    assert zero_points == {onnx.TensorProto.UINT8}
-
-
-def test_a_quantised_network_stays_near_its_original_and_takes_any_batch(toy: InstalledPack) -> None:
-    model = quantised(prepared(toy.weights / "embedder.onnx"), chip_inputs, BUDGET)
-    chips = np.concatenate([inputs["image"] for inputs in chip_inputs()])
-    expected = np.concatenate([run(toy.weights / "embedder.onnx", chip[None])[0] for chip in chips])
-    got = run(model, chips)[0]
-    assert 0 < relative_error([expected], [got]) < 0.02
 
 
 # --- what calibration is fed with ---
@@ -226,6 +97,21 @@ def test_every_variant_is_made_measured_and_used(
             assert isinstance(variant.parity, EmbedderParity)
             assert 0.99 < variant.parity.median_cosine <= 1.000001
     assert "embedder.onnx int8:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_pack_of_variants_takes_several_photos_at_once(
+    precision: Any, toy: InstalledPack, people: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Optimiser(toy, choose_samples([people]), toy.weights / FOLDER).make(precision)
+    photos = [toy_photo(seed, COLOURS[seed % 4]) for seed in range(3)]
+    original, pack = (load_pack(toy.manifest, toy.weights, "cpu", 1, kind) for kind in ("fp32", precision))
+    found = pack.detect(photos)
+    for photo, together, theirs in zip(photos, found, original.detect(photos), strict=True):
+        assert np.array_equal(pack.detect([photo])[0].boxes, together.boxes)
+        assert np.abs(together.boxes - theirs.boxes).max() < 1
+    assert not caplog.records, "a variant was not used, or can't be run in batches"
+    assert pack.model_id == original.model_id
 
 
 def test_a_variant_under_its_bar_is_refused_deleted_and_never_used(
@@ -313,6 +199,27 @@ def test_engines_are_refused_in_a_sentence_where_there_is_no_tensorrt(
     assert "toy tensorrt: refused, because this build of ONNX Runtime has no TensorRT" in capsys.readouterr().out
 
 
+def test_each_network_runs_at_its_least_and_usual_shape_with_the_cache_that_workers_read(
+    toy: InstalledPack, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, GpuOptions]] = []
+    shapes: list[tuple[int, ...]] = []
+
+    def open_session(_: bytes, provider: str, *, gpu: GpuOptions) -> Any:
+        opened.append((provider, gpu))
+        return SimpleNamespace(run=lambda inputs: shapes.extend(blob.shape for blob in inputs.values()))
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr("app.packs.tensorrt.open_session", open_session)
+    command = ["optimise", str(toy.weights / "toy.toml"), "--images", str(people), "--variant", "tensorrt"]
+    assert main(command) == 0
+    cache = toy.weights / FOLDER / "tensorrt"
+    assert cache.is_dir()
+    profiles = [profile_of(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx")]
+    assert opened == [("tensorrt", GpuOptions(engine_cache=cache, profiles={"image": each})) for each in profiles]
+    assert shapes == [shape for each in profiles for shape in (each.least, each.usual)]
+
+
 def test_an_engine_is_built_for_every_shape_that_detector_and_embedder_give_it(toy: InstalledPack) -> None:
     detector, embedder = (profile_of(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx"))
     assert (detector.least, detector.most) == ((1, 3, 32, 32), (32, 3, 1280, 1280))
@@ -329,7 +236,8 @@ def test_int8_variants_of_scrfd_and_mobilefacenet_see_and_embed_as_the_originals
     monkeypatch.setattr("app.packs.samples.CALIBRATION_PHOTOS", 6)
     monkeypatch.setattr("app.packs.samples.PARITY_PHOTOS", 6)
     monkeypatch.setattr("app.packs.quantise.PROBES", 4)
-    installed = PackStore(Path("models")).install("tests/packs/shared-insightface.toml")
+    packs = Path(__file__).parents[1] / "packs"
+    installed = PackStore(packs).install(str(packs / "shared-insightface.toml"))
     made = Optimiser(installed, choose_samples([shared_dir / "album"]), tmp_path).make("int8")
     by_network = {variant.network: variant for variant in made}
     detector, embedder = by_network["scrfd_2.5g_bnkps.onnx"].parity, by_network["mobilefacenet_128.onnx"].parity
