@@ -51,13 +51,13 @@ def choose_samples(folders: Sequence[Path]) -> Samples:
     by_folder = [sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) for folder in folders]
     for paths in by_folder:
         chance.shuffle(paths)
-    mixed = [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]
-    if len(mixed) < 2:
+    # Halved within each folder, so that photos of each kind are on both sides.
+    calibration = _mixed([paths[: len(paths) // 2] for paths in by_folder])[:CALIBRATION_PHOTOS]
+    parity = _mixed([paths[len(paths) // 2 :] for paths in by_folder])[:PARITY_PHOTOS]
+    if not calibration:
         raise BadConfiguration(
             f"There are fewer than two photos in {', '.join(map(str, folders))}; name other --images."
         )
-    calibration = mixed[: min(CALIBRATION_PHOTOS, len(mixed) // 2)]
-    parity = mixed[len(calibration) : len(calibration) + PARITY_PHOTOS]
     people = {
         path: files for folder, paths in zip(folders, by_folder, strict=True) for path, files in _people(folder, paths)
     }
@@ -88,6 +88,11 @@ def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
             yield path, decode(path.read_bytes(), LIMITS, view_px)
         except (BadPhoto, OSError) as error:
             log.warning("%s is left out: %s", path, error)
+
+
+def _mixed(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
+    """One of each folder in turn, so that a small one has its share."""
+    return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]
 
 
 def _people(folder: Path, paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:

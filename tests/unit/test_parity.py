@@ -118,8 +118,10 @@ def test_calibration_and_parity_share_no_photo_and_are_the_same_each_time(tmp_pa
 
 def test_a_small_folder_beside_a_large_one_has_its_share(tmp_path: Path) -> None:
     large, small = write_photos(tmp_path / "large", 40), write_photos(tmp_path / "small", 4)
-    chosen = choose_samples([large, small]).calibration[:8]
-    assert sum(path.parent == small for path in chosen) == 4
+    samples = choose_samples([large, small])
+    for chosen in (samples.calibration, samples.parity):
+        assert sum(path.parent == small for path in chosen) == 2
+        assert sum(path.parent == small for path in chosen[:4]) == 2
 
 
 def test_pairs_are_of_one_person_or_of_two_and_of_each_as_many(tmp_path: Path) -> None:
