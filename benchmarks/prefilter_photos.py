@@ -1,0 +1,190 @@
+"""Photos damaged on purpose: a face framed in several ways, then blurred, darkened, over-exposed, shrunk and so on.
+
+All of it follows from the random generator that is passed in, so that a figure can be got again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+from app.vision.types import Floats, Image
+
+SCENE_PX = 600
+SMALL = (0.35, 1.0)
+"""How much smaller a face is made that is to be small in its scene: with LFW's 100 px, 6 to 17 % of its side."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photo and the box (4,) px x1 y1 x2 y2 of the face in it that counts."""
+
+    photo: Image
+    box: Floats
+
+
+Framing = Callable[[Subject, Image, Generator], Subject]
+"""A subject, another photo for the background → the same face in another frame."""
+
+Damage = Callable[[Image, Generator], Image]
+"""(H,W,3) uint8 RGB → the same scene, damaged; only "down-scaled" changes the size."""
+
+
+def as_it_is(subject: Subject, _: Image, __: Generator) -> Subject:
+    return subject
+
+
+def close_up(subject: Subject, _: Image, __: Generator) -> Subject:
+    """The face alone, filling the frame."""
+    height, width = subject.photo.shape[:2]
+    margin = 0.1 * (subject.box[2:] - subject.box[:2])
+    left, top = np.maximum(subject.box[:2] - margin, 0).astype(int)
+    right, bottom = np.minimum(subject.box[2:] + margin, (width, height)).astype(int)
+    photo = np.ascontiguousarray(subject.photo[top:bottom, left:right])
+    return Subject(photo, subject.box - np.array([left, top, left, top], np.float32))
+
+
+def before_a_blurred_background(subject: Subject, other: Image, random: Generator) -> Subject:
+    scene = cv2.resize(other, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_LINEAR)
+    return _small_in(np.asarray(cv2.GaussianBlur(scene, (0, 0), 15), np.uint8), subject, random)
+
+
+def lit_in_the_dark(subject: Subject, _: Image, random: Generator) -> Subject:
+    return _small_in(np.full((SCENE_PX, SCENE_PX, 3), 3, np.uint8), subject, random)
+
+
+def before_white(subject: Subject, _: Image, random: Generator) -> Subject:
+    return _small_in(np.full((SCENE_PX, SCENE_PX, 3), 252, np.uint8), subject, random)
+
+
+def _small_in(scene: Image, subject: Subject, random: Generator) -> Subject:
+    """The head alone, made smaller, anywhere in a scene (S,S,3), which is written to."""
+    scale = random.uniform(*SMALL)
+    photo = np.asarray(cv2.resize(subject.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    box = subject.box * np.float32(scale)
+    height, width = photo.shape[:2]
+    left, top = random.integers(0, SCENE_PX - width), random.integers(0, SCENE_PX - height)
+    patch, mask = scene[top : top + height, left : left + width], _head(photo, box)
+    patch[:] = np.rint(photo * mask + patch * (1 - mask)).astype(np.uint8)
+    return Subject(scene, box + np.array([left, top, left, top], np.float32))
+
+
+def _head(photo: Image, box: Floats) -> Floats:
+    """(H,W,1) float32, 1 on the head and 0 beyond, with a soft rim."""
+    mask = np.zeros(photo.shape[:2], np.float32)
+    (x, y), (width, height) = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    cv2.ellipse(mask, (int(x), int(y)), (int(0.65 * width), int(0.65 * height)), 0, 0, 360, 1, cv2.FILLED)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.05 * float(width)), np.float32)[..., None]
+
+
+FRAMINGS: Mapping[str, Framing] = {
+    "as it is": as_it_is,
+    "close-up": close_up,
+    "before a blurred background": before_a_blurred_background,
+    "lit in the dark": lit_in_the_dark,
+    "before white": before_white,
+}
+
+
+def undamaged(photo: Image, _: Generator) -> Image:
+    return photo
+
+
+def motion_blur(photo: Image, random: Generator) -> Image:
+    """The camera moved by 7 to 41 px, straight on."""
+    length, angle = random.uniform(7, 41), random.uniform(0, np.pi)
+    middle = int(length) // 2 + 2
+    reach = (length - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+    kernel = np.zeros((2 * middle + 1, 2 * middle + 1), np.uint8)
+    # The last argument says how many bits of the coordinates are the fraction.
+    start, end = (tuple(int(v) for v in np.rint((middle + sign * reach) * 16)) for sign in (-1, 1))
+    cv2.line(kernel, start, end, 255, 1, cv2.LINE_AA, 4)
+    return _filtered(photo, kernel)
+
+
+def defocus(photo: Image, random: Generator) -> Image:
+    """Every point becomes a disk of 2 to 20 px radius."""
+    radius = _log_uniform(random, 2, 20)
+    reach = int(np.ceil(radius))
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return _filtered(photo, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
+
+
+def dark(photo: Image, random: Generator) -> Image:
+    """1 to 40 % of the light, and noise of 1 to 16 grey levels."""
+    return _noisy(photo * _log_uniform(random, 0.01, 0.4), _log_uniform(random, 1, 16), random)
+
+
+def over_exposed(photo: Image, random: Generator) -> Image:
+    """1.5 to 30 times the light."""
+    return _noisy(photo * _log_uniform(random, 1.5, 30), 0, random)
+
+
+def veiled(photo: Image, random: Generator) -> Image:
+    """2 to 40 % of the contrast, as in fog or against the light, at any brightness."""
+    contrast = _log_uniform(random, 0.02, 0.4)
+    return _noisy(photo * contrast + random.uniform(0, 255) * (1 - contrast), 1, random)
+
+
+def down_scaled(photo: Image, random: Generator) -> Image:
+    """A longer side of 12 to 120 px."""
+    scale = _log_uniform(random, 12, 120) / max(photo.shape)
+    return np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def compressed(photo: Image, random: Generator) -> Image:
+    """JPEG of quality 4 to 14."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(4, 15))]
+    _, data = cv2.imencode(".jpg", photo[..., ::-1], quality)
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
+
+
+def black_frame(photo: Image, random: Generator) -> Image:
+    """The lens was covered."""
+    return _noisy(np.zeros(photo.shape), random.uniform(0, 8), random)
+
+
+def white_frame(photo: Image, random: Generator) -> Image:
+    return _noisy(np.full(photo.shape, 255), random.uniform(0, 8), random)
+
+
+def blank_frame(photo: Image, random: Generator) -> Image:
+    """One colour, a little darker towards one side, as a wall or a sheet of paper is."""
+    fall = np.linspace(0, random.uniform(0, 20), photo.shape[1])[None, :, None]
+    return _noisy(random.uniform(30, 235, 3) - np.broadcast_to(fall, photo.shape), random.uniform(0, 4), random)
+
+
+DAMAGES: Mapping[str, Damage] = {
+    "undamaged": undamaged,
+    "motion blur": motion_blur,
+    "defocus": defocus,
+    "dark": dark,
+    "over-exposed": over_exposed,
+    "veiled": veiled,
+    "down-scaled": down_scaled,
+    "JPEG": compressed,
+    "black frame": black_frame,
+    "white frame": white_frame,
+    "blank frame": blank_frame,
+}
+
+EMPTY = frozenset({"black frame", "white frame", "blank frame"})
+"""Damage that leaves no face."""
+
+
+def _filtered(photo: Image, kernel: NDArray[np.generic]) -> Image:
+    weights = (kernel / kernel.sum()).astype(np.float32)
+    return np.asarray(cv2.filter2D(photo, -1, weights, borderType=cv2.BORDER_REFLECT), np.uint8)
+
+
+def _noisy(scene: ArrayLike, sigma: float, random: Generator) -> Image:
+    """Gaussian noise of `sigma` grey levels, the same in light and shadow."""
+    lit = np.asarray(scene, np.float32)
+    return np.clip(np.rint(lit + random.normal(0, sigma, lit.shape)), 0, 255).astype(np.uint8)
+
+
+def _log_uniform(random: Generator, least: float, most: float) -> float:
+    return float(np.exp(random.uniform(np.log(least), np.log(most))))
