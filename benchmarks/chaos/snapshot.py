@@ -19,12 +19,13 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """`reason` is None where the queue's own redrive put it there."""
+    """`reason` and `receive_count` are None where the queue's own redrive put it there."""
 
     queue: str
     message_id: str
     body: str
     reason: str | None
+    receive_count: str | None = None
     receipt: str = field(default="", compare=False)
 
 
@@ -78,8 +79,9 @@ def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda
 
 
 def _dead_letter(queue: str, message: Mapping[str, Any]) -> DeadLetter:
-    reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
-    return DeadLetter(queue, message["MessageId"], message["Body"], reason, message["ReceiptHandle"])
+    told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    reason, count = told.get("reason"), told.get("receive_count")
+    return DeadLetter(queue, message["MessageId"], message["Body"], reason, count, message["ReceiptHandle"])
 
 
 def _keys(world: World) -> list[str]:

@@ -21,6 +21,8 @@ QUIET_FOR_S = 3.0
 EXIT_SLACK_S = 20.0
 """A poll that waits for a silent SQS, and a machine that does other things too."""
 SHOWN_VIOLATIONS = 25
+REDRIVES = 4
+"""One for the storm, and one for each worker that still holds a kill point when it ends."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.environment)
         with FenceWatch(world) as watch, fleet:
             storm(world, fleet, nemesis, workload, options)
-            quiet = [await_quiet(world, options.patience_s)]
-            redriven = redrive_innocent(world, workload.messages)
-            quiet.append(await_quiet(world, options.patience_s))
+            redriven, unrest = settle(world, workload.messages, options.patience_s)
             exits = list(fleet.exits)
         run = read_snapshot(world)
         events = JournalReader(world.journal_path).read()
@@ -74,7 +74,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         "orphans": checks.orphans(run),
     }
     others = [
-        *(sentence for sentence in quiet if sentence),
+        *unrest,
         *checks.different_photos(run, calm),
         *checks.different_groups(run, calm),
         *checks.wrong_dead_letters(workload.messages, run, events, options.max_receives),
@@ -131,6 +131,20 @@ def send(world: World, messages: Sequence[Sent], within_s: float) -> None:
     for row, message in enumerate(messages):
         time.sleep(max(0.0, began + within_s * row / len(messages) - time.monotonic()))
         world.sqs.send_message(QueueUrl=world.queues["detection"], MessageBody=message.body)
+
+
+def settle(world: World, sent: Sequence[Sent], patience_s: float) -> tuple[int, list[str]]:
+    """Waits for silence, redriving what the storm has dead-lettered. How many those were, and what is still amiss."""
+    redriven = 0
+    for _ in range(REDRIVES):
+        unrest = await_quiet(world, patience_s)
+        if unrest:
+            return redriven, [unrest]
+        count = redrive_innocent(world, sent)
+        redriven += count
+        if not count:
+            return redriven, []
+    return redriven, [f"{count} messages that are not poison are dead-lettered again and again."]
 
 
 def await_quiet(world: World, patience_s: float) -> str | None:
