@@ -90,6 +90,11 @@ gpu: setup ## what only a GPU can show: tests/gpu, then the detection benchmark 
 service: setup ## photos a second of the service as a process: slow S3, twins, messages that come again
 	$(PYTHON) -m benchmarks.service --images $(IMAGES) --pack $(PACK)
 
+.PHONY: prefilter
+prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IMAGES= PACK=
+	$(PYTHON) -m benchmarks.prefilter --images $(IMAGES) --pack $(PACK) --json
+	$(PYTHON) -m benchmarks.prefilter_savings --images $(IMAGES) --pack $(PACK)
+
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh

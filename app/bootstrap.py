@@ -135,15 +135,17 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Serv
 def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Eyes":
     from app.detection.device import open_device
     from app.detection.look import Eyes
+    from app.detection.prefilter import Prefilter
     from app.vision import golden
 
+    prefilter = Prefilter(settings.prefilter, settings.thumbnail_key)
     installed = _install(settings)
     device = open_device(
         installed, settings.execution_provider, settings.inference_threads, settings.precision, on_death
     )
     golden.check(device.pack)
     limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Eyes(stack.enter_context(device), limits)
+    return Eyes(stack.enter_context(device), limits, prefilter)
 
 
 def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Service:

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import BadConfiguration
+from app.records import PhotoRef, thumbnail_key
 
 SQS_MAX_VISIBILITY_S = 43_200
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
@@ -111,6 +112,17 @@ class Settings(BaseSettings):
         1024, ge=0, le=4096, description="Longer side of the photo previews on the people page; 0 writes none."
     )
 
+    prefilter: Literal["off", "record", "enforce"] = Field(
+        "record",
+        description="Judges photos before the networks see them (too small, blank, blurred, badly exposed): `record` "
+        "only notes the verdict, `enforce` ends those that fail as `low_quality`.",
+    )
+    thumbnail_key: str | None = Field(
+        None,
+        description="Where thumbnails lie in a photo's bucket, such as {folder}/small/{stem}.jpg (also {gallery_id}, "
+        "{image_id}, {key}, {name}); the pre-filter then judges by them before it fetches the photo.",
+    )
+
     grouping_delay_s: int = Field(
         30, ge=0, le=SQS_MAX_DELAY_S, description="Photos that arrive within this time share one grouping run."
     )
@@ -122,6 +134,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_buckets(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("thumbnail_key")
+    @classmethod
+    def _is_key_template(cls, value: str | None) -> str | None:
+        if value is not None:
+            thumbnail_key(value, PhotoRef("gallery", "image", "bucket", "folder/name.jpg"))
+        return value
 
     @field_validator("queue_url", "group_face_queue_url")
     @classmethod

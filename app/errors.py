@@ -7,6 +7,7 @@
     │   └── DeviceOutOfMemory smaller batches first, in place; back to the queue if one face is still too much
     ├── LeaseLost         the message is another worker's by now: neither extend nor settle it
     ├── RejectMessage     to the dead-letter queue with a reason, then deleted; never tried again
+    ├── LowQuality        stored as the photo's status `low_quality` with the reason; the message is done
     ├── BadPhoto          stored as the photo's status `rejected` with the reason; the message is done
     └── FatalWorkerError  the process exits with `exit_code`; the message returns to the queue by itself
         ├── BadConfiguration
@@ -56,6 +57,14 @@ class RejectMessage(WorkerError):
 
 class BadPhoto(WorkerError):
     """The photo itself can't be used: store `rejected` with this reason and go on."""
+
+
+class LowQuality(WorkerError):
+    """No face can be recognised in the photo, so the networks need not look: store `low_quality` and go on."""
+
+    def __init__(self, reason: str, score: float) -> None:
+        super().__init__(reason)
+        self.score = score
 
 
 class FatalWorkerError(WorkerError):

@@ -20,12 +20,18 @@ class ReceivedMessage:
 
 
 @dataclass(frozen=True)
-class OpenObject:
-    """An object about to be read: its size, what identifies this content, and the call that reads its bytes once."""
+class StoredObject:
+    """What a store says of an object: its size, and what identifies this content."""
 
     size_bytes: int
     etag: str
     last_modified: datetime
+
+
+@dataclass(frozen=True)
+class OpenObject(StoredObject):
+    """An object about to be read: `read` gives its bytes once."""
+
     read: Callable[[], bytes]
 
 
@@ -67,6 +73,9 @@ class MessageQueue(Protocol):
 
 class ObjectStore(Protocol):
     """Objects in buckets. Raises RetryLater while the store is away."""
+
+    def describe(self, photo: PhotoRef) -> StoredObject:
+        """What there is to read. Raises BadPhoto where there is nothing."""
 
     def open(self, photo: PhotoRef, max_bytes: int) -> AbstractContextManager[OpenObject]:
         """The object, unread. Raises BadPhoto where there is none or it is larger than `max_bytes`."""

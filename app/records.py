@@ -37,7 +37,8 @@ class PhotoRef:
 class ImageRecord:
     """One photo's result. `width_px` and `height_px` are the upright original's; 0 where it could not be read.
 
-    `content` is the SHA-256 of the file's bytes, None where they were not read.
+    `content` is the SHA-256 of the file's bytes, None where they were not read. `prefilter_score` (0 to 100, failing
+    below 50) and `prefilter_reason` are the pre-filter's verdict, None where it was not asked or found no fault.
     """
 
     photo: PhotoRef
@@ -50,6 +51,8 @@ class ImageRecord:
     face_count: int = 0
     model_id: str = ""
     content: str | None = None
+    prefilter_score: float | None = None
+    prefilter_reason: str | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -155,6 +158,21 @@ def crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
 def preview_key(photo: PhotoRef) -> str:
     """Where a photo's small copy for the people page lies in the output bucket."""
     return f"{photo.gallery_id}/previews/{photo.image_id}.jpg"
+
+
+def thumbnail_key(template: str, photo: PhotoRef) -> str:
+    """Where a photo's owner keeps its thumbnail: `template` with the photo's parts in place of their names in braces.
+
+    Raises ValueError, with a sentence, for a template that asks for something else.
+    """
+    folder, _, name = photo.key.rpartition("/")
+    parts = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "key": photo.key}
+    parts |= {"folder": folder, "name": name, "stem": name.rpartition(".")[0] or name}
+    try:
+        return template.format_map(parts)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        names = ", ".join(f"{{{part}}}" for part in parts)
+        raise ValueError(f"may name {names} in braces, and nothing else") from error
 
 
 def is_output_key(key: str) -> bool:

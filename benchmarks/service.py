@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="service-") as home:
             world_options = WorldOptions(Path(home), options.pack, settings=SERVICE)
-            with World(world_options) as world, _one_worker(world, Path(home)):
-                _measure(world, photos[:16], "warm-up", force=True)
+            with World(world_options) as world, one_worker(world, Path(home)):
+                measure(world, photos[:16], "warm-up", force=True)
                 turns = [_turn(world, photos, number, options.delay_ms / 1000) for number in range(options.repeat)]
     except WorkerError as error:
         print(error, file=sys.stderr)
@@ -67,20 +67,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _turn(world: World, photos: Sequence[bytes], number: int, delay_s: float) -> dict[str, float]:
     """Seconds of each way."""
-    seconds = {"fresh": _measure(world, photos, f"fresh-{number}", force=True)}
+    seconds = {"fresh": measure(world, photos, f"fresh-{number}", force=True)}
     world.proxies["s3"].faults = Faults({"delay": 1.0}, delay_s=delay_s)
-    seconds["delayed"] = _measure(world, photos, f"delayed-{number}", force=True)
+    seconds["delayed"] = measure(world, photos, f"delayed-{number}", force=True)
     world.proxies["s3"].faults = Faults()
-    seconds["twins"] = _measure(world, photos, f"twins-{number}", force=False)
-    seconds["again"] = _measure(world, photos, f"twins-{number}", force=False)
+    seconds["twins"] = measure(world, photos, f"twins-{number}", force=False)
+    seconds["again"] = measure(world, photos, f"twins-{number}", force=False)
     return seconds
 
 
-def _one_worker(world: World, home: Path) -> Fleet:
+def one_worker(world: World, home: Path) -> Fleet:
     return Fleet(world.environment, home / "logs", {"detection": 1}, lambda _slot, _last: {})
 
 
-def _measure(world: World, photos: Sequence[bytes], gallery: str, *, force: bool) -> float:
+def measure(world: World, photos: Sequence[bytes], gallery: str, *, force: bool) -> float:
     """Seconds from the first message until the queue is empty again."""
     named = {(gallery, f"{number:04}"): data for number, data in enumerate(photos)}
     put_photos(world, named)

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Protocol
 
 from app.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
-from app.ports import OpenObject, ReceivedMessage
+from app.ports import OpenObject, ReceivedMessage, StoredObject
 from app.records import PhotoRef
 
 RECEIVE_BATCH = 10
@@ -151,7 +151,7 @@ class FakeQueue(Outages):
 
 
 @dataclass(frozen=True)
-class StoredObject:
+class Upload:
     """What the fake bucket keeps of an object."""
 
     data: bytes
@@ -165,33 +165,42 @@ class FakeObjectStore(Outages):
     def __init__(self, output_bucket: str = "results", journal: list[str] | None = None) -> None:
         super().__init__()
         self.output_bucket = output_bucket
-        self.objects: dict[tuple[str, str], StoredObject] = {}
+        self.objects: dict[tuple[str, str], Upload] = {}
         self.content_types: dict[str, str] = {}
         self.journal = journal if journal is not None else []
-        self._versions: dict[tuple[str, str, str], StoredObject] = {}
+        self._versions: dict[tuple[str, str, str], Upload] = {}
         self._fences: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def upload(self, bucket: str, key: str, data: bytes, last_modified: datetime | None = None) -> str:
         """What the photos' owner does. Returns the version's id."""
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self.objects[bucket, key] = stored = StoredObject(data, etag, last_modified or datetime.now(UTC))
+        self.objects[bucket, key] = stored = Upload(data, etag, last_modified or datetime.now(UTC))
         version = str(len(self._versions) + 1)
         self._versions[bucket, key, version] = stored
         return version
 
+    def describe(self, photo: PhotoRef) -> StoredObject:
+        self._pass("describe")
+        stored = self._find(photo)
+        return StoredObject(len(stored.data), stored.etag, stored.last_modified)
+
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
         self._pass("open")
+        stored = self._find(photo)
+        if len(stored.data) > max_bytes:
+            raise BadPhoto("The file is too large.")
+        yield OpenObject(len(stored.data), stored.etag, stored.last_modified, lambda: stored.data)
+
+    def _find(self, photo: PhotoRef) -> Upload:
         if photo.version_id:
             stored = self._versions.get((photo.bucket, photo.key, photo.version_id))
         else:
             stored = self.objects.get((photo.bucket, photo.key))
         if stored is None:
             raise BadPhoto(f"There is no object {photo.bucket}/{photo.key}.")
-        if len(stored.data) > max_bytes:
-            raise BadPhoto("The file is too large.")
-        yield OpenObject(len(stored.data), stored.etag, stored.last_modified, lambda: stored.data)
+        return stored
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         self._pass("put")

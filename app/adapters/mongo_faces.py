@@ -165,13 +165,14 @@ def _image_fields(image: ImageRecord) -> Document:
         "face_count": image.face_count,
         "model": image.model_id,
         "content": image.content,
+        "prefilter": {"score": image.prefilter_score, "reason": image.prefilter_reason},
         "timings_s": dict(image.timings_s),
         "processed_at": datetime.now(UTC),
     }
 
 
 def _image_record(document: Document) -> ImageRecord:
-    s3 = document["s3"]
+    s3, prefilter = document["s3"], document.get("prefilter", {})
     return ImageRecord(
         photo=PhotoRef(document["gallery_id"], document["image_id"], s3["bucket"], s3["key"], s3["version_id"]),
         status=ImageStatus(document["status"]),
@@ -183,6 +184,8 @@ def _image_record(document: Document) -> ImageRecord:
         face_count=document["face_count"],
         model_id=document["model"],
         content=document.get("content"),
+        prefilter_score=prefilter.get("score"),
+        prefilter_reason=prefilter.get("reason"),
         timings_s=document["timings_s"],
     )
 

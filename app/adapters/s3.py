@@ -1,14 +1,15 @@
 """Photos and results on S3."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import aws_errors, client, error_code
 from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import OpenObject
+from app.ports import OpenObject, StoredObject
 from app.records import PhotoRef
 
 DELETE_BATCH = 1000
@@ -32,11 +33,14 @@ class S3Store:
         with aws_errors(f"Asking for s3://{self._output_bucket}", "S3"):
             self._s3.head_bucket(Bucket=self._output_bucket)
 
+    def describe(self, photo: PhotoRef) -> StoredObject:
+        return StoredObject(*_identity(self._ask(self._s3.head_object, photo)))
+
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
-        where = f"s3://{photo.bucket}/{photo.key}"
-        answer = self._get(photo, where)
-        size = int(answer["ContentLength"])
+        where = _where(photo)
+        answer = self._ask(self._s3.get_object, photo)
+        size, etag, last_modified = _identity(answer)
         with answer["Body"] as body:
             if size > max_bytes:
                 raise BadPhoto(f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.")
@@ -45,16 +49,16 @@ class S3Store:
                 with aws_errors(f"Reading {where}", "S3"):
                     return bytes(body.read())
 
-            yield OpenObject(size, answer["ETag"].strip('"'), answer["LastModified"], read)
+            yield OpenObject(size, etag, last_modified, read)
 
-    def _get(self, photo: PhotoRef, where: str) -> dict[str, Any]:
+    def _ask(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
         version = {"VersionId": photo.version_id} if photo.version_id else {}
-        with aws_errors(f"Reading {where}", "S3"):
+        with aws_errors(f"Reading {_where(photo)}", "S3"):
             try:
-                answer: dict[str, Any] = self._s3.get_object(Bucket=photo.bucket, Key=photo.key, **version)
+                answer: dict[str, Any] = operation(Bucket=photo.bucket, Key=photo.key, **version)
             except ClientError as error:
                 if error_code(error) in GONE:
-                    raise BadPhoto(f"There is no object {where}.") from error
+                    raise BadPhoto(f"There is no object {_where(photo)}.") from error
                 raise
         return answer
 
@@ -109,3 +113,12 @@ class S3Store:
                 answer = self._s3.delete_objects(Bucket=self._output_bucket, Delete={"Objects": objects, "Quiet": True})
             if answer.get("Errors"):
                 raise RetryLater(f"Removing objects of s3://{self._output_bucket} failed: {answer['Errors'][0]}")
+
+
+def _where(photo: PhotoRef) -> str:
+    return f"s3://{photo.bucket}/{photo.key}"
+
+
+def _identity(answer: dict[str, Any]) -> tuple[int, str, datetime]:
+    """Size in bytes, ETag and upload time."""
+    return int(answer["ContentLength"]), answer["ETag"].strip('"'), answer["LastModified"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
-from app.errors import BadPhoto, RejectMessage, RetryLater
+from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
-from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OpenObject, OwnerMetadata
+from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
 from app.records import (
     FaceRecord,
     ImageRecord,
@@ -24,6 +24,7 @@ from app.records import (
 )
 from app.vision.crops import encode_crops
 from app.vision.decode import PhotoHeader, read_header
+from app.vision.prefilter import Verdict
 from app.vision.preview import encode_preview
 from app.worker.batcher import Batcher
 from app.worker.budget import Budget
@@ -79,27 +80,36 @@ def index_photo(
     Unless by `force`, what is stored already is left as it is, and no picture is looked at twice by one model.
     """
     times = StageTimes(progress)
-    stored: OpenObject | None = None
+    stored: StoredObject | None = None
+    verdict: Verdict | None = None
     twin: PhotoResult | None = None
     try:
         with ExitStack() as held:
+            if thumbnail := parts.eyes.prefilter.thumbnail_of(photo):
+                with times.stage("thumbnail"):
+                    stored = parts.objects.describe(photo)
+                    if previous and _is_settled(previous, stored, parts, force=force):
+                        return
+                    verdict = parts.eyes.prefilter.judge_thumbnail(thumbnail, parts.objects, parts.eyes.limits)
             with times.stage("fetch"):
-                stored = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
+                stored = opened = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
                 if previous and _is_settled(previous, stored, parts, force=force):
                     return
                 held.enter_context(parts.file_bytes.hold(stored.size_bytes))
-                data = stored.read()
+                data = opened.read()
             header = read_header(data, parts.eyes.limits)
             held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
             parts.kill_points.reach("mid-inference")
             content = hashlib.sha256(data).hexdigest()
             twin = None if force else parts.faces.find_twin(content, parts.eyes.device.pack.model_id)
-            seen = look(data, header, parts.eyes, times, twin)
+            seen = look(data, header, parts.eyes, times, twin, verdict)
             records = _face_records(photo, seen, parts.eyes.device.pack.model_id)
             with times.stage("pictures"):
                 _put_pictures(photo, seen, records, parts)
         parts.kill_points.reach("after-put")
-        result = replace(_found(photo, header, records), content=content)
+        result = replace(_found(photo, header, seen, records), content=content)
+    except LowQuality as low:
+        records, result = [], _low_quality(photo, low)
     except BadPhoto as bad:
         records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
 
@@ -123,7 +133,7 @@ def index_photo(
     )
 
 
-def _is_settled(previous: ImageRecord, stored: OpenObject, parts: DetectionParts, *, force: bool) -> bool:
+def _is_settled(previous: ImageRecord, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
     """Whether there is nothing to do: a newer version is stored, or this very one by this very model."""
     about = {"image": previous.photo.document_id}
     if previous.last_modified and stored.last_modified < previous.last_modified:
@@ -210,7 +220,7 @@ def _face_records(photo: PhotoRef, seen: Seen, model_id: str) -> list[FaceRecord
     ]
 
 
-def _found(photo: PhotoRef, header: PhotoHeader, records: list[FaceRecord]) -> ImageRecord:
+def _found(photo: PhotoRef, header: PhotoHeader, seen: Seen, records: list[FaceRecord]) -> ImageRecord:
     return ImageRecord(
         photo=photo,
         status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
@@ -218,7 +228,14 @@ def _found(photo: PhotoRef, header: PhotoHeader, records: list[FaceRecord]) -> I
         width_px=header.width_px,
         height_px=header.height_px,
         face_count=len(records),
+        prefilter_score=seen.verdict.score if seen.verdict else None,
+        prefilter_reason=seen.verdict.reason if seen.verdict else None,
     )
+
+
+def _low_quality(photo: PhotoRef, low: LowQuality) -> ImageRecord:
+    reason = str(low)
+    return ImageRecord(photo, ImageStatus.LOW_QUALITY, reason, prefilter_score=low.score, prefilter_reason=reason)
 
 
 def _put_pictures(photo: PhotoRef, seen: Seen, records: list[FaceRecord], parts: DetectionParts) -> None:

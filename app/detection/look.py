@@ -1,16 +1,18 @@
 """What the networks see in a photo: from its bytes to embedded faces."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from app.detection.device import Device
+from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
 from app.records import PhotoResult
 from app.vision import quality
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
 from app.vision.faces import FacePack
+from app.vision.prefilter import Verdict
 from app.vision.types import Detections, Floats, Image
 
 
@@ -20,30 +22,44 @@ class Eyes:
 
     device: Device
     limits: PhotoLimits
+    prefilter: Prefilter = field(default_factory=Prefilter)
 
 
 @dataclass(frozen=True)
 class Seen:
     """The faces of a photo, best first: `found` and `in_image` are the same detections in pixels of the upright
-    original and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length."""
+    original and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length; the pre-filter's verdict.
+    """
 
     image: Image
     found: Detections
     in_image: Detections
     quality: Sequence[Mapping[str, float]]
     embeddings: Floats
+    verdict: Verdict | None = None
 
 
-def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes, twin: PhotoResult | None = None) -> Seen:
+def look(
+    data: bytes,
+    header: PhotoHeader,
+    eyes: Eyes,
+    times: StageTimes,
+    twin: PhotoResult | None = None,
+    verdict: Verdict | None = None,
+) -> Seen:
     """Decode as much as detection needs, find faces, decode more where a face needs more, embed.
 
-    What the networks found in a twin, a photo of the very same bytes, is not looked for again. Raises BadPhoto for a
-    file that can't be decoded.
+    What the networks found in a twin, a photo of the very same bytes, is not looked for again, and with a `verdict` the
+    pre-filter is not asked. Raises BadPhoto for a file that can't be decoded, LowQuality where the pre-filter says so.
     """
+    verdict = verdict or eyes.prefilter.judge_header(header)
     pack = eyes.device.pack
     full_size = np.array([header.width_px, header.height_px], np.float32)
-    with eyes.device.cpu, times.stage("decode"):
-        image = decode(data, eyes.limits, pack.view_px)
+    with eyes.device.cpu:
+        with times.stage("decode"):
+            image = decode(data, eyes.limits, pack.view_px)
+        with times.stage("prefilter"):
+            verdict = verdict or eyes.prefilter.judge_image(image)
     known = None if twin is None else _detections(twin)
     in_image = eyes.device.detect(image, times) if known is None else known.scaled(_size(image) / full_size)
     detail = pack.detail_needed(in_image.landmarks)
@@ -54,14 +70,14 @@ def look(data: bytes, header: PhotoHeader, eyes: Eyes, times: StageTimes, twin: 
         image = sharper
     if twin is not None and known is not None:
         embeddings = _rows([face.embedding for face in twin.faces], pack)
-        return Seen(image, known, in_image, [face.quality for face in twin.faces], embeddings)
+        return Seen(image, known, in_image, [face.quality for face in twin.faces], embeddings, verdict)
     found = in_image.scaled(full_size / _size(image))
     if not len(found):
-        return Seen(image, found, in_image, [], _rows([], pack))
+        return Seen(image, found, in_image, [], _rows([], pack), verdict)
     with eyes.device.cpu, times.stage("align"):
         chips = pack.cut_chips(image, in_image.landmarks)
         measures = quality.measure(found.boxes, (header.width_px, header.height_px), chips)
-    return Seen(image, found, in_image, measures, eyes.device.embed(chips, times))
+    return Seen(image, found, in_image, measures, eyes.device.embed(chips, times), verdict)
 
 
 def _detections(twin: PhotoResult) -> Detections:

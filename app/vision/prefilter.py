@@ -18,6 +18,9 @@ WORK_PX = 96
 """Photos are shrunk to the area of a square of this side. At 64 small faces go under; at 128 camera shake is told less
 well from content, as it is longer than what the measure looks at."""
 
+LEAST_COPY_PX = 160
+"""Longer side that a copy needs to be judged in the photo's stead: no less than WORK_PX² pixels up to 5:2."""
+
 MIN_SIDE_PX = 20
 """A face that filled a photo of 19 px was known again once in some thousand, one of 20 px five times as often."""
 MIN_BRIGHTEST = 34.0
@@ -63,7 +66,7 @@ def judge_size(width_px: int, height_px: int) -> Verdict | None:
 
 
 def judge(picture: Image) -> Verdict:
-    """(H,W,3) uint8 RGB, the photo itself or a smaller copy with a longer side of 160 px or more → whether it will do.
+    """(H,W,3) uint8 RGB, the photo or a copy of it with a longer side of LEAST_COPY_PX or more → whether it will do.
 
     `under_exposure` and `over_exposure`: shares of the pixels that are so. `luminance_max`: of the brightest spot.
     `well_exposed`: share of the best-exposed tile. `luminance_variance`: of the most varied tile. `sharpness`: see

@@ -21,7 +21,8 @@ from benchmarks.chaos.storm import RoundOptions, run_calm, run_round
 from benchmarks.chaos.world import VISIBILITY_S, WorldOptions
 
 REDELIVERY_SLACK_S = 5.0
-FEWEST_REDELIVERIES = 3
+FEWEST_REDELIVERIES = 20
+"""A busy machine is late with one message or another; fewer say more of the machine than of the workers."""
 
 SUMS = (
     "sent",
@@ -67,7 +68,7 @@ def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: Wor
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """All rounds together. Half of all redeliveries must be in time; a single round has too few of them."""
+    """All rounds together. Half of all redeliveries must be in time, where there are enough to judge by."""
     sums = {name: sum(result[name] for result in results) for name in SUMS}
     struck = sum((Counter(result["kills_at"]) for result in results), Counter[str]())
     redelivery_s = [time_s for result in results for time_s in result["redelivery_s"]]

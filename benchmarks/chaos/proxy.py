@@ -48,11 +48,15 @@ class _Cut(Exception):
 
 
 class FaultProxy:
-    """Forwards a local port to `target_port`. `faults` may be set at any time from any thread."""
+    """Forwards a local port to `target_port`. `faults` may be set at any time from any thread.
+
+    `felt` counts the faults that struck, `answered_bytes` what came back from the target.
+    """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
         self.faults = Faults()
         self.felt: Counter[str] = Counter()
+        self.answered_bytes = 0
         self._target_port = target_port
         self._chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
         self._loop = asyncio.new_event_loop()
@@ -121,6 +125,7 @@ class FaultProxy:
 
     async def _answers(self, client: "_Side", server: "_Side", turn: "_Turn") -> None:
         while data := await server.reader.read(CHUNK_BYTES):
+            self.answered_bytes += len(data)
             # An interim answer asks for the rest of the same request.
             if not data.startswith(CONTINUE):
                 if turn.drop:

@@ -52,6 +52,9 @@ def test_a_photos_record_comes_back_as_it_was(stores: Stores) -> None:
         etag="abc",
         last_modified=datetime(2024, 2, 29, 12, 30, 1, tzinfo=UTC),
         model_id=MODEL,
+        content="sha-1",
+        prefilter_score=37.5,
+        prefilter_reason="The photo is blurred.",
         timings_s={"fetch": 0.25, "decode": 0.5},
     )
     stores.faces.save_photos([PhotoResult(saved)])

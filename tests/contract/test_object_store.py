@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
 from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import ObjectStore, OpenObject
+from app.ports import ObjectStore, OpenObject, StoredObject
 from app.records import PhotoRef
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeObjectStore
@@ -131,7 +131,7 @@ def test_a_file_that_is_too_large_is_not_read() -> None:
 
     class Client:
         def get_object(self, **_: str) -> dict[str, object]:
-            return {"Body": body, "ContentLength": 3_000_000}
+            return {"Body": body, "ContentLength": 3_000_000, "ETag": '"abc"', "LastModified": datetime.now(UTC)}
 
     body, store = Unread(), S3Store("results", REGION)
     store._s3 = Client()
@@ -286,6 +286,19 @@ def test_more_objects_than_one_call_takes_are_removed(aws: str, monkeypatch: pyt
     for key in keys:
         with pytest.raises(BadPhoto):
             rig.result(key)
+
+
+def test_what_is_said_of_an_object_is_what_its_reader_is_told(rig: Rig) -> None:
+    old = rig.upload(rig.photos, "g/a", b"first")
+    rig.upload(rig.photos, "g/a", b"second one")
+    for photo, size in [(rig.photo("g/a"), 10), (rig.photo("g/a", old), 5)]:
+        opened, described = rig.opened(photo), rig.store.describe(photo)
+        assert described == StoredObject(size, opened.etag, opened.last_modified)
+
+
+def test_of_an_object_that_is_not_there_nothing_is_said(rig: Rig) -> None:
+    with pytest.raises(BadPhoto, match="no object"):
+        rig.store.describe(rig.photo("g/nothing"))
 
 
 def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(aws: str) -> None:

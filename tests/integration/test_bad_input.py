@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus
 
+import numpy as np
 import pytest
 import skimage
 
@@ -46,6 +47,15 @@ def test_the_rest_of_the_album_is_finished_and_the_bad_ones_are_listed(services:
     assert skipped["broken"]["status"] == "rejected"
     assert "cut off" in skipped["broken"]["reason"]
     assert skipped["empty-scene"] == {"image_id": "empty-scene", "status": "no_faces", "reason": "No face was found."}
+
+
+def test_by_default_the_prefilter_notes_what_it_thinks_of_a_photo_and_loses_none(services: Services) -> None:
+    services.send_photo("judged", "face", astronaut())
+    services.send_photo("judged", "grey", photos.jpeg(pixels=np.full((240, 320, 3), 128, np.uint8)))
+    face, grey = (services.image("judged", name) for name in ("face", "grey"))
+    assert (face["status"], face["prefilter"]["reason"]) == ("indexed", None)
+    assert face["prefilter"]["score"] >= 50 > grey["prefilter"]["score"]
+    assert (grey["status"], grey["prefilter"]["reason"].partition(":")[0]) == ("no_faces", "The photo is nearly blank")
 
 
 def test_an_animated_gif_is_looked_at_by_its_first_frame(services: Services) -> None:

@@ -75,9 +75,12 @@ def test_every_wrong_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:
         WORKER_MODE="batch",
         MODEL_SOURCE="https://models",
         FACE_RECOGNITION_MEMORY_THRESHOLD="80",
+        PREFILTER="strict",
+        THUMBNAIL_KEY="{size}/{key}",
     )
+    assert "THUMBNAIL_KEY may name {gallery_id}, {image_id}" in told
     assert "QUEUE_URL must be the URL of an SQS queue" in told
-    for name in ("BATCH_SIZE", "MESSAGE_VISIBILITY_TIMEOUT", "WORKER_MODE", "MODEL_SOURCE"):
+    for name in ("BATCH_SIZE", "MESSAGE_VISIBILITY_TIMEOUT", "WORKER_MODE", "MODEL_SOURCE", "PREFILTER"):
         assert f"  {name} " in told
     assert "FACE_RECOGNITION_MEMORY_THRESHOLD Input should be less than or equal to 1" in told
 

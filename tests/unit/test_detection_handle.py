@@ -10,8 +10,10 @@ import pytest
 from app.detection.device import Device
 from app.detection.handle import DetectionParts, handle, saver
 from app.detection.look import Eyes
+from app.detection.prefilter import Mode, Prefilter
 from app.errors import RejectMessage, RetryLater
 from app.messages import parse_grouping
+from app.ports import OpenObject
 from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
@@ -87,7 +89,8 @@ def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World
     assert (image.status, image.reason, image.face_count) == (ImageStatus.INDEXED, None, 2)
     assert (image.width_px, image.height_px, image.model_id) == (64, 48, MODEL)
     assert (image.etag, image.last_modified) == (world.objects.objects["photos", PHOTO.key].etag, NOON)
-    assert set(image.timings_s) == {"fetch", "decode", "detect", "align", "embed", "device_wait", "pictures"}
+    looking = {"decode", "prefilter", "detect", "align", "embed", "device_wait"}
+    assert set(image.timings_s) == looking | {"fetch", "pictures"}
 
 
 def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
@@ -449,3 +452,138 @@ def test_a_lost_answer_to_the_dirty_mark_delays_the_next_try_past_the_window(wor
         world.detect()
     assert caught.value.delay_s is not None
     assert caught.value.delay_s > DELAY_S
+
+
+BLANK = photos.jpeg(pixels=np.full((240, 320, 3), 128, np.uint8))
+SHARP = photos.jpeg(pixels=np.kron(photos.noise(16, 12), np.ones((20, 20, 1), np.uint8)))
+
+
+class Watched(FakeObjectStore):
+    """Notes which keys were opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+
+    def open(self, photo: PhotoRef, max_bytes: int) -> AbstractContextManager[OpenObject]:
+        self.opened.append(photo.key)
+        return super().open(photo, max_bytes)
+
+
+def judging(mode: Mode, data: bytes, thumbnail: bytes | None = None) -> World:
+    """A world whose photo has this content, and its pre-filter that mode; with a thumbnail, it goes by that."""
+    objects = Watched()
+    world = World(objects=objects)
+    template = None if thumbnail is None else "{folder}/small/{stem}.jpg"
+    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, prefilter=Prefilter(mode, template)))
+    world.objects = objects
+    objects.upload("photos", PHOTO.key, data, NOON)
+    if thumbnail:
+        objects.upload("photos", "g/small/a.jpg", thumbnail)
+    return world
+
+
+def test_a_photo_that_fails_the_prefilter_is_low_quality_and_costs_no_inference() -> None:
+    world = judging("enforce", BLANK)
+    world.detect()
+    image = world.image()
+    assert (image.status, image.face_count, image.etag) == (ImageStatus.LOW_QUALITY, 0, etag_of(world))
+    assert image.reason == image.prefilter_reason
+    assert "nearly blank" in str(image.reason)
+    assert image.prefilter_score is not None
+    assert image.prefilter_score < 50
+    assert "detect" not in image.timings_s
+    assert len(world.grouping_queue.bodies) == 1
+
+
+def etag_of(world: World) -> str:
+    return world.objects.objects["photos", PHOTO.key].etag
+
+
+def test_a_photo_that_passes_the_prefilter_is_indexed_with_its_score() -> None:
+    world = judging("enforce", SHARP)
+    world.detect()
+    image = world.image()
+    assert (image.status, image.face_count, image.prefilter_reason) == (ImageStatus.INDEXED, 2, None)
+    assert image.prefilter_score is not None
+    assert image.prefilter_score >= 50
+
+
+def test_a_verdict_that_is_only_recorded_loses_no_face() -> None:
+    world = judging("record", BLANK)
+    world.detect()
+    image = world.image()
+    assert (image.status, image.reason, image.face_count) == (ImageStatus.INDEXED, None, 2)
+    assert "nearly blank" in str(image.prefilter_reason)
+
+
+def test_without_a_prefilter_there_is_no_verdict() -> None:
+    world = judging("off", BLANK)
+    world.detect()
+    assert (world.image().prefilter_score, world.image().prefilter_reason) == (None, None)
+
+
+def test_a_tiny_photo_fails_by_its_header() -> None:
+    world = judging("enforce", photos.jpeg(pixels=photos.noise(19, 300)))
+    world.detect()
+    assert "19 x 300 px" in str(world.image().reason)
+    assert "decode" not in world.image().timings_s
+
+
+def test_a_photo_whose_thumbnail_fails_is_not_downloaded() -> None:
+    world = judging("enforce", SHARP, thumbnail=BLANK)
+    world.detect()
+    image = world.image()
+    assert (image.status, image.etag, image.last_modified) == (ImageStatus.LOW_QUALITY, etag_of(world), NOON)
+    assert isinstance(world.objects, Watched)
+    assert world.objects.opened == ["g/small/a.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["record", "enforce"])
+def test_a_thumbnails_verdict_stands_for_the_photos(mode: Mode) -> None:
+    world = judging(mode, BLANK, thumbnail=SHARP)
+    world.detect()
+    assert (world.image().status, world.image().prefilter_reason) == (ImageStatus.INDEXED, None)
+
+
+@pytest.mark.parametrize(
+    "thumbnail", [b"", b"no picture", photos.jpeg(pixels=photos.noise(100, 80))], ids=["none", "broken", "too small"]
+)
+def test_without_a_thumbnail_that_will_do_the_photo_itself_is_judged(thumbnail: bytes) -> None:
+    world = judging("enforce", BLANK, thumbnail)
+    world.detect()
+    assert "nearly blank" in str(world.image().reason)
+
+
+def test_an_unchanged_photo_costs_neither_thumbnail_nor_photo() -> None:
+    world = judging("enforce", SHARP, thumbnail=SHARP)
+    world.detect()
+    assert isinstance(world.objects, Watched)
+    world.objects.opened.clear()
+    world.detect()
+    assert world.objects.opened == []
+
+
+def test_a_photo_that_is_gone_is_rejected_whatever_its_thumbnail_says() -> None:
+    world = judging("enforce", SHARP, thumbnail=SHARP)
+    del world.objects.objects["photos", PHOTO.key]
+    world.detect()
+    assert "There is no object" in str(world.image().reason)
+
+
+def test_a_photo_that_becomes_low_quality_leaves_no_face_and_no_picture() -> None:
+    world = judging("record", BLANK)
+    world.detect()
+    enforced = replace(world.parts.eyes, prefilter=Prefilter("enforce"))
+    world.parts = replace(world.parts, eyes=enforced)
+    world.detect(force=True)
+    assert world.image().status is ImageStatus.LOW_QUALITY
+    assert (world.faces.faces, [key for bucket, key in world.objects.objects if bucket == "results"]) == ({}, [])
+
+
+def test_a_low_quality_photo_is_judged_anew_when_it_comes_again() -> None:
+    world = judging("enforce", BLANK)
+    world.detect()
+    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, prefilter=Prefilter("off")))
+    world.detect()
+    assert world.image().status is ImageStatus.INDEXED

@@ -17,6 +17,7 @@ from app.records import (
     join_batches,
     page_key,
     preview_key,
+    thumbnail_key,
 )
 
 PHOTO = PhotoRef("g", "day 1/a", "photos", "g/day 1/a.jpg")
@@ -102,3 +103,26 @@ def test_two_results_of_one_photo_are_told_apart_even_when_alike() -> None:
     first, second = PhotoResult(image), PhotoResult(image)
     assert first in [first]
     assert second not in [first]
+
+
+@pytest.mark.parametrize(
+    ("template", "key"),
+    [
+        ("{folder}/small/{stem}.webp", "2024/wedding/small/IMG 1.webp"),
+        ("thumbnails/{key}", "thumbnails/2024/wedding/IMG 1.JPG"),
+        ("{gallery_id}/{image_id}-{name}", "g/day 1/a-IMG 1.JPG"),
+    ],
+)
+def test_a_thumbnail_lies_where_its_template_says(template: str, key: str) -> None:
+    photo = PhotoRef("g", "day 1/a", "photos", "2024/wedding/IMG 1.JPG")
+    assert thumbnail_key(template, photo) == key
+
+
+def test_a_name_without_ending_is_its_own_stem() -> None:
+    assert thumbnail_key("{stem}", PhotoRef("g", "a", "photos", ".hidden")) == ".hidden"
+
+
+@pytest.mark.parametrize("template", ["{size}/x", "{}", "{key", "{key.name}"])
+def test_a_template_that_asks_for_something_else_says_what_it_may_name(template: str) -> None:
+    with pytest.raises(ValueError, match=r"may name \{gallery_id\}, .* in braces"):
+        thumbnail_key(template, PHOTO)

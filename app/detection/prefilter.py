@@ -1,0 +1,57 @@
+"""Photos in which no face can be recognised, told before the networks see them or even before they are fetched."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from app.errors import BadPhoto, LowQuality
+from app.ports import ObjectStore
+from app.records import PhotoRef, thumbnail_key
+from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.prefilter import LEAST_COPY_PX, Verdict, judge, judge_size
+from app.vision.types import Image
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["off", "record", "enforce"]
+
+
+@dataclass(frozen=True)
+class Prefilter:
+    """`record` only notes its verdicts; `enforce` raises LowQuality for photos that fail.
+
+    With a `thumbnail_key`, a template, photos are judged by the object of that key in their own bucket.
+    """
+
+    mode: Mode = "off"
+    thumbnail_key: str | None = None
+
+    def thumbnail_of(self, photo: PhotoRef) -> PhotoRef | None:
+        """What a photo is judged by before it is fetched; None where it is judged itself, or not at all."""
+        if self.mode == "off" or self.thumbnail_key is None:
+            return None
+        return replace(photo, key=thumbnail_key(self.thumbnail_key, photo), version_id=None)
+
+    def judge_thumbnail(self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits) -> Verdict | None:
+        """None where it is not there, is too small or can't be read: then the photo itself decides."""
+        try:
+            with objects.open(thumbnail, limits.max_bytes) as stored:
+                image = decode(stored.read(), limits, LEAST_COPY_PX)
+        except BadPhoto as bad:
+            log.info("no thumbnail to judge by: %s", bad, extra={"image": thumbnail.document_id})
+            return None
+        return self._decided(judge(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
+
+    def judge_header(self, header: PhotoHeader) -> Verdict | None:
+        """None where the size alone does not fail the photo."""
+        verdict = None if self.mode == "off" else judge_size(header.width_px, header.height_px)
+        return verdict and self._decided(verdict)
+
+    def judge_image(self, image: Image) -> Verdict | None:
+        """(H,W,3) uint8 RGB, the photo or a smaller copy of it; None where no verdict is asked for."""
+        return None if self.mode == "off" else self._decided(judge(image))
+
+    def _decided(self, verdict: Verdict) -> Verdict:
+        if verdict.reason is not None and self.mode == "enforce":
+            raise LowQuality(verdict.reason, verdict.score)
+        return verdict
