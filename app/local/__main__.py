@@ -16,7 +16,7 @@ from rich.table import Table
 from app.adapters.aws import client
 from app.errors import WorkerError
 from app.grouping.output import Groups
-from app.local.album import Album, outputs
+from app.local.album import Album, find_photos, outputs
 from app.local.sample import make_sample_album
 from app.local.stack import ROOT, SERVICES, LocalStack
 
@@ -63,6 +63,7 @@ def _up(stack: LocalStack, options: argparse.Namespace) -> int:
 
 def _album(stack: LocalStack, options: argparse.Namespace) -> int:
     photos = options.photos or _sample()
+    find_photos(photos)  # A wrong folder is told before anything is started for it.
     was_running = stack.is_running("detection")
     begin = time.monotonic()
     try:
