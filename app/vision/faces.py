@@ -1,5 +1,6 @@
 """A model pack, loaded: its detector and its embedder with what they need to know of each other."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,10 @@ from app.vision.align import align, detail_needed
 from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import open_scrfd
-from app.vision.sessions import Provider, is_gpu, open_session
+from app.vision.sessions import Provider, execution_providers, is_gpu, open_session
 from app.vision.types import Detections, FaceDetector, FaceEmbedder, Floats, Image
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "fp16", "int8"]
 
@@ -54,7 +57,9 @@ def load_pack(
     """Open the networks of a pack whose files are already verified, in variants of them where there are any."""
 
     def path_of(network: str) -> Path:
-        return _variant(manifest, weights, network, provider, precision) or weights / network
+        path = _variant(manifest, weights, network, provider, precision) or weights / network
+        log.info("network %s", path.name, extra={"provider": execution_providers(provider)[0][0]})
+        return path
 
     config = manifest.embedder
     embedder = open_embedder(path_of(config.file), config, provider, threads)
