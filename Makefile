@@ -95,6 +95,14 @@ prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IM
 	$(PYTHON) -m benchmarks.prefilter --images $(IMAGES) --pack $(PACK) --json
 	$(PYTHON) -m benchmarks.prefilter_savings --images $(IMAGES) --pack $(PACK)
 
+.PHONY: verification
+verification: setup ## who is taken for whom, beside insightface's own pipeline (IMAGES=folder of people's folders, PACK=)
+	$(PYTHON) -m benchmarks.verification --images $(IMAGES) --pack $(PACK) --json
+
+.PHONY: rotated
+rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
+	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json
+
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh

@@ -36,6 +36,7 @@ from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
+from app.vision.turned import AnyWayUp
 from app.vision.types import Floats
 from app.worker.budget import Budget
 from app.worker.container import cores
@@ -174,6 +175,8 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack, options.provider, options.threads, options.precision)
     detector, embedder, config = device.pack._detector, device.pack._embedder, pack.manifest.embedder
+    if isinstance(detector, AnyWayUp):
+        detector = detector.upright
     assert isinstance(detector, ScrfdDetector)
     assert isinstance(embedder, Embedder)
     assert pack.manifest.detector.kind == "scrfd"

@@ -21,6 +21,9 @@ class ScrfdDetector(_Part):
 
     Where something smaller than `closer_look_below_px` (at the largest size) scores `closer_look_hint` or more, a photo
     that has more pixels is looked at with `closer_look_px` too; 0 switches that off.
+
+    A photo without an upright face that scores `sure_score` is tried turned, where the best of what scores
+    `closer_look_hint` lies; 0 switches that off.
     """
 
     kind: Literal["scrfd"]
@@ -29,6 +32,7 @@ class ScrfdDetector(_Part):
     closer_look_px: int = 1280
     closer_look_below_px: float = 16
     closer_look_hint: float = 0.15
+    sure_score: float = 0.8
     score_threshold: float = 0.5
     nms_iou: float = 0.4
 
@@ -41,6 +45,7 @@ class MtcnnDetector(_Part):
     """The three networks of MTCNN and the least face probability of each; `score_threshold` is the last one's.
 
     Faces from `min_face_px` on are found; the longer side is reduced to `max_side_px` first, and small faces with it.
+    A photo without an upright face that scores `sure_score` is tried turned; 0 switches that off.
     """
 
     kind: Literal["mtcnn"]
@@ -52,6 +57,7 @@ class MtcnnDetector(_Part):
     pnet_threshold: float = 0.6
     rnet_threshold: float = 0.7
     score_threshold: float = 0.85
+    sure_score: float = 0.98
 
     @property
     def used_files(self) -> set[str]:

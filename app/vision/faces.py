@@ -14,6 +14,7 @@ from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, execution_providers, is_gpu, open_session
+from app.vision.turned import AnyWayUp, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder, Floats, Image
 
 log = logging.getLogger(__name__)
@@ -63,12 +64,14 @@ def load_pack(
 
     config = manifest.embedder
     embedder = open_embedder(path_of(config.file), config, provider, threads)
-    return FacePack(manifest, _open_detector(manifest, path_of, provider, threads), embedder)
+    detector = _open_detector(manifest, path_of, provider, threads)
+    least, sure = manifest.detector.score_threshold, manifest.detector.sure_score
+    return FacePack(manifest, AnyWayUp(detector, least, sure) if sure else detector, embedder)
 
 
 def _open_detector(
     manifest: PackManifest, path_of: Callable[[str], Path], provider: Provider, threads: int
-) -> FaceDetector:
+) -> TurnableDetector:
     config = manifest.detector
     if config.kind == "scrfd":
         return open_scrfd(path_of(config.file), config, provider, threads)

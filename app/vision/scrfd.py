@@ -27,6 +27,12 @@ MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 VIEW_SIZES = 1.6
 """Of the largest look. A photo is decoded to between this and twice as much, so that a closer look finds more to see,
 and most faces enough for their chips."""
+PROBE_PX = 128
+"""Longer side of what is shown of a photo in other positions: a face and as much again around it, at InsightFace's
+smallest input size."""
+PROBE_REACH = 1.0
+"""From the middle of a sign to the sides of its probe, in longer sides of its box."""
+MOST_PROBES = 1
 MAX_BATCH = 32
 BATCH_TOLERANCE = 1e-4
 
@@ -50,6 +56,7 @@ class ScrfdDetector:
         self._session = session
         self._input = session.input_names[0]
         self._config = config
+        self._least_score = min(config.closer_look_hint, config.score_threshold)
         self._limit = RunLimit(max_batch * max(config.input_sizes_px) ** 2 if max_batch > 1 else 1)
 
     @property
@@ -59,6 +66,18 @@ class ScrfdDetector:
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
+        return self._detect(images, self._config.score_threshold)
+
+    def look(self, images: Sequence[Image]) -> list[Detections]:
+        """As `detect`, and with what scores `closer_look_hint`: a face upside down often does no more than that."""
+        return self._detect(images, self._least_score)
+
+    def probes(self, image: Image, seen: Detections) -> list[Image]:
+        """(H,W,3), what was seen in it → the surroundings of the best, (h,w,3) of at most PROBE_PX."""
+        parts = (_surroundings(image, box) for box in seen.boxes[:MOST_PROBES])
+        return [part for part in parts if part.size]
+
+    def _detect(self, images: Sequence[Image], least_score: float) -> list[Detections]:
         if not images:
             return []
         rows_by_size: dict[int, list[int]] = {}
@@ -68,7 +87,7 @@ class ScrfdDetector:
         looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
         if closer := self._worth_a_closer_look(images, looks):
             looks.append(self._look(images, closer, self._config.closer_look_px))
-        return self._merged(len(images), looks)
+        return self._merged(len(images), looks, least_score)
 
     def _sizes(self, image: Image) -> set[int]:
         return {min(size_px, _on_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
@@ -84,10 +103,10 @@ class ScrfdDetector:
         is_sign = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
         return [int(row) for row in np.unique(photo[is_sign])]
 
-    def _merged(self, count: int, looks: Sequence[_Candidates]) -> list[Detections]:
+    def _merged(self, count: int, looks: Sequence[_Candidates], least_score: float) -> list[Detections]:
         photo, found = _joined(looks)
-        is_face = found.scores >= self._config.score_threshold
-        photo, found = photo[is_face], found.take(is_face)
+        counts = found.scores >= least_score
+        photo, found = photo[counts], found.take(counts)
         kept = nms(found.boxes, found.scores, self._config.nms_iou, groups=photo)
         ends = np.searchsorted(photo[kept], np.arange(count + 1))
         return [found.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
@@ -106,8 +125,7 @@ class ScrfdDetector:
     def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
         """(N,h,w,3) uint8 and the scales (N,2) of x and y → faces and signs of faces, in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
-        least = min(self._config.closer_look_hint, self._config.score_threshold)
-        photo, found = _joined(list(_decoded(outputs, canvases.shape[1:3], least)))
+        photo, found = _joined(list(_decoded(outputs, canvases.shape[1:3], self._least_score)))
         scale: Floats = scales[photo]
         boxes: Floats = np.divide(found.boxes, np.tile(scale, 2))
         landmarks: Floats = np.divide(found.landmarks, scale[:, np.newaxis])
@@ -160,6 +178,21 @@ def letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
     canvas = np.zeros((_on_grid(new_height), _on_grid(new_width), 3), np.uint8)
     canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
     return canvas, np.array([new_width / width, new_height / height], np.float32)
+
+
+def _surroundings(image: Image, box: Floats) -> Image:
+    """(H,W,3), box (4,) px → (h,w,3) as much of the photo as lies around it, reduced to PROBE_PX where it is more."""
+    reach_px = PROBE_REACH * float((box[2:] - box[:2]).max())
+    middle = (box[:2] + box[2:]) / 2
+    edges = np.stack([middle - reach_px, middle + reach_px]).round().clip(0, image.shape[1::-1])
+    (left, top), (right, bottom) = edges.astype(int)
+    part = image[top:bottom, left:right]
+    height, width = part.shape[:2]
+    if max(height, width) <= PROBE_PX:
+        return part
+    scale = PROBE_PX / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _on_grid(side_px: int) -> int:

@@ -1,0 +1,76 @@
+"""How well scores tell pairs of one person from pairs of two: accuracy in ten folds, and TAR at a FAR.
+
+Scores are cosines; a pair counts as one person's where its score reaches the threshold.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.types import Floats
+
+Scores = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Folds = NDArray[np.intp]
+
+BEYOND_COSINES = 2.0
+FEWEST_FALSE_ACCEPTS = 30
+"""Below it a rate says little: the rule of 30 (Doddington et al., "The NIST speaker recognition evaluation", 2000)."""
+
+
+def judged_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
+    """(N,) cosines, (N,) whether one person's, (N,) fold → (N,) whether judged right.
+
+    Each fold by the threshold that is best on the others: LFW's view 2 (Huang et al., 2007). A NaN is a pair without
+    a score: it takes no part in the choice of a threshold, and is judged wrong.
+    """
+    right = np.zeros(len(scores), bool)
+    scored = ~np.isnan(scores)
+    for held_out in np.unique(fold):
+        others, own = scored & (fold != held_out), fold == held_out
+        threshold = best_threshold(scores[others], genuine[others])
+        right[own] = (scores[own] >= threshold) == genuine[own]
+    return right & scored
+
+
+def best_threshold(scores: Scores, genuine: Flags) -> float:
+    """(N,) cosines, (N,) whether one person's → the threshold that judges most of them right, the lowest of equals.
+
+    It lies midway between two scores that occur, or beyond all of them.
+    """
+    edges = np.concatenate([[-BEYOND_COSINES], np.unique(scores), [BEYOND_COSINES]])
+    thresholds = (edges[:-1] + edges[1:]) / 2
+    impostors_below = np.searchsorted(np.sort(scores[~genuine]), thresholds)
+    genuine_below = np.searchsorted(np.sort(scores[genuine]), thresholds)
+    return float(thresholds[np.argmax(impostors_below - genuine_below)])
+
+
+def share_by_fold(right: Flags, fold: Folds) -> Scores:
+    """(N,) whether judged right, (N,) fold → (F,) the share that is, of each fold that occurs."""
+    return np.array([right[fold == each].mean() for each in np.unique(fold)])
+
+
+def tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float | None:
+    """(N,) scores of one person's pairs, (M,) of two people's → the share of the N that is accepted.
+
+    The threshold lies just above the impostor score whose acceptance would exceed the false accept rate `far`. None
+    where `far` of the M are fewer than FEWEST_FALSE_ACCEPTS, or nothing is to be accepted: that is not measured.
+    """
+    accepted = int(round(far * len(impostors), 6))  # 0.0001 of 300,000 is a hair below 30 in binary
+    if accepted < FEWEST_FALSE_ACCEPTS or accepted >= len(impostors) or not len(genuine):
+        return None
+    at = len(impostors) - 1 - accepted
+    return float((genuine > np.partition(impostors, at)[at]).mean())
+
+
+def impostor_scores(embeddings: Floats, people: Sequence[str]) -> Scores:
+    """(N,D) of unit length, N names → (M,) the cosines of all pairs of different people, each pair once."""
+    _, labels = np.unique(np.asarray(people), return_inverse=True)
+    rows = embeddings[np.argsort(labels, kind="stable")]
+    ends = np.cumsum(np.bincount(labels))
+    # In order of person each needs comparing with those behind alone, and no pair comes twice.
+    blocks = [
+        (rows[end - size : end] @ rows[end:].T).ravel() for end, size in zip(ends, np.bincount(labels), strict=True)
+    ]
+    return np.concatenate([np.empty(0), *blocks])

@@ -1,0 +1,186 @@
+"""Photos on their side or upside down: when they are looked at again, and where their faces then are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from app.packs.manifest import ScrfdDetector as Config
+from app.packs.store import PackStore
+from app.vision.faces import load_pack
+from app.vision.scrfd import open_scrfd
+from app.vision.turned import AnyWayUp, turned, turned_back
+from app.vision.types import Detections, Image
+from tests import photos
+
+SPOTS = np.array([(0.3, 0.35), (0.7, 0.35), (0.5, 0.55), (0.35, 0.75), (0.65, 0.75)], np.float32)
+MARK = (40, 90, 160)
+CORNER = np.array([20, 10], np.float32)
+"""Where the mark's box begins in the upright photo, which is 80 px wide and 60 px high."""
+SIDES = np.array([16, 20], np.float32)
+
+
+def marked() -> Image:
+    """A photo whose only face is a rectangle with one white pixel, at its top left where it is upright."""
+    image = np.zeros((60, 80, 3), np.uint8)
+    left, top = CORNER.astype(int)
+    image[top : top + 21, left : left + 17] = MARK
+    image[top, left] = 255
+    return image
+
+
+class MarkDetector:
+    """Finds the marked face: with `upright` as its score where it stands upright, with `other` where it does not.
+
+    With `lying` a face on its side has its landmarks on their side too; `blind` shows a photo in other positions though
+    there is no sign of a face in it.
+    """
+
+    view_px = 1000
+
+    def __init__(self, upright: float = 0.9, other: float = 0.0, lying: bool = False, blind: bool = False) -> None:
+        self.upright, self.other, self.lying, self.blind = upright, other, lying, blind
+        self.shown: list[tuple[int, ...]] = []
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        return [found.take(found.scores >= 0.5) for found in self.look(images)]
+
+    def look(self, images: Sequence[Image]) -> list[Detections]:
+        self.shown += [image.shape[:2] for image in images]
+        return [self._seen(image) for image in images]
+
+    def probes(self, image: Image, seen: Detections) -> list[Image]:
+        return [image] if len(seen) or self.blind else []
+
+    def _seen(self, image: Image) -> Detections:
+        rows, columns = np.nonzero(image.any(axis=2))
+        if not len(rows):
+            return Detections.none()
+        box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
+        stands = (image[rows.min(), columns.min()] == 255).all()
+        spots = SPOTS[:, ::-1] if self.lying and not stands else SPOTS
+        score = self.upright if stands else self.other
+        found = Detections(box[None], (box[:2] + spots * (box[2:] - box[:2]))[None], np.array([score], np.float32))
+        return found.take(found.scores > 0)
+
+
+def any_way_up(detector: MarkDetector) -> AnyWayUp:
+    return AnyWayUp(detector, score_threshold=0.5, sure_score=0.8)
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_a_point_turned_back_shows_the_pixel_that_it_showed_turned(quarters: int) -> None:
+    image = photos.noise(37, 23)
+    x, y = 5, 17 if quarters % 2 else 11
+    at = np.array([[x, y]], np.float32)
+    found = Detections(np.concatenate([at, at + 1], axis=1), np.repeat(at[None], 5, axis=1), np.ones(1, np.float32))
+    back = turned_back(found, quarters, image.shape)
+    column, row = back.landmarks[0, 0].astype(int)
+    assert (image[row, column] == turned(image, quarters)[y, x]).all()
+    assert (back.boxes[0, 2:] - back.boxes[0, :2]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_face_is_found_where_it_is_in_the_photo_as_it_was_given(quarters: int) -> None:
+    photo = turned(marked(), quarters)
+    (found,) = any_way_up(MarkDetector(other=0.3)).detect([photo])
+    expected = np.concatenate([CORNER, CORNER + SIDES])
+    assert found.scores.tolist() == [np.float32(0.9)]
+    back = turned_back(found, quarters, marked().shape)
+    assert back.boxes[0].tolist() == expected.tolist()
+    assert np.allclose(back.landmarks[0], CORNER + SPOTS * SIDES)
+
+
+def test_a_weak_face_upside_down_is_replaced_and_not_found_twice() -> None:
+    (found,) = any_way_up(MarkDetector(other=0.6)).detect([turned(marked(), 2)])
+    assert found.scores.tolist() == [np.float32(0.9)]
+    assert found.landmarks[0, 0, 1] > found.landmarks[0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("upright", "other", "lying", "quarters", "looks"),
+    [(0.9, 0.0, False, 0, 1), (0.7, 0.6, False, 0, 4), (0.9, 0.85, True, 1, 5), (0.9, 0.85, False, 1, 1)],
+    ids=["sure", "weak but upright", "sure but lying", "sure and seen as upright"],
+)
+def test_another_look_is_taken_only_where_no_face_is_both_sure_and_upright(
+    upright: float, other: float, lying: bool, quarters: int, looks: int
+) -> None:
+    detector = MarkDetector(upright, other, lying)
+    (found,) = any_way_up(detector).detect([turned(marked(), quarters)])
+    assert (len(detector.shown), len(found)) == (looks, 1)
+
+
+def test_a_photo_of_nothing_is_looked_at_once() -> None:
+    detector = MarkDetector()
+    (found,) = any_way_up(detector).detect([np.zeros((60, 80, 3), np.uint8)])
+    assert (len(detector.shown), len(found)) == (1, 0)
+
+
+def test_without_any_sign_a_photo_with_nobody_in_it_is_not_looked_at_as_a_whole_again() -> None:
+    detector = MarkDetector(blind=True)
+    (found,) = any_way_up(detector).detect([np.zeros((60, 80, 3), np.uint8)])
+    assert (len(detector.shown), len(found)) == (4, 0)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_leaves_no_sign_is_found_where_photos_are_shown_in_other_positions_all_the_same(
+    quarters: int,
+) -> None:
+    (found,) = any_way_up(MarkDetector(blind=True)).detect([turned(marked(), quarters)])
+    assert len(found) == 1
+
+
+def test_a_sign_that_is_no_face_in_any_position_stays_none() -> None:
+    detector = MarkDetector(upright=0.45, other=0.2)
+    (found,) = any_way_up(detector).detect([turned(marked(), 2)])
+    assert (len(detector.shown), len(found)) == (4, 0)
+
+
+def test_a_turned_photo_leaves_its_neighbours_as_they_are() -> None:
+    batch = [marked(), turned(marked(), 1), np.zeros((60, 80, 3), np.uint8), turned(marked(), 2)]
+    together = any_way_up(MarkDetector(other=0.3)).detect(batch)
+    alone = [any_way_up(MarkDetector(other=0.3)).detect([image])[0] for image in batch]
+    assert [len(found) for found in together] == [1, 1, 0, 1]
+    assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(together, alone, strict=True))
+
+
+def test_no_photos_give_no_results() -> None:
+    assert any_way_up(MarkDetector()).detect([]) == []
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("pack", ["tests/packs/shared-insightface.toml", "open"])
+def test_a_face_of_a_turned_photo_has_the_embedding_of_the_upright_one(
+    shared_dir: Path, pack: str, quarters: int
+) -> None:
+    installed = PackStore(Path("models")).install(pack)
+    loaded = load_pack(installed.manifest, installed.weights, "cpu", 1)
+    image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
+    pictures = [np.ascontiguousarray(image), turned(image, quarters)]
+    found = loaded.detect(pictures)
+    chips = [loaded.cut_chips(each, faces.landmarks[:1]) for each, faces in zip(pictures, found, strict=True)]
+    upright, other = loaded.embed(chips)
+    assert len(found[0]) == len(found[1])
+    assert float((upright @ other.T)[0, 0]) > 0.99
+
+
+@pytest.mark.parametrize(("sure_score", "faces"), [(0.8, 1), (0.0, 0)])
+def test_a_manifest_switches_the_other_positions_off(shared_dir: Path, sure_score: float, faces: int) -> None:
+    installed = PackStore(Path("models")).install("tests/packs/shared-insightface.toml")
+    detector = installed.manifest.detector.model_copy(update={"sure_score": sure_score})
+    manifest = installed.manifest.model_copy(update={"detector": detector})
+    image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
+    assert len(load_pack(manifest, installed.weights, "cpu", 1).detect([turned(image, 2)])[0]) == faces
+
+
+@pytest.mark.parametrize("name", ["photo_01.jpg", "photo_05.jpg"])
+def test_a_look_with_signs_holds_the_very_faces_of_one_without(shared_dir: Path, name: str) -> None:
+    model = shared_dir / "models" / "scrfd_2.5g_bnkps.onnx"
+    detector = open_scrfd(model, Config(kind="scrfd", file=model.name), "cpu", 1)
+    image = cv2.imread(str(shared_dir / "album" / name))[..., ::-1]
+    (faces,), (signs,) = detector.detect([image]), detector.look([image])
+    assert np.array_equal(signs.boxes[: len(faces)], faces.boxes)
+    assert (signs.scores[len(faces) :] < 0.5).all()
+    assert all(max(part.shape[:2]) <= 128 for part in detector.probes(image, signs))
