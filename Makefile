@@ -90,6 +90,14 @@ gpu: setup ## what only a GPU can show: tests/gpu, then the detection benchmark 
 service: setup ## photos a second of the service as a process: slow S3, twins, messages that come again
 	$(PYTHON) -m benchmarks.service --images $(IMAGES) --pack $(PACK)
 
+.PHONY: quality
+quality: setup ## whether the quality measures predict recognition: IMAGES= (a folder a person) PACK=
+	$(PYTHON) -m benchmarks.quality --images $(IMAGES) --pack $(PACK) --plot docs/images/error-versus-discard.svg
+
+.PHONY: quality-fit
+quality-fit: setup ## make app/vision/quality/fitted.npz anew: IMAGES= (a folder a person) PACK=
+	$(PYTHON) -m benchmarks.quality fit --images $(IMAGES) --pack $(PACK)
+
 .PHONY: prefilter
 prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IMAGES= PACK=
 	$(PYTHON) -m benchmarks.prefilter --images $(IMAGES) --pack $(PACK) --json

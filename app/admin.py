@@ -2,6 +2,7 @@
 
     dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
+    quality --gallery G (--found F --join J | --reset)                 what a gallery asks of faces
 
 Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
 2 a wrong argument or setting.
@@ -15,13 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from app.adapters.dead_letters import MAX_MOVES_PER_S, DeadLetter, DeadLetters
 from app.adapters.mongo import open_database
 from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin_config import AdminSetting, AdminSettings
 from app.errors import FatalWorkerError, WorkerError
 from app.messages import DetectImage, parse_grouping
+from app.packs.manifest import QualityBars
 from app.records import ImageRecord, PhotoRef
 
 QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_face_queue_url"}
@@ -120,6 +125,23 @@ def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> No
         raise WorkerError(f"MongoDB knows no such photo: {'/'.join(filter(None, (options.gallery, options.image)))}.")
 
 
+def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    if not options.reset and (options.found is None or options.join is None):
+        raise WorkerError("Give both --found and --join (0 to 100), or --reset.")
+    try:
+        bars = None if options.reset else QualityBars(found=options.found, join=options.join)
+    except ValidationError as error:
+        raise WorkerError(f"--found and --join do not fit together: {error.errors()[0]['msg']}") from error
+    order = parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": options.gallery}))
+    queue = SqsQueue(settings.need("group_face_queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
+    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        MongoGalleryStore(database).set_quality(options.gallery, bars)
+    queue.send(order.model_dump_json())
+    asked = f"{bars.found:g} to found, {bars.join:g} to join" if bars else "what the pack asks"
+    say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
+
+
 def _images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:
     database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
@@ -193,6 +215,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--image", help="this photo's id alone; without it, all photos of the gallery")
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
     again.set_defaults(run=replay)
+
+    asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
+    asked.add_argument("--gallery", required=True)
+    asked.add_argument("--found", type=float, help="least unified quality (0 to 100) of a face that founds a person")
+    asked.add_argument("--join", type=float, help="least unified quality of a face that may join one")
+    asked.add_argument("--reset", action="store_true", help="what the pack asks")
+    asked.set_defaults(run=set_quality)
     return parser
 
 

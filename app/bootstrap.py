@@ -161,6 +161,8 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         people=MongoPeopleStore(database),
         model_id=manifest.model_id,
         similarity_threshold=settings.similarity_threshold or manifest.similarity_threshold,
+        quality=manifest.quality,
+        uses_quality=settings.face_quality == "enforce",
         lease_s=settings.message_visibility_timeout,
     )
     queue = _queue(settings, settings.group_face_queue_url)

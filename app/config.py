@@ -126,6 +126,11 @@ class Settings(BaseSettings):
     grouping_delay_s: int = Field(
         30, ge=0, le=SQS_MAX_DELAY_S, description="Photos that arrive within this time share one grouping run."
     )
+    face_quality: Literal["record", "enforce"] = Field(
+        "enforce",
+        description="What grouping does with a face's quality: with `enforce` poor faces found no person but "
+        "may join one, and the worst are left out; with `record` it is stored only.",
+    )
     similarity_threshold: float | None = Field(
         None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from app.packs.manifest import QualityBars
 from app.records import FaceBatch, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 
 
@@ -40,7 +41,7 @@ class GalleryLease:
     """The right to write one gallery's people.
 
     `fence` grows with every new owner; `revision` counts the gallery's changes, and `grouped` is the revision
-    and model id of its last run, if any.
+    and model id of its last run, if any. `quality` is what this gallery asks of faces instead of what the pack does.
     """
 
     gallery_id: str
@@ -48,6 +49,7 @@ class GalleryLease:
     fence: int
     revision: int
     grouped: tuple[int, str] | None = None
+    quality: QualityBars | None = None
 
 
 class MessageQueue(Protocol):
@@ -125,6 +127,9 @@ class GalleryStore(Protocol):
         That is once in `delay_s`: a change within it is covered by the message already on its way, which is
         delivered later than the change. Times are the database server's, so that workers' clocks don't matter.
         """
+
+    def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
+        """What this gallery asks of faces from its next run on, None for what the pack does; counts as a change."""
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         """The exclusive lease of a gallery, or None while another owner holds it.

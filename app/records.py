@@ -39,6 +39,7 @@ class ImageRecord:
 
     `content` is the SHA-256 of the file's bytes, None where they were not read. `prefilter_score` (0 to 100, failing
     below 50) and `prefilter_reason` are the pre-filter's verdict, None where it was not asked or found no fault.
+    `left_out` says of each face that is too poor to be anybody's why, in a sentence.
     """
 
     photo: PhotoRef
@@ -53,6 +54,7 @@ class ImageRecord:
     content: str | None = None
     prefilter_score: float | None = None
     prefilter_reason: str | None = None
+    left_out: tuple[str, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -95,9 +95,13 @@ def undamaged(photo: Image, _: Generator) -> Image:
 
 def motion_blur(photo: Image, random: Generator) -> Image:
     """The camera moved by 7 to 41 px, straight on."""
-    length, angle = random.uniform(7, 41), random.uniform(0, np.pi)
-    middle = int(length) // 2 + 2
-    reach = (length - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+    return moved(photo, random.uniform(7, 41), random.uniform(0, np.pi))
+
+
+def moved(photo: Image, length_px: float, angle: float) -> Image:
+    """The camera moved straight on, while the shutter was open; `angle` in radians."""
+    middle = int(length_px) // 2 + 2
+    reach = (length_px - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
     kernel = np.zeros((2 * middle + 1, 2 * middle + 1), np.uint8)
     # The last argument says how many bits of the coordinates are the fraction.
     start, end = (tuple(int(v) for v in np.rint((middle + sign * reach) * 16)) for sign in (-1, 1))

@@ -10,6 +10,7 @@ import numpy as np
 
 from app.adapters.mongo import batches
 from app.errors import StaleFence
+from app.packs.manifest import QualityBars
 from app.ports import GalleryLease
 from app.records import (
     FaceBatch,
@@ -126,6 +127,7 @@ class _Gallery:
     until: float = float("-inf")
     grouped: tuple[int, str] | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
+    quality: QualityBars | None = None
 
 
 class FakeGalleryStore(Outages):
@@ -154,7 +156,14 @@ class FakeGalleryStore(Outages):
                     return None
                 gallery.fence += 1
             gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
-            return GalleryLease(gallery_id, owner, gallery.fence, gallery.revision, gallery.grouped)
+            return GalleryLease(gallery_id, owner, gallery.fence, gallery.revision, gallery.grouped, gallery.quality)
+
+    def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
+        self._pass("set_quality")
+        with self._lock:
+            gallery = self.galleries.setdefault(gallery_id, _Gallery())
+            gallery.revision += 1
+            gallery.quality = bars
 
     def release(self, lease: GalleryLease) -> None:
         self._pass("release")
@@ -238,4 +247,5 @@ class FakeOwnerMetadata(Outages):
                     "face_count": image.face_count,
                     "model": image.model_id,
                     "etag": image.etag,
+                    "left_out": list(image.left_out),
                 }

@@ -166,6 +166,7 @@ def _image_fields(image: ImageRecord) -> Document:
         "model": image.model_id,
         "content": image.content,
         "prefilter": {"score": image.prefilter_score, "reason": image.prefilter_reason},
+        "left_out": list(image.left_out),
         "timings_s": dict(image.timings_s),
         "processed_at": datetime.now(UTC),
     }
@@ -186,6 +187,7 @@ def _image_record(document: Document) -> ImageRecord:
         content=document.get("content"),
         prefilter_score=prefilter.get("score"),
         prefilter_reason=prefilter.get("reason"),
+        left_out=tuple(document.get("left_out", ())),
         timings_s=document["timings_s"],
     )
 

@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.adapters.mongo import MAJORITY, Document, batches, mongo_errors
 from app.errors import RetryLater, StaleFence
+from app.packs.manifest import QualityBars
 from app.ports import GalleryLease
 from app.records import ImageRecord, PersonRecord
 
@@ -107,7 +108,18 @@ class MongoGalleryStore:
             gallery = self._galleries.find_one({"_id": gallery_id}) or {}
         run = gallery.get("last_run")
         grouped = (run["revision"], run["model"]) if run else None
-        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped)
+        bars = gallery.get("quality")
+        quality = QualityBars(**bars) if bars else None
+        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped, quality)
+
+    def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
+        self._change(
+            gallery_id,
+            {
+                "quality": bars.model_dump() if bars else None,
+                "revision": {"$add": [{"$ifNull": ["$revision", 0]}, 1]},
+            },
+        )
 
     def release(self, lease: GalleryLease) -> None:
         with mongo_errors("Giving back a gallery's lease"):
@@ -192,6 +204,7 @@ def _face_index(image: ImageRecord) -> UpdateOne:
         "face_count": image.face_count,
         "model": image.model_id,
         "etag": image.etag,
+        "left_out": list(image.left_out),
     }
     this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
     return UpdateOne(this, {"$set": {"face_index": face_index}})

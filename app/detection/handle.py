@@ -10,6 +10,7 @@ from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
 from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
+from app.packs.manifest import QualityBars
 from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
 from app.records import (
     FaceRecord,
@@ -26,6 +27,7 @@ from app.vision.crops import encode_crops
 from app.vision.decode import PhotoHeader, read_header
 from app.vision.prefilter import Verdict
 from app.vision.preview import encode_preview
+from app.vision.quality.roles import Role, roles_of, why_alone
 from app.worker.batcher import Batcher
 from app.worker.budget import Budget
 from app.worker.chaos import KillPoints
@@ -107,7 +109,8 @@ def index_photo(
             with times.stage("pictures"):
                 _put_pictures(photo, seen, records, parts)
         parts.kill_points.reach("after-put")
-        result = replace(_found(photo, header, seen, records), content=content)
+        left_out = _left_out(records, parts.eyes.device.pack.manifest.quality)
+        result = replace(_found(photo, header, seen, records), content=content, left_out=left_out)
     except LowQuality as low:
         records, result = [], _low_quality(photo, low)
     except BadPhoto as bad:
@@ -230,6 +233,14 @@ def _found(photo: PhotoRef, header: PhotoHeader, seen: Seen, records: list[FaceR
         face_count=len(records),
         prefilter_score=seen.verdict.score if seen.verdict else None,
         prefilter_reason=seen.verdict.reason if seen.verdict else None,
+    )
+
+
+def _left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
+    """Why faces that are too poor to be anybody's are left out."""
+    roles = roles_of([record.quality for record in records], bars)
+    return tuple(
+        why_alone(record.quality, bars) for record, role in zip(records, roles, strict=True) if role == Role.LEFT_OUT
     )
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from app.grouping.joining import NOBODY, join_people
 from app.grouping.neighbours import Neighbours, nearest_neighbours
+from app.vision.quality.roles import Role, Roles
 
 Labels = NDArray[np.int64]
 
@@ -29,17 +31,37 @@ MAX_SWEEPS = 100
 
 
 def cluster(
-    embeddings: NDArray[np.float32], image_ids: Sequence[str], threshold: float, *, use_gpu: bool = False
+    embeddings: NDArray[np.float32],
+    image_ids: Sequence[str],
+    threshold: float,
+    roles: Roles | None = None,
+    *,
+    use_gpu: bool = False,
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
-    Every face gets a label: one that is like no other is a person of one photo. Rows sorted by face id give the same
-    labels on every machine; another order gives the same groups as long as no two similarities are equal.
+    Without `roles` (N,) every face founds, and gets a label: one that is like no other is a person of one photo. Faces
+    that may only join found nobody and bring nobody together; those without a person are NOBODY's, as are those that
+    are left out. Rows sorted by face id give the same labels on every machine; another order gives the same groups as
+    long as no two similarities are equal.
     """
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
+    photos = np.unique(np.asarray(image_ids), return_inverse=True)[1]
+    if roles is None:
+        return _found_people(embeddings, photos, threshold, use_gpu=use_gpu)
+    labels = np.full(len(embeddings), NOBODY, np.int64)
+    founding, joining = (np.flatnonzero(roles == role) for role in (Role.FOUNDS, Role.JOINS))
+    labels[founding] = _found_people(embeddings[founding], photos[founding], threshold, use_gpu=use_gpu)
+    labels[joining] = join_people(embeddings, labels, photos, joining, threshold, use_gpu=use_gpu)
+    return labels
+
+
+def _found_people(
+    embeddings: NDArray[np.float32], photos: NDArray[np.intp], threshold: float, *, use_gpu: bool
+) -> Labels:
     neighbours = nearest_neighbours(embeddings, NEIGHBOURS, use_gpu=use_gpu)
-    graph = _likely_pairs(neighbours, np.unique(np.asarray(image_ids), return_inverse=True)[1], threshold)
+    graph = _likely_pairs(neighbours, photos, threshold)
     surest_first = np.argsort(-_sureness(neighbours, threshold), kind="stable")
     return _numbered_by_first_appearance(_whisper(graph, surest_first))
 

@@ -14,8 +14,10 @@ from app.grouping.page import render_page
 from app.grouping.people import match_people, summarise
 from app.grouping.publish import crop_urls, describe, page_photos
 from app.messages import parse_grouping
+from app.packs.manifest import QualityBars
 from app.ports import FaceStore, GalleryLease, GalleryStore, ObjectStore, PeopleStore
 from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
+from app.vision.quality.roles import roles_of
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ BUSY_DELAY_S = 10.0
 
 @dataclass(frozen=True)
 class GroupingParts:
-    """What the grouping service works with."""
+    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality."""
 
     objects: ObjectStore
     faces: FaceStore
@@ -32,6 +34,8 @@ class GroupingParts:
     people: PeopleStore
     model_id: str
     similarity_threshold: float
+    quality: QualityBars
+    uses_quality: bool
     lease_s: float
 
 
@@ -62,14 +66,16 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     gallery_id = lease.gallery_id
     faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
     keep()
-    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold)
+    bars = lease.quality or parts.quality
+    roles = roles_of(faces.quality, bars) if parts.uses_quality else None
+    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
     keep()
     person_ids = match_people(labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
     parts.people.save_people(lease, people, _changed(faces, person_ids))
 
     images = list(parts.faces.read_images(gallery_id))
-    groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images)
+    groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images, bars)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
     keep()
     parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
@@ -77,7 +83,8 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
-    summary = {"faces": len(faces), "people": len(people), "photos": len(images), "seconds": seconds}
+    counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
+    summary = {**counts, "seconds": seconds}
     parts.galleries.record_run(lease, parts.model_id, summary)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
@@ -98,7 +105,7 @@ def _with_names(people: Sequence[PersonRecord], names: dict[str, str]) -> list[P
     return [replace(person, name=names.get(person.person_id)) for person in people]
 
 
-def _changed(faces: FaceBatch, person_ids: Sequence[str]) -> dict[str, str | None]:
+def _changed(faces: FaceBatch, person_ids: Sequence[str | None]) -> dict[str, str | None]:
     """Face id → person, for the faces whose person is another than before."""
     rows = zip(faces.face_ids, faces.person_ids, person_ids, strict=True)
     return {face_id: now for face_id, before, now in rows if now != before}

@@ -35,7 +35,8 @@ def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> 
     found = min(k + 1, count)
     if found < 2:
         return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32))
-    similarities, indices = _search(np.ascontiguousarray(embeddings, np.float32), found, use_gpu)
+    rows = np.ascontiguousarray(embeddings, np.float32)
+    similarities, indices = _search(rows, rows, found, use_gpu)
     # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
     # the last column is the least of the others.
     similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
@@ -47,19 +48,33 @@ def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> 
     )
 
 
+def nearest_in(queries: Floats, base: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
+    """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query, as `nearest_neighbours`."""
+    found = min(k, len(base))
+    similarities, indices = _search(
+        np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(base, np.float32), found, use_gpu
+    )
+    order = np.lexsort((indices, -similarities), axis=1)
+    padding = ((0, 0), (0, k - found))
+    return Neighbours(
+        np.pad(np.take_along_axis(indices, order, axis=1), padding, constant_values=-1),
+        np.pad(np.take_along_axis(similarities, order, axis=1), padding, constant_values=-np.inf),
+    )
+
+
 def gpu_available() -> bool:
     """Whether this build of FAISS sees a GPU."""
     return bool(faiss.get_num_gpus() > 0)
 
 
-def _search(embeddings: Floats, k: int, use_gpu: bool) -> tuple[Floats, NDArray[np.int64]]:
-    """(N,D) float32, k <= N → (N,k) inner products and (N,k) indices, self among them."""
+def _search(queries: Floats, base: Floats, k: int, use_gpu: bool) -> tuple[Floats, NDArray[np.int64]]:
+    """(M,D), (N,D) float32, k <= N → (M,k) inner products and (M,k) indices."""
     metric = faiss.METRIC_INNER_PRODUCT
     if not use_gpu:
-        similarities, indices = faiss.knn(embeddings, embeddings, k, metric=metric)
+        similarities, indices = faiss.knn(queries, base, k, metric=metric)
         return similarities, indices
     if k > GPU_MAX_K:
         raise ValueError(f"A GPU search gives at most {GPU_MAX_K - 1} neighbours, not {k - 1}")
     resources = faiss.StandardGpuResources()
-    similarities, indices = faiss.knn_gpu(resources, embeddings, embeddings, k, metric=metric)
+    similarities, indices = faiss.knn_gpu(resources, queries, base, k, metric=metric)
     return similarities, indices

@@ -12,13 +12,14 @@ class _Part(BaseModel):
 
 
 class GroupedFace(_Part):
-    """A face. `box` is x1 y1 x2 y2 in pixels of the upright original."""
+    """A face. `box` is x1 y1 x2 y2 in pixels of the upright original; `unified` in `quality` is 0 to 100."""
 
     face_id: str
     image_id: str
     box: tuple[float, float, float, float]
     det_score: float = Field(ge=0, le=1)
     quality: dict[str, float]
+    why_alone: str | None = Field(None, description="Of a face that is nobody's: the reason, in a sentence.")
 
 
 class GroupedPerson(_Part):

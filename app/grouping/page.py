@@ -104,6 +104,7 @@ def _page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mappin
         "unassigned": {
             "first": len(faces) - len(groups.unassigned),
             "crops": [crops.get(face.face_id) for face in groups.unassigned],
+            "why": [face.why_alone or "" for face in groups.unassigned],
         },
         "skipped": [[row.image_id, row.status.replace("_", " ").capitalize(), row.reason] for row in groups.skipped],
     }

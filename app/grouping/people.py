@@ -1,6 +1,7 @@
 """People whose ids stay from run to run, and what is known of each."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import count
@@ -8,11 +9,17 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from app.grouping.joining import NOBODY
 from app.records import FaceBatch, PersonRecord
 
+COVER_PX = 200
+"""A larger face makes no better cover."""
 
-def match_people(labels: NDArray[np.int64], face_ids: Sequence[str], previous: Sequence[str | None]) -> list[str]:
-    """(N,) labels of this run, N face ids, N person ids of the last run → N person ids.
+
+def match_people(
+    labels: NDArray[np.int64], face_ids: Sequence[str], previous: Sequence[str | None]
+) -> list[str | None]:
+    """(N,) labels of this run, N face ids, N person ids of the last run → N person ids, None for NOBODY's faces.
 
     A group takes over the id with which it shares the most faces, the largest overlap of the gallery first and every
     id once; the others get new ids. So of a split person the larger part keeps the id, of merged people the larger
@@ -21,7 +28,8 @@ def match_people(labels: NDArray[np.int64], face_ids: Sequence[str], previous: S
     """
     smallest = _smallest_face_ids(labels, face_ids)
     groups = labels.tolist()
-    overlaps = Counter((group, person) for group, person in zip(groups, previous, strict=True) if person is not None)
+    both = zip(groups, previous, strict=True)
+    overlaps = Counter((group, person) for group, person in both if person is not None and group != NOBODY)
     people: dict[int, str] = {}
     kept: set[str] = set()
     for group, person in sorted(overlaps, key=lambda pair: (-overlaps[pair], pair[1], smallest[pair[0]])):
@@ -33,19 +41,20 @@ def match_people(labels: NDArray[np.int64], face_ids: Sequence[str], previous: S
         if group not in people:
             people[group] = _new_person_id(face_id, taken)
             taken.add(people[group])
-    return [people[group] for group in groups]
+    return [people.get(group) for group in groups]
 
 
 def choose_cover(faces: FaceBatch, rows: Sequence[int]) -> str:
-    """The face that shows its person best, of those in `rows`: the surest and largest; the first id among equals."""
+    """The face that shows its person best, of those in `rows`: the first id among equals."""
     return min((-_cover_score(faces, row), faces.face_ids[row]) for row in rows)[1]
 
 
-def summarise(faces: FaceBatch, person_ids: Sequence[str]) -> list[PersonRecord]:
+def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[PersonRecord]:
     """N faces, N person ids → one record a person, those in most photos first. Names are the store's to keep."""
     rows_of: dict[str, list[int]] = {}
-    for row, person_id in zip(range(len(faces)), person_ids, strict=True):
-        rows_of.setdefault(person_id, []).append(row)
+    for row, person_id in enumerate(person_ids):
+        if person_id is not None:
+            rows_of.setdefault(person_id, []).append(row)
     people = [
         PersonRecord(
             person_id=person_id,
@@ -59,10 +68,11 @@ def summarise(faces: FaceBatch, person_ids: Sequence[str]) -> list[PersonRecord]
 
 
 def _smallest_face_ids(labels: NDArray[np.int64], face_ids: Sequence[str]) -> dict[int, str]:
-    """(N,) labels, N face ids → the smallest face id of each label."""
+    """(N,) labels, N face ids → the smallest face id of each label but NOBODY."""
     smallest: dict[int, str] = {}
     for group, face_id in zip(labels.tolist(), face_ids, strict=True):
-        smallest[group] = min(face_id, smallest.get(group, face_id))
+        if group != NOBODY:
+            smallest[group] = min(face_id, smallest.get(group, face_id))
     return smallest
 
 
@@ -76,5 +86,11 @@ def _new_person_id(face_id: str, taken: Collection[str]) -> str:
 
 
 def _cover_score(faces: FaceBatch, row: int) -> float:
-    """Detector score times size; 0 for a face that was stored without its size, so that any other goes before it."""
-    return float(faces.det_scores[row]) * faces.quality[row].get("size_px", 0.0)
+    """How well a face can be known, how far it looks at the viewer, and how large it is up to what a cover needs.
+
+    0 for a face that was stored without its size, so that any other goes before it.
+    """
+    quality = faces.quality[row]
+    known = quality.get("unified", 100 * float(faces.det_scores[row]))
+    frontal = math.cos(math.radians(quality.get("yaw", 0.0))) ** 2
+    return known * frontal * math.sqrt(min(quality.get("size_px", 0.0) / COVER_PX, 1))

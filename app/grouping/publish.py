@@ -5,9 +5,13 @@ from urllib.parse import quote
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto
+from app.packs.manifest import QualityBars
 from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, preview_key
+from app.vision.quality.roles import why_alone
 
 BOX_DECIMALS = 2
+PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", "mouth_covered")
+"""What readers get of a face's quality: all of it would be most of the file."""
 SCORE_DECIMALS = 4
 
 
@@ -17,11 +21,13 @@ def describe(
     person_ids: Sequence[str | None],
     people: Iterable[PersonRecord],
     images: Iterable[ImageRecord],
+    bars: QualityBars,
 ) -> Groups:
-    """`header` filled with the people, the faces of nobody, and the photos that gave no faces."""
+    """`header` filled with the people, the faces of nobody and why, and the photos that gave no faces."""
     by_person: dict[str | None, list[GroupedFace]] = {}
     for row, person_id in enumerate(person_ids):
-        by_person.setdefault(person_id, []).append(_face(faces, row))
+        why = why_alone(faces.quality[row], bars) if person_id is None else None
+        by_person.setdefault(person_id, []).append(_face(faces, row, why))
     return header.model_copy(
         update={
             "people": [_person(person, by_person[person.person_id]) for person in people],
@@ -51,14 +57,15 @@ def _beside_page(gallery_id: str, key: str) -> str:
     return quote(key.removeprefix(f"{gallery_id}/"))
 
 
-def _face(faces: FaceBatch, row: int) -> GroupedFace:
+def _face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
     x1, y1, x2, y2 = (round(float(value), BOX_DECIMALS) for value in faces.boxes[row])
     return GroupedFace(
         face_id=faces.face_ids[row],
         image_id=faces.image_ids[row],
         box=(x1, y1, x2, y2),
         det_score=round(float(faces.det_scores[row]), SCORE_DECIMALS),
-        quality=dict(faces.quality[row]),
+        quality={name: faces.quality[row][name] for name in PUBLISHED_MEASURES if name in faces.quality[row]},
+        why_alone=why_alone,
     )
 
 

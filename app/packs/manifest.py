@@ -76,6 +76,19 @@ class OnnxEmbedder(_Part):
     dimension: int
 
 
+class QualityBars(_Part):
+    """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
+
+    found: float = Field(default=50, ge=0, le=100)
+    join: float = Field(default=20, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.join > self.found:
+            raise ValueError(f"join ({self.join:g}) must not be above found ({self.found:g})")
+        return self
+
+
 class Source(_Part):
     """Where the weights come from.
 
@@ -88,7 +101,8 @@ class Source(_Part):
 
 
 class PackManifest(_Part):
-    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person."""
+    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, `quality` what its
+    embedder asks of a face."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     licence: str
@@ -97,6 +111,7 @@ class PackManifest(_Part):
     detector: Annotated[ScrfdDetector | MtcnnDetector, Field(discriminator="kind")]
     embedder: OnnxEmbedder
     similarity_threshold: float = Field(gt=0, lt=1)
+    quality: QualityBars = QualityBars()
     source: Source
 
     @model_validator(mode="after")

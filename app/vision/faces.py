@@ -12,6 +12,7 @@ from app.packs.manifest import PackManifest
 from app.vision.align import align, detail_needed
 from app.vision.embedder import open_embedder
 from app.vision.mtcnn import MtcnnDetector
+from app.vision.quality.faces import CHIP_PX
 from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, execution_providers, is_gpu, open_session
 from app.vision.turned import AnyWayUp, TurnableDetector
@@ -50,6 +51,13 @@ class FacePack:
         """(H,W,3) uint8 RGB, (N,5,2) px → (N,S,S,3) uint8, the faces as the embedder wants them."""
         config = self.manifest.embedder
         return align(image, landmarks, config.alignment, config.input_size_px)
+
+    def quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
+        """(H,W,3), (N,5,2) px, the embedder's chips → (N,112,112,3), those where they are as quality wants them."""
+        config = self.manifest.embedder
+        if (config.alignment, config.input_size_px) == ("arcface", CHIP_PX):
+            return chips
+        return align(image, landmarks, "arcface", CHIP_PX)
 
 
 def load_pack(

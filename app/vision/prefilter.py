@@ -30,8 +30,8 @@ MIN_WELL_EXPOSED = 0.3
 MIN_VARIANCE = 6.5**2
 """Of the most varied tile. Below it, fog or darkness has taken what makes a face."""
 MIN_SHARPNESS = 1.7
-"""Reached by all but four of 2,298 faces that damage left usable, those in close-ups blurred by motion. At 1.9 eleven are
-lost and a tenth more of the useless photos rejected."""
+"""Reached by all but four of 2,298 faces that damage left usable; those four are in close-ups blurred by motion. At
+1.9 eleven are lost, and a tenth more of the useless photos rejected."""
 
 DARK, BRIGHT = 25, 247
 """Pixels up to the one are under-exposed, from the other on over-exposed, as in OFIQ, which implements the standard."""

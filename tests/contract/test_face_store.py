@@ -55,6 +55,7 @@ def test_a_photos_record_comes_back_as_it_was(stores: Stores) -> None:
         content="sha-1",
         prefilter_score=37.5,
         prefilter_reason="The photo is blurred.",
+        left_out=("Its quality is 7 of 100, below 20: it is dark.",),
         timings_s={"fetch": 0.25, "decode": 0.5},
     )
     stores.faces.save_photos([PhotoResult(saved)])

@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 
 from app.errors import StaleFence
+from app.packs.manifest import QualityBars
 from app.ports import GalleryLease
 from tests.stores import MODEL, Stores
 
@@ -73,6 +74,16 @@ def test_of_changes_at_the_same_time_exactly_one_owes_a_message(stores: Stores) 
 def test_the_lease_of_a_gallery_nobody_has_marked_is_at_revision_zero(stores: Stores) -> None:
     lease = lease_of(stores, "me")
     assert (lease.gallery_id, lease.owner, lease.revision, lease.grouped) == ("g", "me", 0, None)
+
+
+def test_a_lease_tells_what_its_gallery_asks_of_faces(stores: Stores) -> None:
+    assert lease_of(stores, "me").quality is None
+    stores.galleries.set_quality("g", QualityBars(found=40, join=10))
+    lease = lease_of(stores, "me")
+    assert (lease.quality, lease.revision) == (QualityBars(found=40, join=10), 1)
+    stores.galleries.set_quality("g", None)
+    lease = lease_of(stores, "me")
+    assert (lease.quality, lease.revision) == (None, 2)
 
 
 def test_a_held_lease_is_nobody_elses(stores: Stores) -> None:

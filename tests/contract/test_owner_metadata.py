@@ -56,8 +56,14 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 def test_a_known_photo_gets_its_face_index_and_keeps_all_else(rig: Rig) -> None:
     rig.add("a", {"title": "Beach", "tags": ["sea"], "width": 4000})
     rig.metadata.set_face_indexes([image_record(photo("a"), 2)])
-    expected = {"status": "indexed", "reason": None, "face_count": 2, "model": MODEL, "etag": "etag-1"}
+    expected = {"status": "indexed", "reason": None, "face_count": 2, "model": MODEL, "etag": "etag-1", "left_out": []}
     assert rig.read() == {"a": {"title": "Beach", "tags": ["sea"], "width": 4000, "face_index": expected}}
+
+
+def test_a_face_index_says_why_faces_were_left_out(rig: Rig) -> None:
+    rig.add("a", {})
+    rig.metadata.set_face_indexes([replace(image_record(photo("a"), 2), left_out=("Its quality is 7 of 100.",))])
+    assert rig.read()["a"]["face_index"]["left_out"] == ["Its quality is 7 of 100."]
 
 
 def test_a_photo_the_owner_does_not_know_is_not_made_known(rig: Rig) -> None:

@@ -149,6 +149,25 @@ def test_a_full_grouping_is_ordered_without_a_photo(desk: Desk) -> None:
     assert desk.detection.receive(10, wait_s=0) == []
 
 
+def test_what_a_gallery_asks_of_faces_is_set_and_it_is_grouped_anew(desk: Desk) -> None:
+    done = desk.admin("quality", "--gallery", "gallery", "--found", "40", "--join", "10")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gallery asks of faces: 40 to found, 10 to join" in done.stdout
+    (message,) = desk.grouping.receive(1, wait_s=1)
+    assert parse_grouping(message.body).gallery_id == "gallery"
+    assert "what the pack asks" in desk.admin("quality", "--gallery", "gallery", "--reset").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--found", "10", "--join", "40"), ("--found", "40"), ("--found", "400", "--join", "1")]
+)
+def test_bars_that_make_no_sense_are_refused(desk: Desk, arguments: tuple[str, ...]) -> None:
+    done = desk.admin("quality", "--gallery", "gallery", *arguments)
+    assert done.returncode == 1
+    assert "--join" in done.stderr
+    assert desk.grouping.receive(1, wait_s=0) == []
+
+
 def test_a_photo_or_gallery_that_nobody_knows_sends_nothing(desk: Desk) -> None:
     for arguments in (("--gallery", "gallery", "--image", "none"), ("--gallery", "none")):
         done = desk.admin("replay", *arguments)

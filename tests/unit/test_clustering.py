@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.grouping.clustering import cluster
+from app.grouping.joining import NOBODY
+from app.vision.quality.roles import Role
 from benchmarks.scores import bcubed, pairwise
 
 LFW = Path(__file__).parents[2].parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
@@ -133,3 +135,63 @@ def test_half_of_lfw_is_grouped_as_well_as_measured(
     labels = cluster(embeddings, images, threshold)
     assert bcubed(people, labels).f >= bcubed_f
     assert pairwise(people, labels).f >= pairwise_f
+
+
+def weak(count: int, *rows: int) -> NDArray[np.int8]:
+    """Roles of `count` faces: these rows may only join, all others found."""
+    roles = np.full(count, Role.FOUNDS, np.int8)
+    roles[list(rows)] = Role.JOINS
+    return roles
+
+
+def test_a_weak_face_joins_the_person_it_is_clearly_most_like() -> None:
+    embeddings, people = faces_of([4, 4])
+    roles = weak(len(people), 0, 7)
+    np.testing.assert_array_equal(cluster(embeddings, own_photos(len(people)), 0.5, roles), people)
+
+
+def test_a_weak_face_founds_nobody() -> None:
+    embeddings, people = faces_of([3, 2])
+    labels = cluster(embeddings, own_photos(len(people)), 0.5, weak(len(people), 3, 4))
+    np.testing.assert_array_equal(labels, [0, 0, 0, NOBODY, NOBODY])
+
+
+def test_a_weak_face_between_two_people_is_nobodys_and_brings_none_together() -> None:
+    between = at_cosine(0.7, 0.7)
+    embeddings = unit(np.concatenate([between, between[1:] + 0.01]).astype(np.float64))
+    roles = weak(5, 0)
+    labels = cluster(embeddings, own_photos(5), 0.5, roles)
+    np.testing.assert_array_equal(labels, [NOBODY, 0, 1, 0, 1])
+    assert cluster(embeddings, own_photos(5), 0.5)[0] != NOBODY
+
+
+def test_a_face_that_is_left_out_is_nobodys_however_like_it_is() -> None:
+    embeddings = np.repeat(at_cosine(0.1)[:1], 3, axis=0)
+    roles = np.array([Role.FOUNDS, Role.FOUNDS, Role.LEFT_OUT], np.int8)
+    np.testing.assert_array_equal(cluster(embeddings, own_photos(3), 0.5, roles), [0, 0, NOBODY])
+
+
+def test_nobody_gets_a_second_face_in_a_photo() -> None:
+    embeddings, _ = faces_of([6])
+    photos = ["a", "b", "c", "a", "d", "d"]  # the weak 3 beside its own founder; the weak 4 and 5 beside each other
+    labels = cluster(embeddings, photos, 0.5, weak(6, 3, 4, 5))
+    assert labels[3] == NOBODY
+    assert sorted(labels[4:].tolist()) == [NOBODY, 0]
+
+
+def test_without_founders_there_are_no_people() -> None:
+    embeddings, _ = faces_of([3])
+    assert cluster(embeddings, own_photos(3), 0.5, weak(3, 0, 1, 2)).tolist() == [NOBODY] * 3
+    assert cluster(embeddings[:0], [], 0.5, weak(0)).tolist() == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 2**16), st.data())
+def test_weak_faces_change_nothing_among_the_founders(sizes: list[int], seed: int, data: st.DataObject) -> None:
+    embeddings, people = faces_of(sizes, spread=0.9, seed=seed)
+    rows = data.draw(st.sets(st.integers(0, len(people) - 1)))
+    roles = weak(len(people), *rows)
+    photos = own_photos(len(people))
+    founding = np.flatnonzero(roles == Role.FOUNDS)
+    alone = cluster(embeddings[founding], [photos[row] for row in founding], 0.5)
+    np.testing.assert_array_equal(cluster(embeddings, photos, 0.5, roles)[founding], alone)

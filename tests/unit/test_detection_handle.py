@@ -89,7 +89,7 @@ def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World
     assert (image.status, image.reason, image.face_count) == (ImageStatus.INDEXED, None, 2)
     assert (image.width_px, image.height_px, image.model_id) == (64, 48, MODEL)
     assert (image.etag, image.last_modified) == (world.objects.objects["photos", PHOTO.key].etag, NOON)
-    looking = {"decode", "prefilter", "detect", "align", "embed", "device_wait"}
+    looking = {"decode", "prefilter", "detect", "align", "quality", "embed", "device_wait"}
     assert set(image.timings_s) == looking | {"fetch", "pictures"}
 
 
@@ -587,3 +587,17 @@ def test_a_low_quality_photo_is_judged_anew_when_it_comes_again() -> None:
     world.parts = replace(world.parts, eyes=replace(world.parts.eyes, prefilter=Prefilter("off")))
     world.detect()
     assert world.image().status is ImageStatus.INDEXED
+
+
+def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
+    world = World()
+    dark = np.asarray(photos.noise(64, 48) // 32, np.uint8)
+    world.objects.upload("photos", PHOTO.key, photos.jpeg(pixels=dark), NOON)
+    strict = toy_manifest(quality={"found": 100, "join": 99})
+    pack = FacePack(strict, world.detector, ToyEmbedder())
+    world.parts = replace(
+        world.parts, eyes=replace(world.parts.eyes, device=Device(pack, calls=1, photos=4, faces=8).__enter__())
+    )
+    world.detect()
+    assert len(world.image().left_out) == 2
+    assert all("below 99" in reason for reason in world.image().left_out)

@@ -8,7 +8,8 @@ import pytest
 from app.errors import RejectMessage, RetryLater, StaleFence
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.output import Groups
-from app.records import ImageStatus, PhotoResult
+from app.packs.manifest import QualityBars
+from app.records import FaceRecord, ImageStatus, PhotoResult
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore
 from tests.stores import MODEL, face_record, image_record, photo
@@ -39,6 +40,8 @@ class World:
             people=self.people,
             model_id=MODEL,
             similarity_threshold=0.5,
+            quality=QualityBars(),
+            uses_quality=True,
             lease_s=LEASE_S,
         )
 
@@ -305,3 +308,54 @@ def test_faces_of_another_model_are_never_compared(world: World) -> None:
 def test_a_message_for_another_queue_is_rejected(world: World) -> None:
     with pytest.raises(RejectMessage):
         world.group(type="detect_image")
+
+
+def poor(of: str, index: int, vector: np.ndarray, unified: float) -> FaceRecord:
+    return replace(face_record(photo(of), index, vector), quality={"unified": unified, "size_px": 50.0})
+
+
+def add_poor(world: World, name: str, unified: float) -> None:
+    """One more photo of Ann, hardly recognisable, in which she looks like nobody much."""
+    faces = [poor(name, 0, near(ANN, 9), unified)]
+    world.faces.save_photos([PhotoResult(image_record(photo(name), 1), faces)])
+    world.galleries.mark_dirty("g", 30)
+
+
+def test_a_face_below_the_bar_is_left_out_with_the_reason(world: World) -> None:
+    add_poor(world, "4", unified=12)
+    groups = world.group()
+    (face,) = groups.unassigned
+    assert (face.image_id, face.why_alone) == ("4", "Its quality is 12 of 100, below 20: it is poor.")
+    assert world.person_of("4") is None
+    assert world.galleries.galleries["g"].summary["unassigned"] == 1
+
+
+def test_a_weak_face_joins_its_person_and_is_not_the_cover(world: World) -> None:
+    add_poor(world, "4", unified=30)
+    groups = world.group()
+    assert groups.unassigned == []
+    assert world.person_of("4") == world.person_of("1", 0)
+    assert not any(person.cover_face_id.startswith("g/4/") for person in groups.people)
+
+
+def test_a_person_that_lost_its_last_good_face_gives_its_weak_one_back(world: World) -> None:
+    add_poor(world, "4", unified=30)
+    world.group()
+    for name in ("1", "2", "3"):
+        world.faces.save_photos([PhotoResult(image_record(photo(name), 0))])
+    world.galleries.mark_dirty("g", 30)
+    assert [face.image_id for face in world.group().unassigned] == ["4"]
+    assert world.person_of("4") is None
+
+
+def test_a_gallery_may_ask_for_less(world: World) -> None:
+    add_poor(world, "4", unified=12)
+    world.galleries.set_quality("g", QualityBars(found=10, join=5))
+    assert world.group().unassigned == []
+
+
+def test_quality_that_is_only_recorded_leaves_no_face_out(world: World) -> None:
+    world.parts = replace(world.parts, uses_quality=False)
+    add_poor(world, "4", unified=1)
+    assert world.group().unassigned == []
+    assert world.person_of("4") == world.person_of("1", 0)

@@ -166,7 +166,7 @@ def test_each_persons_range_holds_that_persons_faces_and_the_unassigned_stand_la
         ("q", 0, 2, "faces/2.webp"),
         ("p", 2, 3, None),
     ]
-    assert content["unassigned"] == {"first": 3, "crops": ["faces/4.webp"]}
+    assert content["unassigned"] == {"first": 3, "crops": ["faces/4.webp"], "why": [""]}
 
 
 def test_boxes_become_percent_of_the_upright_photo_and_end_at_its_edges() -> None:
@@ -205,3 +205,9 @@ def test_a_box_that_is_no_number_is_refused_rather_than_written_as_broken_json()
     face = _face("a", box=(float("nan"), 0, 10, 10))
     with pytest.raises(ValueError, match="not JSON compliant"):
         render_page(_groups([_person("p", [face])]), {"a": PagePhoto("a.jpg", 100, 100)}, {})
+
+
+def test_the_page_knows_why_a_face_is_nobodys() -> None:
+    face = _face("c", "4").model_copy(update={"why_alone": "Its quality is 7 of 100, below 20: it is dark."})
+    content = _content(render_page(_groups([], [face]), {}, {}))
+    assert content["unassigned"]["why"] == ["Its quality is 7 of 100, below 20: it is dark."]

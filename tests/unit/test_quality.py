@@ -1,67 +1,178 @@
+"""Measures of a face: each moves as its name says, on drawn chips and on a real face."""
+
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import skimage
 
-from app.vision.quality import measure
-from app.vision.types import Detections
+from app.packs.store import PackStore
+from app.vision.align import align
+from app.vision.faces import FacePack, load_pack
+from app.vision.quality.exposure import exposure
+from app.vision.quality.faces import CHIP_PX, Faces
+from app.vision.quality.fitted import PARAMETERS, Perceptron, fitted, read_fitted, write_fitted
+from app.vision.quality.measures import as_rows, measure
+from app.vision.quality.pose import head_pose, inter_eye_px
+from app.vision.types import Image
+from benchmarks.degradations import COVERS, OVER_EYES, Portrait
 from tests import photos
 
-SIZE = (200, 100)
+WHOLE = (slice(None), slice(None))
+# A face from the front: left eye, right eye, nose tip and corners of the mouth; x right, y down, z towards the viewer.
+FRONT = np.array([(-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.62, 0.45), (-0.39, 1.13, 0.05), (0.39, 1.13, 0.05)])
 
 
-def faces_at(*boxes: tuple[float, float, float, float]) -> Detections:
-    count = len(boxes)
-    return Detections(np.array(boxes, np.float32), np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32))
+def one_face(chip: Image) -> Faces:
+    landmarks = np.array([[(30, 40), (70, 40), (50, 65), (35, 85), (65, 85)]], np.float32)
+    box = np.array([[20, 20, 80, 100]], np.float32)
+    return Faces(chip[None], box, landmarks, np.array([0.9], np.float32), np.array([[200, 200]], np.float32))
 
 
-def measured(chip: np.ndarray) -> dict[str, float]:
-    return measure(faces_at((0, 0, 50, 50)).boxes, SIZE, chip[None])[0]
+def measured(faces: Faces) -> dict[str, float]:
+    return as_rows(measure(faces, fitted()))[0]
 
 
-def test_a_face_is_as_large_as_the_shorter_side_of_its_box() -> None:
-    (face,) = measure(faces_at((10, 20, 40, 80)).boxes, SIZE, photos.noise(112, 112)[None])
-    assert face["size_px"] == 30
+def turned(yaw: float = 0, pitch: float = 0, roll: float = 0) -> np.ndarray:
+    """(1,5,2) px of that face, its head turned, seen from far away."""
+    a, b, c = np.radians([yaw, pitch, roll])
+    about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    points = FRONT @ (about_z @ about_x @ about_y).T
+    return (100 + 60 * points[None, :, :2]).astype(np.float32)
 
 
-def test_what_lies_beyond_the_photo_does_not_count_as_size() -> None:
-    faces = faces_at((-20, 0, 20, 60), (150, 90, 250, 190), (300, 300, 400, 400))
-    chips = np.stack([photos.noise(112, 112)] * 3)
-    assert [face["size_px"] for face in measure(faces.boxes, SIZE, chips)] == [20, 10, 0]
+@pytest.mark.parametrize("yaw", [-60, -20, 0, 35])
+def test_yaw_is_positive_where_a_face_looks_to_the_right(yaw: float) -> None:
+    assert head_pose(turned(yaw=yaw))["yaw"][0] == pytest.approx(yaw, abs=0.5)
 
 
-def test_a_flat_chip_has_its_own_luminance_and_no_sharpness() -> None:
-    assert measured(np.full((112, 112, 3), 97, np.uint8)) == {"size_px": 50, "sharpness": 0, "luminance_mean": 97}
+@pytest.mark.parametrize("pitch", [-30, 0, 20])
+def test_pitch_is_positive_where_a_face_looks_up(pitch: float) -> None:
+    assert head_pose(turned(pitch=pitch))["pitch"][0] == pytest.approx(pitch, abs=0.5)
 
 
-def test_luminance_weighs_green_most_and_blue_least() -> None:
-    chips = np.zeros((3, 112, 112, 3), np.uint8)
-    for channel in range(3):
-        chips[channel, ..., channel] = 200
-    red, green, blue = (measured(chip)["luminance_mean"] for chip in chips)
-    # ITU-R BT.601
-    assert (red, green, blue) == pytest.approx((0.299 * 200, 0.587 * 200, 0.114 * 200), abs=0.5)
+@pytest.mark.parametrize("roll", [-90, -15, 0, 45, 170])
+def test_roll_is_positive_where_a_head_leans_clockwise(roll: float) -> None:
+    assert head_pose(turned(roll=roll))["roll"][0] == pytest.approx(roll, abs=0.5)
 
 
-def test_the_more_a_chip_is_blurred_the_less_sharp_it_is() -> None:
-    sharp = photos.noise(112, 112)
-    blurred = [cv2.GaussianBlur(sharp, (0, 0), sigma) for sigma in (0.5, 1, 2, 4)]
-    values = [measured(chip)["sharpness"] for chip in [sharp, *blurred]]
-    assert values == sorted(values, reverse=True)
-    assert values[0] > 100 * values[-1]
+def test_the_eyes_of_a_turned_head_are_as_far_apart_as_from_the_front() -> None:
+    landmarks = turned(yaw=40)
+    assert inter_eye_px(landmarks, head_pose(landmarks)["yaw"])[0] == pytest.approx(60, rel=0.01)
 
 
-def test_the_rim_of_a_chip_says_nothing_about_the_face() -> None:
-    chip = photos.noise(112, 112)
-    rimmed = chip.copy()
-    rimmed[:18], rimmed[-18:], rimmed[:, :18], rimmed[:, -18:] = 0, 0, 0, 0
-    assert measured(rimmed) == measured(chip)
+def test_light_is_measured_in_shares_and_bits() -> None:
+    chips = np.zeros((3, CHIP_PX, CHIP_PX), np.uint8)
+    chips[1], chips[2] = 255, np.arange(CHIP_PX)[None] % 2 * 200
+    black, white, striped = (
+        {name: float(values[row]) for name, values in exposure(chips, WHOLE).items()} for row in range(3)
+    )
+    assert (black["under_exposure"], black["over_exposure"], black["dynamic_range"]) == (1, 0, 0)
+    assert (white["under_exposure"], white["over_exposure"], white["luminance_mean"]) == (0, 1, 1)
+    assert striped["dynamic_range"] == pytest.approx(1)
+    assert striped["luminance_variance"] == pytest.approx((100 / 255) ** 2, rel=1e-3)
 
 
-def test_measures_are_rounded_so_that_documents_stay_the_same() -> None:
-    face = measure(faces_at((0, 0, 10.123456, 90)).boxes, SIZE, photos.noise(112, 112)[None])[0]
-    assert all(value == round(value, 4) for value in face.values())
-    assert face["size_px"] == 10.1235
+def test_light_from_one_side_is_not_uniform() -> None:
+    lit = np.full((CHIP_PX, CHIP_PX), 120, np.uint8)
+    lit[:, CHIP_PX // 2 :] = 200
+    even, from_the_side = exposure(np.stack([np.full_like(lit, 120), lit]), WHOLE)["illumination_uniformity"]
+    assert (even, from_the_side) == (1, 0)
 
 
-def test_a_photo_without_faces_has_no_measures() -> None:
-    assert measure(Detections.none().boxes, SIZE, np.empty((0, 112, 112, 3), np.uint8)) == []
+def test_a_face_at_the_edge_is_as_large_as_what_the_photo_shows_of_it() -> None:
+    faces = one_face(photos.noise(CHIP_PX, CHIP_PX))
+    at_the_edge = replace(faces, boxes=np.array([[-20, 20, 40, 100]], np.float32))
+    assert (measured(faces)["size_px"], measured(faces)["inside"]) == (60, 1)
+    assert (measured(at_the_edge)["size_px"], measured(at_the_edge)["inside_score"]) == (40, pytest.approx(66.667))
+
+
+def test_no_faces_have_no_measures() -> None:
+    nobody = one_face(photos.noise(CHIP_PX, CHIP_PX)).take(slice(0, 0))
+    assert as_rows(measure(nobody, fitted())) == []
+
+
+def test_measures_are_finite_for_anything_that_is_taken_for_a_face() -> None:
+    flat = np.full((CHIP_PX, CHIP_PX, 3), 7, np.uint8)
+    in_one_point = replace(
+        one_face(flat), landmarks=np.zeros((1, 5, 2), np.float32), boxes=np.zeros((1, 4), np.float32)
+    )
+    for faces in (in_one_point, one_face(np.zeros_like(flat)), one_face(photos.noise(CHIP_PX, CHIP_PX))):
+        row = measured(faces)
+        assert all(np.isfinite(value) for value in row.values()), row
+        assert all(0 <= value <= 100 for name, value in row.items() if name.endswith("_score") or name == "unified")
+
+
+def test_faces_of_a_batch_are_measured_as_one_by_one() -> None:
+    faces = Faces.joined([one_face(photos.noise(CHIP_PX, CHIP_PX, seed)) for seed in range(5)])
+    batch = measure(faces, fitted())
+    for row in range(len(faces)):
+        single = measure(faces.take(slice(row, row + 1)), fitted())
+        assert {name: values[row] for name, values in batch.items()} == pytest.approx(
+            {name: values[0] for name, values in single.items()}, rel=1e-4, abs=1e-4
+        )
+
+
+@pytest.fixture(scope="module")
+def pack() -> FacePack:
+    installed = PackStore(Path("models")).install("open")
+    return load_pack(installed.manifest, installed.weights, "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def portrait(pack: FacePack) -> Portrait:
+    """NASA's portrait of Eileen Collins, public domain."""
+    photo = skimage.data.astronaut()
+    return Portrait(photo, pack.detect([photo])[0].landmarks[0])
+
+
+def face_of(portrait: Portrait) -> Faces:
+    landmarks = portrait.landmarks[None]
+    box = np.concatenate([landmarks.min(axis=1), landmarks.max(axis=1)], axis=1) + np.float32([-30, -60, 30, 40])
+    size_px = np.array([[portrait.photo.shape[1], portrait.photo.shape[0]]], np.float32)
+    chips = align(portrait.photo, landmarks, "arcface", CHIP_PX)
+    return Faces(chips, box, landmarks, np.array([0.99], np.float32), size_px)
+
+
+def test_the_more_a_face_is_blurred_the_less_is_expected_of_it(portrait: Portrait) -> None:
+    blurred = [portrait.photo, *(np.uint8(cv2.GaussianBlur(portrait.photo, (0, 0), sigma)) for sigma in (1.5, 2.5, 4))]
+    rows = [measured(face_of(portrait.on(photo))) for photo in blurred]
+    for name in ("sharpness", "unified"):
+        values = [row[name] for row in rows]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > 1.3 * values[-1]
+
+
+def test_a_dark_face_is_worth_less_than_a_lit_one(portrait: Portrait) -> None:
+    dark = np.uint8(portrait.photo * 0.06 + np.random.default_rng(0).normal(4, 2, portrait.photo.shape).clip(0))
+    assert measured(face_of(portrait.on(dark)))["unified"] < 0.6 * measured(face_of(portrait))["unified"]
+
+
+@pytest.mark.parametrize("cover", COVERS)
+def test_a_cover_is_noticed_on_the_part_it_covers(portrait: Portrait, cover: str) -> None:
+    part = "eyes_covered" if cover in OVER_EYES else "mouth_covered"
+    bare = measured(face_of(portrait))[part]
+    covered = [COVERS[cover](portrait, np.random.default_rng(seed)) for seed in range(9)]
+    values = [measured(face_of(portrait.on(photo)))[part] for photo in covered]
+    assert bare < 0.5 < np.median(values)
+
+
+def test_fitted_functions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    function = Perceptron(
+        *(np.float32(np.random.default_rng(0).normal(size=shape)) for shape in (3, 3, 3, (3, 2), 2, 2, ()))
+    )
+    write_fitted({"unified": function}, tmp_path / "fitted.npz")
+    features = np.float32(np.random.default_rng(1).uniform(0, 0.5, (4, 3)))
+    assert read_fitted(tmp_path / "fitted.npz")["unified"](features) == pytest.approx(function(features), abs=0.02)
+
+
+def test_fitted_functions_of_another_version_are_refused(tmp_path: Path) -> None:
+    with np.load(PARAMETERS) as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / "fitted.npz", **{**arrays, "version": np.array(99)})
+    with pytest.raises(ValueError, match="has version 99"):
+        read_fitted(tmp_path / "fitted.npz")

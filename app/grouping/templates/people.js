@@ -148,9 +148,11 @@ function photoTile(photo, group) {
 function faceTile(face) {
   const photo = gallery.faces[face][0];
   const imageId = gallery.photos[photo][0];
-  const crop = gallery.unassigned.crops[face - unassigned.first];
-  const image = picture(crop, `A face in ${imageId}`, () => placeholder(imageId, "face not available"));
-  return node("li", { "data-photo": photo }, node("a", { href: photoHref(unassigned, photo), title: imageId }, image));
+  const { crops, why } = gallery.unassigned;
+  const reason = why[face - unassigned.first];
+  const image = picture(crops[face - unassigned.first], `A face in ${imageId}. ${reason}`.trim(), () => placeholder(imageId, "face not available"));
+  const title = reason ? `${imageId}: ${reason}` : imageId;
+  return node("li", { "data-photo": photo }, node("a", { href: photoHref(unassigned, photo), title }, image));
 }
 
 function skippedRow([imageId, status, reason]) {
@@ -185,7 +187,7 @@ function showPerson(person) {
 function showLists() {
   const faces = facesOf(unassigned);
   $("[data-view=unassigned] .note").textContent = faces.length
-    ? "Faces that look like nobody else in this gallery, or that are too unclear to tell."
+    ? "Faces that are too unclear to tell whose they are. Point at one to read why."
     : "Every face belongs to a person.";
   fill($(".faces"), faces, faceTile);
   $("[data-view=skipped] .note").textContent = gallery.skipped.length

@@ -1,0 +1,36 @@
+"""What the quality measures look at: faces as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.types import Floats
+
+CHIP_PX = 112
+"""Side of the chips that are measured: ArcFace's template at its own size, whatever the embedder wants."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """N faces. `chips` (N,112,112,3) uint8 RGB, aligned by ArcFace's template; `boxes` (N,4), `landmarks` (N,5,2) and
+    `photo_px` (N,2), width and height, in pixels of the upright photo; `det_scores` (N,)."""
+
+    chips: NDArray[np.uint8]
+    boxes: Floats
+    landmarks: Floats
+    det_scores: Floats
+    photo_px: Floats
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Faces":
+        """The chosen rows."""
+        return Faces(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @staticmethod
+    def joined(parts: "Sequence[Faces]") -> "Faces":
+        """All rows, in order. At least one part."""
+        return Faces(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Faces)))

@@ -1,0 +1,140 @@
+"""Quality of faces: how far each can be trusted, by measures with the names of ISO/IEC 29794-5.
+
+Every measure has a raw value and a score of 0 to 100, higher is better (`…_score`). `unified` is the one number that
+predicts recognition: 100 times the similarity to its own person that a face like this can be expected to have.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from app.vision.quality.exposure import exposure
+from app.vision.quality.faces import CHIP_PX, Faces
+from app.vision.quality.fitted import Perceptron
+from app.vision.quality.occlusion import occlusion_features
+from app.vision.quality.pose import head_pose, inter_eye_px
+from app.vision.quality.sharpness import sharpness_statistics
+from app.vision.types import Floats
+
+# From the brows to below the mouth: hair, background and the black beyond the photo's edge say nothing about a face.
+_INNER = (slice(32, 96), slice(24, 88))
+# Stored with a face: enough digits to compare, few enough to stay the same on every machine.
+_DIGITS = 3
+# OFIQ's sigmoid for the inter-eye distance.
+_EYES_AT_PX, _EYES_WIDTH_PX = 70.0, 20.0
+
+Columns = dict[str, Floats]
+
+
+def measure(faces: Faces, functions: Mapping[str, Perceptron]) -> Columns:
+    """N faces → measure → (N,) float32, raw values and scores."""
+    if not len(faces):
+        return {}
+    raw, statistics = raw_measures(faces), sharpness_features(faces)
+    raw["sharpness"] = functions["sharpness"](statistics)
+    raw |= covered(faces, functions)
+    expected = functions["unified"](unified_features(raw, statistics))
+    return {"unified": _percent(expected), **raw, **_scores(raw)}
+
+
+def as_rows(columns: Columns) -> list[dict[str, float]]:
+    """Measure → (N,) as N mappings of measure to value, as they are stored."""
+    names = list(columns)
+    table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
+    return [dict(zip(names, (round(value, _DIGITS) for value in row), strict=True)) for row in table.tolist()]
+
+
+def raw_measures(faces: Faces) -> Columns:
+    """What needs no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo; `inside`: the
+    share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees) and the measures of light."""
+    luminance = _luminance(faces)
+    pose = head_pose(faces.landmarks)
+    size_px, inside = _visible(faces)
+    return {
+        "size_px": size_px,
+        "inside": inside,
+        "inter_eye_px": inter_eye_px(faces.landmarks, pose["yaw"]),
+        **pose,
+        **exposure(luminance, _INNER),
+    }
+
+
+def covered(faces: Faces, functions: Mapping[str, Perceptron]) -> Columns:
+    """`eyes_covered` and `mouth_covered`, 0 to 1."""
+    features = occlusion_features(faces.chips)
+    return {f"{part}_covered": _sigmoid(functions[part](values)) for part, values in features.items()}
+
+
+def unified_features(raw: Columns, statistics: Floats) -> Floats:
+    """N faces' measures and sharpness statistics → (N,F) float32, what the unified score is made of.
+
+    The detector's score is not among them: detectors differ in what it means.
+    """
+    columns = [
+        np.log(np.maximum(raw["inter_eye_px"], 1)),
+        np.log(np.maximum(raw["size_px"], 1)),
+        raw["inside"],
+        np.abs(raw["yaw"]),
+        raw["pitch"],
+        np.abs(raw["roll"]),
+        *(raw[name] for name in LIGHT),
+        raw["eyes_covered"],
+        raw["mouth_covered"],
+    ]
+    return np.column_stack([*columns, statistics]).astype(np.float32)
+
+
+LIGHT = (
+    "luminance_mean",
+    "luminance_variance",
+    "under_exposure",
+    "over_exposure",
+    "dynamic_range",
+    "illumination_uniformity",
+)
+
+
+def sharpness_features(faces: Faces) -> Floats:
+    """N faces → (N,F) float32, what the sharpness is made of."""
+    return sharpness_statistics(_luminance(faces), _INNER)
+
+
+def _luminance(faces: Faces) -> np.ndarray:
+    """(N,112,112) uint8, by ITU-R BT.601."""
+    tall = faces.chips.reshape(len(faces) * CHIP_PX, CHIP_PX, 3)
+    return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY)).reshape(len(faces), CHIP_PX, CHIP_PX)
+
+
+def _visible(faces: Faces) -> tuple[Floats, Floats]:
+    """(N,) px and (N,) shares: the shorter side of each box inside the photo, and how much of the box that is."""
+    boxes = faces.boxes
+    inside = np.clip(boxes, 0, np.tile(faces.photo_px, 2))
+    sides, whole = inside[:, 2:] - inside[:, :2], boxes[:, 2:] - boxes[:, :2]
+    return sides.min(axis=1), sides.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-6)
+
+
+def _scores(raw: Columns) -> Columns:
+    """0 to 100 for each raw value, as OFIQ maps them where it publishes how, else by the share that is well."""
+    return {
+        "sharpness_score": _percent(raw["sharpness"]),
+        "inter_eye_score": 100 * _sigmoid((raw["inter_eye_px"] - _EYES_AT_PX) / _EYES_WIDTH_PX),
+        "inside_score": 100 * raw["inside"],
+        **{f"{name}_score": 100 * np.cos(np.radians(raw[name])) ** 2 for name in ("yaw", "pitch", "roll")},
+        "luminance_mean_score": 400 * raw["luminance_mean"] * (1 - raw["luminance_mean"]),
+        "luminance_variance_score": 100 * np.sqrt(np.minimum(raw["luminance_variance"] * 4, 1)),
+        "under_exposure_score": 100 * (1 - raw["under_exposure"]),
+        "over_exposure_score": 100 * (1 - raw["over_exposure"]),
+        "dynamic_range_score": 12.5 * raw["dynamic_range"],
+        "illumination_uniformity_score": 100 * raw["illumination_uniformity"] ** 0.3,
+        "eyes_covered_score": 100 * (1 - raw["eyes_covered"]),
+        "mouth_covered_score": 100 * (1 - raw["mouth_covered"]),
+    }
+
+
+def _percent(part: Floats) -> Floats:
+    return np.asarray(100 * np.clip(part, 0, 1), np.float32)
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -60, 60))), np.float32)

@@ -1,0 +1,51 @@
+"""What a face may do in its gallery, by its quality: found people, join one, or be left out.
+
+Blurred and dark faces are alike whoever they show, so they would chain people together; but beside good faces most of
+them are known again.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.packs.manifest import QualityBars
+
+Roles = NDArray[np.int8]
+
+WEAKNESSES = {
+    "eyes_covered_score": "its eyes are covered",
+    "mouth_covered_score": "its mouth is covered",
+    "under_exposure_score": "it is dark",
+    "over_exposure_score": "it is over-exposed",
+    "inside_score": "the photo's edge cuts it off",
+    "yaw_score": "it is turned aside",
+    "sharpness_score": "it is blurred",
+    "inter_eye_score": "it is small",
+}
+"""What may be the matter with a face, by the score that says so; the first of those that are low is named."""
+_LOW = 45.0
+
+
+class Role(IntEnum):
+    """In order of trust."""
+
+    LEFT_OUT = 0
+    JOINS = 1
+    FOUNDS = 2
+
+
+def roles_of(quality: Sequence[Mapping[str, float]], bars: QualityBars) -> Roles:
+    """N mappings of measures → (N,) roles. A face that was stored without a unified score founds, as it always did."""
+    unified = np.array([face.get("unified", np.inf) for face in quality], np.float64)
+    return (unified >= bars.join).astype(np.int8) + (unified >= bars.found).astype(np.int8)
+
+
+def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
+    """Why a face is nobody's, in a sentence."""
+    unified = quality.get("unified", 100.0)
+    weakness = next((said for name, said in WEAKNESSES.items() if quality.get(name, 100.0) < _LOW), "it is poor")
+    if unified < bars.join:
+        return f"Its quality is {unified:.0f} of 100, below {bars.join:g}: {weakness}."
+    return f"Its quality is {unified:.0f} of 100 ({weakness}), and it is not clearly like a better face."

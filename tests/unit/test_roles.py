@@ -1,0 +1,30 @@
+"""What a face may do, by its quality."""
+
+import pytest
+
+from app.packs.manifest import QualityBars
+from app.vision.quality.roles import WEAKNESSES, Role, roles_of, why_alone
+
+BARS = QualityBars(found=50, join=20)
+
+
+@pytest.mark.parametrize(
+    ("unified", "role"),
+    [(0, Role.LEFT_OUT), (19.9, Role.LEFT_OUT), (20, Role.JOINS), (49.9, Role.JOINS), (50, Role.FOUNDS)],
+)
+def test_a_bar_is_reached_by_what_equals_it(unified: float, role: Role) -> None:
+    assert roles_of([{"unified": unified}], BARS).tolist() == [role]
+
+
+def test_a_face_that_was_stored_before_there_was_a_unified_score_founds() -> None:
+    assert roles_of([{"size_px": 40.0}], BARS).tolist() == [Role.FOUNDS]
+
+
+def test_bars_that_nothing_can_pass_between_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"join \(60\) must not be above found \(50\)"):
+        QualityBars(found=50, join=60)
+
+
+@pytest.mark.parametrize("name", WEAKNESSES)
+def test_the_reason_names_what_is_the_matter(name: str) -> None:
+    assert WEAKNESSES[name] in why_alone({"unified": 5.0, name: 3.0}, BARS)
