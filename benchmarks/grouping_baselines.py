@@ -1,0 +1,225 @@
+"""Other projects' ways from embeddings to people, written anew from what their projects publish.
+
+All work on cosine distance, 1 less the cosine; for unit vectors a euclidean distance r is a cosine distance of r²/2.
+The project's own setting (`published`) and where it is from:
+
+dbscan            scikit-learn's defaults: 5 points within a euclidean 0.5.
+hdbscan           scikit-learn's defaults: at least 5 faces a person. It has no distance to set.
+chinese_whispers  Biemann, "Chinese Whispers: an efficient graph clustering algorithm" (TextGraphs 2006), in random
+                  order from a fixed seed, as dlib's. dlib's face_clustering.py joins what is closer than a euclidean
+                  0.5, of descriptors whose length is 1.44 (measured on LFW). Whether dlib settles ties as here isn't
+                  known.
+average_linkage   scipy. No project publishes a setting for it.
+immich            docs.immich.app, pull requests 5598, 6634, 7689: 3 faces (itself among them) within a distance of 0.5
+                  make a core face. Core faces come first: each joins the nearest face that has a person, or founds one;
+                  then each other face joins such a face or waits.
+photoprism        docs.photoprism.app and its developers' notes: DBSCAN with 4 faces within a euclidean 0.64; a face
+                  left over goes to the nearest cluster's centre within that cluster's radius, at most 0.42, plus 0.46.
+                  Its bars on a face's size and quality are left out. In the search both follow DBSCAN's distance.
+ente              the mobile app's constants: each face, in order, joins the person of its nearest earlier face within
+                  0.24, or founds one. Its 0.16 for poor faces is left out, as is its order, that of the photos' times:
+                  here that of the rows. Its later merging of clusters isn't known in detail and is left out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+from sklearn.cluster import DBSCAN, HDBSCAN
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+NOBODY = -1
+SEED, MAX_SWEEPS = 0, 100
+"""100 sweeps are dlib's default."""
+BLOCK_ROWS = 1024
+
+DLIB_LENGTH, DLIB_EUCLIDEAN = 1.44, 0.5
+PHOTOPRISM_EUCLIDEAN, PHOTOPRISM_MAX_RADIUS, PHOTOPRISM_OFFSET = 0.64, 0.42, 0.46
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cosine `distance`, None where a method has none, and the faces that make a person's `core`."""
+
+    distance: float | None
+    core: int = 1
+
+
+Method = Callable[[Setting], Labels]
+"""A setting → (N,) int64 labels, -1 for nobody's."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """`prepare` does once what all settings share; `cores` are tried in the search for the best setting."""
+
+    prepare: Callable[[Floats], Method]
+    published: Setting | None
+    cores: tuple[int, ...] = (1,)
+    needs_matrix: bool = False
+
+
+def near_pairs(embeddings: Floats, distance: float) -> sparse.csr_array:
+    """(N,D) unit vectors → (N,N) sparse cosines of those other faces that are within a cosine distance."""
+    rows, columns, cosines = [], [], []
+    for begin in range(0, len(embeddings), BLOCK_ROWS):
+        block = embeddings[begin : begin + BLOCK_ROWS] @ embeddings.T
+        block[np.arange(len(block)), np.arange(begin, begin + len(block))] = -np.inf
+        row, column = np.nonzero(block >= 1 - distance)
+        rows.append(row + begin)
+        columns.append(column)
+        cosines.append(block[row, column])
+    shape = (len(embeddings), len(embeddings))
+    entries = (np.concatenate(cosines), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_array(entries, shape=shape)
+
+
+def dbscan(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → scikit-learn's DBSCAN."""
+    return lambda setting: _dbscan(embeddings, _distance(setting), setting.core)
+
+
+def hdbscan(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → scikit-learn's HDBSCAN on the matrix of all distances: its trees are slow in 128 dimensions.
+
+    `core` is the fewest faces a person has.
+    """
+
+    def method(setting: Setting) -> Labels:
+        fitted = HDBSCAN(min_cluster_size=setting.core, algorithm="brute", copy=False).fit(embeddings)
+        return np.asarray(fitted.labels_, np.int64)
+
+    return method
+
+
+def chinese_whispers(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → every face takes the label that most of its near faces have, the lowest of equals."""
+
+    def method(setting: Setting) -> Labels:
+        graph = near_pairs(embeddings, _distance(setting))
+        generator = np.random.default_rng(SEED)
+        labels = np.arange(len(embeddings))
+        connected = np.flatnonzero(np.diff(graph.indptr))
+        for _ in range(MAX_SWEEPS):
+            before = labels.copy()
+            for face in generator.permutation(connected):
+                heard = labels[graph.indices[graph.indptr[face] : graph.indptr[face + 1]]]
+                names, votes = np.unique(heard, return_counts=True)
+                labels[face] = names[votes.argmax()]
+            if np.array_equal(before, labels):
+                break
+        return labels
+
+    return method
+
+
+def average_linkage(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → scipy's tree of mean cosine distances, made once and cut at each distance."""
+    distances = np.maximum(1 - embeddings @ embeddings.T, 0)
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(distances, checks=False), "average")
+    return lambda setting: np.asarray(fcluster(tree, _distance(setting), "distance"), np.int64)
+
+
+def immich(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → Immich's rule: core faces found people, the others join one or wait."""
+
+    def method(setting: Setting) -> Labels:
+        graph = near_pairs(embeddings, _distance(setting))
+        is_core = np.diff(graph.indptr) + 1 >= setting.core
+        people = np.full(len(embeddings), NOBODY, np.int64)
+        for face in np.argsort(~is_core, kind="stable"):
+            edges = slice(graph.indptr[face], graph.indptr[face + 1])
+            theirs = people[graph.indices[edges]]
+            if (theirs != NOBODY).any():
+                people[face] = theirs[np.where(theirs != NOBODY, graph.data[edges], -np.inf).argmax()]
+            elif is_core[face]:
+                people[face] = people.max() + 1
+        return people
+
+    return method
+
+
+def photoprism(embeddings: Floats) -> Method:
+    """(N,D) unit vectors → PhotoPrism's rule: DBSCAN, then faces left over go to the nearest cluster's centre."""
+
+    def method(setting: Setting) -> Labels:
+        people = _dbscan(embeddings, _distance(setting), setting.core)
+        left = np.flatnonzero(people == NOBODY)
+        if not len(left) or len(left) == len(people):
+            return people
+        scale = float(np.sqrt(2 * _distance(setting))) / PHOTOPRISM_EUCLIDEAN
+        centres = _centres(embeddings, people)
+        radii = np.zeros(len(centres), np.float32)
+        members = np.flatnonzero(people != NOBODY)
+        own = np.linalg.norm(embeddings[members] - centres[people[members]], axis=1)
+        np.maximum.at(radii, people[members], own)
+        reach = np.minimum(radii, PHOTOPRISM_MAX_RADIUS * scale) + PHOTOPRISM_OFFSET * scale
+        distances = np.sqrt(np.maximum(2 - 2 * embeddings[left] @ centres.T, 0))
+        distances[distances > reach] = np.inf
+        people[left] = np.where(np.isfinite(distances.min(axis=1)), distances.argmin(axis=1), NOBODY)
+        return people
+
+    return method
+
+
+def ente(embeddings: Floats) -> Method:
+    """(N,D) unit vectors in their order → ente's rule: a face joins its nearest earlier face, or founds a person."""
+    nearest, similarity = _nearest_earlier(embeddings)
+
+    def method(setting: Setting) -> Labels:
+        people = np.arange(len(embeddings))
+        for face in np.flatnonzero(1 - similarity < _distance(setting)):
+            people[face] = people[nearest[face]]
+        return people
+
+    return method
+
+
+def _nearest_earlier(embeddings: Floats) -> tuple[Labels, Floats]:
+    """(N,D) → (N,) the most similar row of those before, and its cosine; -inf for the first."""
+    nearest = np.zeros(len(embeddings), np.int64)
+    similarity = np.full(len(embeddings), -np.inf, np.float32)
+    for begin in range(0, len(embeddings), BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, len(embeddings))
+        block = embeddings[begin:end] @ embeddings[:end].T
+        block[np.arange(end) >= np.arange(begin, end)[:, None]] = -np.inf
+        nearest[begin:end] = block.argmax(axis=1)
+        similarity[begin:end] = block.max(axis=1)
+    return nearest, similarity
+
+
+def _dbscan(embeddings: Floats, distance: float, core: int) -> Labels:
+    found = DBSCAN(eps=float(np.sqrt(2 * distance)), min_samples=core).fit(embeddings)
+    return np.asarray(found.labels_, np.int64)
+
+
+def _centres(embeddings: Floats, people: Labels) -> Floats:
+    """(N,D), (N,) people from 0 on or NOBODY → (P,D) means of each person's faces, of unit length."""
+    members = np.flatnonzero(people != NOBODY)
+    shape = (int(people.max()) + 1, len(people))
+    sums = sparse.csr_array((np.ones(len(members), np.float32), (people[members], members)), shape=shape) @ embeddings
+    centres: Floats = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return centres
+
+
+def _distance(setting: Setting) -> float:
+    assert setting.distance is not None
+    return setting.distance
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "dbscan": Baseline(dbscan, Setting(0.5**2 / 2, core=5), cores=(2, 3, 5)),
+    "hdbscan": Baseline(hdbscan, Setting(None, core=5), cores=(2, 3), needs_matrix=True),
+    "chinese_whispers": Baseline(chinese_whispers, Setting((DLIB_EUCLIDEAN / DLIB_LENGTH) ** 2 / 2)),
+    "average_linkage": Baseline(average_linkage, None, needs_matrix=True),
+    "immich": Baseline(immich, Setting(0.5, core=3), cores=(3,)),
+    "photoprism": Baseline(photoprism, Setting(PHOTOPRISM_EUCLIDEAN**2 / 2, core=4), cores=(4,)),
+    "ente": Baseline(ente, Setting(0.24)),
+}

@@ -1,0 +1,141 @@
+"""What one way of grouping reaches and takes, at one setting and at the best of many."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import psutil
+
+from app.grouping import clustering
+from app.grouping.neighbours import nearest_neighbours
+from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
+from benchmarks.peak import PeakMemory
+from benchmarks.scores import bcubed, pairwise
+
+Figures = dict[str, Any]
+
+DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
+"""Cosine distances that are tried from strict to loose: dlib's people lie within 0.06, MobileFaceNet's within 0.5."""
+FINER = 6
+"""So many more between the best of these and each of its neighbours, a step of 5 %."""
+GIVEN_UP_BELOW = 0.9
+"""Of the best so far: from there on everybody is one person, which takes long and leads nowhere."""
+
+
+def measured_ours(
+    embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
+) -> Figures:
+    """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
+    stage: Figures = {}
+
+    def search_neighbours(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they are
+        found, stage["neighbours_seconds"], stage["neighbours_peak_memory_mb"] = watched(
+            lambda: nearest_neighbours(*arguments, **options)
+        )
+        return found
+
+    with mock.patch.object(clustering, "nearest_neighbours", search_neighbours):
+        figures = measured(lambda: clustering.cluster(embeddings, photos, threshold), people)
+    figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
+    if not search:
+        return figures
+
+    def method(setting: Setting) -> Labels:
+        assert setting.distance is not None
+        return clustering.cluster(embeddings, photos, 1 - setting.distance)
+
+    return {**figures, "best": best(method, people, (1,), Setting(1 - threshold))}
+
+
+def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:
+    """(N,D) unit vectors, (N,) true people → figures at the project's own setting, None without one, and the best."""
+    published = baseline.published
+    figures: Figures = {"published": None}
+    if published is not None:
+        work = measured(lambda: baseline.prepare(embeddings)(published), people)
+        figures["published"] = {**_named(published), **work}
+    if search:
+        method = baseline.prepare(embeddings)
+        figures["best"] = best(method, people, baseline.cores, published)
+    return figures
+
+
+def best(
+    method: Callable[[Setting], Labels], people: Labels, cores: Sequence[int], published: Setting | None
+) -> Figures:
+    """The figures at the setting of the highest BCubed F, and the highest pairwise F of all that were tried.
+
+    The project's own setting is tried too; where it has no distance, only the cores differ.
+    """
+
+    def at(setting: Setting) -> Figures:
+        return {**_named(setting), **scores(people, method(setting))}
+
+    tried = [] if published is None else [at(published)]
+    for core in cores:
+        if published is not None and published.distance is None:
+            tried.append(at(Setting(None, core)))
+        else:
+            tried.extend(_tried(core, at))
+    highest = max(tried, key=lambda figures: figures["bcubed_f"])
+    return {**highest, "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
+
+
+def measured(group: Callable[[], Labels], people: Labels) -> Figures:
+    """One grouping → its scores, and the seconds and the memory that it took."""
+    found, seconds, peak_mb = watched(group)
+    return {**scores(people, found), "seconds": seconds, "peak_memory_mb": peak_mb}
+
+
+def scores(people: Labels, found: Labels) -> Figures:
+    """(N,) true and (N,) found people → their figures; faces of nobody are people of one face on both sides."""
+    true, predicted = each_alone(people), each_alone(found)
+    figures: Figures = {}
+    for name, score in (("bcubed", bcubed(true, predicted)), ("pairwise", pairwise(true, predicted))):
+        values = (("f", score.f), ("precision", score.precision), ("recall", score.recall))
+        figures |= {f"{name}_{kind}": round(value, 4) for kind, value in values}
+    return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == NOBODY).sum())}
+
+
+def each_alone(labels: Labels) -> Labels:
+    """(N,) labels → (N,) with a new label for each face of NOBODY."""
+    alone = labels.astype(np.int64)
+    nobody = alone == NOBODY
+    alone[nobody] = alone.max() + 1 + np.arange(nobody.sum())
+    return alone
+
+
+def watched(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Its result, the seconds it took and the most megabytes this process held meanwhile."""
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        result = work()
+    seconds = time.perf_counter() - began
+    # What ends before the first look has held at least what it leaves.
+    peak = max(memory.peak, psutil.Process().memory_info().rss)
+    return result, round(seconds, 3), round(peak / 1e6, 1)
+
+
+def _tried(core: int, at: Callable[[Setting], Figures]) -> list[Figures]:
+    """All distances from strict to loose, then finer around the best."""
+    coarse = list(_until_given_up(core, at))
+    place = int(np.argmax([figures["bcubed_f"] for figures in coarse]))
+    below, middle, above = (DISTANCES[min(max(place + step, 0), len(DISTANCES) - 1)] for step in (-1, 0, 1))
+    finer = [*np.geomspace(below, middle, FINER + 2)[1:-1], *np.geomspace(middle, above, FINER + 2)[1:-1]]
+    return coarse + [at(Setting(float(distance), core)) for distance in finer]
+
+
+def _until_given_up(core: int, at: Callable[[Setting], Figures]) -> Iterator[Figures]:
+    highest = 0.0
+    for distance in DISTANCES:
+        figures = at(Setting(distance, core))
+        yield figures
+        highest = max(highest, figures["bcubed_f"])
+        if figures["bcubed_f"] < GIVEN_UP_BELOW * highest:
+            return
+
+
+def _named(setting: Setting) -> Figures:
+    return {"distance": None if setting.distance is None else round(setting.distance, 4), "core": setting.core}

@@ -1,0 +1,145 @@
+"""Any number of made-up faces that are as alike, and as unlike, as those of a file of embeddings.
+
+A face is its person plus what is its own. People are drawn from a normal distribution with the spread that the file's
+people have. What is a face's own is mixed from that of two faces of the file, and as large as that of a face of one
+of the file's people, the same for all faces of a person: some people differ more from photo to photo than others. Both
+lie in the file's own dimensions, turned into as many as asked for, which changes no similarity.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+SIZE_EXPONENT = 2.0
+"""A person has n photos with a probability in proportion to n^-2: three fifths have one, a few have hundreds."""
+LARGEST_SHARE = 0.05
+"""Nobody has more of the faces; in the half of LFW its largest person has 0.08."""
+HARD_SHARE = 0.2
+HARD_KEEPS = 0.57
+"""What a hard face keeps of its likeness to its person: 0.37 of 0.65, the figures for faces that are half covered or
+blurred by motion in the notes on the half of LFW (MobileFaceNet). The rest of it is somebody else's."""
+
+ENOUGH_FACES = 4
+"""How far a person's faces differ is taken from people with so many: two may be as good as the same photo."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a file in d dimensions: `mean` (d,), `people` (d,d) whose square is the spread of people, `own` (M,d) what is
+    each face's own, person by person; all float32. `begins` and `sizes` (M,) int64 tell for each of these where those
+    of its person begin, and how many they are."""
+
+    mean: Floats
+    people: Floats
+    own: Floats
+    begins: Labels
+    sizes: Labels
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`embeddings` (N,D) float32 unit length, `labels` (N,) int64 people, `is_hard` (N,) bool."""
+
+    embeddings: Floats
+    labels: Labels
+    is_hard: NDArray[np.bool_]
+
+
+def statistics_of(embeddings: Floats, labels: Labels) -> Statistics:
+    """(N,d) float32 unit length, (N,) people → what synthetic faces are drawn from.
+
+    The spread of people is that of one face of each, less that of what is a face's own. Raises ValueError where nobody
+    has two faces.
+    """
+    _, first, person, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    several = np.argsort(person, kind="stable")
+    several = several[sizes[person[several]] > 1]
+    if not len(several):
+        raise ValueError("Nobody has two faces, so it isn't known how much faces of one person differ.")
+    sums = np.zeros((len(sizes), embeddings.shape[1]), np.float64)
+    np.add.at(sums, person, embeddings)
+    size = sizes[person[several]]
+    own = embeddings[several] - sums[person[several]] / size[:, None]
+    # A mean of n faces takes part of what is each one's own with it.
+    own *= np.sqrt(size / (size - 1))[:, None]
+    spread = np.cov(embeddings[first], rowvar=False) - own.T @ own / len(own)
+    values, vectors = np.linalg.eigh(spread)
+    people = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    mean = embeddings[first].mean(axis=0).astype(np.float32)
+    begins = np.searchsorted(person[several], person[several])
+    return Statistics(mean, people.astype(np.float32), own.astype(np.float32), begins, size)
+
+
+def synthetic_faces(
+    statistics: Statistics, count: int, dimension: int = 512, hard_share: float = HARD_SHARE, seed: int = 0
+) -> Gallery:
+    """`count` faces, in random order. Raises ValueError for fewer dimensions than the statistics have."""
+    known = len(statistics.mean)
+    if dimension < known:
+        raise ValueError(f"Faces of {known} dimensions don't fit into {dimension}.")
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.repeat(*_sizes(count, generator)))
+    faces = _faces(statistics, labels, generator)
+    is_hard = generator.random(count) < hard_share
+    hard = int(is_hard.sum())
+    others = _faces(statistics, np.arange(hard), generator)
+    part = np.float32(HARD_KEEPS)
+    faces[is_hard] = part * faces[is_hard] + np.sqrt(1 - part**2) * others
+    turn, _ = np.linalg.qr(generator.standard_normal((dimension, known)))
+    embeddings = (faces + statistics.mean) @ turn.T.astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return Gallery(embeddings, labels, is_hard)
+
+
+def likeness(embeddings: Floats, labels: Labels, seed: int = 0) -> tuple[Floats, Floats]:
+    """(N,D), (N,) → cosines of each face to one other of its person, where there is one, and to one of another person.
+
+    One a face, or the pairs of the person with most photos would outnumber all the others.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    begins = np.flatnonzero(np.r_[True, np.diff(labels[order]) != 0])
+    sizes = np.diff(np.r_[begins, len(order)])
+    # The next in a person's random order, and the first after the last.
+    following = np.arange(1, len(order) + 1)
+    following[begins + sizes - 1] = begins
+    several = np.repeat(sizes > 1, sizes)
+    within = np.einsum("ij,ij->i", embeddings[order[several]], embeddings[order[following[several]]])
+    others = generator.permutation(len(labels))
+    differ = labels != labels[others]
+    return within, np.einsum("ij,ij->i", embeddings[differ], embeddings[others[differ]])
+
+
+def _sizes(count: int, generator: np.random.Generator) -> tuple[Labels, Labels]:
+    """People's numbers and how many faces each has, `count` together."""
+    largest = max(1, round(LARGEST_SHARE * count))
+    possible = np.arange(1, largest + 1)
+    chances = possible**-SIZE_EXPONENT
+    sizes = generator.choice(possible, size=count, p=chances / chances.sum())
+    people = int(np.searchsorted(np.cumsum(sizes), count)) + 1
+    sizes = sizes[:people]
+    sizes[-1] -= sizes.sum() - count
+    return np.arange(people), sizes
+
+
+def _faces(statistics: Statistics, labels: Labels, generator: np.random.Generator) -> Floats:
+    """(N,) people from 0 on → (N,d) float32: how their faces differ from the mean, not of unit length."""
+    if not len(labels):
+        return np.zeros((0, len(statistics.mean)), np.float32)
+    count = int(labels.max()) + 1
+    people = generator.standard_normal((count, len(statistics.mean)), np.float32) @ statistics.people
+    own = statistics.own
+    known_well = np.flatnonzero(statistics.sizes >= min(ENOUGH_FACES, statistics.sizes.max()))
+    model = generator.choice(known_well, count)[labels]
+    one = statistics.begins[model] + (generator.random(len(labels)) * statistics.sizes[model]).astype(np.int64)
+    two = generator.integers(0, len(own), len(labels))
+    angle = generator.uniform(0, np.pi / 2, (len(labels), 1)).astype(np.float32)
+    mixed = np.cos(angle) * own[one] + np.sin(angle) * own[two]
+    mixed *= np.linalg.norm(own[one], axis=1, keepdims=True) / np.linalg.norm(mixed, axis=1, keepdims=True)
+    faces: Floats = people[labels] + mixed
+    return faces
