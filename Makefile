@@ -107,6 +107,10 @@ prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IM
 verification: setup ## who is taken for whom, beside insightface's own pipeline (IMAGES=folder of people's folders, PACK=)
 	$(PYTHON) -m benchmarks.verification --images $(IMAGES) --pack $(PACK) --json
 
+.PHONY: grouping
+grouping: setup ## how well faces come together as people, beside other projects' ways: EMBEDDINGS=file.npz VECTORS=key
+	$(PYTHON) -m benchmarks.grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
+
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
 	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json

@@ -80,6 +80,24 @@ def near_pairs(embeddings: Floats, distance: float) -> sparse.csr_array:
     return sparse.csr_array(entries, shape=shape)
 
 
+class NearPairs:
+    """Near pairs of one gallery, (N,D) unit vectors: searched for again only for a larger distance than before."""
+
+    def __init__(self, embeddings: Floats) -> None:
+        self._embeddings = embeddings
+        self._distance = -np.inf
+        self._graph: sparse.csr_array | None = None
+
+    def within(self, distance: float) -> sparse.csr_array:
+        """As `near_pairs`."""
+        if self._graph is None or distance > self._distance:
+            self._graph, self._distance = near_pairs(self._embeddings, distance), distance
+        graph = self._graph
+        kept = graph.data >= 1 - distance
+        begins = np.r_[0, np.cumsum(kept)][graph.indptr]
+        return sparse.csr_array((graph.data[kept], graph.indices[kept], begins), shape=graph.shape)
+
+
 def dbscan(embeddings: Floats) -> Method:
     """(N,D) unit vectors → scikit-learn's DBSCAN."""
     return lambda setting: _dbscan(embeddings, _distance(setting), setting.core)
@@ -101,8 +119,10 @@ def hdbscan(embeddings: Floats) -> Method:
 def chinese_whispers(embeddings: Floats) -> Method:
     """(N,D) unit vectors → every face takes the label that most of its near faces have, the lowest of equals."""
 
+    pairs = NearPairs(embeddings)
+
     def method(setting: Setting) -> Labels:
-        graph = near_pairs(embeddings, _distance(setting))
+        graph = pairs.within(_distance(setting))
         generator = np.random.default_rng(SEED)
         labels = np.arange(len(embeddings))
         connected = np.flatnonzero(np.diff(graph.indptr))
@@ -130,8 +150,10 @@ def average_linkage(embeddings: Floats) -> Method:
 def immich(embeddings: Floats) -> Method:
     """(N,D) unit vectors → Immich's rule: core faces found people, the others join one or wait."""
 
+    pairs = NearPairs(embeddings)
+
     def method(setting: Setting) -> Labels:
-        graph = near_pairs(embeddings, _distance(setting))
+        graph = pairs.within(_distance(setting))
         is_core = np.diff(graph.indptr) + 1 >= setting.core
         people = np.full(len(embeddings), NOBODY, np.int64)
         for face in np.argsort(~is_core, kind="stable"):
@@ -215,7 +237,7 @@ def _distance(setting: Setting) -> float:
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "dbscan": Baseline(dbscan, Setting(0.5**2 / 2, core=5), cores=(2, 3, 5)),
+    "dbscan": Baseline(dbscan, Setting(0.5**2 / 2, core=5), cores=(2, 3)),
     "hdbscan": Baseline(hdbscan, Setting(None, core=5), cores=(2, 3), needs_matrix=True),
     "chinese_whispers": Baseline(chinese_whispers, Setting((DLIB_EUCLIDEAN / DLIB_LENGTH) ** 2 / 2)),
     "average_linkage": Baseline(average_linkage, None, needs_matrix=True),

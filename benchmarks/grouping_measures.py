@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 
 from app.grouping import clustering
-from app.grouping.neighbours import nearest_neighbours
+from app.grouping.neighbours import Neighbours, nearest_neighbours
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
 from benchmarks.scores import bcubed, pairwise
@@ -29,24 +29,25 @@ def measured_ours(
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
     stage: Figures = {}
+    found: list[Neighbours] = []
 
-    def search_neighbours(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they are
-        found, stage["neighbours_seconds"], stage["neighbours_peak_memory_mb"] = watched(
-            lambda: nearest_neighbours(*arguments, **options)
-        )
-        return found
-
-    with mock.patch.object(clustering, "nearest_neighbours", search_neighbours):
-        figures = measured(lambda: clustering.cluster(embeddings, photos, threshold), people)
-    figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
-    if not search:
-        return figures
+    def search_neighbours(rows: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
+        # They don't depend on the threshold, so the search for the best one needs them once.
+        if not found:
+            neighbours, stage["neighbours_seconds"], stage["neighbours_peak_memory_mb"] = watched(
+                lambda: nearest_neighbours(rows, k, use_gpu=use_gpu)
+            )
+            found.append(neighbours)
+        return found[0]
 
     def method(setting: Setting) -> Labels:
         assert setting.distance is not None
         return clustering.cluster(embeddings, photos, 1 - setting.distance)
 
-    return {**figures, "best": best(method, people, (1,), Setting(1 - threshold))}
+    with mock.patch.object(clustering, "nearest_neighbours", search_neighbours):
+        figures = measured(lambda: clustering.cluster(embeddings, photos, threshold), people)
+        figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
+        return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
 
 
 def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:
@@ -74,13 +75,12 @@ def best(
         return {**_named(setting), **scores(people, method(setting))}
 
     tried = [] if published is None else [at(published)]
-    for core in cores:
-        if published is not None and published.distance is None:
-            tried.append(at(Setting(None, core)))
-        else:
-            tried.extend(_tried(core, at))
-    highest = max(tried, key=lambda figures: figures["bcubed_f"])
-    return {**highest, "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
+    if published is not None and published.distance is None:
+        tried += [at(Setting(None, core)) for core in cores]
+    else:
+        coarse = [figures for core in cores for figures in _until_given_up(core, at)]
+        tried += coarse + [at(setting) for setting in _around(_highest(coarse))]
+    return {**_highest(tried), "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
 
 
 def measured(group: Callable[[], Labels], people: Labels) -> Figures:
@@ -118,13 +118,15 @@ def watched(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, round(seconds, 3), round(peak / 1e6, 1)
 
 
-def _tried(core: int, at: Callable[[Setting], Figures]) -> list[Figures]:
-    """All distances from strict to loose, then finer around the best."""
-    coarse = list(_until_given_up(core, at))
-    place = int(np.argmax([figures["bcubed_f"] for figures in coarse]))
-    below, middle, above = (DISTANCES[min(max(place + step, 0), len(DISTANCES) - 1)] for step in (-1, 0, 1))
-    finer = [*np.geomspace(below, middle, FINER + 2)[1:-1], *np.geomspace(middle, above, FINER + 2)[1:-1]]
-    return coarse + [at(Setting(float(distance), core)) for distance in finer]
+def _highest(tried: Sequence[Figures]) -> Figures:
+    return max(tried, key=lambda figures: figures["bcubed_f"])
+
+
+def _around(middle: Figures) -> list[Setting]:
+    """Finer settings between one of DISTANCES and each of those beside it."""
+    step = DISTANCES[1] / DISTANCES[0]
+    distances = middle["distance"] * step ** np.linspace(-1, 1, 2 * FINER + 3)
+    return [Setting(float(distance), middle["core"]) for distance in np.delete(distances[1:-1], FINER)]
 
 
 def _until_given_up(core: int, at: Callable[[Setting], Figures]) -> Iterator[Figures]:
