@@ -25,7 +25,7 @@ from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin_config import AdminSetting, AdminSettings
 from app.errors import FatalWorkerError, WorkerError
-from app.messages import DetectImage, parse_grouping
+from app.messages import DetectImage, GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
 from app.records import ImageRecord, PhotoRef
 
@@ -109,9 +109,7 @@ def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> No
     url = settings.need("group_face_queue_url" if options.group else "queue_url")
     queue = SqsQueue(url, region, SEND_VISIBILITY_S)
     if options.group:
-        order = parse_grouping(
-            json.dumps({"type": "group_gallery", "gallery_id": options.gallery, "mode": "full"}),
-        )
+        order = _grouping(options.gallery, "full")
         queue.send(order.model_dump_json())
         say(f"sent: full grouping of {options.gallery}", order.model_dump())
         return
@@ -132,7 +130,7 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
         bars = None if options.reset else QualityBars(found=options.found, join=options.join)
     except ValidationError as error:
         raise WorkerError(f"--found and --join do not fit together: {error.errors()[0]['msg']}") from error
-    order = parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": options.gallery}))
+    order = _grouping(options.gallery, "auto")
     queue = SqsQueue(settings.need("group_face_queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
     database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
@@ -140,6 +138,11 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
     queue.send(order.model_dump_json())
     asked = f"{bars.found:g} to found, {bars.join:g} to join" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
+
+
+def _grouping(gallery_id: str, mode: str) -> GroupGallery:
+    """Raises RejectMessage for an id that no gallery can have."""
+    return parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": gallery_id, "mode": mode}))
 
 
 def _images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:

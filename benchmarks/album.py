@@ -20,14 +20,11 @@ from pydantic import ValidationError
 from scipy.optimize import linear_sum_assignment
 
 from app.grouping.output import Groups
+from benchmarks.command import UnusableInput
 from benchmarks.scores import bcubed, pairwise
 
 # Far beyond any distance within a photo: a pairing outside the box is taken only where no other is left.
 OUTSIDE_PX = 1e9
-
-
-class UnusableInput(Exception):
-    """A file that can't be scored; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ and stores. Both run in turns in one process, and may use all cores.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ from app.config import Settings
 from app.detection.device import open_device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.errors import WorkerError
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, read_header
 from app.vision.embedder import Embedder
@@ -41,16 +38,12 @@ from app.vision.types import Floats
 from app.worker.budget import Budget
 from app.worker.container import cores
 from benchmarks.arithmetic import PROVIDERS, CountedSession, matmul_macs_per_s
+from benchmarks.command import UnusableInput, find_photos, printed
 from benchmarks.peak import PeakMemory
 from benchmarks.same_faces import Found, compared
 from benchmarks.synthetic import build_pack
 
 INSIGHTFACE_INPUT_PX = 640
-ENDINGS = {".jpg", ".jpeg", ".png"}
-
-
-class UnusableInput(Exception):
-    """What was asked for can't be measured; the message is one sentence for the user."""
 
 
 @dataclass
@@ -75,14 +68,8 @@ class Turns:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="detection-") as aside:
-            result = run(options, Path(aside))
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
-    return 0
+    with tempfile.TemporaryDirectory(prefix="detection-") as aside:
+        return 1 if printed(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
@@ -116,14 +103,6 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
         "peak_mb": round(ours.peak_bytes / 1e6),
     }
-
-
-def find_photos(folder: Path, limit: int | None) -> list[Path]:
-    """The photos below a folder; with a limit, so many spread evenly."""
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    if not photos:
-        raise UnusableInput(f"There are no photos in {folder}.")
-    return photos if limit is None else list(islice(photos, 0, None, -(-len(photos) // limit)))
 
 
 def enlarged(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Path]:

@@ -26,7 +26,6 @@ searched for.
 """
 
 import argparse
-import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -38,8 +37,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import WorkerError
 from app.packs.manifest import read_manifest
+from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping_baselines import BASELINES, Floats, Labels
 from benchmarks.grouping_measures import measured_baseline, measured_ours
 from benchmarks.grouping_synthetic import likeness, statistics_of, synthetic_faces
@@ -47,10 +46,6 @@ from benchmarks.grouping_synthetic import likeness, statistics_of, synthetic_fac
 PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
 MATRIX_FACES = 20_000
 PERCENTILES = (5, 50, 95)
-
-
-class UnusableInput(Exception):
-    """Input that can't be measured; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +60,7 @@ class Faces:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        result = run(options)
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
-    return 0
+    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

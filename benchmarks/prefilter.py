@@ -10,26 +10,24 @@ usable faces are in rejected photos. Times are the processor's.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.errors import WorkerError
 from app.packs.store import PackStore
 from app.vision import prefilter
 from app.vision.decode import PhotoLimits, decode
 from app.vision.faces import FacePack, load_pack
 from app.vision.types import Floats, Image
+from benchmarks.command import UnusableInput, find_photos, printed
 from benchmarks.prefilter_photos import DAMAGES, EMPTY, FRAMINGS, Subject
 
-ENDINGS = {".jpg", ".jpeg", ".png"}
 LIMITS = PhotoLimits(max_bytes=50_000_000, max_pixels=150_000_000)
 MOST_LOST = 0.005
 SAME_FACE_IOU = 0.3
@@ -39,10 +37,6 @@ MIX = (
     *("as it is", "before white"),
 )
 """The framings of one photo after the other: most faces as they are, a quarter close up."""
-
-
-class UnusableInput(Exception):
-    """What was asked for can't be measured; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    try:
-        photos = find_photos(options.images, options.limit)
-        pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-        result = summary(outcomes(load_pack(pack.manifest, pack.weights, "cpu", 1), photos, options.seed))
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
-    return 0 if result["lost_share"] < MOST_LOST else 1
+    result = printed(lambda: measure(options), as_json=options.json)
+    return 0 if result is not None and result["lost_share"] < MOST_LOST else 1
 
 
-def find_photos(folder: Path, limit: int | None) -> list[Path]:
-    """The photos below a folder; with a limit, so many spread evenly. Raises UnusableInput for none."""
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    if not photos:
-        raise UnusableInput(f"There are no photos in {folder}; name a folder with photos of faces.")
-    return photos if limit is None else list(islice(photos, 0, None, -(-len(photos) // limit)))
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    photos = find_photos(options.images, options.limit)
+    pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
+    return summary(outcomes(load_pack(pack.manifest, pack.weights, "cpu", 1), photos, options.seed))
 
 
 def find(pack: FacePack, image: Image) -> Found:

@@ -14,7 +14,6 @@ the other half, with the kinds of covers of `UNSEEN_COVERS` kept from the fit.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import WorkerError
 from app.grouping.clustering import cluster
 from app.grouping.joining import NOBODY
 from app.packs.manifest import PackManifest
@@ -37,6 +35,7 @@ from app.vision.quality.fitted import Perceptron
 from app.vision.quality.occlusion import PARTS
 from app.vision.quality.roles import Role, roles_of
 from app.vision.types import Floats
+from benchmarks.command import printed
 from benchmarks.degradations import COVERS, OVER_EYES, OVER_MOUTH
 from benchmarks.quality_curves import auc, error_versus_discard, partial_area
 from benchmarks.quality_fit import fit
@@ -52,23 +51,22 @@ COVER_PEOPLE = 400
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-        loaded = load_pack(pack.manifest, pack.weights, "cpu", 1)
-        people = people_of(options.images, options.limit)
-        samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
-        covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
-        if options.what == "fit":
-            result = fitting(samples, covers, pack.manifest)
-        else:
-            result = judged(samples, covers, fitted.fitted(), pack.manifest)
-        if options.plot:
-            write_plot(options.plot, curves(degraded(samples), fitted.fitted()))
-    except WorkerError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else json.dumps(result, indent=1))
-    return 0
+    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
+    loaded = load_pack(pack.manifest, pack.weights, "cpu", 1)
+    people = people_of(options.images, options.limit)
+    samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
+    covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
+    if options.what == "fit":
+        result = fitting(samples, covers, pack.manifest)
+    else:
+        result = judged(samples, covers, fitted.fitted(), pack.manifest)
+    if options.plot:
+        write_plot(options.plot, curves(degraded(samples), fitted.fitted()))
+    return result
 
 
 def fitting(samples: Samples, covers: Samples, manifest: PackManifest) -> dict[str, Any]:
@@ -93,13 +91,12 @@ def judged(
 ) -> dict[str, Any]:
     """What is printed."""
     chosen = degraded(samples)
+    ranked = {start: curves(chosen, functions, start) for start in START_FNMR}
     areas = {
-        f"{start:.2f}": {
-            name: round(partial_area(curve) / start, 3) for name, curve in curves(chosen, functions, start).items()
-        }
-        for start in START_FNMR
+        f"{start:.2f}": {name: round(partial_area(curve) / start, 3) for name, curve in of_start.items()}
+        for start, of_start in ranked.items()
     }
-    after = {name: round(float(curve[10]), 4) for name, curve in curves(chosen, functions, 0.10).items()}
+    after = {name: round(float(curve[10]), 4) for name, curve in ranked[0.10].items()}
     return {
         "faces": len(chosen.people),
         "missed": dict(samples.missed),
@@ -149,9 +146,6 @@ def degraded(samples: Samples) -> Samples:
 
 def curves(samples: Samples, functions: Mapping[str, Perceptron], start: float = 0.10) -> dict[str, Floats]:
     """Measure → (31,) FNMR with 0 to 30 % discarded."""
-    scores: dict[str, Floats] = {
-        name: values for name, values in measured(samples.faces, functions).items() if name.endswith("_score")
-    }
     everything = measured(samples.faces, functions)
     ranked = {
         "unified": everything["unified"],
@@ -159,7 +153,7 @@ def curves(samples: Samples, functions: Mapping[str, Perceptron], start: float =
         "Laplacian variance": laplacian_variance(samples.faces),
         "inter-eye distance": everything["inter_eye_px"],
         "random": np.random.default_rng(0).random(len(samples.people)).astype(np.float32),
-        **{name.removesuffix("_score"): values for name, values in scores.items()},
+        **{name.removesuffix("_score"): everything[name] for name in everything if name.endswith("_score")},
     }
     return {name: error_versus_discard(samples.genuine, values, start) for name, values in ranked.items()}
 

@@ -13,17 +13,16 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from app.packs.samples import images
-from app.vision.align import align
 from app.vision.faces import FacePack
-from app.vision.quality.faces import CHIP_PX, Faces
+from app.vision.quality.faces import Faces
 from app.vision.types import Floats, Image
+from benchmarks.command import is_photo
 from benchmarks.degradations import DEGRADATIONS, Degradation, Portrait, sharpened
 
 DEGRADED_SHARE = 0.6
 CLEAN, SHARPENED = "clean", "sharpened"
 PHOTOS_A_PERSON = 8
 """More would let the few whom everybody photographs decide."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 Names = NDArray[np.str_]
 
 
@@ -59,7 +58,7 @@ class Samples:
 def people_of(folder: Path, limit: int | None = None) -> dict[str, list[Path]]:
     """A folder with a folder a person → the first photos of each, of at most `limit` people spread evenly."""
     people = {
-        person.name: sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)[:PHOTOS_A_PERSON]
+        person.name: sorted(filter(is_photo, person.iterdir()))[:PHOTOS_A_PERSON]
         for person in sorted(folder.iterdir())
         if person.is_dir()
     }
@@ -146,10 +145,12 @@ def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats] | None:
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     middle = np.array([image.shape[1], image.shape[0]]) / 2
     face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
-    (embeddings,) = pack.embed([pack.cut_chips(image, face.landmarks)])
+    chips = pack.cut_chips(image, face.landmarks)
+    (embeddings,) = pack.embed([chips])
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
-    chips = align(image, face.landmarks, "arcface", CHIP_PX)
-    return Faces(chips, face.boxes, face.landmarks, face.scores, size_px), embeddings[0]
+    return Faces(
+        pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px
+    ), embeddings[0]
 
 
 def _joined(rows: Sequence[_Row], missed: Mapping[str, int]) -> Samples:

@@ -10,7 +10,6 @@ second look to those without, on upright photos, both in turns: `cost` from a fi
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -22,13 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from app.errors import WorkerError
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, decode
 from app.vision.faces import FacePack, load_pack
 from app.vision.turned import AnyWayUp, turned, turned_back
 from app.vision.types import Detections, Floats, Image
-from benchmarks.detection import UnusableInput, find_photos
+from benchmarks.command import UnusableInput, find_photos, printed
 
 LIMITS = PhotoLimits(100_000_000, 100_000_000)
 FOUND_IOU = 0.3
@@ -75,13 +73,7 @@ class Watched(AnyWayUp):
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        result = measure(options)
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
-    return 0
+    return 1 if printed(lambda: measure(options), as_json=options.json) is None else 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

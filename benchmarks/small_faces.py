@@ -8,7 +8,6 @@ the height of the pasted face in px of the page; `false_faces` are boxes on none
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -20,12 +19,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from app.errors import WorkerError
 from app.packs.store import PackStore
 from app.vision.decode import PhotoLimits, decode
 from app.vision.scrfd import ScrfdDetector, open_scrfd
 from app.vision.types import Floats, Image
-from benchmarks.detection import UnusableInput, find_photos
+from benchmarks.command import UnusableInput, find_photos, printed
 
 PAGE = (4000, 3000)
 ROWS, COLUMNS = 3, 5
@@ -50,12 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="photos with one face in the middle")
     parser.add_argument("--pages", type=int, default=12, help="pages of each size (12)")
     options = parser.parse_args(arguments)
-    try:
-        print(json.dumps(measure(options)))
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return 1 if printed(lambda: measure(options), as_json=True) is None else 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,6 @@ accuracy_difference     ours less insightface's in percentage points, both anew 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,14 +34,15 @@ from insightface.app import FaceAnalysis
 from app.detection.device import open_device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.errors import BadPhoto, WorkerError
+from app.errors import BadPhoto
 from app.packs.parity import most_central
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header
 from app.vision.types import Detections, Floats
 from app.worker.container import cores
+from benchmarks.command import UnusableInput, printed
 from benchmarks.detection import LIMITS, insightface_loop
-from benchmarks.verification_pairs import FoldedPair, UnusableInput, find_people, folded_pairs
+from benchmarks.verification_pairs import FoldedPair, find_people, folded_pairs
 from benchmarks.verification_scores import (
     Flags,
     Folds,
@@ -59,14 +59,8 @@ Embeddings = Mapping[Path, Floats]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="verification-") as aside:
-            result = run(options, Path(aside))
-    except (WorkerError, UnusableInput) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
-    return 0
+    with tempfile.TemporaryDirectory(prefix="verification-") as aside:
+        return 1 if printed(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:

@@ -7,16 +7,11 @@ from itertools import chain, combinations, islice, zip_longest
 from pathlib import Path
 
 from app.packs.samples import Pair
+from benchmarks.command import UnusableInput, is_photo
 
-ENDINGS = {".jpg", ".jpeg", ".png"}
-"""What both OpenCV's reader and the service's decoder take."""
 FOLDS = 10
 DRAWS_A_PAIR = 20
 """Nearly every draw of impostors is a new pair; the bound is for folds of few people with few photos."""
-
-
-class UnusableInput(Exception):
-    """What was asked for can't be measured; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ def find_people(folder: Path) -> dict[Path, list[Path]]:
     if not folder.is_dir():
         raise UnusableInput(f"There is no folder {folder}.")
     people: dict[Path, list[Path]] = {}
-    for photo in sorted(path for path in folder.glob("*/*") if path.suffix.lower() in ENDINGS):
+    for photo in sorted(filter(is_photo, folder.glob("*/*"))):
         people.setdefault(photo.parent, []).append(photo)
     return people
 

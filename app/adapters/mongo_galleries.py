@@ -18,6 +18,7 @@ from app.ports import GalleryLease
 from app.records import ImageRecord, PersonRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEXT_REVISION = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
 WRITE_CONFLICT = 112
 """https://www.mongodb.com/docs/manual/reference/error-codes/"""
 
@@ -87,14 +88,13 @@ class MongoGalleryStore:
         self._leases = Leases(database)
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
-        revision = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
         due = _is_past("$grouping_due_at")
         gallery = self._change(
             gallery_id,
             {
-                "revision": revision,
+                "revision": NEXT_REVISION,
                 "grouping_due_at": {"$cond": [due, {"$add": ["$$NOW", delay_s * 1000]}, "$grouping_due_at"]},
-                "message_revision": {"$cond": [due, revision, "$message_revision"]},
+                "message_revision": {"$cond": [due, NEXT_REVISION, "$message_revision"]},
             },
         )
         # The change that opened the window carries its own revision; the others in it find an older one.
@@ -113,13 +113,7 @@ class MongoGalleryStore:
         return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped, quality)
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
-        self._change(
-            gallery_id,
-            {
-                "quality": bars.model_dump() if bars else None,
-                "revision": {"$add": [{"$ifNull": ["$revision", 0]}, 1]},
-            },
-        )
+        self._change(gallery_id, {"quality": bars.model_dump() if bars else None, "revision": NEXT_REVISION})
 
     def release(self, lease: GalleryLease) -> None:
         with mongo_errors("Giving back a gallery's lease"):

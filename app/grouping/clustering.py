@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from app.grouping.joining import NOBODY, join_people
+from app.grouping.joining import NOBODY, Labels, join_people
 from app.grouping.neighbours import Neighbours, nearest_neighbours
 from app.vision.quality.roles import Role, Roles
-
-Labels = NDArray[np.int64]
 
 # Enough for a person in hundreds of photos to hang together; memory grows with it.
 NEIGHBOURS = 64

@@ -40,12 +40,7 @@ def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> 
     # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
     # the last column is the least of the others.
     similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
-    order = np.lexsort((indices, -similarities), axis=1)[:, : found - 1]
-    padding = ((0, 0), (0, k - order.shape[1]))
-    return Neighbours(
-        np.pad(np.take_along_axis(indices, order, axis=1), padding, constant_values=-1),
-        np.pad(np.take_along_axis(similarities, order, axis=1), padding, constant_values=-np.inf),
-    )
+    return _most_similar(similarities, indices, found - 1, k)
 
 
 def nearest_in(queries: Floats, base: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
@@ -54,8 +49,13 @@ def nearest_in(queries: Floats, base: Floats, k: int, *, use_gpu: bool = False) 
     similarities, indices = _search(
         np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(base, np.float32), found, use_gpu
     )
-    order = np.lexsort((indices, -similarities), axis=1)
-    padding = ((0, 0), (0, k - found))
+    return _most_similar(similarities, indices, found, k)
+
+
+def _most_similar(similarities: Floats, indices: NDArray[np.int64], kept: int, k: int) -> Neighbours:
+    """(M,n) of a search, in any order → the `kept` most similar of each row, filled up to k."""
+    order = np.lexsort((indices, -similarities), axis=1)[:, :kept]
+    padding = ((0, 0), (0, k - kept))
     return Neighbours(
         np.pad(np.take_along_axis(indices, order, axis=1), padding, constant_values=-1),
         np.pad(np.take_along_axis(similarities, order, axis=1), padding, constant_values=-np.inf),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from app.vision.quality.exposure import BRIGHT, DARK
 from app.vision.types import Floats, Image
 
 WORK_PX = 96
@@ -32,9 +33,6 @@ MIN_VARIANCE = 6.5**2
 MIN_SHARPNESS = 1.7
 """Reached by all but four of 2,298 faces that damage left usable; those four are in close-ups blurred by motion. At
 1.9 eleven are lost, and a tenth more of the useless photos rejected."""
-
-DARK, BRIGHT = 25, 247
-"""Pixels up to the one are under-exposed, from the other on over-exposed, as in OFIQ, which implements the standard."""
 
 _PASS_SCORE = 50.0
 _SPOT_PX, _DETAIL_PX, _PATCH_PX, _TILE_PX = 3, 5, 9, 11

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from app.packs.samples import Pair
 from app.vision.types import Floats
+from benchmarks.command import UnusableInput
 from benchmarks.verification import difference, figures, main, scored
 from benchmarks.verification_pairs import (
     FoldedPair,
-    UnusableInput,
     find_people,
     folded_pairs,
     genuine_pairs,

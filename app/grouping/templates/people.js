@@ -150,7 +150,8 @@ function faceTile(face) {
   const imageId = gallery.photos[photo][0];
   const { crops, why } = gallery.unassigned;
   const reason = why[face - unassigned.first];
-  const image = picture(crops[face - unassigned.first], `A face in ${imageId}. ${reason}`.trim(), () => placeholder(imageId, "face not available"));
+  const alt = reason ? `A face in ${imageId}. ${reason}` : `A face in ${imageId}`;
+  const image = picture(crops[face - unassigned.first], alt, () => placeholder(imageId, "face not available"));
   const title = reason ? `${imageId}: ${reason}` : imageId;
   return node("li", { "data-photo": photo }, node("a", { href: photoHref(unassigned, photo), title }, image));
 }

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from app.vision.types import Floats
 
 DARK, BRIGHT = 25, 247
-"""Luminance up to the one is under-exposed, from the other on over-exposed."""
+"""Luminance up to the one is under-exposed, from the other on over-exposed, as in OFIQ, which implements the standard.
+"""
 _LEVELS = 256
 
 # In ArcFace's template the eyes are 35 px apart on a chip of 112 px; OFIQ's squares have 0.3 of that as their side and

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,12 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.chips)
+
+    @cached_property
+    def luminance(self) -> NDArray[np.uint8]:
+        """(N,112,112), by ITU-R BT.601."""
+        tall = self.chips.reshape(len(self) * CHIP_PX, CHIP_PX, 3)
+        return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(len(self), CHIP_PX, CHIP_PX)
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Faces":
         """The chosen rows."""

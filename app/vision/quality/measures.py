@@ -6,11 +6,10 @@ predicts recognition: 100 times the similarity to its own person that a face lik
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
 from app.vision.quality.exposure import exposure
-from app.vision.quality.faces import CHIP_PX, Faces
+from app.vision.quality.faces import Faces
 from app.vision.quality.fitted import Perceptron
 from app.vision.quality.occlusion import occlusion_features
 from app.vision.quality.pose import head_pose, inter_eye_px
@@ -48,7 +47,6 @@ def as_rows(columns: Columns) -> list[dict[str, float]]:
 def raw_measures(faces: Faces) -> Columns:
     """What needs no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo; `inside`: the
     share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees) and the measures of light."""
-    luminance = _luminance(faces)
     pose = head_pose(faces.landmarks)
     size_px, inside = _visible(faces)
     return {
@@ -56,7 +54,7 @@ def raw_measures(faces: Faces) -> Columns:
         "inside": inside,
         "inter_eye_px": inter_eye_px(faces.landmarks, pose["yaw"]),
         **pose,
-        **exposure(luminance, _INNER),
+        **exposure(faces.luminance, _INNER),
     }
 
 
@@ -97,13 +95,7 @@ LIGHT = (
 
 def sharpness_features(faces: Faces) -> Floats:
     """N faces → (N,F) float32, what the sharpness is made of."""
-    return sharpness_statistics(_luminance(faces), _INNER)
-
-
-def _luminance(faces: Faces) -> np.ndarray:
-    """(N,112,112) uint8, by ITU-R BT.601."""
-    tall = faces.chips.reshape(len(faces) * CHIP_PX, CHIP_PX, 3)
-    return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY)).reshape(len(faces), CHIP_PX, CHIP_PX)
+    return sharpness_statistics(faces.luminance, _INNER)
 
 
 def _visible(faces: Faces) -> tuple[Floats, Floats]:
