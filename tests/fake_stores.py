@@ -21,6 +21,7 @@ from app.records import (
     PhotoRef,
     PhotoResult,
     is_overtaken,
+    quality_columns,
 )
 from tests.fakes import Clock, Outages, RealClock
 
@@ -107,7 +108,7 @@ class FakeFaceStore(Outages):
             image_ids=[face.image_id for face in faces],
             boxes=np.stack([face.box for face in faces]),
             det_scores=np.array([face.det_score for face in faces], np.float32),
-            quality=[face.quality for face in faces],
+            quality=quality_columns([face.quality for face in faces]),
             embeddings=np.stack([face.embedding for face in faces]),
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],

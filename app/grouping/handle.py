@@ -67,7 +67,7 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
     keep()
     bars = lease.quality or parts.quality
-    roles = roles_of(faces.quality, bars) if parts.uses_quality else None
+    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else None
     labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
     keep()
     person_ids = match_people(labels, faces.face_ids, faces.person_ids)
