@@ -4,8 +4,8 @@
 
 Faces are stored as detection stores them, three a photo, nine of ten with a person, in a database of its own that is
 dropped after: on the local stand-in, or on the server of GALLERY_IMAGES_MONGO_URI where that is set. `seconds` is
-FaceStore.read_faces with its batches joined, `cpu_seconds` this process's part of it. `server_seconds` is the same query with the answers thrown away as they
-come; `decoding_seconds` is what it takes to turn these answers into columns.
+FaceStore.read_faces with its batches joined, `cpu_seconds` this process's part of it. `server_seconds` is the same
+query with the answers thrown away as they come, `decoding_seconds` what it takes to turn these into columns.
 """
 
 import argparse

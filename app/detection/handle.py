@@ -11,7 +11,7 @@ from app.detection.stages import StageTimes
 from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
 from app.records import (
     FaceRecord,
     ImageRecord,
@@ -50,7 +50,7 @@ class DetectionParts:
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
     owner: OwnerMetadata
-    galleries: GalleryStore
+    galleries: GalleryChanges
     grouping_queue: MessageQueue
     default_bucket: str
     output_bucket: str
