@@ -13,7 +13,7 @@ people, nobody          how many people come out, and how many of them are such 
 seconds                 from embeddings to people.
 peak_memory_mb          the most that the process held resident meanwhile: every way runs in one of its own, which
                         begins with some 200 MB of libraries and the embeddings.
-neighbours_, whispering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
+neighbours_, clustering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
 best                    the same at the cosine distance that gives the highest BCubed F, which only labels can tell: an
                         oracle. `best_pairwise_f` is the highest on the way, mostly at another distance.
 baselines               other projects' ways (benchmarks.grouping_baselines): at their project's own setting
