@@ -21,6 +21,8 @@ from app.vision.quality.roles import Role, Roles
 
 HALF_STRENGTH = 200
 """Provisional people of a gallery in which the local scaling counts half."""
+DRIFT = 0.5
+"""Once so many faces have changed since, as a part of those grouped at once, all are looked at together again."""
 SLACK_PART = 0.1
 """So much below the threshold, as a part of what lies above it, the scaling may lift a similarity over it."""
 
@@ -31,7 +33,8 @@ class Grouping:
 
     `labels` (N,) int64 people of the graph's faces, NOBODY where none. `beyond` (N,) float64 how much nearer than
     `typical` others lie to a face, 0 but for founding ones; `strength` how far that counts; `typical_people` the same
-    of people's means.
+    of people's means. `all_at_once` faces were grouped by the last run over all of them, and `changed` came or went
+    since.
     """
 
     graph: FaceGraph
@@ -40,10 +43,19 @@ class Grouping:
     typical: float
     typical_people: float
     strength: float
+    all_at_once: int
+    changed: int = 0
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether so much has changed that all faces should be looked at together again."""
+        return self.changed > DRIFT * self.all_at_once
 
     def take(self, rows: Rows) -> "Grouping":
         """What is known of these faces alone, in this order."""
-        return replace(self, graph=self.graph.take(rows), labels=self.labels[rows], beyond=self.beyond[rows])
+        gone = len(self.graph) - len(rows)
+        kept = replace(self, graph=self.graph.take(rows), labels=self.labels[rows], beyond=self.beyond[rows])
+        return replace(kept, changed=self.changed + gone)
 
 
 def cluster(
@@ -82,7 +94,7 @@ def group(graph: FaceGraph, threshold: float) -> Grouping:
     beyond = np.zeros(len(graph))
     beyond[founders] = nearness.beyond
     people = _with_weak_faces(graph, labels, threshold)
-    return Grouping(graph, people, beyond, nearness.typical, typical_people, strength)
+    return Grouping(graph, people, beyond, nearness.typical, typical_people, strength, len(graph))
 
 
 def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
@@ -116,7 +128,8 @@ def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
     labels, _ = merge_people(good, labels, threshold, is_touched, before.typical_people)
     labels = once_in_each_photo(good, labels, threshold)
     people = _with_weak_faces(graph, labels, threshold)
-    return Grouping(graph, people, beyond, before.typical, before.typical_people, before.strength)
+    changed = before.changed + len(graph) - len(before.graph)
+    return replace(before, graph=graph, labels=people, beyond=beyond, changed=changed)
 
 
 def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:

@@ -22,6 +22,8 @@ HALF_STRENGTH = 50
 """People of a gallery in which the local scaling counts half."""
 CONFLICTS = 0.1
 """Two people stay two where they share more photos than this part of the smaller one's faces; fewer may be mistakes."""
+REACH_PART = 0.4
+"""People without a pair of faces this near below the threshold, as a part of what lies above it, are never one."""
 BLOCK_PAIRS = 16_384
 
 
@@ -46,7 +48,8 @@ def merge_people(
     With `touched` (P,) only pairs with one of those people are put together, and `typical` is what an earlier run gave.
     """
     sums = _sums(graph.embeddings, labels)
-    pairs = _candidates(graph.neighbours, labels, touched)
+    rows = np.arange(len(labels)) if touched is None else _faces_around(graph.neighbours, labels, touched, threshold)
+    pairs = _candidates(graph.neighbours, labels, rows)
     fresh = np.ones(len(pairs.first), np.bool_)
     while True:
         means = _unit(sums)
@@ -91,14 +94,17 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def _candidates(neighbours: Neighbours, labels: Labels, touched: NDArray[np.bool_] | None) -> _Pairs:
-    """The pairs that are compared: of every person, or of those touched and those around them."""
-    rows = np.arange(len(labels))
-    if touched is not None:
-        near = neighbours.indices[touched[labels]]
-        around = touched.copy()
-        around[labels[near[near >= 0]]] = True
-        rows = np.flatnonzero(around[labels])
+def _faces_around(neighbours: Neighbours, labels: Labels, touched: NDArray[np.bool_], threshold: float) -> Rows:
+    """The faces of the touched people, and of those that might be one with them."""
+    faces = touched[labels]
+    near = neighbours.similarities[faces] > threshold - REACH_PART * (1 - threshold)
+    around = touched.copy()
+    around[labels[neighbours.indices[faces][near]]] = True
+    return np.flatnonzero(around[labels])
+
+
+def _candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
+    """The pairs of people that are compared, by these faces."""
     indices, similarities = neighbours.indices[rows], neighbours.similarities[rows]
     others = (indices >= 0) & (labels[indices] != labels[rows, None])
     others &= np.cumsum(others, axis=1) <= CANDIDATES
