@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.grouping.clustering import Grouping, group, regroup
 from app.grouping.graph import Floats, Labels, connected, extended
+from app.grouping.incremental import has_same_companions
 from app.grouping.neighbours import NeighbourSearch
 from app.grouping.people import match_people
 from app.vision.quality.roles import Role
@@ -50,7 +50,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
         if before is not None:
             changed = np.array([old != new for old, new in zip(ids, after, strict=False)])
             changes.append(changed.mean())
-            churn.append((changed & _same_companions(before.labels, now.labels[: len(ids)])).mean())
+            churn.append((changed & has_same_companions(before.labels, now.labels[: len(ids)])).mean())
         before, ids = now, after
     assert before is not None
     full = group(connected(embeddings[order], photos[order], roles, search), threshold)
@@ -80,10 +80,3 @@ def measured_addition(embeddings: Floats, photos: Labels, people: Labels, thresh
     full = time.perf_counter() - began
     rounded = {"full_seconds": full, "adding_seconds": adding, "of_these_searching": extending, "share": adding / full}
     return {"added": added, **{name: round(value, 4) for name, value in rounded.items()}}
-
-
-def _same_companions(before: Labels, now: Labels) -> NDArray[np.bool_]:
-    """(N,), (N,) people of the same faces → whether each face's group is made of the same ones of these."""
-    pair = np.unique(np.stack([before, now], axis=1), axis=0, return_inverse=True, return_counts=True)
-    both = pair[2][pair[1].ravel()]
-    return np.asarray((both == np.bincount(before)[before]) & (both == np.bincount(now)[now]))
