@@ -154,7 +154,9 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
     manifest = _packs(settings).read(settings.model_pack)
     database = _open_database(settings, stack)
     objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
+    queue = _queue(settings, settings.group_face_queue_url)
     parts = GroupingParts(
+        queue=queue,
         objects=objects,
         faces=MongoFaceStore(database),
         galleries=MongoGalleryStore(database),
@@ -163,9 +165,11 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         similarity_threshold=settings.similarity_threshold or manifest.similarity_threshold,
         quality=manifest.quality,
         uses_quality=settings.face_quality == "enforce",
-        lease_s=settings.message_visibility_timeout,
+        grouping_delay_s=settings.grouping_delay_s,
+        # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
+        # and its receive count tells in the end that it kills every worker.
+        lease_s=settings.message_visibility_timeout / 2,
     )
-    queue = _queue(settings, settings.group_face_queue_url)
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from app.adapters.mongo import batches
 from app.errors import StaleFence
 from app.packs.manifest import QualityBars
-from app.ports import GalleryLease
+from app.ports import GalleryLease, GalleryState, RunProgress
 from app.records import (
     FaceBatch,
     FaceRecord,
@@ -21,6 +21,7 @@ from app.records import (
     PhotoRef,
     PhotoResult,
     is_overtaken,
+    quality_columns,
 )
 from tests.fakes import Clock, Outages, RealClock
 
@@ -107,7 +108,7 @@ class FakeFaceStore(Outages):
             image_ids=[face.image_id for face in faces],
             boxes=np.stack([face.box for face in faces]),
             det_scores=np.array([face.det_score for face in faces], np.float32),
-            quality=[face.quality for face in faces],
+            quality=quality_columns([face.quality for face in faces]),
             embeddings=np.stack([face.embedding for face in faces]),
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],
@@ -128,6 +129,7 @@ class _Gallery:
     grouped: tuple[int, str] | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
     quality: QualityBars | None = None
+    progress: tuple[int, RunProgress] | None = None
 
 
 class FakeGalleryStore(Outages):
@@ -142,10 +144,27 @@ class FakeGalleryStore(Outages):
         with self._lock:
             gallery = self.galleries.setdefault(gallery_id, _Gallery())
             gallery.revision += 1
-            due = gallery.due_at <= self._clock.now()
-            if due:
-                gallery.due_at = self._clock.now() + delay_s
-            return due
+            return self._claim(gallery, delay_s)
+
+    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+        self._pass("claim_message")
+        with self._lock:
+            return self._claim(self.galleries.setdefault(gallery_id, _Gallery()), delay_s)
+
+    def _claim(self, gallery: _Gallery, delay_s: int) -> bool:
+        due = gallery.due_at <= self._clock.now()
+        if due:
+            gallery.due_at = self._clock.now() + delay_s
+        return due
+
+    def find_gallery(self, gallery_id: str) -> GalleryState | None:
+        self._pass("find_gallery")
+        gallery = self.galleries.get(gallery_id)
+        if gallery is None:
+            return None
+        grouped = gallery.grouped
+        run = {**gallery.summary, "revision": grouped[0], "model": grouped[1]} if grouped else None
+        return GalleryState(gallery.revision, run, gallery.progress[1] if gallery.progress else None)
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         self._pass("take_lease")
@@ -156,7 +175,8 @@ class FakeGalleryStore(Outages):
                     return None
                 gallery.fence += 1
             gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
-            return GalleryLease(gallery_id, owner, gallery.fence, gallery.revision, gallery.grouped, gallery.quality)
+            known = (gallery.revision, gallery.grouped, gallery.quality, gallery.summary)
+            return GalleryLease(gallery_id, owner, gallery.fence, *known)
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         self._pass("set_quality")
@@ -170,6 +190,15 @@ class FakeGalleryStore(Outages):
         gallery = self.galleries[lease.gallery_id]
         if gallery.owner == lease.owner:
             gallery.owner = None
+        if gallery.progress and gallery.progress[0] == lease.fence:
+            gallery.progress = None
+
+    def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
+        self._pass("report_progress")
+        with self._lock:
+            gallery = self.galleries[lease.gallery_id]
+            if gallery.progress is None or gallery.progress[0] <= lease.fence:
+                gallery.progress = (lease.fence, progress)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         self._pass("record_run")

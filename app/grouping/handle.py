@@ -7,27 +7,30 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from app.errors import RetryLater, StaleFence
+from app.errors import RetryLater
 from app.grouping.clustering import cluster
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import match_people, summarise
 from app.grouping.publish import crop_urls, describe, page_photos
-from app.messages import parse_grouping
+from app.grouping.run import Run
+from app.messages import GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryLease, GalleryStore, ObjectStore, PeopleStore
+from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
 from app.vision.quality.roles import roles_of
 
 log = logging.getLogger(__name__)
 
-BUSY_DELAY_S = 10.0
+BUSY_DELAY_S = 5
+"""A message isn't sent again any sooner while its gallery is being grouped. Less than any visibility: see `_wait`."""
 
 
 @dataclass(frozen=True)
 class GroupingParts:
     """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality."""
 
+    queue: MessageQueue
     objects: ObjectStore
     faces: FaceStore
     galleries: GalleryStore
@@ -36,6 +39,7 @@ class GroupingParts:
     similarity_threshold: float
     quality: QualityBars
     uses_quality: bool
+    grouping_delay_s: int
     lease_s: float
 
 
@@ -44,32 +48,30 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     request = parse_grouping(body)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:
-        raise RetryLater(f"The gallery {request.gallery_id} is being grouped by another worker.", BUSY_DELAY_S)
-
-    def keep() -> None:
-        progress()
-        _renew(lease, parts)
-
+        _wait(request, parts)
+        return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
-            group_gallery(lease, parts, keep)
+            with Run(lease, parts.galleries, parts.lease_s, progress) as run:
+                group_gallery(run, parts)
     finally:
         parts.galleries.release(lease)
 
 
-def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], None]) -> None:
+def group_gallery(run: Run, parts: GroupingParts) -> None:
     """Read all faces of the gallery, find its people, store them, and publish groups.json and the page.
 
-    `keep` renews the lease between stages. Raises StaleFence once the gallery is another worker's.
+    Raises StaleFence once the gallery is another worker's.
     """
     started = time.monotonic()
-    gallery_id = lease.gallery_id
-    faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
-    keep()
+    lease, gallery_id = run.lease, run.lease.gallery_id
+    run.stage("read")
+    faces = _read_faces(run, parts)
+    run.stage("cluster")
     bars = lease.quality or parts.quality
-    roles = roles_of(faces.quality, bars) if parts.uses_quality else None
+    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else None
     labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
-    keep()
+    run.stage("people")
     person_ids = match_people(labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
     parts.people.save_people(lease, people, _changed(faces, person_ids))
@@ -77,23 +79,42 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     images = list(parts.faces.read_images(gallery_id))
     groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images, bars)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
-    keep()
+    run.stage("publish")
     parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
-    keep()
+    run.keep()
     parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
     counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
-    summary = {**counts, "seconds": seconds}
+    summary = {**counts, "seconds": seconds, "stages_s": run.seconds()}
     parts.galleries.record_run(lease, parts.model_id, summary)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
-def _renew(lease: GalleryLease, parts: GroupingParts) -> None:
-    renewed = parts.galleries.take_lease(lease.gallery_id, lease.owner, parts.lease_s)
-    # Another fence: the lease came back after somebody else had it, and what this run has read is out of date.
-    if renewed is None or renewed.fence != lease.fence:
-        raise StaleFence(f"The lease of the gallery {lease.gallery_id} was lost to another worker.", BUSY_DELAY_S)
+def _wait(request: GroupGallery, parts: GroupingParts) -> None:
+    """Another worker groups the gallery: see to it that one message, new and delayed, waits for all that came.
+
+    A message that is put back would be received every few seconds for as long as the run lasts, and end as a dead
+    letter for nothing but its receive count. Nor may it be dropped for the run's worker to look again: that may have
+    died.
+    """
+    delay_s = max(parts.grouping_delay_s, BUSY_DELAY_S)
+    log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
+    try:
+        if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
+            parts.queue.send(request.model_dump_json(), delay_s)
+    except RetryLater as error:
+        # The claim may be ours: tried sooner, this message would find it made and send nothing.
+        raise RetryLater(str(error), delay_s + 1) from error
+
+
+def _read_faces(run: Run, parts: GroupingParts) -> FaceBatch:
+    last = run.lease.last_run.get("faces")
+    batches: list[FaceBatch] = []
+    for batch in parts.faces.read_faces(run.lease.gallery_id, parts.model_id):
+        batches.append(batch)
+        run.advance(sum(map(len, batches)) / last if isinstance(last, int) and last else 0)
+    return join_batches(batches)
 
 
 def _header(gallery_id: str, model_id: str) -> Groups:

@@ -16,7 +16,7 @@ from pymongo.monitoring import CommandStartedEvent
 from app.adapters.mongo import Document, open_database
 from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
 from app.errors import BadConfiguration, RetryLater, StoreUnavailable
-from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
+from app.records import GROUPING_MEASURES, FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
 from tests.integration.proxy import Proxy
 from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, unit_vector
 
@@ -69,7 +69,8 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert batch.face_ids == [face.face_id for face in expected]
     assert batch.image_ids == ["a", "a"]
     assert batch.crop_keys == [face.crop_key for face in expected]
-    assert batch.quality == [face.quality for face in expected]
+    assert [batch.quality_of(row) for row in range(2)] == [face.quality for face in expected]
+    assert {column.dtype for column in batch.quality.values()} == {np.dtype(np.float32)}
     assert batch.person_ids == [None, None]
     assert np.array_equal(batch.boxes, np.stack([face.box for face in expected]))
     assert np.array_equal(batch.det_scores, np.array([0.9, 0.9], np.float32))
@@ -81,6 +82,20 @@ def test_embeddings_come_back_as_the_same_float32_unit_vectors(stores: Stores) -
     assert embeddings.dtype == np.float32
     assert np.array_equal(embeddings, np.stack([unit_vector(index) for index in range(3)]))
     assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+def test_of_a_faces_quality_comes_back_what_grouping_reads(stores: Stores) -> None:
+    measures = {"unified": 26.392, "pitch": 64.274, "yaw_score": 4.951}
+    qualities = (measures, {"size_px": 9.5}, {})
+    faces = [replace(face_record(photo(), index), quality=quality) for index, quality in enumerate(qualities)]
+    stores.faces.save_photos([PhotoResult(photo_result(photo(), 3).image, faces)])
+    batch = faces_of(stores)
+    assert set(batch.quality) == set(GROUPING_MEASURES)
+    assert [batch.quality_of(row) for row in range(3)] == [
+        {"unified": 26.392, "yaw_score": 4.951},
+        {"size_px": 9.5},
+        {},
+    ]
 
 
 def test_storing_a_photo_twice_changes_nothing(stores: Stores) -> None:

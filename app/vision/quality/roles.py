@@ -4,7 +4,7 @@ Blurred and dark faces are alike whoever they show, so they would chain people t
 them are known again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -36,10 +36,9 @@ class Role(IntEnum):
     FOUNDS = 2
 
 
-def roles_of(quality: Sequence[Mapping[str, float]], bars: QualityBars) -> Roles:
-    """N mappings of measures → (N,) roles. A face that was stored without a unified score founds, as it always did."""
-    unified = np.array([face.get("unified", np.inf) for face in quality], np.float64)
-    return (unified >= bars.join).astype(np.int8) + (unified >= bars.found).astype(np.int8)
+def roles_of(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
+    """(N,) unified scores → (N,) roles. A face that was stored without one (NaN) founds, as it always did."""
+    return (2 - (unified < bars.join).astype(np.int8) - (unified < bars.found).astype(np.int8)).astype(np.int8)
 
 
 def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
