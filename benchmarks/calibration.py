@@ -3,8 +3,9 @@
 `python -m benchmarks.calibration --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--splits N]
 [--json]`
 
-The people are split at random into halves, N times. On each half a threshold is fitted, for each number of strangers
-that the rule could go by; the other half is grouped with it (every face founds), and searched for its best threshold.
+The people are split at random into halves, N times. On each half thresholds are chosen: by the rule, with several
+numbers of strangers, and at fixed false match rates for comparison. The other half is grouped with each (every face
+founds), and searched for its best threshold.
 
 threshold, threshold_std    mean and standard deviation over the halves.
 bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, and `_worst`.
@@ -12,19 +13,35 @@ bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, 
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.packs.calibration import STRANGERS, best_threshold, error_rates
+from app.packs.calibration import STRANGERS, ErrorRates, best_threshold, error_rates
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping import Faces, read_faces
 from benchmarks.grouping_measures import Figures, measured_ours
 
-TRIED = (1000, 1500, 2000, STRANGERS, 4000, 6000)
+SHIPPED = f"{STRANGERS} strangers"
+Rule = Callable[[ErrorRates], float]
+
+
+def _fixed(rate: float) -> Rule:
+    """The lowest threshold above which lies at most this share of different people's pairs."""
+    return lambda rates: round(float(rates.thresholds[np.argmax(rates.false_match <= rate)]), 3)
+
+
+def _strangers(count: int) -> Rule:
+    return lambda rates: best_threshold(rates, count)
+
+
+RULES: Mapping[str, Rule] = {
+    **{f"{count} strangers": _strangers(count) for count in (1000, 1500, 2000, STRANGERS, 4000, 6000)},
+    **{f"false match rate {rate:g}": _fixed(rate) for rate in (1e-4, 3e-5, 1e-5, 3e-6)},
+}
 
 
 @dataclass(frozen=True)
@@ -46,19 +63,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     faces = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     if len(np.unique(faces.people)) < 4 or (faces.people < 0).any():
         raise UnusableInput(f"{options.embeddings} must have faces of four people or more, and tell whose each is.")
-    fits: dict[int, list[Fit]] = {strangers: [] for strangers in TRIED}
+    fits: dict[str, list[Fit]] = {name: [] for name in RULES}
     for fitted, judged in _halves(faces, options.splits):
         print(f"{len(judged.people)} faces are grouped", file=sys.stderr)
         rates = error_rates(fitted.embeddings, fitted.people)
-        thresholds = {strangers: best_threshold(rates, strangers) for strangers in TRIED}
+        thresholds = {name: rule(rates) for name, rule in RULES.items()}
         tried = {threshold: _ours(judged, threshold) for threshold in set(thresholds.values())}
-        best = measured_ours(judged.embeddings, judged.photos, judged.people, thresholds[STRANGERS], search=True)[
-            "best"
-        ]
-        for strangers, threshold in thresholds.items():
-            fits[strangers].append(_fit(threshold, tried[threshold], best))
-    summary = {str(strangers): _summary(some) for strangers, some in fits.items()}
-    return {"vectors": faces.key, "halves": 2 * options.splits, "shipped": STRANGERS, "strangers": summary}
+        best = measured_ours(judged.embeddings, judged.photos, judged.people, thresholds[SHIPPED], search=True)["best"]
+        for name, threshold in thresholds.items():
+            fits[name].append(_fit(threshold, tried[threshold], best))
+    rules = {name: _summary(some) for name, some in fits.items()}
+    return {"vectors": faces.key, "halves": 2 * options.splits, "shipped": SHIPPED, "rules": rules}
 
 
 def _halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:

@@ -23,6 +23,7 @@ from app.packs.calibration import (
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.faces import FacePack
 from app.vision.types import Floats
+from tests.toy_networks import write_toy_pack, write_toy_people
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 
 MANIFEST = """# What this pack is.
@@ -174,6 +175,26 @@ def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_i
     threshold = best_threshold(rates)
     assert 0.5 < threshold < 1
     assert rates.at(threshold) == (0, 0)
+
+
+def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, manifest = write_toy_pack(tmp_path / "toy")
+    faces = write_toy_people(tmp_path / "faces", photos_each=140)
+    before = manifest.read_bytes()
+    assert main(["calibrate", str(manifest), "--images", str(faces), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert manifest.read_bytes() == before
+    assert main(["calibrate", str(manifest), "--images", str(faces)]) == 0
+    assert capsys.readouterr().out == said
+    written = read_manifest(manifest)
+    assert written.calibration is not None
+    assert f"toy: similarity_threshold {written.similarity_threshold} (was 0.5)." in said
+    assert written.similarity_threshold != 0.5
+    assert (written.calibration.faces, written.calibration.people) == (560, 4)
+    assert (written.calibration.false_match_rate, written.calibration.false_non_match_rate) == (0, 0)
+    assert written.calibration.command == "python -m app.packs calibrate toy.toml --images faces"
 
 
 def test_too_few_people_are_told_before_anybody_looks_at_them(
