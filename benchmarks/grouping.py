@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Ours and each baseline, one after another; the result as it is printed."""
-    names = _chosen(options.baselines)
+    names = chosen_baselines(options.baselines)
     faces = faces_of(options)
     threshold, source = _threshold(options, faces.key)
     search = len(faces.people) <= MATRIX_FACES
@@ -167,7 +167,8 @@ def _threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
     return read_manifest(Path(PACKS[key])).similarity_threshold, PACKS[key]
 
 
-def _chosen(names: str) -> list[str]:
+def chosen_baselines(names: str) -> list[str]:
+    """What `--baselines` asks for. Raises UnusableInput for a name that there is not."""
     chosen = {"all": list(BASELINES), "none": []}.get(names, names.split(","))
     unknown = sorted(set(chosen) - set(BASELINES))
     if unknown:
