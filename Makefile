@@ -120,6 +120,10 @@ coalescing: setup ## runs that 5,000 photos within a minute lead to; is every ph
 	$(PYTHON) -m benchmarks.coalescing --json
 	$(PYTHON) -m benchmarks.coalescing --kill --json
 
+.PHONY: albums
+albums: setup ## composed group photos with poor faces, from the files to people: IMAGES= (a folder a person) PACK=
+	$(PYTHON) -m benchmarks.albums --images $(IMAGES) --pack $(PACK) --json
+
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
 	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json

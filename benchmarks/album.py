@@ -68,7 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def score_album(groups: Groups, labelled: Sequence[LabelledFace]) -> dict[str, float]:
     """The groups and the album's labelled faces (one at least) → the figures by name."""
-    found = found_faces(groups)
+    return {
+        **score_faces(labelled, found_faces(groups)),
+        "people_found": len(groups.people),
+        "people_labelled": len({face.person for face in labelled}),
+    }
+
+
+def score_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) -> dict[str, float]:
+    """Labelled faces (one at least), found faces → the figures by name. Group numbers are below the number of faces."""
     matches = match_faces(labelled, found)
     # A face that was not found is a group of its own, numbered after those that exist.
     predicted = np.array(
@@ -86,8 +94,6 @@ def score_album(groups: Groups, labelled: Sequence[LabelledFace]) -> dict[str, f
         "labelled_faces": len(labelled),
         "found_faces": len(matches),
         "false_faces": len(found) - len(matches),
-        "people_found": len(groups.people),
-        "people_labelled": len(set(people)),
     }
 
 

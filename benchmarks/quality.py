@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.grouping.clustering import cluster
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
 from app.records import quality_columns

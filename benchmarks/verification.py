@@ -23,7 +23,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,12 @@ import numpy as np
 from insightface.app import FaceAnalysis
 
 from app.detection.device import open_device
-from app.detection.look import Eyes, look
-from app.detection.stages import StageTimes
-from app.errors import BadPhoto
+from app.packs.calibration import embed_central_faces
 from app.packs.parity import most_central
 from app.packs.store import InstalledPack, PackStore
-from app.vision.decode import read_header
 from app.vision.types import Detections, Floats
-from app.worker.container import cores
 from benchmarks.command import UnusableInput, printed
-from benchmarks.detection import LIMITS, insightface_loop
+from benchmarks.detection import insightface_loop
 from benchmarks.verification_pairs import FoldedPair, find_people, folded_pairs
 from benchmarks.verification_scores import (
     Flags,
@@ -88,19 +83,8 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
 
 def embedded(pack: InstalledPack, photos: Sequence[Path]) -> dict[Path, Floats]:
     """The middle face of each photo, as the service sees it; a file that it can't read is a photo without a face."""
-    with open_device(pack, "cpu") as device, ThreadPoolExecutor(cores()) as pool:
-        eyes = Eyes(device, LIMITS)
-        found = pool.map(lambda photo: _embedding(photo, eyes), photos)
-        return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
-
-
-def _embedding(photo: Path, eyes: Eyes) -> Floats | None:
-    data = photo.read_bytes()
-    try:
-        seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
-    except BadPhoto:
-        return None
-    return seen.embeddings[most_central(seen.in_image, seen.image)] if len(seen.in_image) else None
+    with open_device(pack, "cpu") as device:
+        return embed_central_faces(photos, device)
 
 
 def embedded_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[Path, Floats]:

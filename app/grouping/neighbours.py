@@ -23,33 +23,41 @@ class Neighbours:
     similarities: Floats
 
 
-def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-    """(N,D) float32 unit length → the k nearest other rows of each row, (N,k) indices and cosine similarities.
+@dataclass(frozen=True)
+class NeighbourSearch:
+    """How neighbours are searched for. `use_gpu` needs a build of FAISS with GPU support and a k below 2,048."""
 
-    A row is never its own neighbour, even among exact copies of itself. The order is fixed because FAISS leaves
-    that of equal similarities open. `use_gpu` needs a build of FAISS with GPU support and a k below 2,048.
-    """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    count = len(embeddings)
-    found = min(k + 1, count)
-    if found < 2:
-        return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32))
-    rows = np.ascontiguousarray(embeddings, np.float32)
-    similarities, indices = _search(rows, rows, found, use_gpu)
-    # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
-    # the last column is the least of the others.
-    similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
-    return _most_similar(similarities, indices, found - 1, k)
+    use_gpu: bool = False
 
+    def nearest_neighbours(self, embeddings: Floats, k: int) -> Neighbours:
+        """(N,D) float32 unit length → the k nearest other rows of each row, (N,k) indices and cosine similarities.
 
-def nearest_in(queries: Floats, base: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-    """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query, as `nearest_neighbours`."""
-    found = min(k, len(base))
-    similarities, indices = _search(
-        np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(base, np.float32), found, use_gpu
-    )
-    return _most_similar(similarities, indices, found, k)
+        A row is never its own neighbour, even among exact copies of itself. The order is fixed because FAISS leaves
+        that of equal similarities open.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        count = len(embeddings)
+        found = min(k + 1, count)
+        if found < 2:
+            return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32))
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        similarities, indices = _search(rows, rows, found, self.use_gpu)
+        # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
+        # the last column is the least of the others.
+        similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
+        return _most_similar(similarities, indices, found - 1, k)
+
+    def nearest_in(self, queries: Floats, base: Floats, k: int) -> Neighbours:
+        """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query."""
+        found = min(k, len(base))
+        if not found or not len(queries):
+            shape = (len(queries), k)
+            return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+        similarities, indices = _search(
+            np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(base, np.float32), found, self.use_gpu
+        )
+        return _most_similar(similarities, indices, found, k)
 
 
 def _most_similar(similarities: Floats, indices: NDArray[np.int64], kept: int, k: int) -> Neighbours:

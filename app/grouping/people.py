@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.records import FaceBatch, PersonRecord
 
 COVER_PX = 200

@@ -1,12 +1,13 @@
-"""`python -m app.packs`: list, install, describe and optimise model packs."""
+"""`python -m app.packs`: list, install, describe, optimise and calibrate model packs."""
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import BadConfiguration, FatalWorkerError
 from app.packs.insightface import describe_directory
-from app.packs.manifest import read_manifest
+from app.packs.manifest import Calibration, read_manifest
 from app.packs.store import InstalledPack, PackStore
 from app.packs.variants import FOLDER, PRECISIONS, Variant
 
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     describe = commands.add_parser("describe", help="what is in a directory of InsightFace .onnx files")
     describe.add_argument("directory", type=Path)
     _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
+    _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -43,6 +45,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{installed.manifest.name}: {installed.manifest.model_id} in {installed.weights}")
     elif options.command == "optimise":
         return _optimise(options)
+    elif options.command == "calibrate":
+        _calibrate(options)
     else:
         print(describe_directory(options.directory).model_dump_json(indent=2))
     return 0
@@ -82,6 +86,52 @@ def _optimise(options: argparse.Namespace) -> int:
     for variant in made:
         print(_sentence(variant))
     return 1 if any(variant.refused for variant in made) else 0
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compares the faces nearest the middle of all photos, and writes similarity_threshold and [calibration] into "
+        "the pack's manifest."
+    )
+    parser.add_argument("pack", help="name, or path of a manifest")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
+    parser.add_argument("--collection", help="what to call the photos in the manifest (the folder's name)")
+    parser.add_argument("--dry-run", action="store_true", help="only print")
+    parser.add_argument("--accept-research-licence", action="store_true")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    # It brings in all that looks at photos, which the other commands can do without.
+    from app.detection.device import open_device
+    from app.packs.calibration import best_threshold, calibrate, write_calibration
+
+    store = PackStore(options.models_dir, options.accept_research_licence)
+    path = store.manifest_path(options.pack)
+    pack = store.install(options.pack)
+    with open_device(pack, "cpu") as device:
+        rates = calibrate(options.images, device)
+    threshold = best_threshold(rates)
+    false_match, false_non_match = rates.at(threshold)
+    collection = options.collection or options.images.resolve().name
+    named = path.name if Path(options.pack).is_absolute() else options.pack
+    calibration = Calibration(
+        false_match_rate=float(f"{false_match:.3g}"),
+        false_non_match_rate=float(f"{false_non_match:.3g}"),
+        genuine_pairs=rates.genuine_pairs,
+        impostor_pairs=rates.impostor_pairs,
+        faces=rates.faces,
+        people=rates.people,
+        collection=collection,
+        command=f"python -m app.packs calibrate {named} --images {collection}",
+        date=datetime.now(UTC).date(),
+    )
+    print(
+        f"{pack.manifest.name}: similarity_threshold {threshold} (was {pack.manifest.similarity_threshold}). Above it "
+        f"are {calibration.false_match_rate:g} of different people's pairs and {1 - false_non_match:.1%} of one "
+        f"person's, of {rates.faces:,} faces of {rates.people:,} people."
+    )
+    if not options.dry_run:
+        write_calibration(path, threshold, calibration)
 
 
 def _build_engines(installed: InstalledPack, folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -79,7 +80,7 @@ class OnnxEmbedder(_Part):
 class QualityBars(_Part):
     """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
 
-    found: float = Field(default=50, ge=0, le=100)
+    found: float = Field(default=55, ge=0, le=100)
     join: float = Field(default=20, ge=0, le=100)
 
     @model_validator(mode="after")
@@ -87,6 +88,24 @@ class QualityBars(_Part):
         if self.join > self.found:
             raise ValueError(f"join ({self.join:g}) must not be above found ({self.found:g})")
         return self
+
+
+class Calibration(_Part):
+    """Where `similarity_threshold` is from: written by `python -m app.packs calibrate`.
+
+    `false_match_rate` is the share of pairs of different people that lie above it, `false_non_match_rate` that of one
+    person's pairs that don't, each person and each pair of people weighing the same. `collection` names the photos.
+    """
+
+    false_match_rate: float = Field(ge=0, le=1)
+    false_non_match_rate: float = Field(ge=0, le=1)
+    genuine_pairs: int
+    impostor_pairs: int
+    faces: int
+    people: int
+    collection: str
+    command: str
+    date: date
 
 
 class Source(_Part):
@@ -113,6 +132,7 @@ class PackManifest(_Part):
     similarity_threshold: float = Field(gt=0, lt=1)
     quality: QualityBars = QualityBars()
     source: Source
+    calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _used_files_are_hashed(self) -> Self:

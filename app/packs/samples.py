@@ -58,9 +58,9 @@ def choose_samples(folders: Sequence[Path]) -> Samples:
         raise BadConfiguration(
             f"There are fewer than two photos in {', '.join(map(str, folders))}; name other --images."
         )
-    people = {
-        path: files for folder, paths in zip(folders, by_folder, strict=True) for path, files in _people(folder, paths)
-    }
+    people: dict[Path, list[Path]] = {}
+    for folder, paths in zip(folders, by_folder, strict=True):
+        people |= people_below(folder, paths)
     return Samples(calibration, parity, choose_pairs(people, chance))
 
 
@@ -90,13 +90,15 @@ def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
             log.warning("%s is left out: %s", path, error)
 
 
+def people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The folders right below, each with its photos."""
+    people: dict[Path, list[Path]] = {}
+    for path in sorted(paths):
+        if path.parent.parent == folder:
+            people.setdefault(path.parent, []).append(path)
+    return people
+
+
 def _mixed(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
     """One of each folder in turn, so that a small one has its share."""
     return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]
-
-
-def _people(folder: Path, paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """The folders right below, each with its photos."""
-    below = {path.parent for path in paths if path.parent.parent == folder}
-    for person in sorted(below):
-        yield person, sorted(path for path in paths if path.parent == person)

@@ -38,6 +38,17 @@ class PackStore:
         """The manifest alone, for those who need no weights. Raises BadModelPack."""
         return self._find(pack)[0]
 
+    def manifest_path(self, pack: str) -> Path:
+        """The file of a pack's manifest. Raises BadModelPack where there is none."""
+        path = self._manifest_file(pack)
+        if path is None:
+            self.read(pack)
+            raise BadModelPack(
+                f"{pack} has no manifest. Write one after those in {self.models_dir}, with what "
+                f"`python -m app.packs describe {pack}` prints, and name that."
+            )
+        return path
+
     def install(self, pack: str) -> InstalledPack:
         """The pack of this name, manifest path or directory, fetched or built where its weights are missing.
 
@@ -57,15 +68,19 @@ class PackStore:
         return InstalledPack(manifest, weights)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
-        path, named = Path(pack), self.models_dir / f"{pack}.toml"
-        if path.suffix == ".toml":
+        path = self._manifest_file(pack)
+        if path is not None:
             return read_manifest(path), path.parent
-        if named.is_file():
-            return read_manifest(named), named.parent
-        if path.is_dir():
-            return describe_directory(path), path
+        if Path(pack).is_dir():
+            return describe_directory(Path(pack)), Path(pack)
         known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
         raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
+
+    def _manifest_file(self, pack: str) -> Path | None:
+        named = self.models_dir / f"{pack}.toml"
+        if Path(pack).suffix == ".toml":
+            return Path(pack)
+        return named if named.is_file() else None
 
     def _check_licence(self, manifest: PackManifest) -> None:
         # Who put the weights into a folder themselves has met their licence there.

@@ -1,0 +1,230 @@
+"""Calibration: its rates against pairs counted by hand, its rule, the manifest it writes, and the command."""
+
+import tomllib
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from app.detection.device import Device
+from app.errors import BadConfiguration, BadModelPack
+from app.packs.__main__ import main
+from app.packs.calibration import (
+    FEWEST_IMPOSTOR_PAIRS,
+    ErrorRates,
+    best_threshold,
+    calibrate,
+    error_rates,
+    write_calibration,
+)
+from app.packs.manifest import Calibration, read_manifest
+from app.vision.faces import FacePack
+from app.vision.types import Floats
+from tests.toy_networks import write_toy_pack, write_toy_people
+from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
+
+MANIFEST = """# What this pack is.
+name = "toy"
+licence = "for tests"
+commercial_use = true
+similarity_threshold = 0.5  # by eye
+
+[files]
+"d.onnx" = "{sha}"
+"e.onnx" = "{sha}"
+
+[detector]
+kind = "scrfd"
+file = "d.onnx"
+
+[embedder]
+file = "e.onnx"
+dimension = 128
+
+# Beside it.
+[source]
+kind = "directory"
+path = "."
+""".format(sha="0" * 64)
+
+
+def at_angles(*degrees: float) -> Floats:
+    """Unit vectors in the plane: the cosine of two is that of the angle between them."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def calibration(**changes: object) -> Calibration:
+    fields = {
+        "false_match_rate": 1.5e-05,
+        "false_non_match_rate": 0.08,
+        "genuine_pairs": 10,
+        "impostor_pairs": 200_000,
+        "faces": 640,
+        "people": 600,
+        "collection": "faces",
+        "command": "python -m app.packs calibrate toy --images faces",
+        "date": date(2026, 1, 2),
+    }
+    return Calibration.model_validate({**fields, **changes})
+
+
+def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
+    # a: three photos at 0°, 10°, 60°; b: two at 100° and 104°; c: one at 20°.
+    rates = error_rates(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2]))
+    assert (rates.genuine_pairs, rates.impostor_pairs, rates.faces, rates.people) == (4, 11, 6, 3)
+    # Above cos 30° are one of a's three pairs and b's only one: missed are (2/3 + 0) / 2.
+    false_match, false_non_match = rates.at(np.cos(np.radians(30)))
+    assert false_non_match == pytest.approx(1 / 3)
+    # Of a and c's three pairs two are above it, of a and b's six none, of b and c's two none.
+    assert false_match == pytest.approx((2 / 3 + 0 + 0) / 3)
+
+
+def test_the_rates_run_from_everybody_matches_to_nobody_does() -> None:
+    rates = error_rates(at_angles(0, 50, 90, 180), np.array([0, 0, 1, 1]))
+    assert (rates.false_match[0], rates.false_non_match[0]) == (1, 0)
+    assert (rates.false_match[-1], rates.false_non_match[-1]) == (0, 1)
+    assert (np.diff(rates.false_match) <= 0).all()
+    assert (np.diff(rates.false_non_match) >= 0).all()
+
+
+def test_blocks_of_rows_count_every_pair_once() -> None:
+    people = np.arange(700) % 300
+    embeddings = at_angles(*np.random.default_rng(0).uniform(0, 180, 700))
+    rates = error_rates(embeddings, people)
+    genuine = int((people[:, None] == people[None]).sum() - 700) // 2
+    assert (rates.genuine_pairs, rates.impostor_pairs) == (genuine, 700 * 699 // 2 - genuine)
+
+
+def rates_of(false_non_match: list[float], false_match: list[float]) -> ErrorRates:
+    return ErrorRates(np.array([0.2, 0.4, 0.6]), np.array(false_non_match), np.array(false_match), 1, 1, 2, 2)
+
+
+def test_the_threshold_is_where_missed_pairs_and_met_strangers_weigh_least() -> None:
+    rates = rates_of([0.0, 0.1, 0.5], [1e-3, 1e-4, 0.0])
+    assert best_threshold(rates, strangers=10) == 0.2
+    assert best_threshold(rates, strangers=1_000) == 0.4
+    assert best_threshold(rates, strangers=10_000) == 0.6
+
+
+def test_where_many_thresholds_are_equally_good_it_is_the_middle_one() -> None:
+    assert best_threshold(rates_of([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])) == 0.4
+
+
+def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(MANIFEST, "utf-8")
+    write_calibration(path, 0.487, calibration())
+    text = path.read_text("utf-8")
+    assert "# What this pack is." in text
+    assert "similarity_threshold = 0.487  # by eye" in text
+    assert "# Beside it.\n[source]" in text
+    manifest = read_manifest(path)
+    assert (manifest.similarity_threshold, manifest.calibration) == (0.487, calibration())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
+
+
+def test_calibrated_again_only_the_new_figures_differ(tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(MANIFEST, "utf-8")
+    write_calibration(path, 0.487, calibration())
+    before = path.read_text("utf-8").splitlines()
+    write_calibration(path, 0.487, calibration(faces=641, date=date(2026, 1, 3)))
+    after = path.read_text("utf-8").splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == [("faces = 640", "faces = 641"), ("date = 2026-01-02", "date = 2026-01-03")]
+
+
+def test_what_would_not_be_a_manifest_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(MANIFEST, "utf-8")
+    with pytest.raises(BadModelPack, match="similarity_threshold"):
+        write_calibration(path, 1.0, calibration())
+    assert path.read_text("utf-8") == MANIFEST
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
+
+
+@pytest.fixture
+def toy_device() -> Iterator[Device]:
+    """A pack that knows pictures again to the pixel, and finds a face in each."""
+    manifest = toy_manifest(embedder={"file": "embedder.onnx", "dimension": 64})
+    with Device(FacePack(manifest, ToyDetector(), ToyEmbedder(64)), 1, 1, 16) as device:
+        yield device
+
+
+def paint_people(folder: Path, photos: list[int]) -> None:
+    """A folder a person with so many photos each, all of one picture."""
+    for number, count in enumerate(photos):
+        picture = np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        (folder / f"{number:03}").mkdir(parents=True)
+        for photo in range(count):
+            cv2.imwrite(str(folder / f"{number:03}" / f"{photo}.png"), picture)
+
+
+def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_in_between(
+    tmp_path: Path, toy_device: Device
+) -> None:
+    paint_people(tmp_path, [2] * 20 + [1] * 420)
+    (tmp_path / "000" / "torn.png").write_bytes(b"no picture")
+    rates = calibrate(tmp_path, toy_device)
+    assert (rates.faces, rates.people, rates.genuine_pairs) == (460, 440, 20)
+    assert rates.impostor_pairs > FEWEST_IMPOSTOR_PAIRS
+    threshold = best_threshold(rates)
+    assert 0.5 < threshold < 1
+    assert rates.at(threshold) == (0, 0)
+
+
+def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, manifest = write_toy_pack(tmp_path / "toy")
+    faces = write_toy_people(tmp_path / "faces", photos_each=140)
+    before = manifest.read_bytes()
+    assert main(["calibrate", str(manifest), "--images", str(faces), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert manifest.read_bytes() == before
+    assert main(["calibrate", str(manifest), "--images", str(faces)]) == 0
+    assert capsys.readouterr().out == said
+    written = read_manifest(manifest)
+    assert written.calibration is not None
+    assert f"toy: similarity_threshold {written.similarity_threshold} (was 0.5)." in said
+    assert written.similarity_threshold != 0.5
+    assert (written.calibration.faces, written.calibration.people) == (560, 4)
+    assert (written.calibration.false_match_rate, written.calibration.false_non_match_rate) == (0, 0)
+    assert written.calibration.command == "python -m app.packs calibrate toy.toml --images faces"
+
+
+def test_too_few_people_are_told_before_anybody_looks_at_them(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint_people(tmp_path / "faces", [2, 2, 1])
+    manifest = tmp_path / "pack.toml"
+    shared = (Path(__file__).parents[1] / "packs" / "shared-insightface.toml").read_text("utf-8")
+    manifest.write_text(shared.replace("../../../shared/models", str(shared_dir / "models")), "utf-8")
+    before = manifest.read_bytes()
+    assert main(["calibrate", str(manifest), "--images", str(tmp_path / "faces")]) == BadConfiguration.exit_code
+    assert "5 faces or photos of 3 people, 2 of whom have two or more: 8 pairs" in capsys.readouterr().err
+    assert manifest.read_bytes() == before
+
+
+def test_a_directory_without_a_manifest_has_nowhere_to_write_to(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", str(shared_dir / "models"), "--images", str(tmp_path)]) == BadModelPack.exit_code
+    assert "has no manifest. Write one" in capsys.readouterr().err
+
+
+def test_the_manifests_that_are_calibrated_say_by_what() -> None:
+    root = Path(__file__).parents[2]
+    calibrated = [
+        path for path in (root / "models").glob("*.toml") if "calibration" in tomllib.loads(path.read_text("utf-8"))
+    ]
+    assert "open.toml" in {path.name for path in calibrated}
+    for path in calibrated:
+        found = read_manifest(path).calibration
+        assert found is not None
+        assert found.impostor_pairs >= FEWEST_IMPOSTOR_PAIRS
+        assert found.command.startswith("python -m app.packs calibrate ")
