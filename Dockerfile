@@ -23,10 +23,12 @@ FROM ${PYTHON}
 LABEL org.opencontainers.image.title="face-worker" \
       org.opencontainers.image.description="Photos of a gallery in, people out"
 # With a heap for each thread, pictures decoded in one and freed in another leave holes in all of them.
-ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json
+ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json GALLERY_INDEX_DIR=/var/lib/face-worker
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker \
+    && install --directory --owner=10001 --group=10001 /var/lib/face-worker
+VOLUME /var/lib/face-worker
 WORKDIR /srv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=pack --chown=10001 /srv/models models

@@ -34,6 +34,7 @@ from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from app.detection.look import Eyes
+    from app.grouping.index import GalleryIndex
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) ->
 
 def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Service:
     from app.grouping.handle import GroupingParts, handle
+    from app.grouping.neighbours import NeighbourSearch
 
     manifest = _packs(settings).read(settings.model_pack)
     database = _open_database(settings, stack)
@@ -169,8 +171,17 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
         # and its receive count tells in the end that it kills every worker.
         lease_s=settings.message_visibility_timeout / 2,
+        search=NeighbourSearch(),
+        index=_gallery_index(settings),
     )
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
+
+
+def _gallery_index(settings: Settings) -> "GalleryIndex | None":
+    from app.grouping.index import GalleryIndex
+
+    folder = settings.gallery_index_dir
+    return GalleryIndex(folder, round(settings.gallery_index_gb * 1e9)) if folder else None
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {

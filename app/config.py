@@ -131,6 +131,14 @@ class Settings(BaseSettings):
         description="What grouping does with a face's quality: with `enforce` poor faces found no person but "
         "may join one, and the worst are left out; with `record` it is stored only.",
     )
+    gallery_index_dir: Path | None = Field(
+        None,
+        description="Folder on the local disk where a grouping run keeps what it knows of a gallery, so that the next "
+        "one looks only at what has changed; unset, every run looks at all faces.",
+    )
+    gallery_index_gb: float = Field(
+        20, gt=0, description="Gigabytes of GALLERY_INDEX_DIR; galleries grouped longest ago make room."
+    )
     similarity_threshold: float | None = Field(
         None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.packs.manifest import QualityBars
 from app.records import FaceBatch, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 
@@ -134,8 +137,18 @@ class FaceStore(Protocol):
         None where there is none, or where its faces are being written just now.
         """
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
-        """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000."""
+
+class FaceReader(Protocol):
+    """A gallery's photos and faces, as grouping reads them. Raises RetryLater while the database is away."""
+
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
+        """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000.
+
+        Most of what is read are embeddings; without them those of a batch are (N,0).
+        """
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        """N face ids → (N,D) float32 unit length. Raises RetryLater where a face is gone since it was read."""
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         """All photos of a gallery, ordered by image id."""

@@ -1,5 +1,6 @@
 """What is stored, in the system's own words. Documents and S3 keys are derived from these in one place."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,6 +100,11 @@ class FaceRecord:
     embedding: NDArray[np.float32]
     crop_key: str
 
+    @property
+    def digest(self) -> str:
+        """Tells this embedding from another."""
+        return hashlib.blake2b(self.embedding.astype("<f4").tobytes(), digest_size=8).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class PhotoResult:
@@ -117,7 +123,7 @@ class FaceBatch:
 
     `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of GROUPING_MEASURES
     to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last run, None for a
-    face that has none yet.
+    face that has none yet; `digests` tell one embedding from another, "" for a face that was stored without one.
     """
 
     face_ids: list[str]
@@ -128,6 +134,7 @@ class FaceBatch:
     embeddings: NDArray[np.float32]
     crop_keys: list[str]
     person_ids: list[str | None]
+    digests: list[str]
 
     def __len__(self) -> int:
         return len(self.face_ids)
@@ -164,7 +171,7 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
     if not batches:
         empty = np.empty((0, 0), np.float32)
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [])
+        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [], [])
     return FaceBatch(
         face_ids=[face for batch in batches for face in batch.face_ids],
         image_ids=[image for batch in batches for image in batch.image_ids],
@@ -174,6 +181,7 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
         embeddings=np.concatenate([batch.embeddings for batch in batches]),
         crop_keys=[key for batch in batches for key in batch.crop_keys],
         person_ids=[person for batch in batches for person in batch.person_ids],
+        digests=[digest for batch in batches for digest in batch.digests],
     )
 
 

@@ -10,7 +10,7 @@ import psutil
 from app.grouping.clustering import group
 from app.grouping.graph import connected, numbered
 from app.grouping.neighbours import NeighbourSearch
-from app.vision.quality.roles import Role
+from app.vision.quality.roles import all_found
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
 from benchmarks.scores import bcubed, pairwise
@@ -29,7 +29,7 @@ def measured_ours(
     embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
-    roles = np.full(len(people), Role.FOUNDS, np.int8)
+    roles = all_found(len(people))
     graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, NeighbourSearch()))
     figures = measured(lambda: group(graph, threshold).labels, people)
     figures |= {

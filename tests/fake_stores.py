@@ -7,9 +7,10 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.adapters.mongo import batches
-from app.errors import StaleFence
+from app.errors import RetryLater, StaleFence
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, GalleryState, RunProgress
 from app.records import (
@@ -81,12 +82,20 @@ class FakeFaceStore(Outages):
                 return PhotoResult(image, faces) if len(faces) == image.face_count else None
         return None
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
         self._pass("read_faces")
         wanted = [face for face in self.faces.values() if (face.gallery_id, face.model_id) == (gallery_id, model_id)]
         wanted.sort(key=lambda face: face.face_id)
         for start in range(0, len(wanted), READ_BATCH):
-            yield self._batch(wanted[start : start + READ_BATCH])
+            yield self._batch(wanted[start : start + READ_BATCH], with_embeddings)
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        self._pass("read_embeddings")
+        missing = [face_id for face_id in face_ids if face_id not in self.faces]
+        if missing:
+            raise RetryLater(f"{missing[0]} is gone.")
+        vectors = [self.faces[face_id].embedding for face_id in face_ids]
+        return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         self._pass("read_images")
@@ -102,16 +111,17 @@ class FakeFaceStore(Outages):
         ]
         return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()))]
 
-    def _batch(self, faces: Sequence[FaceRecord]) -> FaceBatch:
+    def _batch(self, faces: Sequence[FaceRecord], with_embeddings: bool) -> FaceBatch:
         return FaceBatch(
             face_ids=[face.face_id for face in faces],
             image_ids=[face.image_id for face in faces],
             boxes=np.stack([face.box for face in faces]),
             det_scores=np.array([face.det_score for face in faces], np.float32),
             quality=quality_columns([face.quality for face in faces]),
-            embeddings=np.stack([face.embedding for face in faces]),
+            embeddings=np.stack([face.embedding[: None if with_embeddings else 0] for face in faces]),
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],
+            digests=[face.digest for face in faces],
         )
 
 

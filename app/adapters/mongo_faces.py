@@ -14,7 +14,8 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, in_transaction, mongo_errors
+from app.adapters.mongo import Document, batches, in_transaction, mongo_errors
+from app.errors import RetryLater
 from app.records import (
     GROUPING_MEASURES,
     FaceBatch,
@@ -33,9 +34,9 @@ READ_FIELDS = (
     "box",
     "det_score",
     *(f"quality.{name}" for name in GROUPING_MEASURES),
-    "embedding",
     "crop_key",
     "person_id",
+    "digest",
 )
 FLOAT32_HEADER = bytes([BinaryVectorDtype.FLOAT32.value[0], 0])
 """A BSON vector is a type byte, a padding byte, then little-endian numbers:
@@ -97,9 +98,20 @@ class MongoFaceStore:
         record = _image_record(image)
         return PhotoResult(record, faces) if len(faces) == record.face_count else None
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
         with mongo_errors("Reading faces"):
-            yield from map(face_batch, raw_faces(self._faces, gallery_id, model_id))
+            yield from map(face_batch, raw_faces(self._faces, gallery_id, model_id, with_embeddings=with_embeddings))
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        vectors: dict[str, bytes] = {}
+        with mongo_errors("Reading embeddings"):
+            for some in batches(face_ids):
+                found = self._faces.find({"_id": {"$in": some}}, ["embedding"], batch_size=READ_BATCH)
+                vectors |= {face["_id"]: face["embedding"] for face in found}
+        missing = [face_id for face_id in face_ids if face_id not in vectors]
+        if missing:
+            raise RetryLater(f"{len(missing)} faces are gone since they were read, such as {missing[0]}.")
+        return decode_vectors([vectors[face_id] for face_id in face_ids])
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         with mongo_errors("Reading photos' records"):
@@ -107,11 +119,14 @@ class MongoFaceStore:
             yield from map(_image_record, cursor)
 
 
-def raw_faces(faces: Collection[Document], gallery_id: str, model_id: str) -> Iterator[bytes]:
+def raw_faces(
+    faces: Collection[Document], gallery_id: str, model_id: str, *, with_embeddings: bool = True
+) -> Iterator[bytes]:
     """What `face_batch` decodes: the server's answers as they are, some 6,000 faces of 512 dimensions each."""
     query = {"gallery_id": gallery_id, "model": model_id}
     # pymongo's annotation has it that documents come of this.
-    answers: Iterator[Any] = faces.find_raw_batches(query, READ_FIELDS, batch_size=READ_BATCH).sort("_id", ASCENDING)
+    fields = [*READ_FIELDS, "embedding"] if with_embeddings else list(READ_FIELDS)
+    answers: Iterator[Any] = faces.find_raw_batches(query, fields, batch_size=READ_BATCH).sort("_id", ASCENDING)
     return answers
 
 
@@ -124,9 +139,10 @@ def face_batch(raw: bytes) -> FaceBatch:
         boxes=np.array([face["box"] for face in faces], np.float32).reshape(-1, 4),
         det_scores=np.array([face["det_score"] for face in faces], np.float32),
         quality=quality_columns([face["quality"] for face in faces]),
-        embeddings=decode_vectors([face["embedding"] for face in faces]),
+        embeddings=decode_vectors([face.get("embedding", FLOAT32_HEADER) for face in faces]),
         crop_keys=[face["crop_key"] for face in faces],
         person_ids=[face.get("person_id") for face in faces],
+        digests=[face.get("digest", "") for face in faces],
     )
 
 
@@ -243,6 +259,7 @@ def face_fields(face: FaceRecord, etag: str | None) -> Document:
         "det_score": face.det_score,
         "quality": dict(face.quality),
         "embedding": encode_vector(face.embedding),
+        "digest": face.digest,
         "crop_key": face.crop_key,
         "etag": etag,
     }

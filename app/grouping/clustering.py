@@ -17,7 +17,7 @@ from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
 from app.grouping.merging import merge_people
 from app.grouping.neighbours import Neighbours, NeighbourSearch
 from app.grouping.whispers import nearly_equal, numbered_by_first_appearance, whisper
-from app.vision.quality.roles import Role, Roles
+from app.vision.quality.roles import Roles, all_found
 
 HALF_STRENGTH = 200
 """Provisional people of a gallery in which the local scaling counts half."""
@@ -74,8 +74,7 @@ def cluster(
     """
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
-    if roles is None:
-        roles = np.full(len(embeddings), Role.FOUNDS, np.int8)
+    roles = all_found(len(embeddings)) if roles is None else roles
     graph = connected(embeddings, numbered(image_ids), roles, search or NeighbourSearch())
     return group(graph, threshold).labels
 

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from app.errors import RetryLater
-from app.grouping.clustering import cluster
+from app.grouping.graph import Floats, Rows
+from app.grouping.incremental import GalleryFaces, Regrouped, regrouped
+from app.grouping.index import GalleryIndex
+from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import match_people, summarise
@@ -16,9 +19,9 @@ from app.grouping.publish import crop_urls, describe, page_photos
 from app.grouping.run import Run
 from app.messages import GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, PeopleStore
+from app.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
-from app.vision.quality.roles import roles_of
+from app.vision.quality.roles import all_found, roles_of
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +31,12 @@ BUSY_DELAY_S = 5
 
 @dataclass(frozen=True)
 class GroupingParts:
-    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality."""
+    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality; without an
+    `index` every run looks at all faces."""
 
     queue: MessageQueue
     objects: ObjectStore
-    faces: FaceStore
+    faces: FaceReader
     galleries: GalleryStore
     people: PeopleStore
     model_id: str
@@ -41,6 +45,8 @@ class GroupingParts:
     uses_quality: bool
     grouping_delay_s: int
     lease_s: float
+    search: NeighbourSearch
+    index: GalleryIndex | None = None
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -53,26 +59,22 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
             with Run(lease, parts.galleries, parts.lease_s, progress) as run:
-                group_gallery(run, parts)
+                group_gallery(run, parts, full=request.mode == "full")
     finally:
         parts.galleries.release(lease)
 
 
-def group_gallery(run: Run, parts: GroupingParts) -> None:
-    """Read all faces of the gallery, find its people, store them, and publish groups.json and the page.
+def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
+    """Read the gallery's faces, find its people, store them, and publish groups.json and the page.
 
     Raises StaleFence once the gallery is another worker's.
     """
     started = time.monotonic()
     lease, gallery_id = run.lease, run.lease.gallery_id
-    run.stage("read")
-    faces = _read_faces(run, parts)
-    run.stage("cluster")
     bars = lease.quality or parts.quality
-    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else None
-    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
+    faces, found = _find_people(run, parts, bars, full=full)
     run.stage("people")
-    person_ids = match_people(labels, faces.face_ids, faces.person_ids)
+    person_ids = match_people(found.labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
     parts.people.save_people(lease, people, _changed(faces, person_ids))
 
@@ -86,9 +88,31 @@ def group_gallery(run: Run, parts: GroupingParts) -> None:
 
     seconds = round(time.monotonic() - started, 3)
     counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
-    summary = {**counts, "seconds": seconds, "stages_s": run.seconds()}
+    how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
+    summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
     parts.galleries.record_run(lease, parts.model_id, summary)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
+
+
+def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: bool) -> tuple[FaceBatch, Regrouped]:
+    """All faces of the gallery, with embeddings only where all are looked at, and who they are."""
+    gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
+    run.stage("read")
+    known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
+    anew = full or known is None
+    faces = _read_faces(run, parts, with_embeddings=anew)
+
+    def embeddings_of(rows: Rows) -> Floats:
+        # All of them are not copied: they may be most of the memory.
+        return faces.embeddings if anew else parts.faces.read_embeddings([faces.face_ids[row] for row in rows])
+
+    run.stage("cluster")
+    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else all_found(len(faces))
+    gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
+    found = regrouped(gallery, known, threshold, embeddings_of, parts.search, full=full)
+    if parts.index:
+        parts.index.save(gallery_id, parts.model_id, threshold, found.known)
+    return faces, found
 
 
 def _wait(request: GroupGallery, parts: GroupingParts) -> None:
@@ -108,10 +132,10 @@ def _wait(request: GroupGallery, parts: GroupingParts) -> None:
         raise RetryLater(str(error), delay_s + 1) from error
 
 
-def _read_faces(run: Run, parts: GroupingParts) -> FaceBatch:
+def _read_faces(run: Run, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
     last = run.lease.last_run.get("faces")
     batches: list[FaceBatch] = []
-    for batch in parts.faces.read_faces(run.lease.gallery_id, parts.model_id):
+    for batch in parts.faces.read_faces(run.lease.gallery_id, parts.model_id, with_embeddings=with_embeddings):
         batches.append(batch)
         run.advance(sum(map(len, batches)) / last if isinstance(last, int) and last else 0)
     return join_batches(batches)

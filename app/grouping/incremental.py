@@ -64,8 +64,9 @@ def regrouped(
     full: bool = False,
 ) -> Regrouped:
     """The people of a gallery: all anew where nothing is `known`, on request, or where too much has changed."""
-    if known is None:
-        return _all_anew(faces, None, threshold, read_embeddings, search)
+    everybody = np.arange(len(faces.face_ids))
+    if known is None or not known.face_ids:
+        return _all_anew(faces, read_embeddings(everybody), threshold, search)
     place = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     rows = np.array([place.get(face_id, -1) for face_id in known.face_ids], np.intp)
     kept = np.array(
@@ -77,30 +78,32 @@ def regrouped(
     )
     before = known.grouping.take(np.flatnonzero(kept))
     old = rows[kept]
-    new = np.setdiff1d(np.arange(len(faces.face_ids)), old)
-    if full or replace(before, changed=before.changed + len(new)).has_drifted:
-        return _all_anew(faces, (before, old), threshold, read_embeddings, search)
+    new = np.setdiff1d(everybody, old)
+    if full:
+        # Nothing of what was kept is relied on.
+        anew = _all_anew(faces, read_embeddings(everybody), threshold, search)
+        return _compared(anew, before.labels, old)
+    embeddings = read_embeddings(new) if len(new) else before.graph.embeddings[:0]
+    if replace(before, changed=before.changed + len(new)).has_drifted:
+        together = np.concatenate([before.graph.embeddings, embeddings])[np.argsort(np.concatenate([old, new]))]
+        return _compared(_all_anew(faces, together, threshold, search), before.labels, old)
     photos = numbered(faces.image_ids)
     before = replace(before, graph=replace(before.graph, photos=photos[old]))
-    graph = extended(before.graph, read_embeddings(new), photos[new], faces.roles[new], search)
+    graph = extended(before.graph, embeddings, photos[new], faces.roles[new], search)
     order = np.concatenate([old, new])
     return _result(faces, order, regroup(before, graph, threshold), "incremental", len(new), len(rows) - len(old))
 
 
-def _all_anew(
-    faces: GalleryFaces,
-    before: tuple[Grouping, Rows] | None,
-    threshold: float,
-    read_embeddings: ReadEmbeddings,
-    search: NeighbourSearch,
-) -> Regrouped:
-    order = np.arange(len(faces.face_ids))
-    graph = connected(read_embeddings(order), numbered(faces.image_ids), faces.roles, search)
-    result = _result(faces, order, group(graph, threshold), "full", len(order), 0)
-    if before is None or not len(before[1]):
-        return result
-    grouping, rows = before
-    return replace(result, difference=1 - float(has_same_companions(grouping.labels, result.labels[rows]).mean()))
+def _all_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> Regrouped:
+    graph = connected(embeddings, numbered(faces.image_ids), faces.roles, search)
+    return _result(faces, np.arange(len(graph)), group(graph, threshold), "full", len(graph), 0)
+
+
+def _compared(anew: Regrouped, before: Labels, rows: Rows) -> Regrouped:
+    """With the difference to what these rows' people were before."""
+    if not len(rows):
+        return anew
+    return replace(anew, difference=1 - float(has_same_companions(before, anew.labels[rows]).mean()))
 
 
 def _result(

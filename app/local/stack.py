@@ -101,7 +101,8 @@ class LocalStack:
         """Start AWS and MongoDB alone, with empty queues and buckets, and enter their environment."""
         self.logs.mkdir(parents=True, exist_ok=True)
         if not any(self.is_running(name) for name in self.state.processes):
-            self.state = State(environment={k: v for k, v in LOCAL_DEFAULTS.items() if k not in os.environ})
+            defaults = {**LOCAL_DEFAULTS, "GALLERY_INDEX_DIR": str(self._home / "index")}
+            self.state = State(environment={k: v for k, v in defaults.items() if k not in os.environ})
         started = [*self._start_aws(), *self._start_mongo()]
         self.enter_environment()
         if not os.environ.get("QUEUE_URL"):

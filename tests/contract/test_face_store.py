@@ -76,6 +76,37 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert np.array_equal(batch.det_scores, np.array([0.9, 0.9], np.float32))
 
 
+def test_without_embeddings_all_else_comes_back_and_those_asked_for_can_be_read(stores: Stores) -> None:
+    save(stores, count=3)
+    batch, light = faces_of(stores), join_batches(list(stores.faces.read_faces("g", MODEL, with_embeddings=False)))
+    assert light.embeddings.shape == (3, 0)
+    assert (light.face_ids, light.digests, light.crop_keys) == (batch.face_ids, batch.digests, batch.crop_keys)
+    wanted = [batch.face_ids[2], batch.face_ids[0]]
+    assert np.array_equal(stores.faces.read_embeddings(wanted), batch.embeddings[[2, 0]])
+
+
+def test_embeddings_of_more_faces_than_a_batch_come_in_the_order_asked_for(stores: Stores) -> None:
+    for name in ("a", "b"):
+        save(stores, name, count=120)
+    batch = faces_of(stores)
+    rows = np.random.default_rng(0).permutation(len(batch))
+    assert np.array_equal(stores.faces.read_embeddings([batch.face_ids[row] for row in rows]), batch.embeddings[rows])
+
+
+def test_embeddings_of_a_face_that_is_gone_are_read_later(stores: Stores) -> None:
+    save(stores)
+    with pytest.raises(RetryLater, match="gone"):
+        stores.faces.read_embeddings([*faces_of(stores).face_ids, "g/nobody/toy/0"])
+
+
+def test_a_digest_tells_one_embedding_from_another(stores: Stores) -> None:
+    save(stores, "a", count=2)
+    first, second = faces_of(stores).digests
+    assert first != second
+    save(stores, "a", count=2, etag="etag-2")
+    assert faces_of(stores).digests == [first, second]
+
+
 def test_embeddings_come_back_as_the_same_float32_unit_vectors(stores: Stores) -> None:
     save(stores, count=3)
     embeddings = faces_of(stores).embeddings

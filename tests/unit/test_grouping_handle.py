@@ -1,12 +1,15 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.errors import RejectMessage, RetryLater, StaleFence
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
+from app.grouping.index import GalleryIndex
+from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, RunProgress
@@ -48,7 +51,17 @@ class World:
             uses_quality=True,
             grouping_delay_s=DELAY_S,
             lease_s=LEASE_S,
+            search=NeighbourSearch(),
         )
+
+    def with_index(self, folder: Path) -> "World":
+        self.parts = replace(self.parts, index=GalleryIndex(folder, max_bytes=10**9))
+        return self
+
+    def how(self) -> tuple[object, ...]:
+        """Kind of the last run, faces new to it, and faces gone."""
+        summary = self.galleries.galleries["g"].summary
+        return summary["kind"], summary["new"], summary["gone"]
 
     def add(self, name: str, *vectors: np.ndarray) -> None:
         """What detection does for a photo with these faces."""
@@ -72,10 +85,10 @@ class World:
         return self.galleries.galleries["g"].owner is None
 
 
-@pytest.fixture
-def world() -> World:
-    """Ann in three photos, Bob in two of them, Eve in one."""
-    world = World()
+@pytest.fixture(params=["anew", "with an index"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """Ann in three photos, Bob in two of them, Eve in one. Nothing depends on whether a run knows the one before."""
+    world = World().with_index(tmp_path) if request.param == "with an index" else World()
     world.add("1", ANN, BOB)
     world.add("2", near(ANN, 1), near(BOB, 2))
     world.add("3", near(ANN, 3), EVE)
@@ -97,6 +110,54 @@ def test_groups_and_page_are_published_with_their_types(world: World) -> None:
     assert world.objects.content_types["g/groups.json"] == "application/json"
     assert world.objects.content_types["g/people.html"] == "text/html; charset=utf-8"
     assert b"<html" in world.objects.read("g/people.html")
+
+
+def test_a_run_that_knows_the_one_before_reads_the_embeddings_of_new_faces_alone(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    for name in "abcdef":
+        world.add(name, near(ANN, ord(name)))
+    world.group()
+    assert world.how() == ("full", 6, 0)
+    read: list[list[str]] = []
+    reading = world.faces.read_embeddings
+    world.faces.read_embeddings = lambda ids: reading(read.append(list(ids)) or ids)  # type: ignore[method-assign]
+    world.add("g", near(ANN, 1), BOB)
+    world.group()
+    assert world.how() == ("incremental", 2, 0)
+    assert read == [[face_record(photo("g"), index).face_id for index in range(2)]]
+    assert world.person_of("g") == world.person_of("a") != world.person_of("g", 1)
+
+
+def test_a_photo_that_shows_others_now_changes_people_though_the_index_knew_it(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    for name in "abcdef":
+        world.add(name, near(ANN, ord(name)))
+    world.group()
+    world.add("c", BOB)
+    world.group()
+    assert world.how() == ("incremental", 1, 1)
+    assert world.person_of("c") != world.person_of("a")
+
+
+def test_a_full_run_on_request_reads_everything_and_tells_the_difference(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    world.add("a", ANN, BOB)
+    world.group()
+    world.group(mode="full")
+    assert world.how() == ("full", 2, 0)
+    assert world.galleries.galleries["g"].summary["difference"] == 0
+
+
+def test_an_index_that_is_broken_is_made_anew(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    world.add("a", ANN, BOB)
+    world.group()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"broken")
+    world.add("b", near(ANN, 1))
+    world.group()
+    assert world.how() == ("full", 3, 0)
+    assert world.person_of("a") == world.person_of("b")
 
 
 def test_the_run_is_recorded_with_its_numbers(world: World) -> None:

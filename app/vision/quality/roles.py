@@ -41,6 +41,11 @@ def roles_of(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
     return (2 - (unified < bars.join).astype(np.int8) - (unified < bars.found).astype(np.int8)).astype(np.int8)
 
 
+def all_found(count: int) -> Roles:
+    """(N,) roles where quality is of no account."""
+    return np.full(count, Role.FOUNDS, np.int8)
+
+
 def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
     """Why a face is nobody's, in a sentence."""
     unified = quality.get("unified", 100.0)
