@@ -25,11 +25,12 @@ from app.adapters.mongo_galleries import MongoGalleryStore, MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.detection.handle import DetectionParts, tell_grouping
 from app.grouping.handle import GroupingParts, handle
+from app.grouping.neighbours import NeighbourSearch
 from app.health import Health
 from app.local.stack import LocalStackError
 from app.messages import DetectImage
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, ObjectStore, ReceivedMessage
+from app.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.records import FaceBatch, ImageRecord
 from app.worker.consumer import Consumer, ConsumerOptions, Surroundings
 from app.worker.shutdown import Shutdown
@@ -96,7 +97,7 @@ class SlowGallery:
         self._database = database
         self._run_s = run_s
 
-    def read_faces(self, _gallery_id: str, _model_id: str) -> Iterator[FaceBatch]:
+    def read_faces(self, _gallery_id: str, _model_id: str, *, with_embeddings: bool) -> Iterator[FaceBatch]:
         photos = self._database["arrived"].estimated_document_count()
         self._database["runs"].insert_one({"photos": photos, "pid": os.getpid()})
         time.sleep(self._run_s)
@@ -232,7 +233,7 @@ def _group(place: Place, flood: Flood) -> None:
     parts = GroupingParts(
         queue=queue,
         objects=cast(ObjectStore, slow),
-        faces=cast(FaceStore, slow),
+        faces=cast(FaceReader, slow),
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
         model_id=MODEL,
@@ -241,6 +242,7 @@ def _group(place: Place, flood: Flood) -> None:
         uses_quality=True,
         grouping_delay_s=flood.delay_s,
         lease_s=VISIBILITY_S / 2,
+        search=NeighbourSearch(),
     )
 
     def work(body: str, *, progress: Any) -> None:  # noqa: ANN401

@@ -127,6 +127,7 @@ def faces_at(places: list[tuple[str, float]], people: list[str | None], directio
         embeddings=np.eye(8, dtype=np.float32)[directions],
         crop_keys=[""] * len(places),
         person_ids=people,
+        digests=[""] * len(places),
     )
 
 
