@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from app.grouping.joining import NOBODY, Labels, join_people
-from app.grouping.neighbours import Neighbours, nearest_neighbours
+from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
 from app.vision.quality.roles import Role, Roles
 
 # Enough for a person in hundreds of photos to hang together; memory grows with it.
@@ -34,7 +34,7 @@ def cluster(
     threshold: float,
     roles: Roles | None = None,
     *,
-    use_gpu: bool = False,
+    search: NeighbourSearch = EXACT,
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
@@ -47,18 +47,18 @@ def cluster(
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
     photos = np.unique(np.asarray(image_ids), return_inverse=True)[1]
     if roles is None:
-        return _found_people(embeddings, photos, threshold, use_gpu=use_gpu)
+        return _found_people(embeddings, photos, threshold, search=search)
     labels = np.full(len(embeddings), NOBODY, np.int64)
     founding, joining = (np.flatnonzero(roles == role) for role in (Role.FOUNDS, Role.JOINS))
-    labels[founding] = _found_people(embeddings[founding], photos[founding], threshold, use_gpu=use_gpu)
-    labels[joining] = join_people(embeddings, labels, photos, joining, threshold, use_gpu=use_gpu)
+    labels[founding] = _found_people(embeddings[founding], photos[founding], threshold, search=search)
+    labels[joining] = join_people(embeddings, labels, photos, joining, threshold, search=search)
     return labels
 
 
 def _found_people(
-    embeddings: NDArray[np.float32], photos: NDArray[np.intp], threshold: float, *, use_gpu: bool
+    embeddings: NDArray[np.float32], photos: NDArray[np.intp], threshold: float, *, search: NeighbourSearch
 ) -> Labels:
-    neighbours = nearest_neighbours(embeddings, NEIGHBOURS, use_gpu=use_gpu)
+    neighbours = search.nearest_neighbours(embeddings, NEIGHBOURS)
     graph = _likely_pairs(neighbours, photos, threshold)
     surest_first = np.argsort(-_sureness(neighbours, threshold), kind="stable")
     return _numbered_by_first_appearance(_whisper(graph, surest_first))

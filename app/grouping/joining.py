@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.neighbours import Neighbours, nearest_in
+from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
 
 Labels = NDArray[np.int64]
 
@@ -38,7 +38,7 @@ def join_people(
     weak: NDArray[np.intp],
     threshold: float,
     *,
-    use_gpu: bool = False,
+    search: NeighbourSearch = EXACT,
 ) -> Labels:
     """(N,D) unit vectors, (N,) people of the founding faces and NOBODY else, (N,) photos, (M,) rows of weak faces →
     (M,) people. Nobody gets a second face in a photo."""
@@ -46,7 +46,7 @@ def join_people(
     joined = np.full(len(weak), NOBODY, np.int64)
     if not len(founding) or not len(weak):
         return joined
-    near = nearest_in(embeddings[weak], embeddings[founding], NEIGHBOURS, use_gpu=use_gpu)
+    near = search.nearest_in(embeddings[weak], embeddings[founding], NEIGHBOURS)
     offers = _offers(near, labels[founding])
     best, lead = _best_and_lead(offers, near, len(weak))
     free = ~_is_in_photo(offers, photos[weak], photos[founding], labels[founding])
