@@ -111,6 +111,10 @@ verification: setup ## who is taken for whom, beside insightface's own pipeline 
 grouping: setup ## how well faces come together as people, beside other projects' ways: EMBEDDINGS=file.npz VECTORS=key
 	$(PYTHON) -m benchmarks.grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
 
+.PHONY: neighbours
+neighbours: setup ## seconds, memory and recall of the search for neighbours: EMBEDDINGS=file.npz VECTORS=key FACES=100000
+	$(PYTHON) -m benchmarks.neighbours --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) $(if $(FACES),--faces $(FACES)) --json
+
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
 	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json

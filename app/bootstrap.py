@@ -19,7 +19,7 @@ from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings
-from app.errors import FatalWorkerError, RetryLater
+from app.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.health import Health
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.logs import Logging
@@ -34,6 +34,7 @@ from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from app.detection.look import Eyes
+    from app.grouping.neighbours import NeighbourSearch
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +165,34 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         quality=manifest.quality,
         uses_quality=settings.face_quality == "enforce",
         lease_s=settings.message_visibility_timeout,
+        search=_search(settings),
     )
     queue = _queue(settings, settings.group_face_queue_url)
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
+
+
+def _search(settings: Settings) -> "NeighbourSearch":
+    from app.grouping.candidates import GpuMemory, gpu_available
+    from app.grouping.neighbours import NeighbourSearch
+
+    if settings.neighbours_device == "gpu" and not gpu_available():
+        raise BadConfiguration(
+            "NEIGHBOURS_DEVICE is gpu, but FAISS sees none: run on a GPU host with the GPU image, or set auto or cpu."
+        )
+    memory = GpuMemory(
+        settings.neighbours_gpu_working_mb, settings.neighbours_gpu_gallery_mb, settings.neighbours_gpu_float16
+    )
+    search = NeighbourSearch(settings.neighbours_device, settings.neighbours_exact_faces, memory)
+    if settings.ray_address is None:
+        return search
+    try:
+        from app.grouping.distributed import Cluster, ClusterSearch
+    except ImportError as error:
+        raise BadConfiguration(
+            f"RAY_ADDRESS is set, but Ray can't be used here ({error}): install the extra `ray`, or unset it."
+        ) from error
+    cluster = Cluster(settings.ray_address, settings.ray_memory_per_process)
+    return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {

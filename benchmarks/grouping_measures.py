@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import psutil
 
+from app.config import Settings
 from app.grouping import clustering
-from app.grouping.neighbours import Neighbours, nearest_neighbours
+from app.grouping.neighbours import Neighbours, NeighbourSearch
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
 from benchmarks.scores import bcubed, pairwise
@@ -28,26 +29,35 @@ def measured_ours(
     embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
-    stage: Figures = {}
-    found: list[Neighbours] = []
+    search_once = _OnceSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
 
-    def search_neighbours(rows: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-        # They don't depend on the threshold, so the search for the best one needs them once.
-        if not found:
-            neighbours, stage["neighbours_seconds"], stage["neighbours_peak_memory_mb"] = watched(
-                lambda: nearest_neighbours(rows, k, use_gpu=use_gpu)
-            )
-            found.append(neighbours)
-        return found[0]
+    def group(at: float) -> Labels:
+        return clustering.cluster(embeddings, photos, at, search=search_once)
 
     def method(setting: Setting) -> Labels:
         assert setting.distance is not None
-        return clustering.cluster(embeddings, photos, 1 - setting.distance)
+        return group(1 - setting.distance)
 
-    with mock.patch.object(clustering, "nearest_neighbours", search_neighbours):
-        figures = measured(lambda: clustering.cluster(embeddings, photos, threshold), people)
-        figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
-        return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
+    figures = measured(lambda: group(threshold), people)
+    stage = search_once.stage
+    figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
+    return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
+
+
+@dataclass(frozen=True)
+class _OnceSearch(NeighbourSearch):
+    """Neighbours don't depend on the threshold, so the search for the best one needs them once."""
+
+    found: list[Neighbours] = field(default_factory=list)
+    stage: Figures = field(default_factory=dict)
+
+    def nearest_neighbours(self, embeddings: Floats, k: int) -> Neighbours:
+        if not self.found:
+            neighbours, self.stage["neighbours_seconds"], self.stage["neighbours_peak_memory_mb"] = watched(
+                lambda: NeighbourSearch.nearest_neighbours(self, embeddings, k)
+            )
+            self.found.append(neighbours)
+        return self.found[0]
 
 
 def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:

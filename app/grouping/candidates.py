@@ -45,8 +45,8 @@ DEPTH_ROWS = 10_000_000
 
 @dataclass(frozen=True)
 class Offer:
-    """Some of the best of the base for the queries from row `start` on: `indices` (n,k) int64 into the base, -1 where
-    there is none, and `similarities` (n,k) float32, -inf where there is none."""
+    """Some of the best of the base for the queries from row `start` on, in any order: `indices` (n,m) int64 into the
+    base, -1 where there is none, and `similarities` (n,m) float32, -inf where there is none."""
 
     start: int
     indices: Ids
@@ -135,8 +135,9 @@ def _tiles(rows: Floats, size: int) -> Iterator[tuple[int, Floats]]:
 
 
 def _offer(start: int, queries: Floats, base: Floats, candidates: Ids, k: int) -> Offer:
-    """(n,D), (N,D), (n,c) → the k best of each query's candidates, by similarities computed pair by pair."""
-    shape = (len(queries), min(k, candidates.shape[1]))
+    """(n,D), (N,D), (n,c) → somewhat more than the k best of each query's candidates, so that whoever cuts the list can
+    choose among equal ones; by similarities computed pair by pair."""
+    shape = (len(queries), min(k + SPARE, candidates.shape[1]))
     candidates = np.ascontiguousarray(candidates, np.int64)
     similarities, indices = np.empty(shape, np.float32), np.empty(shape, np.int64)
     # The last argument is the candidates' stride, whose default is wrong in FAISS 1.15: it reads past their end.

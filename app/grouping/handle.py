@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from app.errors import RetryLater, StaleFence
 from app.grouping.clustering import cluster
+from app.grouping.neighbours import EXACT, NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import match_people, summarise
@@ -37,6 +38,7 @@ class GroupingParts:
     quality: QualityBars
     uses_quality: bool
     lease_s: float
+    search: NeighbourSearch = EXACT
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -68,7 +70,8 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     keep()
     bars = lease.quality or parts.quality
     roles = roles_of(faces.quality, bars) if parts.uses_quality else None
-    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
+    search = replace(parts.search, progress=keep)
+    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles, search=search)
     keep()
     person_ids = match_people(labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))

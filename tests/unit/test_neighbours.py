@@ -122,12 +122,12 @@ def test_a_large_gallery_is_searched_with_a_recall_of_98_percent() -> None:
 
 
 def test_an_approximate_search_hardly_depends_on_the_order_of_rows_and_not_on_chance() -> None:
-    embeddings = people(3_000)
+    embeddings = people(3_000, 16)
     order = np.random.default_rng(3).permutation(3_000)
     found, again = (APPROXIMATE.nearest_neighbours(embeddings, 30) for _ in range(2))
     np.testing.assert_array_equal(found.indices, again.indices)
     turned = APPROXIMATE.nearest_neighbours(embeddings[order], 30)
-    assert recall(order[turned.indices], found.indices[order]) > 0.999
+    assert recall(order[turned.indices], found.indices[order]) > 0.995
 
 
 def test_where_compression_tells_nothing_the_search_is_exact(caplog: pytest.LogCaptureFixture) -> None:
