@@ -165,13 +165,14 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         quality=manifest.quality,
         uses_quality=settings.face_quality == "enforce",
         lease_s=settings.message_visibility_timeout,
-        search=_search(settings),
+        search=neighbour_search(settings),
     )
     queue = _queue(settings, settings.group_face_queue_url)
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
 
 
-def _search(settings: Settings) -> "NeighbourSearch":
+def neighbour_search(settings: Settings) -> "NeighbourSearch":
+    """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
     from app.grouping.candidates import GpuMemory, gpu_available
     from app.grouping.neighbours import NeighbourSearch
 
