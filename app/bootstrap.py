@@ -14,7 +14,8 @@ from app.adapters.ecs import TaskProtection
 from app.adapters.models import model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping
 from app.adapters.mongo_faces import MongoFaceStore
-from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata, MongoPeopleStore
+from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
@@ -164,9 +165,10 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         quality=manifest.quality,
         uses_quality=settings.face_quality == "enforce",
         lease_s=settings.message_visibility_timeout,
+        kill_points=_kill_points(settings),
     )
     queue = _queue(settings, settings.group_face_queue_url)
-    return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
+    return Service(queue, partial(handle, parts=parts), _probes(database, objects), parts.kill_points)
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {

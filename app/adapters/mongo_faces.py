@@ -78,7 +78,8 @@ class MongoFaceStore:
 
     def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
         query = {"gallery_id": gallery_id, "model": model_id}
-        fields = ["image_id", "box", "det_score", "quality", "embedding", "crop_key", "person_id"]
+        fields = ["image_id", "box", "det_score", "quality", "embedding", "crop_key", "etag"]
+        fields += ["person_id", "assigned_by", "rejected"]
         with mongo_errors("Reading faces"):
             cursor = self._faces.find(query, fields).sort("_id", ASCENDING).batch_size(READ_BATCH)
             for documents in batches(cursor, READ_BATCH):
@@ -137,7 +138,7 @@ def _face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne 
 def _unassign_faces_of_other_content(image: ImageRecord) -> UpdateMany:
     """Under the same name: its old faces' people say nothing about the new faces."""
     other = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id, "etag": {"$ne": image.etag}}
-    return UpdateMany(other, {"$unset": {"person_id": "", "assigned_by": ""}})
+    return UpdateMany(other, {"$unset": dict.fromkeys(("person_id", "assigned_by", "rejected", "was"), "")})
 
 
 def _delete_other_faces(result: PhotoResult) -> DeleteMany:
@@ -232,4 +233,7 @@ def _face_batch(documents: Sequence[Document]) -> FaceBatch:
         embeddings=decode_vectors([face["embedding"] for face in documents]),
         crop_keys=[face["crop_key"] for face in documents],
         person_ids=[face.get("person_id") for face in documents],
+        etags=[face["etag"] for face in documents],
+        confirmed=frozenset(face["_id"] for face in documents if face.get("assigned_by") == "user"),
+        rejected={face["_id"]: frozenset(face["rejected"]) for face in documents if face.get("rejected")},
     )

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -11,13 +11,15 @@ from app.errors import RetryLater, StaleFence
 from app.grouping.clustering import cluster
 from app.grouping.output import Groups
 from app.grouping.page import render_page
-from app.grouping.people import match_people, summarise
-from app.grouping.publish import crop_urls, describe, page_photos
+from app.grouping.people import Matched, match_people
+from app.grouping.publish import crop_urls, describe, digest, page_photos
+from app.grouping.summary import changed, everybody, summarise
 from app.messages import parse_grouping
 from app.packs.manifest import QualityBars
 from app.ports import FaceStore, GalleryLease, GalleryStore, ObjectStore, PeopleStore
-from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
-from app.vision.quality.roles import roles_of
+from app.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
+from app.vision.quality.roles import Role, roles_of
+from app.worker.chaos import KillPoints
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class GroupingParts:
     quality: QualityBars
     uses_quality: bool
     lease_s: float
+    kill_points: KillPoints = field(default_factory=KillPoints)
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -51,7 +54,9 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
         _renew(lease, parts)
 
     try:
-        if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
+        if request.mode == "full":
+            group_gallery(replace(lease, output=None), parts, keep)
+        elif lease.grouped != (lease.revision, parts.model_id):
             group_gallery(lease, parts, keep)
     finally:
         parts.galleries.release(lease)
@@ -60,33 +65,53 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], None]) -> None:
     """Read all faces of the gallery, find its people, store them, and publish groups.json and the page.
 
-    `keep` renews the lease between stages. Raises StaleFence once the gallery is another worker's.
+    `keep` renews the lease between stages. The two files are left alone where they would be the lease's `output` again.
+    Raises StaleFence once the gallery is another worker's.
     """
     started = time.monotonic()
     gallery_id = lease.gallery_id
+    known = parts.people.read_people(lease)
     faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
     keep()
     bars = lease.quality or parts.quality
     roles = roles_of(faces.quality, bars) if parts.uses_quality else None
     labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
     keep()
-    person_ids = match_people(labels, faces.face_ids, faces.person_ids)
-    people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
-    parts.people.save_people(lease, people, _changed(faces, person_ids))
+    matched = match_people(labels, faces, known, None if roles is None else roles == Role.FOUNDS)
+    people = everybody(summarise(faces, matched.person_ids), known, matched.merged)
+    _replace_people(lease, parts, changed(people, known), _moves(faces, matched))
 
     images = list(parts.faces.read_images(gallery_id))
-    groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images, bars)
+    groups = describe(_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
-    keep()
-    parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
-    keep()
-    parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
+    output = digest(groups, page)
+    if output != lease.output:
+        keep()
+        parts.objects.replace(
+            groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence
+        )
+        parts.kill_points.reach("after-groups")
+        keep()
+        parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
-    counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
+    unassigned = matched.person_ids.count(None)
+    counts = {"faces": len(faces), "unassigned": unassigned, "people": len(groups.people), "photos": len(images)}
     summary = {**counts, "seconds": seconds}
-    parts.galleries.record_run(lease, parts.model_id, summary)
+    parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
+
+
+def _replace_people(
+    lease: GalleryLease, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]
+) -> None:
+    """Readers get all of it at once, or go on with what there was."""
+    if not people and not moves:
+        return
+    parts.people.write_people(lease, people, moves)
+    parts.kill_points.reach("before-publish")
+    parts.people.publish_people(lease)
+    parts.kill_points.reach("after-publish")
 
 
 def _renew(lease: GalleryLease, parts: GroupingParts) -> None:
@@ -101,11 +126,6 @@ def _header(gallery_id: str, model_id: str) -> Groups:
     return Groups(gallery_id=gallery_id, model=model_id, generated_at=now, people=[], unassigned=[], skipped=[])
 
 
-def _with_names(people: Sequence[PersonRecord], names: dict[str, str]) -> list[PersonRecord]:
-    return [replace(person, name=names.get(person.person_id)) for person in people]
-
-
-def _changed(faces: FaceBatch, person_ids: Sequence[str | None]) -> dict[str, str | None]:
-    """Face id → person, for the faces whose person is another than before."""
-    rows = zip(faces.face_ids, faces.person_ids, person_ids, strict=True)
-    return {face_id: now for face_id, before, now in rows if now != before}
+def _moves(faces: FaceBatch, matched: Matched) -> list[FaceMove]:
+    rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, strict=True)
+    return [FaceMove(face_id, before, now) for face_id, before, now in rows if now != before]

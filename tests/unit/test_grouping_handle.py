@@ -60,6 +60,10 @@ class World:
         return self.faces.person_of.get(face_record(photo(name), index).face_id)
 
     @property
+    def statuses(self) -> dict[str, str]:
+        return {person.person_id: person.status.value for person in self.people.published("g")}
+
+    @property
     def is_free(self) -> bool:
         return self.galleries.galleries["g"].owner is None
 
@@ -80,7 +84,7 @@ def test_the_faces_of_a_gallery_become_people(world: World) -> None:
     ann, bob, eve = (person.person_id for person in groups.people)
     assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann] * 3
     assert [world.person_of("1", 1), world.person_of("2", 1), world.person_of("3", 1)] == [bob, bob, eve]
-    assert world.people.statuses("g") == dict.fromkeys((ann, bob, eve), "active")
+    assert world.statuses == dict.fromkeys((ann, bob, eve), "active")
 
 
 def test_groups_and_page_are_published_with_their_types(world: World) -> None:
@@ -116,8 +120,7 @@ def test_a_second_run_assigns_no_face_again(world: World) -> None:
     world.group()
     before = world.faces.snapshot()
     world.group(mode="full")
-    assert world.people.assignments[0]
-    assert world.people.assignments[1] == {}
+    assert len(world.people.moves) == 1
     assert world.faces.snapshot() == before
 
 
@@ -125,7 +128,7 @@ def test_a_new_photo_assigns_its_own_faces_alone(world: World) -> None:
     world.group()
     world.add("4", near(BOB, 5))
     world.group()
-    assert list(world.people.assignments[1]) == [face_record(photo("4"), 0).face_id]
+    assert [move.face_id for move in world.people.moves[1]] == [face_record(photo("4"), 0).face_id]
 
 
 def test_an_unchanged_gallery_is_left_alone(world: World) -> None:
@@ -133,7 +136,7 @@ def test_an_unchanged_gallery_is_left_alone(world: World) -> None:
     world.objects.journal.clear()
     world.group()
     assert world.objects.journal == []
-    assert len(world.people.assignments) == 1
+    assert len(world.people.moves) == 1
 
 
 def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_another_model(world: World) -> None:
@@ -246,8 +249,9 @@ def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
     [
         ("faces", "read_faces"),
         ("faces", "read_images"),
-        ("people", "read_names"),
-        ("people", "save_people"),
+        ("people", "read_people"),
+        ("people", "write_people"),
+        ("people", "publish_people"),
         ("objects", "replace"),
         ("galleries", "record_run"),
     ],
@@ -272,7 +276,7 @@ def test_people_whose_photos_are_gone_are_absent_and_no_longer_published(world: 
     eve = world.group().people[2].person_id
     world.add("3", near(ANN, 3))
     assert eve not in [person.person_id for person in world.group().people]
-    assert world.people.statuses("g")[eve] == "absent"
+    assert world.statuses[eve] == "absent"
 
 
 def test_two_photos_of_the_same_content_show_one_person_twice() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -36,6 +37,7 @@ def batch(*names: str) -> FaceBatch:
         embeddings=np.eye(count, 8, dtype=np.float32),
         crop_keys=[f"crop {name}" for name in names],
         person_ids=[None] * count,
+        etags=["etag-1"] * count,
     )
 
 
@@ -76,6 +78,17 @@ def test_joined_batches_are_the_columns_one_after_the_other() -> None:
     assert joined.embeddings.shape == (3, 8)
     assert [one["size_px"] for one in joined.quality] == [2, 2, 1]
     assert joined.person_ids == [None] * 3
+    assert joined.etags == ["etag-1"] * 3
+    assert (joined.confirmed, joined.rejected) == (frozenset(), {})
+
+
+def test_what_users_said_is_joined_too() -> None:
+    parts = [
+        replace(batch(name), confirmed=frozenset([name]), rejected={name: frozenset([f"not {name}"])}) for name in "ab"
+    ]
+    joined = join_batches(parts)
+    assert joined.confirmed == {"a", "b"}
+    assert joined.rejected == {"a": {"not a"}, "b": {"not b"}}
 
 
 def test_joining_nothing_gives_a_batch_of_no_faces() -> None:
