@@ -71,22 +71,22 @@ def _name(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace
     if name == "":
         raise WorkerError("Give a name, or --remove to take it away.")
     editor.name_person(lease, options.person, name)
-    return f"{options.person} has no name" if name is None else f"{options.person} is {name}"
+    return f"{options.person} has no name" if name is None else f"{options.person} is called {name}"
 
 
 def _confirm(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.confirm_faces(lease, options.person, options.faces)
-    return f"{', '.join(options.faces)} is {options.person}"
+    return f"confirmed as {options.person}: {', '.join(options.faces)}"
 
 
 def _reject(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.reject_faces(lease, options.person, options.faces)
-    return f"{', '.join(options.faces)} is not {options.person}"
+    return f"rejected for {options.person}: {', '.join(options.faces)}"
 
 
 def _merge(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.merge_people(lease, options.person, options.others)
-    return f"{', '.join(options.others)} is {options.person}"
+    return f"merged into {options.person}: {', '.join(options.others)}"
 
 
 def add_commands(

@@ -202,8 +202,8 @@ def test_what_users_say_of_people_is_stored_and_the_gallery_is_grouped_anew(desk
         done = desk.admin("people", command, "gallery", *rest)
         assert (done.returncode, done.stderr) == (0, "")
         told.append(done.stdout)
-    assert told[0] == "gallery: ann is Ann é; it is grouped anew\n"
-    assert told[2] == f"gallery: {FACES[2]} is not ann; it is grouped anew\n"
+    assert told[0] == "gallery: ann is called Ann é; it is grouped anew\n"
+    assert told[2] == f"gallery: rejected for ann: {FACES[2]}; it is grouped anew\n"
     orders = [parse_grouping(message.body) for message in desk.grouping.receive(10, wait_s=1)]
     assert [(order.gallery_id, order.mode) for order in orders] == [("gallery", "auto")] * 5
     (batch,) = desk.faces.read_faces("gallery", MODEL)
