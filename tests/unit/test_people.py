@@ -135,9 +135,9 @@ def test_of_people_of_one_age_the_largest_stays() -> None:
 
 
 def test_a_person_with_a_confirmed_face_stays_before_older_ones() -> None:
-    faces = batch(["p1", "p1", "p2"], confirmed=frozenset(["face_002"]))
-    matched = match([0, 0, 0], faces, person("p1", since=1), person("p2", since=5))
-    assert (matched.person_ids, matched.merged) == (["p2"] * 3, {"p1": "p2"})
+    faces = batch(["p1", "p1", "p1", "p2", "p2"], confirmed=frozenset(["face_003"]))
+    matched = match([0] * 5, faces, person("p1", since=1), person("p2", since=5))
+    assert (matched.person_ids, matched.merged) == (["p2"] * 5, {"p1": "p2"})
 
 
 def like(*rows: int) -> np.ndarray:
@@ -153,14 +153,21 @@ def test_two_named_people_are_not_merged_and_a_new_face_goes_to_the_nearest() ->
 
 
 def test_two_people_with_confirmed_faces_are_not_merged() -> None:
-    faces = batch(["p1", "p1", "p2", None], embeddings=like(0, 1, 2, 2), confirmed=frozenset(["face_000", "face_002"]))
-    assert match([0] * 4, faces).person_ids == ["p1", "p1", "p2", "p2"]
+    sure = frozenset(["face_000", "face_002"])
+    faces = batch(["p1", "p1", "p2", "p2", None], embeddings=like(0, 1, 2, 3, 3), confirmed=sure)
+    assert match([0] * 5, faces).person_ids == ["p1", "p1", "p2", "p2", "p2"]
 
 
 def test_one_confirmed_face_among_anothers_stays_alone() -> None:
     """A user has moved one face of Ann's to Bob, who has a cluster elsewhere."""
     faces = batch(["ann"] * 5 + ["bob"] * 4, confirmed=frozenset(["face_005"]))
     assert match([0] * 6 + [1] * 3, faces).person_ids == ["ann"] * 5 + ["bob"] * 4
+
+
+def test_one_confirmed_face_among_anothers_takes_nobody_along_even_where_it_is_all_there_is_of_its_person() -> None:
+    faces = batch(["ann"] * 5 + ["bob", None], confirmed=frozenset(["face_005"]), embeddings=like(0, 0, 0, 0, 0, 1, 1))
+    matched = match([0] * 7, faces, person("ann"), person("bob", "Bob"))
+    assert (matched.person_ids, matched.merged) == (["ann"] * 5 + ["bob", "ann"], {})
 
 
 def test_a_confirmed_face_that_the_clustering_leaves_out_keeps_its_person() -> None:
