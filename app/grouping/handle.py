@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -24,6 +24,7 @@ from app.worker.chaos import KillPoints
 log = logging.getLogger(__name__)
 
 BUSY_DELAY_S = 10.0
+RENEW_EVERY = 1_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
     keep()
     matched = match_people(labels, faces, known, None if roles is None else roles == Role.FOUNDS)
     people = everybody(summarise(faces, matched.person_ids), known, matched.merged)
-    _replace_people(lease, parts, changed(people, known), _moves(faces, matched))
+    _replace_people(lease, parts, changed(people, known), _moves(faces, matched), keep)
 
     images = list(parts.faces.read_images(gallery_id))
     groups = describe(_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
@@ -103,15 +104,27 @@ def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], 
 
 
 def _replace_people(
-    lease: GalleryLease, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]
+    lease: GalleryLease,
+    parts: GroupingParts,
+    people: list[PersonRecord],
+    moves: list[FaceMove],
+    keep: Callable[[], None],
 ) -> None:
     """Readers get all of it at once, or go on with what there was."""
     if not people and not moves:
         return
-    parts.people.write_people(lease, people, moves)
+    parts.people.write_people(lease, people, _keeping(moves, keep))
     parts.kill_points.reach("before-publish")
     parts.people.publish_people(lease)
     parts.kill_points.reach("after-publish")
+
+
+def _keeping(moves: list[FaceMove], keep: Callable[[], None]) -> Iterator[FaceMove]:
+    """Writing a large gallery's faces takes longer than a lease."""
+    for number, move in enumerate(moves, 1):
+        yield move
+        if number % RENEW_EVERY == 0:
+            keep()
 
 
 def _renew(lease: GalleryLease, parts: GroupingParts) -> None:

@@ -104,6 +104,20 @@ def test_merged_people_lead_to_the_one_and_their_covers_are_confirmed(stores: St
     assert batch.rejected == {D: {"p1"}}
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_a_confirmed_face_that_follows_its_person_into_another_stays_confirmed(
+    stores: Stores, lease: GalleryLease, published: bool
+) -> None:
+    stores.editor.merge_people(lease, "p1", ["p2"])
+    stores.people.write_people(lease, [], [FaceMove(C, "p2", "p1")])
+    if published:
+        stores.people.publish_people(lease)
+    stores.people.read_people(lease)
+    batch = faces_of(stores)
+    assert batch.person_ids[2] == ("p1" if published else "p2")
+    assert batch.confirmed == {B, C}
+
+
 def test_the_name_of_the_person_that_others_are_merged_into_stays(stores: Stores, lease: GalleryLease) -> None:
     for person_id, name in (("p1", "Ann"), ("p2", "Bea")):
         stores.editor.name_person(lease, person_id, name)
@@ -135,12 +149,11 @@ def test_an_edit_counts_as_a_change(stores: Stores, lease: GalleryLease, edit: s
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_is_made_on_what_is_published(stores: Stores, lease: GalleryLease, edit: str) -> None:
     EDITS[edit](stores, lease)
-    expected = faces_of(stores), people_of(stores, lease), stores.look("g")
-    other = stores
+    people, expected = people_of(stores, lease), stores.look("g")
     moves = [FaceMove(D, None, "p2"), FaceMove(C, "p2", "p1")]
-    other.people.write_people(lease, [replace(person, face_count=9) for person in expected[1].values()], moves)
-    EDITS[edit](other, lease)
-    assert other.look("g") == expected[2]
+    stores.people.write_people(lease, [replace(person, face_count=9) for person in people.values()], moves)
+    EDITS[edit](stores, lease)
+    assert stores.look("g") == expected
 
 
 @pytest.mark.parametrize("edit", EDITS)

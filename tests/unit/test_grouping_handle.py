@@ -369,6 +369,13 @@ def test_a_run_longer_than_its_lease_keeps_the_gallery(world: World) -> None:
     assert refused == [None] * len(STAGES)
 
 
+def test_a_lease_is_renewed_while_many_faces_are_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.grouping.handle.RENEW_EVERY", 2)
+    calls: list[None] = []
+    world.group(progress=lambda: calls.append(None))
+    assert len(calls) == len(STAGES) + 3
+
+
 def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
     world.objects.replace("g/groups.json", b"newer", "application/json", fence=99)
     with pytest.raises(StaleFence):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.grouping.joining import NOBODY
@@ -258,6 +258,9 @@ def test_links_of_people_merged_again_and_again_lead_to_the_last_in_one_step() -
     assert set(living_ids([person("p1", merged_into="p2"), person("p2", merged_into="p1")])) == {"p1", "p2"}
 
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 @st.composite
 def galleries(draw: st.DrawFn) -> tuple[list[int], FaceBatch, list[PersonRecord]]:
     """Any clustering of faces with any people before, some confirmed, some rejected, people named and merged."""
@@ -284,6 +287,7 @@ def living(faces: FaceBatch, known: Sequence[PersonRecord]) -> list[str | None]:
     return [into.get(str(one), one) for one in faces.person_ids]
 
 
+@UNHURRIED
 @given(galleries())
 def test_confirmed_faces_never_move(gallery: Gallery) -> None:
     labels, faces, known = gallery
@@ -295,6 +299,7 @@ def test_confirmed_faces_never_move(gallery: Gallery) -> None:
             assert before[row] not in matched.merged
 
 
+@UNHURRIED
 @given(galleries())
 def test_rejected_pairs_never_meet(gallery: Gallery) -> None:
     labels, faces, known = gallery
@@ -306,6 +311,7 @@ def test_rejected_pairs_never_meet(gallery: Gallery) -> None:
             assert matched.person_ids[row] not in [matched.merged.get(one, one) for one in resolved]
 
 
+@UNHURRIED
 @given(galleries())
 def test_named_people_never_become_others_and_keep_a_face(gallery: Gallery) -> None:
     labels, faces, known = gallery
@@ -321,6 +327,7 @@ def test_named_people_never_become_others_and_keep_a_face(gallery: Gallery) -> N
             assert one.person_id in matched.person_ids
 
 
+@UNHURRIED
 @given(galleries())
 def test_faces_that_the_clustering_leaves_out_are_nobodys_unless_confirmed(gallery: Gallery) -> None:
     labels, faces, known = gallery
@@ -329,6 +336,7 @@ def test_faces_that_the_clustering_leaves_out_are_nobodys_unless_confirmed(galle
         assert (now is None) == (label == NOBODY and face_id not in faces.confirmed)
 
 
+@UNHURRIED
 @given(galleries(), st.data())
 def test_neither_the_order_of_the_faces_nor_the_numbers_of_the_labels_matter(
     gallery: Gallery, data: st.DataObject
@@ -353,6 +361,7 @@ def next_run(faces: FaceBatch, known: Sequence[PersonRecord], matched: Matched) 
     return replace(faces, person_ids=matched.person_ids), now
 
 
+@UNHURRIED
 @given(galleries())
 def test_two_runs_in_a_row_change_nothing(gallery: Gallery) -> None:
     labels, faces, known = gallery
@@ -363,6 +372,7 @@ def test_two_runs_in_a_row_change_nothing(gallery: Gallery) -> None:
     assert changed(next_run(faces, people, second)[1], people) == []
 
 
+@UNHURRIED
 @given(galleries(), st.data())
 def test_old_links_lead_to_somebody_living_in_one_step_after_many_runs(gallery: Gallery, data: st.DataObject) -> None:
     labels, faces, known = gallery
