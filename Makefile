@@ -124,6 +124,10 @@ coalescing: setup ## runs that 5,000 photos within a minute lead to; is every ph
 albums: setup ## composed group photos with poor faces, from the files to people: IMAGES= (a folder a person) PACK=
 	$(PYTHON) -m benchmarks.albums --images $(IMAGES) --pack $(PACK) --json
 
+.PHONY: neighbours
+neighbours: setup ## seconds, memory and recall of the search for neighbours: EMBEDDINGS=file.npz VECTORS=key FACES=100000
+	$(PYTHON) -m benchmarks.neighbours --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) $(if $(FACES),--faces $(FACES)) --json
+
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
 	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from app.config import Settings
 from app.grouping.clustering import group
 from app.grouping.graph import connected, numbered
 from app.grouping.neighbours import NeighbourSearch
@@ -19,6 +20,8 @@ Figures = dict[str, Any]
 
 DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
 """Cosine distances that are tried from strict to loose: dlib's people lie within 0.06, MobileFaceNet's within 0.5."""
+SEARCH = NeighbourSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
+"""As the service searches on a CPU."""
 FINER = 6
 """So many more between the best of these and each of its neighbours, a step of 5 %."""
 GIVEN_UP_BELOW = 0.9
@@ -30,7 +33,7 @@ def measured_ours(
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
     roles = all_found(len(people))
-    graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, NeighbourSearch()))
+    graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, SEARCH))
     figures = measured(lambda: group(graph, threshold).labels, people)
     figures |= {
         "seconds": round(seconds + figures["seconds"], 3),

@@ -12,10 +12,9 @@ import numpy as np
 from app.grouping.clustering import Grouping, group, regroup
 from app.grouping.graph import Floats, Labels, connected, extended
 from app.grouping.incremental import has_same_companions
-from app.grouping.neighbours import NeighbourSearch
 from app.grouping.people import match_people
 from app.vision.quality.roles import all_found
-from benchmarks.grouping_measures import scores
+from benchmarks.grouping_measures import SEARCH, scores
 
 Figures = dict[str, Any]
 SEED = 0
@@ -29,7 +28,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
     same of faces whose known companions stayed the same, so that nothing but the id changed.
     """
     order = np.random.default_rng(SEED).permutation(len(people))
-    search, roles = NeighbourSearch(), all_found(len(people))
+    search, roles = SEARCH, all_found(len(people))
     before: Grouping | None = None
     ids: list[str | None] = []
     changes, churn = [], []
@@ -67,7 +66,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
 
 def measured_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
     """Seconds of a full run, and of adding the last `added` faces to all the others."""
-    search, roles = NeighbourSearch(), all_found(len(people))
+    search, roles = SEARCH, all_found(len(people))
     old, new = slice(0, len(people) - added), slice(len(people) - added, None)
     before = group(connected(embeddings[old], photos[old], roles[old], search), threshold)
     began = time.perf_counter()

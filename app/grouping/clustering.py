@@ -15,7 +15,7 @@ from app.grouping.graph import NOBODY, FaceGraph, Floats, Labels, Rows, connecte
 from app.grouping.joining import join_people
 from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
 from app.grouping.merging import merge_people
-from app.grouping.neighbours import Neighbours, NeighbourSearch
+from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
 from app.grouping.whispers import nearly_equal, numbered_by_first_appearance, whisper
 from app.vision.quality.roles import Roles, all_found
 
@@ -63,7 +63,7 @@ def cluster(
     image_ids: Sequence[str],
     threshold: float,
     roles: Roles | None = None,
-    search: NeighbourSearch | None = None,
+    search: NeighbourSearch = EXACT,
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
@@ -75,7 +75,7 @@ def cluster(
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
     roles = all_found(len(embeddings)) if roles is None else roles
-    graph = connected(embeddings, numbered(image_ids), roles, search or NeighbourSearch())
+    graph = connected(embeddings, numbered(image_ids), roles, search)
     return group(graph, threshold).labels
 
 

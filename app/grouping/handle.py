@@ -109,7 +109,8 @@ def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: boo
     run.stage("cluster")
     roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else all_found(len(faces))
     gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
-    found = regrouped(gallery, known, threshold, embeddings_of, parts.search, full=full)
+    search = replace(parts.search, progress=lambda: run.advance(0))
+    found = regrouped(gallery, known, threshold, embeddings_of, search, full=full)
     if parts.index:
         parts.index.save(gallery_id, parts.model_id, threshold, found.known)
     return faces, found

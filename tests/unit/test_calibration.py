@@ -110,8 +110,11 @@ def test_the_threshold_is_where_missed_pairs_and_met_strangers_weigh_least() -> 
     assert best_threshold(rates, strangers=10_000) == 0.6
 
 
-def test_where_many_thresholds_are_equally_good_it_is_the_middle_one() -> None:
-    assert best_threshold(rates_of([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])) == 0.4
+def test_of_those_that_cost_nearly_as_little_it_is_the_strictest() -> None:
+    rates = rates_of([0.1, 0.1, 0.101], [1e-6, 0.0, 0.0])
+    assert best_threshold(rates) == 0.6
+    assert best_threshold(rates, nearly=1) == 0.4
+    assert best_threshold(rates_of([0.1, 0.1, 0.2], [0.0, 0.0, 0.0])) == 0.4
 
 
 def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:

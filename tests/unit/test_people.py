@@ -35,6 +35,7 @@ def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) 
         embeddings=np.zeros((count, 8), np.float32),
         crop_keys=[""] * count,
         person_ids=[None] * count,
+        digests=[""] * count,
     )
 
 

@@ -21,6 +21,7 @@ FACES = FaceBatch(
     embeddings=np.eye(3, 8, dtype=np.float32),
     crop_keys=["g/faces/a/m-0.webp", "g/faces/day 1/é#?/m-1.webp", "g/faces/b/m-0.webp"],
     person_ids=[None, None, None],
+    digests=[""] * 3,
 )
 BARS = QualityBars()
 PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]

@@ -38,6 +38,7 @@ def batch(*names: str) -> FaceBatch:
         embeddings=np.eye(count, 8, dtype=np.float32),
         crop_keys=[f"crop {name}" for name in names],
         person_ids=[None] * count,
+        digests=[f"digest {name}" for name in names],
     )
 
 
@@ -72,6 +73,7 @@ def test_joined_batches_are_the_columns_one_after_the_other() -> None:
     joined = join_batches([batch("a", "b"), batch("c")])
     assert len(joined) == 3
     assert joined.face_ids == ["face a", "face b", "face c"]
+    assert joined.digests == ["digest a", "digest b", "digest c"]
     assert joined.image_ids == ["image a", "image b", "image c"]
     assert joined.crop_keys == ["crop a", "crop b", "crop c"]
     assert joined.boxes[:, 0].tolist() == [2, 2, 1]

@@ -35,3 +35,8 @@ def test_all_that_is_read_of_a_stored_face_is_read_with_it() -> None:
 @pytest.mark.parametrize("name", WEAKNESSES)
 def test_the_reason_names_what_is_the_matter(name: str) -> None:
     assert WEAKNESSES[name] in why_alone({"unified": 5.0, name: 3.0}, BARS)
+
+
+def test_where_nothing_is_low_the_reason_names_the_lowest() -> None:
+    scores = dict.fromkeys(WEAKNESSES, 90.0) | {"inter_eye_score": 60.0}
+    assert why_alone({"unified": 50.0, **scores}, BARS).startswith("Its quality is 50 of 100 (it is small)")

@@ -49,7 +49,11 @@ def all_found(count: int) -> Roles:
 def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
     """Why a face is nobody's, in a sentence."""
     unified = quality.get("unified", 100.0)
-    weakness = next((said for name, said in WEAKNESSES.items() if quality.get(name, 100.0) < _LOW), "it is poor")
+    scores = {name: quality[name] for name in WEAKNESSES if name in quality}
+    low = next((name for name, score in scores.items() if score < _LOW), None)
+    # Where nothing is low by itself, the lowest.
+    name = low or min(scores, key=scores.__getitem__, default=None)
+    weakness = WEAKNESSES[name] if name else "it is poor"
     if unified < bars.join:
         return f"Its quality is {unified:.0f} of 100, below {bars.join:g}: {weakness}."
     return f"Its quality is {unified:.0f} of 100 ({weakness}), and it is not clearly like a better face."
