@@ -3,8 +3,8 @@
 `python -m benchmarks.neighbours --embeddings FILE.npz [--vectors KEY] [--faces N] [--dimension D] [-k K] [--queries M]
 [--device D] [--exact] [--json]`
 
-N made-up faces after those of FILE (benchmarks.grouping_synthetic), and the K nearest neighbours of each by app.grouping;
-with --queries, only those of the first M among all of them.
+N made-up faces after those of FILE (benchmarks.grouping_synthetic), and the K nearest neighbours of each by
+app.grouping; with --queries, only those of the first M among all of them.
 
 seconds, cpu_seconds    of the search alone, by the clock and by the process's cores: on a machine that does other work
                         too, half of the second figure is what two free cores would take.
@@ -92,7 +92,7 @@ def made_up(options: argparse.Namespace) -> tuple[Floats, float]:
 
 
 def checked(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> tuple[float, float]:
-    """(N,D), neighbours of the first of them → how many of the right k, of a sample: of all, and of those that count."""
+    """(N,D), neighbours of the first of them → recall of the right k, of a sample: of all, and of those that count."""
     count = len(found.indices)
     sample = np.random.default_rng(1).choice(count, min(CHECKED_FACES, count), replace=False)
     exact = EXACT.nearest_in(embeddings[sample], embeddings, k + 1)
