@@ -85,6 +85,7 @@ def approximate_offers(queries: Floats, base: Floats, k: int) -> Offers:
         log.warning("compressed embeddings don't tell neighbours apart: searched exactly", extra={"faces": len(base)})
         yield from exact_offers(queries, base, k)
         return
+    log.info("neighbours are searched for approximately", extra={"faces": len(base), "candidates": depth})
     for start, tile in _tiles(queries, min(tile_rows(len(base)), DEPTH_ROWS // depth)):
         _, found = index.search(tile, depth)
         yield _offer(start, tile, base, found, k)
