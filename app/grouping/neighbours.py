@@ -79,9 +79,12 @@ class NeighbourSearch:
             for offer in self.offers(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
                 tile = slice(offer.start, offer.start + len(offer.indices))
                 better = _without_self(offer) if own else offer
-                indices[tile], similarities[tile] = _most_similar(
-                    np.hstack([indices[tile], better.indices]), np.hstack([similarities[tile], better.similarities]), k
-                )
+                nearest, how_near = better.indices, better.similarities
+                if (indices[tile] >= 0).any():  # what another part of the base has offered
+                    nearest = np.hstack([indices[tile], nearest])
+                    how_near = np.hstack([similarities[tile], how_near])
+                nearest, how_near = _most_similar(nearest, how_near, k)
+                indices[tile, : nearest.shape[1]], similarities[tile, : nearest.shape[1]] = nearest, how_near
                 self.progress()
         return Neighbours(indices, similarities)
 

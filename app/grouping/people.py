@@ -253,9 +253,11 @@ def _nearest(
 ) -> dict[int, str]:
     """Each row's most similar row of those in `people` that it may be → whose that is; rows that may be none are left
     out."""
+    nearest: dict[int, str] = {}
+    if not rows:
+        return nearest
     theirs = list(people)
     known = embeddings_of(np.array(theirs)).T
-    nearest: dict[int, str] = {}
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         for row, similarities in zip(block, embeddings_of(np.array(block)) @ known, strict=True):

@@ -521,6 +521,16 @@ def test_a_run_longer_than_its_lease_keeps_the_gallery(world: World) -> None:
     assert refused == [None] * max(STAGES.values())
 
 
+def test_a_run_gets_on_with_every_face_that_it_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.grouping.run.REPORT_EVERY_S", 0)
+    told: list[RunProgress] = []
+    monkeypatch.setattr(world.galleries, "report_progress", lambda _, progress: told.append(progress))
+    world.group()
+    shares = [progress.share for progress in told if progress.stage == "people"]
+    assert shares == sorted(shares)
+    assert len(set(shares)) == 1 + 6
+
+
 def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
     world.objects.replace("g/groups.json", b"newer", "application/json", fence=99)
     with pytest.raises(StaleFence):

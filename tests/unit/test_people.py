@@ -153,6 +153,21 @@ def test_two_named_people_are_not_merged_and_a_new_face_goes_to_the_nearest() ->
     assert matched.merged == {}
 
 
+def test_embeddings_are_asked_for_where_they_were_not_read_and_only_to_find_the_nearest() -> None:
+    looks, asked = like(0, 1, 2, 2), []
+
+    def embeddings_of(rows: np.ndarray) -> np.ndarray:
+        asked.append(rows.tolist())
+        return looks[rows]
+
+    unread = np.empty((4, 0), np.float32)
+    for known, expected in (([], [{"p1"}, []]), ([person("p1", "Ann"), person("p2", "Bea")], [{"p1", "p2"}, [[3]]])):
+        faces = batch(["p1", "p1", "p2", None], embeddings=unread)
+        now = match_people(np.zeros(4, np.int64), faces, known, None, embeddings_of).person_ids
+        assert [set(now), [rows for rows in asked if rows == [3]]] == expected
+    assert now == ["p1", "p1", "p2", "p2"]
+
+
 def test_two_people_with_confirmed_faces_are_not_merged() -> None:
     sure = frozenset(["face_000", "face_002"])
     faces = batch(["p1", "p1", "p2", "p2", None], embeddings=like(0, 1, 2, 3, 3), confirmed=sure)
