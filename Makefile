@@ -111,9 +111,22 @@ verification: setup ## who is taken for whom, beside insightface's own pipeline 
 grouping: setup ## how well faces come together as people, beside other projects' ways: EMBEDDINGS=file.npz VECTORS=key
 	$(PYTHON) -m benchmarks.grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
 
+.PHONY: loading
+loading: setup ## seconds until grouping has a gallery's 100,000 faces, and what share is the database's
+	$(PYTHON) -m benchmarks.loading --json
+
+.PHONY: coalescing
+coalescing: setup ## runs that 5,000 photos within a minute lead to; is every photo grouped in the end?
+	$(PYTHON) -m benchmarks.coalescing --json
+	$(PYTHON) -m benchmarks.coalescing --kill --json
+
 .PHONY: albums
 albums: setup ## composed group photos with poor faces, from the files to people: IMAGES= (a folder a person) PACK=
 	$(PYTHON) -m benchmarks.albums --images $(IMAGES) --pack $(PACK) --json
+
+.PHONY: neighbours
+neighbours: setup ## seconds, memory and recall of the search for neighbours: EMBEDDINGS=file.npz VECTORS=key FACES=100000
+	$(PYTHON) -m benchmarks.neighbours --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) $(if $(FACES),--faces $(FACES)) --json
 
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=

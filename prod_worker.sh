@@ -52,4 +52,5 @@ fi
 
 echo "Running the $service service; Ctrl-C stops it after the photos in work."
 exec docker run --rm --init --read-only --tmpfs /tmp --stop-timeout 110 "${gpus[@]}" \
+    --volume face-worker-index:/var/lib/face-worker \
     --env-file "$env_file" --env SERVICE_TYPE="$service" "$image"

@@ -2,6 +2,7 @@
 
     dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
+    gallery GALLERY                                                    its last run, and how far the present one is
     quality --gallery G (--found F --join J | --reset)                 what a gallery asks of faces
 
 Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
@@ -140,6 +141,36 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
 
+def show_gallery(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        state = MongoGalleryStore(database).find_gallery(options.gallery)
+    if state is None:
+        raise WorkerError(f"MongoDB knows no gallery {options.gallery}: nothing of it has been stored yet.")
+    run, progress = state.last_run, state.progress
+    fields = json.loads(json.dumps({"gallery_id": options.gallery, **asdict(state)}, default=_iso))
+    lines = [f"revision: {state.revision}"]
+    if run:
+        lines += [f"last run: {name} {_shown(value)}" for name, value in fields["last_run"].items()]
+        behind = state.revision - int(str(run["revision"]))
+        lines.append(f"changes that are not grouped yet: {behind}")
+    else:
+        lines.append("never grouped")
+    if progress:
+        eta = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s to go"
+        ago = _age_in_words((datetime.now(UTC) - progress.at).total_seconds())
+        lines.append(f"being grouped: {progress.stage}, {progress.share:.0%}{eta} ({ago} ago)")
+    say("\n".join(lines), fields)
+
+
+def _iso(value: object) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
+
+
 def _grouping(gallery_id: str, mode: str) -> GroupGallery:
     """Raises RejectMessage for an id that no gallery can have."""
     return parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": gallery_id, "mode": mode}))
@@ -218,6 +249,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--image", help="this photo's id alone; without it, all photos of the gallery")
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
     again.set_defaults(run=replay)
+
+    one = commands.add_parser("gallery", parents=[every], help="its last run, and how far the present one is")
+    one.add_argument("gallery")
+    one.set_defaults(run=show_gallery)
 
     asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
     asked.add_argument("--gallery", required=True)

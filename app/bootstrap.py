@@ -19,7 +19,7 @@ from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings
-from app.errors import FatalWorkerError, RetryLater
+from app.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.health import Health
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.logs import Logging
@@ -34,6 +34,8 @@ from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from app.detection.look import Eyes
+    from app.grouping.index import GalleryIndex
+    from app.grouping.neighbours import NeighbourSearch
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +156,9 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
     manifest = _packs(settings).read(settings.model_pack)
     database = _open_database(settings, stack)
     objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
+    queue = _queue(settings, settings.group_face_queue_url)
     parts = GroupingParts(
+        queue=queue,
         objects=objects,
         faces=MongoFaceStore(database),
         galleries=MongoGalleryStore(database),
@@ -163,10 +167,46 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         similarity_threshold=settings.similarity_threshold or manifest.similarity_threshold,
         quality=manifest.quality,
         uses_quality=settings.face_quality == "enforce",
-        lease_s=settings.message_visibility_timeout,
+        grouping_delay_s=settings.grouping_delay_s,
+        # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
+        # and its receive count tells in the end that it kills every worker.
+        lease_s=settings.message_visibility_timeout / 2,
+        search=neighbour_search(settings),
+        index=_gallery_index(settings),
     )
-    queue = _queue(settings, settings.group_face_queue_url)
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
+
+
+def _gallery_index(settings: Settings) -> "GalleryIndex | None":
+    from app.grouping.index import GalleryIndex
+
+    folder = settings.gallery_index_dir
+    return GalleryIndex(folder, round(settings.gallery_index_gb * 1e9)) if folder else None
+
+
+def neighbour_search(settings: Settings) -> "NeighbourSearch":
+    """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
+    from app.grouping.candidates import GpuMemory, gpu_available
+    from app.grouping.neighbours import NeighbourSearch
+
+    if settings.neighbours_device == "gpu" and not gpu_available():
+        raise BadConfiguration(
+            "NEIGHBOURS_DEVICE is gpu, but FAISS sees none: run on a GPU host with the GPU image, or set auto or cpu."
+        )
+    memory = GpuMemory(
+        settings.neighbours_gpu_working_mb, settings.neighbours_gpu_gallery_mb, settings.neighbours_gpu_float16
+    )
+    search = NeighbourSearch(settings.neighbours_device, settings.neighbours_exact_faces, memory)
+    if settings.ray_address is None:
+        return search
+    try:
+        from app.grouping.distributed import Cluster, ClusterSearch
+    except ImportError as error:
+        raise BadConfiguration(
+            f"RAY_ADDRESS is set, but Ray can't be used here ({error}): install the extra `ray`, or unset it."
+        ) from error
+    cluster = Cluster(settings.ray_address, settings.ray_memory_per_process)
+    return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import BadConfiguration
@@ -130,6 +130,42 @@ class Settings(BaseSettings):
         "enforce",
         description="What grouping does with a face's quality: with `enforce` poor faces found no person but "
         "may join one, and the worst are left out; with `record` it is stored only.",
+    )
+    gallery_index_dir: Path | None = Field(
+        None,
+        description="Folder on the local disk where a grouping run keeps what it knows of a gallery, so that the next "
+        "one looks only at what has changed; unset, every run looks at all faces.",
+    )
+    gallery_index_gb: float = Field(
+        20, gt=0, description="Gigabytes of GALLERY_INDEX_DIR; galleries grouped longest ago make room."
+    )
+    neighbours_device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where grouping searches for similar faces; auto takes GPUs where FAISS sees any."
+    )
+    neighbours_exact_faces: int = Field(
+        50_000,
+        ge=1,
+        description="Faces of a gallery up to which a CPU compares all pairs; above, it finds at least 98 % of the "
+        "neighbours by compressed embeddings. GPUs and Ray always compare all.",
+    )
+    neighbours_gpu_working_mb: int = Field(
+        1_000, ge=64, description="Megabytes of each GPU for similarities while they are searched."
+    )
+    neighbours_gpu_gallery_mb: int = Field(
+        8_000, ge=64, description="Megabytes of each GPU for embeddings; a larger gallery is searched in parts."
+    )
+    neighbours_gpu_float16: bool = Field(
+        True, description="Halves what embeddings take on a GPU; similarities are computed anew in float32."
+    )
+    ray_address: str | None = Field(
+        None, description="Ray cluster that large galleries are searched on, such as ray://head:10001 or auto."
+    )
+    ray_from_faces: int = Field(2_000_000, ge=1, description="Faces of a gallery from which RAY_ADDRESS is used.")
+    ray_memory_per_process: ByteSize = Field(
+        ByteSize(2_000_000_000),
+        ge=1,
+        description="Memory that Ray keeps free for each of its processes in a search, in bytes or with a unit (4GiB); "
+        "a node runs as many as fit.",
     )
     similarity_threshold: float | None = Field(
         None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."

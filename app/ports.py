@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.packs.manifest import QualityBars
 from app.records import FaceBatch, ImageRecord, PersonRecord, PhotoRef, PhotoResult
@@ -41,7 +44,8 @@ class GalleryLease:
     """The right to write one gallery's people.
 
     `fence` grows with every new owner; `revision` counts the gallery's changes, and `grouped` is the revision
-    and model id of its last run, if any. `quality` is what this gallery asks of faces instead of what the pack does.
+    and model id of its last run, if any; `last_run` is what that run was recorded with. `quality` is what this gallery
+    asks of faces instead of what the pack does.
     """
 
     gallery_id: str
@@ -50,6 +54,28 @@ class GalleryLease:
     revision: int
     grouped: tuple[int, str] | None = None
     quality: QualityBars | None = None
+    last_run: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is: its stage, the share of its time that has passed (0 to 1), and what is left of it as far as
+    is known. `at` is when that was so: long ago means that its worker has died."""
+
+    stage: str
+    share: float
+    eta_s: float | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class GalleryState:
+    """What operators see of a gallery. `last_run` has at least `revision` and `model`; all is grouped where that
+    revision is the gallery's. `progress` is None while nobody groups it."""
+
+    revision: int
+    last_run: Mapping[str, object] | None
+    progress: RunProgress | None
 
 
 class MessageQueue(Protocol):
@@ -111,15 +137,25 @@ class FaceStore(Protocol):
         None where there is none, or where its faces are being written just now.
         """
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
-        """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000."""
+
+class FaceReader(Protocol):
+    """A gallery's photos and faces, as grouping reads them. Raises RetryLater while the database is away."""
+
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
+        """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000.
+
+        Most of what is read are embeddings; without them those of a batch are (N,0).
+        """
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        """N face ids → (N,D) float32 unit length. Raises RetryLater where a face is gone since it was read."""
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         """All photos of a gallery, ordered by image id."""
 
 
-class GalleryStore(Protocol):
-    """Which galleries have changed, and who groups them. Raises RetryLater while the database is away."""
+class GalleryChanges(Protocol):
+    """Which galleries have changed. Raises RetryLater while the database is away."""
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
         """Count a change. True when the caller owes the gallery a grouping message delayed by `delay_s`.
@@ -128,8 +164,18 @@ class GalleryStore(Protocol):
         delivered later than the change. Times are the database server's, so that workers' clocks don't matter.
         """
 
+    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+        """As `mark_dirty`, of a gallery that waits to be grouped though nothing new has happened to it."""
+
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         """What this gallery asks of faces from its next run on, None for what the pack does; counts as a change."""
+
+    def find_gallery(self, gallery_id: str) -> GalleryState | None:
+        """None for a gallery that was never marked."""
+
+
+class GalleryStore(GalleryChanges, Protocol):
+    """And who groups them. Raises RetryLater while the database is away."""
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         """The exclusive lease of a gallery, or None while another owner holds it.
@@ -138,7 +184,10 @@ class GalleryStore(Protocol):
         """
 
     def release(self, lease: GalleryLease) -> None:
-        """Give the lease back; nothing happens where it is another's by now."""
+        """Give the lease back, and take its run's progress away; nothing happens where it is another's by now."""
+
+    def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
+        """Show how far the lease's run is; nothing happens where a newer run has said so of itself."""
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         """Note that all changes up to the lease's revision are grouped under this model.

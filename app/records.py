@@ -1,5 +1,7 @@
 """What is stored, in the system's own words. Documents and S3 keys are derived from these in one place."""
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,6 +9,26 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+GROUPING_MEASURES = (
+    "unified",
+    "size_px",
+    "sharpness",
+    "yaw",
+    "eyes_covered",
+    "mouth_covered",
+    "eyes_covered_score",
+    "mouth_covered_score",
+    "under_exposure_score",
+    "over_exposure_score",
+    "inside_score",
+    "yaw_score",
+    "sharpness_score",
+    "inter_eye_score",
+)
+"""What grouping reads of a face's quality: what roles, covers, published measures and reasons are made of."""
+QUALITY_DIGITS = 3
+"""To which quality is stored: enough to compare, few enough to stay the same on every machine."""
 
 
 class ImageStatus(StrEnum):
@@ -78,6 +100,11 @@ class FaceRecord:
     embedding: NDArray[np.float32]
     crop_key: str
 
+    @property
+    def digest(self) -> str:
+        """Tells this embedding from another."""
+        return hashlib.blake2b(self.embedding.astype("<f4").tobytes(), digest_size=8).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class PhotoResult:
@@ -94,21 +121,38 @@ class PhotoResult:
 class FaceBatch:
     """Some faces of one gallery as columns, ordered by face id: what grouping reads.
 
-    `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `person_ids` are those of the last
-    run, None for a face that has none yet.
+    `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of GROUPING_MEASURES
+    to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last run, None for a
+    face that has none yet; `digests` tell one embedding from another, "" for a face that was stored without one.
     """
 
     face_ids: list[str]
     image_ids: list[str]
     boxes: NDArray[np.float32]
     det_scores: NDArray[np.float32]
-    quality: list[Mapping[str, float]]
+    quality: Mapping[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]
     crop_keys: list[str]
     person_ids: list[str | None]
+    digests: list[str]
 
     def __len__(self) -> int:
         return len(self.face_ids)
+
+    def measure(self, name: str, row: int) -> float | None:
+        """One face's quality by one measure, None where it was stored without."""
+        value = float(self.quality[name][row])
+        return None if math.isnan(value) else round(value, QUALITY_DIGITS)
+
+    def quality_of(self, row: int) -> dict[str, float]:
+        """Measure → value of one face, for those it was stored with."""
+        values = ((name, self.measure(name, row)) for name in self.quality)
+        return {name: value for name, value in values if value is not None}
+
+
+def quality_columns(faces: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.float32]]:
+    """N mappings of measure to value → GROUPING_MEASURES as columns: (N,) float32, NaN where there is none."""
+    return {name: np.array([face.get(name, np.nan) for face in faces], np.float32) for name in GROUPING_MEASURES}
 
 
 @dataclass(frozen=True)
@@ -126,16 +170,18 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
     """All batches as one; without any, a batch of no faces."""
     if not batches:
         empty = np.empty((0, 0), np.float32)
-        return FaceBatch([], [], np.empty((0, 4), np.float32), np.empty(0, np.float32), [], empty, [], [])
+        boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
+        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [], [])
     return FaceBatch(
         face_ids=[face for batch in batches for face in batch.face_ids],
         image_ids=[image for batch in batches for image in batch.image_ids],
         boxes=np.concatenate([batch.boxes for batch in batches]),
         det_scores=np.concatenate([batch.det_scores for batch in batches]),
-        quality=[quality for batch in batches for quality in batch.quality],
+        quality={name: np.concatenate([batch.quality[name] for batch in batches]) for name in batches[0].quality},
         embeddings=np.concatenate([batch.embeddings for batch in batches]),
         crop_keys=[key for batch in batches for key in batch.crop_keys],
         person_ids=[person for batch in batches for person in batch.person_ids],
+        digests=[digest for batch in batches for digest in batch.digests],
     )
 
 

@@ -43,12 +43,12 @@ from app.detection.device import Device, open_device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
 from app.grouping.clustering import cluster
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.local.album import Album, find_photos
 from app.local.stack import LocalStack
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
-from app.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches
+from app.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
 from app.vision.decode import read_header
 from app.vision.quality.roles import roles_of
 from app.worker.container import cores
@@ -120,7 +120,7 @@ def by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[Face
 
 def grouped(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
     """N faces → (N,) people as the service finds them, at the pack's threshold or another."""
-    roles = roles_of(faces.quality, manifest.quality)
+    roles = roles_of(faces.quality["unified"], manifest.quality)
     return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
 
 
@@ -177,10 +177,11 @@ def _faces_of(page: tuple[str, Path], eyes: Eyes) -> FaceBatch:
         image_ids=[image_id] * count,
         boxes=seen.found.boxes,
         det_scores=seen.found.scores,
-        quality=list(seen.quality),
+        quality=quality_columns(seen.quality),
         embeddings=seen.embeddings,
         crop_keys=[crop_key(photo, model_id, index) for index in range(count)],
         person_ids=[None] * count,
+        digests=[""] * count,
     )
 
 

@@ -1,7 +1,7 @@
 """How well faces come together as people, beside other projects' ways and at any size.
 
 `python -m benchmarks.grouping --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--threshold T]
-[--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--json]`
+[--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
 
 FILE has an array of embeddings (KEY, by default the only one there is), and who and which photo each is of. Grouped by
 app.grouping.clustering at the threshold of the embedder's pack: for `mobilefacenet_128` that of
@@ -13,9 +13,13 @@ people, nobody          how many people come out, and how many of them are such 
 seconds                 from embeddings to people.
 peak_memory_mb          the most that the process held resident meanwhile: every way runs in one of its own, which
                         begins with some 200 MB of libraries and the embeddings.
-neighbours_, whispering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
+neighbours_, clustering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
 best                    the same at the cosine distance that gives the highest BCubed F, which only labels can tell: an
                         oracle. `best_pairwise_f` is the highest on the way, mostly at another distance.
+stream                  with --stream N, of faces that come in random order in N arrivals (see grouping_stream): the
+                        scores of the gallery that grew so and of one grouped at once, what happened to people's ids
+                        on the way, and the median seconds of an arrival.
+addition                with --add N: the seconds that N faces more take, against a full run.
 baselines               other projects' ways (benchmarks.grouping_baselines): at their project's own setting
                         (`published`, null where there is none) and `best`.
 
@@ -37,10 +41,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.grouping.graph import numbered
 from app.packs.manifest import read_manifest
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping_baselines import BASELINES, Floats, Labels
 from benchmarks.grouping_measures import measured_baseline, measured_ours
+from benchmarks.grouping_stream import measured_addition, measured_stream
 from benchmarks.grouping_synthetic import likeness, statistics_of, synthetic_faces
 
 PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
@@ -81,6 +87,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.scale:
         result["likeness"] = compared_likeness(options)
     del faces
+    if options.stream:
+        print(f"faces come in {options.stream} arrivals", file=sys.stderr)
+        result["stream"] = _alone(_stream, options, threshold)
+    if options.add:
+        print(f"{options.add} faces come to the others", file=sys.stderr)
+        result["addition"] = _alone(_addition, options, threshold)
     print(f"ours groups {result['faces']} faces", file=sys.stderr)
     result.update(_alone(_ours, options, threshold, search))
     return {**result, "baselines": {name: _baseline(name, options, search) for name in names}}
@@ -178,6 +190,16 @@ def _ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[s
     return measured_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
 
 
+def _stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_stream(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.stream)
+
+
+def _addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_addition(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.add)
+
+
 def _theirs(options: argparse.Namespace, name: str, search: bool) -> dict[str, Any]:
     faces = faces_of(options)
     return measured_baseline(BASELINES[name], faces.embeddings, faces.people, search=search)
@@ -205,6 +227,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=int, metavar="N", help="N made-up faces after those of the file")
     parser.add_argument("--dimension", type=int, default=512, help="of the made-up faces (512)")
     parser.add_argument("--seed", type=int, default=0, help="of the made-up faces (0)")
+    parser.add_argument("--stream", type=int, metavar="N", help="also group faces that come in N arrivals")
+    parser.add_argument("--add", type=int, metavar="N", help="also time N faces that come to all the others")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser
 

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import psutil
 
-from app.grouping import clustering
-from app.grouping.neighbours import Neighbours, nearest_neighbours
+from app.config import Settings
+from app.grouping.clustering import group
+from app.grouping.graph import connected, numbered
+from app.grouping.neighbours import NeighbourSearch
+from app.vision.quality.roles import all_found
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
 from benchmarks.scores import bcubed, pairwise
@@ -18,6 +20,8 @@ Figures = dict[str, Any]
 
 DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
 """Cosine distances that are tried from strict to loose: dlib's people lie within 0.06, MobileFaceNet's within 0.5."""
+SEARCH = NeighbourSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
+"""As the service searches on a CPU."""
 FINER = 6
 """So many more between the best of these and each of its neighbours, a step of 5 %."""
 GIVEN_UP_BELOW = 0.9
@@ -28,26 +32,22 @@ def measured_ours(
     embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
-    stage: Figures = {}
-    found: list[Neighbours] = []
-
-    def search_neighbours(rows: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-        # They don't depend on the threshold, so the search for the best one needs them once.
-        if not found:
-            neighbours, stage["neighbours_seconds"], stage["neighbours_peak_memory_mb"] = watched(
-                lambda: nearest_neighbours(rows, k, use_gpu=use_gpu)
-            )
-            found.append(neighbours)
-        return found[0]
+    roles = all_found(len(people))
+    graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, SEARCH))
+    figures = measured(lambda: group(graph, threshold).labels, people)
+    figures |= {
+        "seconds": round(seconds + figures["seconds"], 3),
+        "peak_memory_mb": max(peak, figures["peak_memory_mb"]),
+        "neighbours_seconds": seconds,
+        "neighbours_peak_memory_mb": peak,
+        "clustering_seconds": figures["seconds"],
+    }
 
     def method(setting: Setting) -> Labels:
         assert setting.distance is not None
-        return clustering.cluster(embeddings, photos, 1 - setting.distance)
+        return group(graph, 1 - setting.distance).labels
 
-    with mock.patch.object(clustering, "nearest_neighbours", search_neighbours):
-        figures = measured(lambda: clustering.cluster(embeddings, photos, threshold), people)
-        figures |= stage | {"whispering_seconds": round(figures["seconds"] - stage["neighbours_seconds"], 3)}
-        return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
+    return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
 
 
 def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:

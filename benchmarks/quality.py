@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.grouping.clustering import cluster
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
+from app.records import quality_columns
 from app.vision.faces import load_pack
 from app.vision.quality import fitted, measures
 from app.vision.quality.faces import Faces
@@ -114,7 +115,7 @@ def grouping(samples: Samples, functions: Mapping[str, Perceptron], manifest: Pa
     chosen = samples.take(first[samples.kinds[first] != "reference"])
     rows = measures.as_rows(measured(chosen.faces, functions))
     threshold = manifest.similarity_threshold
-    roles = roles_of(rows, manifest.quality)
+    roles = roles_of(quality_columns(rows)["unified"], manifest.quality)
     plain, by_quality = (cluster(chosen.embeddings, list(chosen.photos), threshold, some) for some in (None, roles))
     founding = roles == Role.FOUNDS
     return {

@@ -1,4 +1,4 @@
-"""The services as processes, for benchmarks and process tests: a local stack of its own in a temporary folder."""
+"""The local stack for benchmarks and process tests, of its own in a temporary folder: with the services or without."""
 
 import os
 import tempfile
@@ -13,12 +13,26 @@ from app.local.stack import LocalStack
 @contextmanager
 def local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
     """A running stack whose environment holds while inside; everything is stopped and put back after."""
+    with _stack_of_its_own(settings or {}) as stack:
+        stack.start(pack)
+        yield stack
+
+
+@contextmanager
+def local_stores(settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
+    """AWS and MongoDB alone, in the same way."""
+    with _stack_of_its_own(settings or {}) as stack:
+        stack.start_stores()
+        yield stack
+
+
+@contextmanager
+def _stack_of_its_own(settings: Mapping[str, str]) -> Iterator[LocalStack]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="face-worker-") as home:
         stack = LocalStack(Path(home))
         try:
-            os.environ.update(settings or {})
-            stack.start(pack)
+            os.environ.update(settings)
             yield stack
         finally:
             stack.stop()

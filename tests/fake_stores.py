@@ -7,11 +7,12 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.adapters.mongo import batches
-from app.errors import StaleFence
+from app.errors import RetryLater, StaleFence
 from app.packs.manifest import QualityBars
-from app.ports import GalleryLease
+from app.ports import GalleryLease, GalleryState, RunProgress
 from app.records import (
     FaceBatch,
     FaceRecord,
@@ -21,6 +22,7 @@ from app.records import (
     PhotoRef,
     PhotoResult,
     is_overtaken,
+    quality_columns,
 )
 from tests.fakes import Clock, Outages, RealClock
 
@@ -80,12 +82,20 @@ class FakeFaceStore(Outages):
                 return PhotoResult(image, faces) if len(faces) == image.face_count else None
         return None
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
         self._pass("read_faces")
         wanted = [face for face in self.faces.values() if (face.gallery_id, face.model_id) == (gallery_id, model_id)]
         wanted.sort(key=lambda face: face.face_id)
         for start in range(0, len(wanted), READ_BATCH):
-            yield self._batch(wanted[start : start + READ_BATCH])
+            yield self._batch(wanted[start : start + READ_BATCH], with_embeddings)
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        self._pass("read_embeddings")
+        missing = [face_id for face_id in face_ids if face_id not in self.faces]
+        if missing:
+            raise RetryLater(f"{missing[0]} is gone.")
+        vectors = [self.faces[face_id].embedding for face_id in face_ids]
+        return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         self._pass("read_images")
@@ -101,16 +111,17 @@ class FakeFaceStore(Outages):
         ]
         return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()))]
 
-    def _batch(self, faces: Sequence[FaceRecord]) -> FaceBatch:
+    def _batch(self, faces: Sequence[FaceRecord], with_embeddings: bool) -> FaceBatch:
         return FaceBatch(
             face_ids=[face.face_id for face in faces],
             image_ids=[face.image_id for face in faces],
             boxes=np.stack([face.box for face in faces]),
             det_scores=np.array([face.det_score for face in faces], np.float32),
-            quality=[face.quality for face in faces],
-            embeddings=np.stack([face.embedding for face in faces]),
+            quality=quality_columns([face.quality for face in faces]),
+            embeddings=np.stack([face.embedding[: None if with_embeddings else 0] for face in faces]),
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],
+            digests=[face.digest for face in faces],
         )
 
 
@@ -128,6 +139,7 @@ class _Gallery:
     grouped: tuple[int, str] | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
     quality: QualityBars | None = None
+    progress: tuple[int, RunProgress] | None = None
 
 
 class FakeGalleryStore(Outages):
@@ -142,10 +154,27 @@ class FakeGalleryStore(Outages):
         with self._lock:
             gallery = self.galleries.setdefault(gallery_id, _Gallery())
             gallery.revision += 1
-            due = gallery.due_at <= self._clock.now()
-            if due:
-                gallery.due_at = self._clock.now() + delay_s
-            return due
+            return self._claim(gallery, delay_s)
+
+    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+        self._pass("claim_message")
+        with self._lock:
+            return self._claim(self.galleries.setdefault(gallery_id, _Gallery()), delay_s)
+
+    def _claim(self, gallery: _Gallery, delay_s: int) -> bool:
+        due = gallery.due_at <= self._clock.now()
+        if due:
+            gallery.due_at = self._clock.now() + delay_s
+        return due
+
+    def find_gallery(self, gallery_id: str) -> GalleryState | None:
+        self._pass("find_gallery")
+        gallery = self.galleries.get(gallery_id)
+        if gallery is None:
+            return None
+        grouped = gallery.grouped
+        run = {**gallery.summary, "revision": grouped[0], "model": grouped[1]} if grouped else None
+        return GalleryState(gallery.revision, run, gallery.progress[1] if gallery.progress else None)
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         self._pass("take_lease")
@@ -156,7 +185,8 @@ class FakeGalleryStore(Outages):
                     return None
                 gallery.fence += 1
             gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
-            return GalleryLease(gallery_id, owner, gallery.fence, gallery.revision, gallery.grouped, gallery.quality)
+            known = (gallery.revision, gallery.grouped, gallery.quality, gallery.summary)
+            return GalleryLease(gallery_id, owner, gallery.fence, *known)
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         self._pass("set_quality")
@@ -170,6 +200,15 @@ class FakeGalleryStore(Outages):
         gallery = self.galleries[lease.gallery_id]
         if gallery.owner == lease.owner:
             gallery.owner = None
+        if gallery.progress and gallery.progress[0] == lease.fence:
+            gallery.progress = None
+
+    def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
+        self._pass("report_progress")
+        with self._lock:
+            gallery = self.galleries[lease.gallery_id]
+            if gallery.progress is None or gallery.progress[0] <= lease.fence:
+                gallery.progress = (lease.fence, progress)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         self._pass("record_run")

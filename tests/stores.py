@@ -3,25 +3,29 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import bson
 import numpy as np
 from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from app.ports import FaceStore, GalleryStore, PeopleStore
+from app.ports import FaceReader, FaceStore, GalleryStore, PeopleStore
 from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult, crop_key, face_id
 
 MODEL = "toy-000000000000"
 TIMES = ("processed_at", "timings_s")
 
 
+class Faces(FaceStore, FaceReader, Protocol):
+    """What one adapter is to both services."""
+
+
 @dataclass(frozen=True)
 class Stores:
     """`snapshot` gives all that is stored but for times; `statuses` a gallery's person ids → active or absent."""
 
-    faces: FaceStore
+    faces: Faces
     people: PeopleStore
     galleries: GalleryStore
     snapshot: Callable[[], list[bytes]]
@@ -33,7 +37,7 @@ class Stores:
     def of_mongo(
         cls,
         database: Database[dict[str, Any]],
-        faces: FaceStore,
+        faces: Faces,
         people: PeopleStore,
         galleries: GalleryStore,
         sleep: Callable[[float], None],

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+import bson
 import numpy as np
 from bson.binary import VECTOR_SUBTYPE, Binary, BinaryVectorDtype
 from numpy.typing import NDArray
@@ -13,9 +15,29 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.adapters.mongo import Document, batches, in_transaction, mongo_errors
-from app.records import FaceBatch, FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult, is_overtaken
+from app.errors import RetryLater
+from app.records import (
+    GROUPING_MEASURES,
+    FaceBatch,
+    FaceRecord,
+    ImageRecord,
+    ImageStatus,
+    PhotoRef,
+    PhotoResult,
+    is_overtaken,
+    quality_columns,
+)
 
 READ_BATCH = 10_000
+READ_FIELDS = (
+    "image_id",
+    "box",
+    "det_score",
+    *(f"quality.{name}" for name in GROUPING_MEASURES),
+    "crop_key",
+    "person_id",
+    "digest",
+)
 FLOAT32_HEADER = bytes([BinaryVectorDtype.FLOAT32.value[0], 0])
 """A BSON vector is a type byte, a padding byte, then little-endian numbers:
 https://github.com/mongodb/specifications/blob/master/source/bson-binary-vector/bson-binary-vector.md"""
@@ -76,18 +98,52 @@ class MongoFaceStore:
         record = _image_record(image)
         return PhotoResult(record, faces) if len(faces) == record.face_count else None
 
-    def read_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
-        query = {"gallery_id": gallery_id, "model": model_id}
-        fields = ["image_id", "box", "det_score", "quality", "embedding", "crop_key", "person_id"]
+    def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
         with mongo_errors("Reading faces"):
-            cursor = self._faces.find(query, fields).sort("_id", ASCENDING).batch_size(READ_BATCH)
-            for documents in batches(cursor, READ_BATCH):
-                yield _face_batch(documents)
+            yield from map(face_batch, raw_faces(self._faces, gallery_id, model_id, with_embeddings=with_embeddings))
+
+    def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
+        vectors: dict[str, bytes] = {}
+        with mongo_errors("Reading embeddings"):
+            for some in batches(face_ids):
+                found = self._faces.find({"_id": {"$in": some}}, ["embedding"], batch_size=READ_BATCH)
+                vectors |= {face["_id"]: face["embedding"] for face in found}
+        missing = [face_id for face_id in face_ids if face_id not in vectors]
+        if missing:
+            raise RetryLater(f"{len(missing)} faces are gone since they were read, such as {missing[0]}.")
+        return decode_vectors([vectors[face_id] for face_id in face_ids])
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         with mongo_errors("Reading photos' records"):
             cursor = self._images.find({"gallery_id": gallery_id}).sort("image_id", ASCENDING).batch_size(READ_BATCH)
             yield from map(_image_record, cursor)
+
+
+def raw_faces(
+    faces: Collection[Document], gallery_id: str, model_id: str, *, with_embeddings: bool = True
+) -> Iterator[bytes]:
+    """What `face_batch` decodes: the server's answers as they are, some 6,000 faces of 512 dimensions each."""
+    query = {"gallery_id": gallery_id, "model": model_id}
+    # pymongo's annotation has it that documents come of this.
+    fields = [*READ_FIELDS, "embedding"] if with_embeddings else list(READ_FIELDS)
+    answers: Iterator[Any] = faces.find_raw_batches(query, fields, batch_size=READ_BATCH).sort("_id", ASCENDING)
+    return answers
+
+
+def face_batch(raw: bytes) -> FaceBatch:
+    """One answer of `raw_faces` as columns."""
+    faces = bson.decode_all(raw)
+    return FaceBatch(
+        face_ids=[face["_id"] for face in faces],
+        image_ids=[face["image_id"] for face in faces],
+        boxes=np.array([face["box"] for face in faces], np.float32).reshape(-1, 4),
+        det_scores=np.array([face["det_score"] for face in faces], np.float32),
+        quality=quality_columns([face["quality"] for face in faces]),
+        embeddings=decode_vectors([face.get("embedding", FLOAT32_HEADER) for face in faces]),
+        crop_keys=[face["crop_key"] for face in faces],
+        person_ids=[face.get("person_id") for face in faces],
+        digests=[face.get("digest", "") for face in faces],
+    )
 
 
 def encode_vector(vector: NDArray[np.float32]) -> Binary:
@@ -127,7 +183,7 @@ def _face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne 
     """All updates before all deletes: every change of kind is another round trip."""
     unassign = [_unassign_faces_of_other_content(result.image) for result in results]
     upserts = [
-        UpdateOne({"_id": face.face_id}, {"$set": _face_fields(face, result.image.etag)}, upsert=True)
+        UpdateOne({"_id": face.face_id}, {"$set": face_fields(face, result.image.etag)}, upsert=True)
         for result in results
         for face in result.faces
     ]
@@ -192,7 +248,8 @@ def _image_record(document: Document) -> ImageRecord:
     )
 
 
-def _face_fields(face: FaceRecord, etag: str | None) -> Document:
+def face_fields(face: FaceRecord, etag: str | None) -> Document:
+    """What detection stores of a face beside its id; `etag` is that of the photo's content."""
     return {
         "gallery_id": face.gallery_id,
         "image_id": face.image_id,
@@ -202,6 +259,7 @@ def _face_fields(face: FaceRecord, etag: str | None) -> Document:
         "det_score": face.det_score,
         "quality": dict(face.quality),
         "embedding": encode_vector(face.embedding),
+        "digest": face.digest,
         "crop_key": face.crop_key,
         "etag": etag,
     }
@@ -219,17 +277,4 @@ def _face_record(document: Document) -> FaceRecord:
         quality=document["quality"],
         embedding=decode_vectors([document["embedding"]])[0],
         crop_key=document["crop_key"],
-    )
-
-
-def _face_batch(documents: Sequence[Document]) -> FaceBatch:
-    return FaceBatch(
-        face_ids=[face["_id"] for face in documents],
-        image_ids=[face["image_id"] for face in documents],
-        boxes=np.array([face["box"] for face in documents], np.float32).reshape(-1, 4),
-        det_scores=np.array([face["det_score"] for face in documents], np.float32),
-        quality=[face["quality"] for face in documents],
-        embeddings=decode_vectors([face["embedding"] for face in documents]),
-        crop_keys=[face["crop_key"] for face in documents],
-        person_ids=[face.get("person_id") for face in documents],
     )

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
+from uuid import uuid4
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
@@ -14,7 +16,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from app.adapters.mongo import MAJORITY, Document, batches, mongo_errors
 from app.errors import RetryLater, StaleFence
 from app.packs.manifest import QualityBars
-from app.ports import GalleryLease
+from app.ports import GalleryLease, GalleryState, RunProgress
 from app.records import ImageRecord, PersonRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -88,17 +90,29 @@ class MongoGalleryStore:
         self._leases = Leases(database)
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
-        due = _is_past("$grouping_due_at")
-        gallery = self._change(
-            gallery_id,
-            {
-                "revision": NEXT_REVISION,
-                "grouping_due_at": {"$cond": [due, {"$add": ["$$NOW", delay_s * 1000]}, "$grouping_due_at"]},
-                "message_revision": {"$cond": [due, NEXT_REVISION, "$message_revision"]},
-            },
-        )
-        # The change that opened the window carries its own revision; the others in it find an older one.
-        return bool(gallery["message_revision"] == gallery["revision"])
+        return self._claim(gallery_id, delay_s, {"revision": NEXT_REVISION})
+
+    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+        return self._claim(gallery_id, delay_s, {})
+
+    def _claim(self, gallery_id: str, delay_s: int, fields: Document) -> bool:
+        """Whether this call opened the window, and not another one before it."""
+        due, claim = _is_past("$grouping_due_at"), uuid4().hex
+        window = {
+            "grouping_due_at": {"$cond": [due, {"$add": ["$$NOW", delay_s * 1000]}, "$grouping_due_at"]},
+            "claimed_by": {"$cond": [due, claim, "$claimed_by"]},
+        }
+        return bool(self._change(gallery_id, {**fields, **window})["claimed_by"] == claim)
+
+    def find_gallery(self, gallery_id: str) -> GalleryState | None:
+        with mongo_errors("Reading a gallery"):
+            gallery = self._galleries.find_one({"_id": gallery_id})
+        if gallery is None:
+            return None
+        progress = gallery.get("progress")
+        if progress is not None:
+            progress = RunProgress(progress["stage"], progress["share"], progress["eta_s"], progress["at"])
+        return GalleryState(gallery.get("revision", 0), gallery.get("last_run"), progress)
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         with mongo_errors("Taking a gallery's lease"):
@@ -110,7 +124,7 @@ class MongoGalleryStore:
         grouped = (run["revision"], run["model"]) if run else None
         bars = gallery.get("quality")
         quality = QualityBars(**bars) if bars else None
-        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped, quality)
+        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped, quality, run or {})
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         self._change(gallery_id, {"quality": bars.model_dump() if bars else None, "revision": NEXT_REVISION})
@@ -118,6 +132,16 @@ class MongoGalleryStore:
     def release(self, lease: GalleryLease) -> None:
         with mongo_errors("Giving back a gallery's lease"):
             self._leases.release(lease)
+            mine = {"_id": lease.gallery_id, "progress.fence": lease.fence}
+            self._galleries.update_one(mine, {"$unset": {"progress": ""}})
+
+    def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
+        # Outside the fence's transaction, which would hold up the run's own writes for the sake of a display.
+        not_newer = {"_id": lease.gallery_id, "progress.fence": {"$not": {"$gt": lease.fence}}}
+        change = {"$set": {"progress": {**asdict(progress), "fence": lease.fence}}}
+        # An upsert, for a run may be ordered of a gallery that nothing has marked; it fails where a newer run's is.
+        with mongo_errors("Reporting a run's progress"), suppress(DuplicateKeyError):
+            self._galleries.update_one(not_newer, change, upsert=True)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         run = {**summary, "revision": lease.revision, "model": model_id, "at": datetime.now(UTC)}

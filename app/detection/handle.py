@@ -11,7 +11,7 @@ from app.detection.stages import StageTimes
 from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryStore, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
 from app.records import (
     FaceRecord,
     ImageRecord,
@@ -22,6 +22,7 @@ from app.records import (
     face_id,
     is_output_key,
     preview_key,
+    quality_columns,
 )
 from app.vision.crops import encode_crops
 from app.vision.decode import PhotoHeader, read_header
@@ -49,7 +50,7 @@ class DetectionParts:
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
     owner: OwnerMetadata
-    galleries: GalleryStore
+    galleries: GalleryChanges
     grouping_queue: MessageQueue
     default_bucket: str
     output_bucket: str
@@ -238,7 +239,7 @@ def _found(photo: PhotoRef, header: PhotoHeader, seen: Seen, records: list[FaceR
 
 def _left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
     """Why faces that are too poor to be anybody's are left out."""
-    roles = roles_of([record.quality for record in records], bars)
+    roles = roles_of(quality_columns([record.quality for record in records])["unified"], bars)
     return tuple(
         why_alone(record.quality, bars) for record, role in zip(records, roles, strict=True) if role == Role.LEFT_OUT
     )

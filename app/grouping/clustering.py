@@ -1,40 +1,69 @@
-"""From embeddings to people: Chinese Whispers on the graph of nearest neighbours.
+"""From embeddings to people, all of a gallery's at once or only where it has changed.
 
-Biemann, "Chinese Whispers: an efficient graph clustering algorithm" (TextGraphs 2006), with two changes. An edge
-weighs its similarity's margin over the threshold, so that many doubtful edges don't outvote a few sure ones and one
-rule serves embedders whose thresholds differ widely. The visiting order comes from the data instead of a random
-generator: the surest faces speak first, the result doesn't depend on the order of the rows, and a few new photos
-don't reshuffle the whole gallery.
+Good faces found people, in three steps: Chinese Whispers on the nearest neighbours gives provisional ones; with these
+known, every similarity is scaled by how near other people lie, and the whispers go round again; people in pieces are
+put together by their mean faces. Then weak faces join whom they surely belong to. One threshold serves all, the pack's.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from app.grouping.joining import NOBODY, Labels, join_people
-from app.grouping.neighbours import Neighbours, nearest_neighbours
-from app.vision.quality.roles import Role, Roles
+from app.grouping.graph import NOBODY, FaceGraph, Floats, Labels, Rows, connected, numbered
+from app.grouping.joining import join_people
+from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
+from app.grouping.merging import merge_people
+from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
+from app.grouping.whispers import nearly_equal, numbered_by_first_appearance, whisper
+from app.vision.quality.roles import Roles, all_found
 
-# Enough for a person in hundreds of photos to hang together; memory grows with it.
-NEIGHBOURS = 64
+HALF_STRENGTH = 200
+"""Provisional people of a gallery in which the local scaling counts half."""
+DRIFT = 0.5
+"""Once so many faces have changed since, as a part of those grouped at once, all are looked at together again."""
+SLACK_PART = 0.1
+"""So much below the threshold, as a part of what lies above it, the scaling may lift a similarity over it."""
 
-# Two faces of one photo are two people, unless nearly equal as in a collage or a photo of a photo: closer than this
-# part of the way from the threshold to 1 (0.9 for a threshold of 0.5).
-SAME_PHOTO_PART = 0.8
 
-# Every change raises the total weight inside the groups, so the sweeps end by themselves; this guards against rounding.
-MAX_SWEEPS = 100
+@dataclass(frozen=True)
+class Grouping:
+    """What a run found out, and the next one needs.
+
+    `labels` (N,) int64 people of the graph's faces, NOBODY where none. `beyond` (N,) float64 how much nearer than
+    `typical` others lie to a face, 0 but for founding ones; `strength` how far that counts; `typical_people` the same
+    of people's means. `all_at_once` faces were grouped by the last run over all of them, and `changed` came or went
+    since.
+    """
+
+    graph: FaceGraph
+    labels: Labels
+    beyond: NDArray[np.float64]
+    typical: float
+    typical_people: float
+    strength: float
+    all_at_once: int
+    changed: int = 0
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether so much has changed that all faces should be looked at together again."""
+        return self.changed > DRIFT * self.all_at_once
+
+    def take(self, rows: Rows) -> "Grouping":
+        """What is known of these faces alone, in this order."""
+        gone = len(self.graph) - len(rows)
+        kept = replace(self, graph=self.graph.take(rows), labels=self.labels[rows], beyond=self.beyond[rows])
+        return replace(kept, changed=self.changed + gone)
 
 
 def cluster(
-    embeddings: NDArray[np.float32],
+    embeddings: Floats,
     image_ids: Sequence[str],
     threshold: float,
     roles: Roles | None = None,
-    *,
-    use_gpu: bool = False,
+    search: NeighbourSearch = EXACT,
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
@@ -45,77 +74,100 @@ def cluster(
     """
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
-    photos = np.unique(np.asarray(image_ids), return_inverse=True)[1]
-    if roles is None:
-        return _found_people(embeddings, photos, threshold, use_gpu=use_gpu)
-    labels = np.full(len(embeddings), NOBODY, np.int64)
-    founding, joining = (np.flatnonzero(roles == role) for role in (Role.FOUNDS, Role.JOINS))
-    labels[founding] = _found_people(embeddings[founding], photos[founding], threshold, use_gpu=use_gpu)
-    labels[joining] = join_people(embeddings, labels, photos, joining, threshold, use_gpu=use_gpu)
+    roles = all_found(len(embeddings)) if roles is None else roles
+    graph = connected(embeddings, numbered(image_ids), roles, search)
+    return group(graph, threshold).labels
+
+
+def group(graph: FaceGraph, threshold: float) -> Grouping:
+    """All people of a gallery."""
+    founders = graph.founding
+    good = graph.take(founders)
+    provisional = whisper(good, threshold)
+    nearness = nearness_of_others(good.neighbours, provisional, provisional)
+    strength = strength_of(len(np.unique(provisional)), HALF_STRENGTH)
+    labels = whisper(_scaled(good, nearness.beyond, strength), threshold)
+    labels = once_in_each_photo(good, labels, threshold)
+    labels, typical_people = merge_people(good, labels, threshold)
+    labels = once_in_each_photo(good, labels, threshold)
+    beyond = np.zeros(len(graph))
+    beyond[founders] = nearness.beyond
+    people = _with_weak_faces(graph, labels, threshold)
+    return Grouping(graph, people, beyond, nearness.typical, typical_people, strength, len(graph))
+
+
+def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
+    """The people of `graph`, whose first faces are those of `before`; the others are new.
+
+    Looks at the new founding faces, the people of those they are like, and the people nearest to these; the rest of
+    the gallery stays as it is, as does what counts as typical. So the result drifts from `group`'s as faces come.
+    """
+    founders = graph.founding
+    good = graph.take(founders)
+    is_new = founders >= len(before.graph)
+    old, new = np.flatnonzero(~is_new), np.flatnonzero(is_new)
+    labels = np.empty(len(founders), np.int64)
+    labels[old] = before.labels[founders[old]]
+    labels[new] = before.labels.max(initial=NOBODY) + 1 + np.arange(len(new))
+
+    waiting = _beside(good, is_new, threshold)
+    rows = np.flatnonzero(np.isin(labels, labels[waiting]))
+    region = good.take(rows)
+    provisional = labels.copy()
+    provisional[rows] = whisper(region, threshold, labels[rows], waiting[rows])
+    beyond = np.concatenate([before.beyond, np.zeros(len(graph) - len(before.graph))])
+    near = Neighbours(good.neighbours.indices[new], good.neighbours.similarities[new])
+    beyond[founders[new]] = nearness_of_others(near, provisional[new], provisional, before.typical).beyond
+
+    region = _scaled(region, beyond[founders[rows]], before.strength)
+    labels[rows] = whisper(region, threshold, labels[rows], waiting[rows])
+    labels = once_in_each_photo(good, labels, threshold)
+    is_touched = np.zeros(labels.max(initial=NOBODY) + 1, np.bool_)
+    is_touched[labels[rows]] = True
+    labels, _ = merge_people(good, labels, threshold, is_touched, before.typical_people)
+    labels = once_in_each_photo(good, labels, threshold)
+    people = _with_weak_faces(graph, labels, threshold)
+    changed = before.changed + len(graph) - len(before.graph)
+    return replace(before, graph=graph, labels=people, beyond=beyond, changed=changed)
+
+
+def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
+    """A graph of N faces, (N,) labels → (N,) labels from 0 on: of a person's faces in one photo, those that are like
+    its mean least are somebody else, alone, unless nearly equal to the one that is like it most."""
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    order = np.lexsort((graph.photos, labels))
+    begins = np.searchsorted(labels[order], np.arange(labels.max(initial=NOBODY) + 2))
+    again = np.diff(labels[order]) == 0
+    again &= np.diff(graph.photos[order]) == 0
+    number = len(begins) - 1
+    for person in np.unique(labels[order[1:][again]]):
+        faces = np.sort(order[begins[person] : begins[person + 1]])
+        vectors = graph.embeddings[faces]
+        nearest_first = np.argsort(-(vectors @ vectors.sum(axis=0)), kind="stable")
+        _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
+        best = nearest_first[first[photo]]
+        likeness = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
+        others = faces[nearest_first[(best != nearest_first) & (likeness <= nearly_equal(threshold))]]
+        labels[others] = number + np.arange(len(others))
+        number += len(others)
     return labels
 
 
-def _found_people(
-    embeddings: NDArray[np.float32], photos: NDArray[np.intp], threshold: float, *, use_gpu: bool
-) -> Labels:
-    neighbours = nearest_neighbours(embeddings, NEIGHBOURS, use_gpu=use_gpu)
-    graph = _likely_pairs(neighbours, photos, threshold)
-    surest_first = np.argsort(-_sureness(neighbours, threshold), kind="stable")
-    return _numbered_by_first_appearance(_whisper(graph, surest_first))
+def _beside(graph: FaceGraph, is_new: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
+    """(N,) the new faces, and those that are likely enough one person with one of them."""
+    likely = graph.neighbours.similarities > threshold - SLACK_PART * (1 - threshold)
+    beside = is_new.copy()
+    beside[graph.neighbours.indices[is_new][likely[is_new]]] = True
+    beside |= (likely & is_new[graph.neighbours.indices]).any(axis=1)
+    return beside
 
 
-def _likely_pairs(neighbours: Neighbours, photos: NDArray[np.intp], threshold: float) -> sparse.csr_array:
-    """(N,k) neighbours, (N,) photo numbers → (N,N) sparse float64, symmetric: margins over the threshold."""
-    rows, columns = np.nonzero(neighbours.similarities > threshold)
-    others = neighbours.indices[rows, columns]
-    similarities = neighbours.similarities[rows, columns].astype(np.float64)
-    nearly_equal = threshold + SAME_PHOTO_PART * (1 - threshold)
-    kept = (photos[rows] != photos[others]) | (similarities > nearly_equal)
-    count = len(neighbours.indices)
-    graph = sparse.csr_array((similarities[kept] - threshold, (rows[kept], others[kept])), shape=(count, count))
-    graph = sparse.csr_array(graph.maximum(graph.T))
-    graph.sort_indices()
-    return graph
+def _scaled(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
+    return replace(graph, neighbours=scaled(graph.neighbours, beyond, strength))
 
 
-def _sureness(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
-    """(N,k) neighbours → (N,) float64: how far the nearest two lie above the threshold, together.
-
-    Two and not one, or a photo that is there twice would make all of its faces the surest.
-    """
-    margins = neighbours.similarities[:, :2].astype(np.float64) - threshold
-    sureness: NDArray[np.float64] = np.maximum(margins, 0).sum(axis=1)
-    return sureness
-
-
-def _whisper(graph: sparse.csr_array, order: NDArray[np.intp]) -> Labels:
-    """(N,N) symmetric weights, (N,) visiting order → (N,) labels: each face takes the heaviest label around it.
-
-    After the first sweep only faces next to a change are visited again. A face keeps its label unless another is
-    strictly heavier.
-    """
-    labels = np.arange(len(order), dtype=np.int64)
-    votes = np.zeros(len(order))
-    waiting = np.diff(graph.indptr) > 0
-    for _ in range(MAX_SWEEPS):
-        for face in order[waiting[order]]:
-            waiting[face] = False
-            edges = slice(graph.indptr[face], graph.indptr[face + 1])
-            heard = labels[graph.indices[edges]]
-            votes[heard] = votes[labels[face]] = 0
-            np.add.at(votes, heard, graph.data[edges])
-            heaviest = votes[heard].max()
-            if heaviest > votes[labels[face]]:
-                labels[face] = heard[votes[heard] == heaviest].min()
-                waiting[graph.indices[edges]] = True
-        if not waiting.any():
-            break
-    return labels
-
-
-def _numbered_by_first_appearance(labels: Labels) -> Labels:
-    """(N,) any labels → (N,) int64: 0 for the first row's group, 1 for the next new one, and so on."""
-    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[group]
+def _with_weak_faces(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
+    """A graph of N faces, people of its founding ones → (N,) people of all, numbered by first appearance."""
+    people = np.full(len(graph), NOBODY, np.int64)
+    people[graph.founding] = numbered_by_first_appearance(labels)
+    return join_people(graph, people, threshold)

@@ -7,36 +7,46 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from app.errors import RetryLater, StaleFence
-from app.grouping.clustering import cluster
+from app.errors import RetryLater
+from app.grouping.graph import Floats, Rows
+from app.grouping.incremental import GalleryFaces, Regrouped, regrouped
+from app.grouping.index import GalleryIndex
+from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import match_people, summarise
 from app.grouping.publish import crop_urls, describe, page_photos
-from app.messages import parse_grouping
+from app.grouping.run import Run
+from app.messages import GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryLease, GalleryStore, ObjectStore, PeopleStore
+from app.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
-from app.vision.quality.roles import roles_of
+from app.vision.quality.roles import all_found, roles_of
 
 log = logging.getLogger(__name__)
 
-BUSY_DELAY_S = 10.0
+BUSY_DELAY_S = 5
+"""A message isn't sent again any sooner while its gallery is being grouped. Less than any visibility: see `_wait`."""
 
 
 @dataclass(frozen=True)
 class GroupingParts:
-    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality."""
+    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality; without an
+    `index` every run looks at all faces."""
 
+    queue: MessageQueue
     objects: ObjectStore
-    faces: FaceStore
+    faces: FaceReader
     galleries: GalleryStore
     people: PeopleStore
     model_id: str
     similarity_threshold: float
     quality: QualityBars
     uses_quality: bool
+    grouping_delay_s: int
     lease_s: float
+    search: NeighbourSearch
+    index: GalleryIndex | None = None
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -44,56 +54,92 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     request = parse_grouping(body)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:
-        raise RetryLater(f"The gallery {request.gallery_id} is being grouped by another worker.", BUSY_DELAY_S)
-
-    def keep() -> None:
-        progress()
-        _renew(lease, parts)
-
+        _wait(request, parts)
+        return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
-            group_gallery(lease, parts, keep)
+            with Run(lease, parts.galleries, parts.lease_s, progress) as run:
+                group_gallery(run, parts, full=request.mode == "full")
     finally:
         parts.galleries.release(lease)
 
 
-def group_gallery(lease: GalleryLease, parts: GroupingParts, keep: Callable[[], None]) -> None:
-    """Read all faces of the gallery, find its people, store them, and publish groups.json and the page.
+def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
+    """Read the gallery's faces, find its people, store them, and publish groups.json and the page.
 
-    `keep` renews the lease between stages. Raises StaleFence once the gallery is another worker's.
+    Raises StaleFence once the gallery is another worker's.
     """
     started = time.monotonic()
-    gallery_id = lease.gallery_id
-    faces = join_batches(list(parts.faces.read_faces(gallery_id, parts.model_id)))
-    keep()
+    lease, gallery_id = run.lease, run.lease.gallery_id
     bars = lease.quality or parts.quality
-    roles = roles_of(faces.quality, bars) if parts.uses_quality else None
-    labels = cluster(faces.embeddings, faces.image_ids, parts.similarity_threshold, roles)
-    keep()
-    person_ids = match_people(labels, faces.face_ids, faces.person_ids)
+    faces, found = _find_people(run, parts, bars, full=full)
+    run.stage("people")
+    person_ids = match_people(found.labels, faces.face_ids, faces.person_ids)
     people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
     parts.people.save_people(lease, people, _changed(faces, person_ids))
 
     images = list(parts.faces.read_images(gallery_id))
     groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images, bars)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
-    keep()
+    run.stage("publish")
     parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
-    keep()
+    run.keep()
     parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
     counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
-    summary = {**counts, "seconds": seconds}
+    how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
+    summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
     parts.galleries.record_run(lease, parts.model_id, summary)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
-def _renew(lease: GalleryLease, parts: GroupingParts) -> None:
-    renewed = parts.galleries.take_lease(lease.gallery_id, lease.owner, parts.lease_s)
-    # Another fence: the lease came back after somebody else had it, and what this run has read is out of date.
-    if renewed is None or renewed.fence != lease.fence:
-        raise StaleFence(f"The lease of the gallery {lease.gallery_id} was lost to another worker.", BUSY_DELAY_S)
+def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: bool) -> tuple[FaceBatch, Regrouped]:
+    """All faces of the gallery, with embeddings only where all are looked at, and who they are."""
+    gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
+    run.stage("read")
+    known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
+    anew = full or known is None
+    faces = _read_faces(run, parts, with_embeddings=anew)
+
+    def embeddings_of(rows: Rows) -> Floats:
+        # All of them are not copied: they may be most of the memory.
+        return faces.embeddings if anew else parts.faces.read_embeddings([faces.face_ids[row] for row in rows])
+
+    run.stage("cluster")
+    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else all_found(len(faces))
+    gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
+    search = replace(parts.search, progress=lambda: run.advance(0))
+    found = regrouped(gallery, known, threshold, embeddings_of, search, full=full)
+    if parts.index:
+        parts.index.save(gallery_id, parts.model_id, threshold, found.known)
+    return faces, found
+
+
+def _wait(request: GroupGallery, parts: GroupingParts) -> None:
+    """Another worker groups the gallery: see to it that one message, new and delayed, waits for all that came.
+
+    A message that is put back would be received every few seconds for as long as the run lasts, and end as a dead
+    letter for nothing but its receive count. Nor may it be dropped for the run's worker to look again: that may have
+    died.
+    """
+    delay_s = max(parts.grouping_delay_s, BUSY_DELAY_S)
+    log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
+    try:
+        if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
+            parts.queue.send(request.model_dump_json(), delay_s)
+    except RetryLater as error:
+        # The claim may be ours: tried sooner, this message would find it made and send nothing.
+        raise RetryLater(str(error), delay_s + 1) from error
+
+
+def _read_faces(run: Run, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
+    last = run.lease.last_run.get("faces")
+    batches: list[FaceBatch] = []
+    for batch in parts.faces.read_faces(run.lease.gallery_id, parts.model_id, with_embeddings=with_embeddings):
+        batches.append(batch)
+        run.advance(sum(map(len, batches)) / last if isinstance(last, int) and last else 0)
+    return join_batches(batches)
 
 
 def _header(gallery_id: str, model_id: str) -> Groups:

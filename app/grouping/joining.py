@@ -1,97 +1,65 @@
 """Weak faces beside people that better faces have founded: whose each of them is, if anybody's.
 
 A blurred or covered face is less like its own person than a good one, and no more like others. So it may lie somewhat
-below the threshold, but must be clearly more like one person than like any other.
+below the threshold, but must be clearly more like one person than like any other. A person is the mean of its founding
+faces: one face alone may be alike by its light.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.neighbours import Neighbours, nearest_in
+from app.grouping.graph import NOBODY, FaceGraph, Floats, Labels, Rows
+from app.grouping.merging import mean_faces, similarities_of
+from app.vision.quality.roles import Role
 
-Labels = NDArray[np.int64]
-
-NOBODY = -1
-BELOW_PART, MARGIN_PART = 0.2, 0.1
+BELOW_PART, MARGIN_PART = 0.2, 0.12
 """How far below the threshold a weak face may be, and by how much it must prefer its person, as parts of what lies
-above the threshold: embedders differ widely in their scale. 0.1 and 0.05 for a threshold of 0.5."""
-FACES = 3
-"""A person's most similar faces speak for it by their mean; one alone may be alike by its light."""
-NEIGHBOURS = 64
+above the threshold: embedders differ widely in their scale. 0.1 and 0.06 for a threshold of 0.5."""
 
 
-@dataclass(frozen=True)
-class _Offers:
-    """Which person could take which weak face: `weak`, `person` and `similarity` (P,), best first for each face."""
+def join_people(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
+    """A graph of N faces, (N,) people of the founding ones → (N,) people of all, NOBODY's where they join nobody.
 
-    weak: NDArray[np.intp]
-    person: Labels
-    similarity: NDArray[np.float64]
-
-
-def join_people(
-    embeddings: NDArray[np.float32],
-    labels: Labels,
-    photos: NDArray[np.intp],
-    weak: NDArray[np.intp],
-    threshold: float,
-    *,
-    use_gpu: bool = False,
-) -> Labels:
-    """(N,D) unit vectors, (N,) people of the founding faces and NOBODY else, (N,) photos, (M,) rows of weak faces →
-    (M,) people. Nobody gets a second face in a photo."""
-    founding = np.flatnonzero(labels != NOBODY)
-    joined = np.full(len(weak), NOBODY, np.int64)
-    if not len(founding) or not len(weak):
+    Nobody gets a second face in a photo.
+    """
+    weak = np.flatnonzero(graph.roles == Role.JOINS)
+    founding = graph.founding
+    joined = np.full(len(labels), NOBODY, np.int64)
+    joined[founding] = labels[founding]
+    if not len(weak) or not len(founding):
         return joined
-    near = nearest_in(embeddings[weak], embeddings[founding], NEIGHBOURS, use_gpu=use_gpu)
-    offers = _offers(near, labels[founding])
-    best, lead = _best_and_lead(offers, near, len(weak))
-    free = ~_is_in_photo(offers, photos[weak], photos[founding], labels[founding])
-    sure = offers.similarity[best] >= threshold - BELOW_PART * (1 - threshold)
-    taken = best[sure & free[best] & (lead >= MARGIN_PART * (1 - threshold))]
+    means = mean_faces(graph.embeddings[founding], labels[founding])
+    face, person, similarity = _offers(graph, labels, means, weak)
+    # Those in whose photo the person is already are no choice, but they tell what the face is like.
+    taken_places = np.unique(graph.photos[founding] * len(means) + labels[founding])
+    places = graph.photos[weak[face]] * len(means) + person
+    free = ~np.isin(places, taken_places)
+    best, lead = _best_and_lead(face, similarity)
+    sure = (similarity[best] >= threshold - BELOW_PART * (1 - threshold)) & (lead >= MARGIN_PART * (1 - threshold))
+    chosen = best[sure & free[best]]
     # The surest first: of two weak faces in one photo the other can't be the same person.
-    taken = taken[np.argsort(-offers.similarity[taken], kind="stable")]
-    places = photos[weak[offers.weak[taken]]] * (labels.max() + 1) + offers.person[taken]
-    _, first = np.unique(places, return_index=True)
-    joined[offers.weak[taken[first]]] = offers.person[taken[first]]
+    chosen = chosen[np.argsort(-similarity[chosen], kind="stable")]
+    _, first = np.unique(places[chosen], return_index=True)
+    joined[weak[face[chosen[first]]]] = person[chosen[first]]
     return joined
 
 
-def _offers(near: Neighbours, people: Labels) -> _Offers:
-    """(M,k) nearest founding faces, their people (F,) → each person near a weak face, by the mean of its FACES best."""
-    weak, column = np.nonzero(near.indices >= 0)
-    person = people[near.indices[weak, column]]
-    similarity = near.similarities[weak, column].astype(np.float64)
-    # Rows come by face and then by similarity, so a stable sort keeps each person's best in front.
-    order = np.lexsort((person, weak))
-    weak, person, similarity = weak[order], person[order], similarity[order]
-    begins = np.flatnonzero(np.r_[True, (weak[1:] != weak[:-1]) | (person[1:] != person[:-1])])
-    counts = np.diff(np.r_[begins, len(weak)])
-    place = np.arange(len(weak)) - np.repeat(begins, counts)
-    total = np.add.reduceat(np.where(place < FACES, similarity, 0), begins)
-    mean = total / np.minimum(counts, FACES)
-    best_first = np.lexsort((person[begins], -mean, weak[begins]))
-    return _Offers(weak[begins][best_first], person[begins][best_first], mean[best_first])
+def _offers(graph: FaceGraph, labels: Labels, means: Floats, weak: Rows) -> tuple[Rows, Labels, Floats]:
+    """(P,) numbers of weak faces, people around each, and how alike they are: by face, and the best first."""
+    near = graph.neighbours.indices[weak]
+    row, column = np.nonzero(near >= 0)
+    face, person = np.divmod(np.unique(row * len(means) + labels[near[row, column]]), len(means))
+    similarity = similarities_of(graph.embeddings[weak], means, face, person)
+    order = np.lexsort((person, -similarity, face))
+    return face[order], person[order], similarity[order]
 
 
-def _best_and_lead(offers: _Offers, near: Neighbours, count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """For each of `count` weak faces: the row of its best offer, and how much better that is than the next one's.
+def _best_and_lead(face: Rows, similarity: Floats) -> tuple[Rows, NDArray[np.float64]]:
+    """The row of each face's best offer, and how much better that is than the next one's.
 
-    Where all neighbours are of one person, anybody else is at most as near as the last of them.
+    Where there is no other among its neighbours, nobody else is near.
     """
-    best = np.searchsorted(offers.weak, np.arange(count))
-    following = np.minimum(best + 1, len(offers.weak) - 1)
-    has_next = (best + 1 < len(offers.weak)) & (offers.weak[following] == offers.weak[best])
-    next_best = np.where(has_next, offers.similarity[following], near.similarities[:, -1])
-    return best, offers.similarity[best] - next_best
-
-
-def _is_in_photo(
-    offers: _Offers, weak_photos: NDArray[np.intp], photos: NDArray[np.intp], people: Labels
-) -> NDArray[np.bool_]:
-    """(P,) whether the person of an offer has a founding face in the weak face's own photo."""
-    width = people.max() + 1
-    return np.isin(weak_photos[offers.weak] * width + offers.person, photos * width + people)
+    best = np.flatnonzero(np.r_[True, face[1:] != face[:-1]])
+    following = np.minimum(best + 1, len(face) - 1)
+    has_next = (best + 1 < len(face)) & (face[following] == face[best])
+    return best, np.where(has_next, similarity[best] - similarity[following], np.inf).astype(np.float64)

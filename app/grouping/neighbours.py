@@ -1,15 +1,24 @@
-"""Exact nearest neighbours by cosine similarity: the only place that knows FAISS."""
+"""Nearest neighbours by cosine similarity, exact or with a recall that is kept, on the CPU or on GPUs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
-import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from app.grouping.candidates import (
+    Floats,
+    GpuMemory,
+    Ids,
+    Offer,
+    Offers,
+    approximate_offers,
+    exact_offers,
+    gpu_available,
+    gpu_offers,
+)
 
-# https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU: k-selection on a GPU goes no further.
-GPU_MAX_K = 2048
+Device = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -19,62 +28,74 @@ class Neighbours:
     `indices` (N,k) int64, -1 where there is none; `similarities` (N,k) float32, -inf where there is none.
     """
 
-    indices: NDArray[np.int64]
+    indices: Ids
     similarities: Floats
 
 
-def nearest_neighbours(embeddings: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-    """(N,D) float32 unit length → the k nearest other rows of each row, (N,k) indices and cosine similarities.
+@dataclass(frozen=True)
+class NeighbourSearch:
+    """How neighbours are searched for; by default exactly, on all cores of the CPU.
 
-    A row is never its own neighbour, even among exact copies of itself. The order is fixed because FAISS leaves
-    that of equal similarities open. `use_gpu` needs a build of FAISS with GPU support and a k below 2,048.
+    On the CPU, queries against more than `exact_faces` squared pairs (None: never) are searched for approximately,
+    with a recall of 0.98 (see approximate_offers). GPUs always search exactly; `auto` takes them where there are any.
+    Besides its result a search holds some 100 MB, and 64 bytes for each row of an approximate one. `progress` is
+    called between tiles of queries. The same rows give the same neighbours; a pair is equally similar from both sides.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    count = len(embeddings)
-    found = min(k + 1, count)
-    if found < 2:
-        return Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32))
-    rows = np.ascontiguousarray(embeddings, np.float32)
-    similarities, indices = _search(rows, rows, found, use_gpu)
-    # The row itself goes last, whatever its similarity. Among many exact copies it may not be listed at all: then
-    # the last column is the least of the others.
-    similarities = np.where(indices == np.arange(count)[:, None], -np.inf, similarities).astype(np.float32)
-    return _most_similar(similarities, indices, found - 1, k)
+
+    device: Device = "cpu"
+    exact_faces: int | None = None
+    gpu_memory: GpuMemory = field(default_factory=GpuMemory)
+    progress: Callable[[], None] = field(default=lambda: None, compare=False)
+
+    def nearest_neighbours(self, embeddings: Floats, k: int) -> Neighbours:
+        """(N,D) float32 unit length → the k nearest other rows of each row. Raises ValueError for a k below 1.
+
+        A row is never its own neighbour, even among exact copies of itself. Of more than k rows that are equally
+        near, any k may be found.
+        """
+        return self._nearest(embeddings, embeddings, k, own=True)
+
+    def nearest_in(self, queries: Floats, base: Floats, k: int) -> Neighbours:
+        """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query."""
+        return self._nearest(queries, base, k, own=False)
+
+    def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
+        """(M,D) and (N,D) float32 contiguous, not empty → what parts of the base offer to parts of the queries."""
+        if self.device == "gpu" or (self.device == "auto" and gpu_available()):
+            return gpu_offers(queries, base, k, self.gpu_memory)
+        if self.exact_faces is None or len(queries) * len(base) <= self.exact_faces**2:
+            return exact_offers(queries, base, k)
+        return approximate_offers(queries, base, k)
+
+    def _nearest(self, queries: Floats, base: Floats, k: int, *, own: bool) -> Neighbours:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        shape = (len(queries), k)
+        indices, similarities = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+        if len(queries) and len(base):
+            rows = np.ascontiguousarray(queries, np.float32)
+            for offer in self.offers(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
+                tile = slice(offer.start, offer.start + len(offer.indices))
+                better = _without_self(offer) if own else offer
+                indices[tile], similarities[tile] = _most_similar(
+                    np.hstack([indices[tile], better.indices]), np.hstack([similarities[tile], better.similarities]), k
+                )
+                self.progress()
+        return Neighbours(indices, similarities)
 
 
-def nearest_in(queries: Floats, base: Floats, k: int, *, use_gpu: bool = False) -> Neighbours:
-    """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query, as `nearest_neighbours`."""
-    found = min(k, len(base))
-    similarities, indices = _search(
-        np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(base, np.float32), found, use_gpu
-    )
-    return _most_similar(similarities, indices, found, k)
+EXACT = NeighbourSearch()
 
 
-def _most_similar(similarities: Floats, indices: NDArray[np.int64], kept: int, k: int) -> Neighbours:
-    """(M,n) of a search, in any order → the `kept` most similar of each row, filled up to k."""
-    order = np.lexsort((indices, -similarities), axis=1)[:, :kept]
-    padding = ((0, 0), (0, k - kept))
-    return Neighbours(
-        np.pad(np.take_along_axis(indices, order, axis=1), padding, constant_values=-1),
-        np.pad(np.take_along_axis(similarities, order, axis=1), padding, constant_values=-np.inf),
-    )
+def _without_self(offer: Offer) -> Offer:
+    """Of an offer to rows by the same rows."""
+    rows = offer.start + np.arange(len(offer.indices))
+    is_self = offer.indices == rows[:, None]
+    similarities = np.where(is_self, np.float32(-np.inf), offer.similarities)
+    return Offer(offer.start, np.where(is_self, -1, offer.indices), similarities)
 
 
-def gpu_available() -> bool:
-    """Whether this build of FAISS sees a GPU."""
-    return bool(faiss.get_num_gpus() > 0)
-
-
-def _search(queries: Floats, base: Floats, k: int, use_gpu: bool) -> tuple[Floats, NDArray[np.int64]]:
-    """(M,D), (N,D) float32, k <= N → (M,k) inner products and (M,k) indices."""
-    metric = faiss.METRIC_INNER_PRODUCT
-    if not use_gpu:
-        similarities, indices = faiss.knn(queries, base, k, metric=metric)
-        return similarities, indices
-    if k > GPU_MAX_K:
-        raise ValueError(f"A GPU search gives at most {GPU_MAX_K - 1} neighbours, not {k - 1}")
-    resources = faiss.StandardGpuResources()
-    similarities, indices = faiss.knn_gpu(resources, queries, base, k, metric=metric)
-    return similarities, indices
+def _most_similar(indices: Ids, similarities: Floats, k: int) -> tuple[Ids, Floats]:
+    """(n,m) each → the k most similar of each row in order, equal ones by index."""
+    order = np.lexsort((indices, -similarities), axis=1)[:, :k]
+    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(similarities, order, axis=1)

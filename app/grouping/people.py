@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.records import FaceBatch, PersonRecord
 
 COVER_PX = 200
@@ -90,7 +90,7 @@ def _cover_score(faces: FaceBatch, row: int) -> float:
 
     0 for a face that was stored without its size, so that any other goes before it.
     """
-    quality = faces.quality[row]
-    known = quality.get("unified", 100 * float(faces.det_scores[row]))
-    frontal = math.cos(math.radians(quality.get("yaw", 0.0))) ** 2
-    return known * frontal * math.sqrt(min(quality.get("size_px", 0.0) / COVER_PX, 1))
+    unified = faces.measure("unified", row)
+    known = 100 * float(faces.det_scores[row]) if unified is None else unified
+    frontal = math.cos(math.radians(faces.measure("yaw", row) or 0)) ** 2
+    return known * frontal * math.sqrt(min((faces.measure("size_px", row) or 0) / COVER_PX, 1))

@@ -26,7 +26,7 @@ def describe(
     """`header` filled with the people, the faces of nobody and why, and the photos that gave no faces."""
     by_person: dict[str | None, list[GroupedFace]] = {}
     for row, person_id in enumerate(person_ids):
-        why = why_alone(faces.quality[row], bars) if person_id is None else None
+        why = why_alone(faces.quality_of(row), bars) if person_id is None else None
         by_person.setdefault(person_id, []).append(_face(faces, row, why))
     return header.model_copy(
         update={
@@ -64,7 +64,7 @@ def _face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
         image_id=faces.image_ids[row],
         box=(x1, y1, x2, y2),
         det_score=round(float(faces.det_scores[row]), SCORE_DECIMALS),
-        quality={name: faces.quality[row][name] for name in PUBLISHED_MEASURES if name in faces.quality[row]},
+        quality={name: value for name in PUBLISHED_MEASURES if (value := faces.measure(name, row)) is not None},
         why_alone=why_alone,
     )
 

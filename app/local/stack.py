@@ -90,18 +90,24 @@ class LocalStack:
 
     def start(self, pack: str) -> list[str]:
         """Start what isn't running yet, services with this pack. Returns the names of what was started."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        if not any(self.is_running(name) for name in self.state.processes):
-            self.state = State(environment={k: v for k, v in LOCAL_DEFAULTS.items() if k not in os.environ})
-        started = [*self._start_aws(), *self._start_mongo()]
-        self.enter_environment()
-        if not os.environ.get("QUEUE_URL"):
-            self._make_queues_and_buckets()
+        started = self.start_stores()
         wanted = {"MODEL_PACK": pack, "DEV_WORKER_IMAGE": os.environ.get("DEV_WORKER_IMAGE", "")}
         if wanted.items() - self.state.environment.items():
             self.stop(SERVICES)
         self.state.environment |= wanted
         return [*started, *self._start_services()]
+
+    def start_stores(self) -> list[str]:
+        """Start AWS and MongoDB alone, with empty queues and buckets, and enter their environment."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        if not any(self.is_running(name) for name in self.state.processes):
+            defaults = {**LOCAL_DEFAULTS, "GALLERY_INDEX_DIR": str(self._home / "index")}
+            self.state = State(environment={k: v for k, v in defaults.items() if k not in os.environ})
+        started = [*self._start_aws(), *self._start_mongo()]
+        self.enter_environment()
+        if not os.environ.get("QUEUE_URL"):
+            self._make_queues_and_buckets()
+        return started
 
     def stop(self, names: tuple[str, ...] | None = None) -> list[str]:
         """Stop these, or everything: services first, then what they need."""

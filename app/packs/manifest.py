@@ -80,7 +80,7 @@ class OnnxEmbedder(_Part):
 class QualityBars(_Part):
     """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
 
-    found: float = Field(default=50, ge=0, le=100)
+    found: float = Field(default=55, ge=0, le=100)
     join: float = Field(default=20, ge=0, le=100)
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from pymongo.monitoring import CommandStartedEvent
 from app.adapters.mongo import Document, open_database
 from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
 from app.errors import BadConfiguration, RetryLater, StoreUnavailable
-from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
+from app.records import GROUPING_MEASURES, FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
 from tests.integration.proxy import Proxy
 from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, unit_vector
 
@@ -69,10 +69,42 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert batch.face_ids == [face.face_id for face in expected]
     assert batch.image_ids == ["a", "a"]
     assert batch.crop_keys == [face.crop_key for face in expected]
-    assert batch.quality == [face.quality for face in expected]
+    assert [batch.quality_of(row) for row in range(2)] == [face.quality for face in expected]
+    assert {column.dtype for column in batch.quality.values()} == {np.dtype(np.float32)}
     assert batch.person_ids == [None, None]
     assert np.array_equal(batch.boxes, np.stack([face.box for face in expected]))
     assert np.array_equal(batch.det_scores, np.array([0.9, 0.9], np.float32))
+
+
+def test_without_embeddings_all_else_comes_back_and_those_asked_for_can_be_read(stores: Stores) -> None:
+    save(stores, count=3)
+    batch, light = faces_of(stores), join_batches(list(stores.faces.read_faces("g", MODEL, with_embeddings=False)))
+    assert light.embeddings.shape == (3, 0)
+    assert (light.face_ids, light.digests, light.crop_keys) == (batch.face_ids, batch.digests, batch.crop_keys)
+    wanted = [batch.face_ids[2], batch.face_ids[0]]
+    assert np.array_equal(stores.faces.read_embeddings(wanted), batch.embeddings[[2, 0]])
+
+
+def test_embeddings_of_more_faces_than_a_batch_come_in_the_order_asked_for(stores: Stores) -> None:
+    for name in ("a", "b"):
+        save(stores, name, count=120)
+    batch = faces_of(stores)
+    rows = np.random.default_rng(0).permutation(len(batch))
+    assert np.array_equal(stores.faces.read_embeddings([batch.face_ids[row] for row in rows]), batch.embeddings[rows])
+
+
+def test_embeddings_of_a_face_that_is_gone_are_read_later(stores: Stores) -> None:
+    save(stores)
+    with pytest.raises(RetryLater, match="gone"):
+        stores.faces.read_embeddings([*faces_of(stores).face_ids, "g/nobody/toy/0"])
+
+
+def test_a_digest_tells_one_embedding_from_another(stores: Stores) -> None:
+    save(stores, "a", count=2)
+    first, second = faces_of(stores).digests
+    assert first != second
+    save(stores, "a", count=2, etag="etag-2")
+    assert faces_of(stores).digests == [first, second]
 
 
 def test_embeddings_come_back_as_the_same_float32_unit_vectors(stores: Stores) -> None:
@@ -81,6 +113,20 @@ def test_embeddings_come_back_as_the_same_float32_unit_vectors(stores: Stores) -
     assert embeddings.dtype == np.float32
     assert np.array_equal(embeddings, np.stack([unit_vector(index) for index in range(3)]))
     assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+def test_of_a_faces_quality_comes_back_what_grouping_reads(stores: Stores) -> None:
+    measures = {"unified": 26.392, "pitch": 64.274, "yaw_score": 4.951}
+    qualities = (measures, {"size_px": 9.5}, {})
+    faces = [replace(face_record(photo(), index), quality=quality) for index, quality in enumerate(qualities)]
+    stores.faces.save_photos([PhotoResult(photo_result(photo(), 3).image, faces)])
+    batch = faces_of(stores)
+    assert set(batch.quality) == set(GROUPING_MEASURES)
+    assert [batch.quality_of(row) for row in range(3)] == [
+        {"unified": 26.392, "yaw_score": 4.951},
+        {"size_px": 9.5},
+        {},
+    ]
 
 
 def test_storing_a_photo_twice_changes_nothing(stores: Stores) -> None:

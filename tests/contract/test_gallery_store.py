@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import TypeVar
 
@@ -9,11 +11,12 @@ import pytest
 
 from app.errors import StaleFence
 from app.packs.manifest import QualityBars
-from app.ports import GalleryLease
+from app.ports import GalleryLease, GalleryState, RunProgress
 from tests.stores import MODEL, Stores
 
 T = TypeVar("T")
 THREADS = 8
+READING = RunProgress("read", 0.0, None, datetime(2024, 6, 1, 12, tzinfo=UTC))
 
 
 def at_the_same_time(action: Callable[[int], T]) -> list[T]:
@@ -69,6 +72,78 @@ def test_of_changes_at_the_same_time_exactly_one_owes_a_message(stores: Stores) 
     owed = at_the_same_time(lambda _: stores.galleries.mark_dirty("g", 60))
     assert sorted(owed) == [False] * (THREADS - 1) + [True]
     assert lease_of(stores, "me").revision == THREADS
+
+
+def test_a_claim_owes_a_message_once_in_its_delay_and_counts_no_change(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 0)
+    assert stores.galleries.claim_message("g", 1)
+    assert not stores.galleries.claim_message("g", 1)
+    stores.sleep(1.1)
+    assert stores.galleries.claim_message("g", 1)
+    assert lease_of(stores, "me").revision == 1
+
+
+def test_a_change_and_a_claim_share_one_message(stores: Stores) -> None:
+    assert stores.galleries.mark_dirty("g", 60)
+    assert not stores.galleries.claim_message("g", 60)
+    assert stores.galleries.claim_message("other", 60)
+    assert not stores.galleries.mark_dirty("other", 60)
+
+
+def test_of_claims_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -> None:
+    owed = at_the_same_time(lambda _: stores.galleries.claim_message("g", 60))
+    assert sorted(owed) == [False] * (THREADS - 1) + [True]
+
+
+def test_a_gallery_nobody_has_marked_is_not_known(stores: Stores) -> None:
+    stores.galleries.mark_dirty("other", 60)
+    assert stores.galleries.find_gallery("g") is None
+
+
+def test_a_gallery_shows_its_changes_and_its_last_run(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 60)
+    assert stores.galleries.find_gallery("g") == GalleryState(1, None, None)
+    stores.galleries.record_run(lease_of(stores, "me"), MODEL, {"faces": 3, "stages_s": {"read": 0.5}})
+    stores.galleries.mark_dirty("g", 60)
+    state = stores.galleries.find_gallery("g")
+    assert state
+    assert state.last_run
+    run = {"faces": 3, "stages_s": {"read": 0.5}, "revision": 1, "model": MODEL}
+    assert (state.revision, {name: state.last_run[name] for name in run}) == (2, run)
+
+
+def test_a_lease_tells_what_the_run_before_was_recorded_with(stores: Stores) -> None:
+    lease = lease_of(stores, "me")
+    assert lease.last_run == {}
+    stores.galleries.record_run(lease, MODEL, {"faces": 3, "stages_s": {"read": 0.5}})
+    last = lease_of(stores, "me").last_run
+    assert (last["faces"], last["stages_s"]) == (3, {"read": 0.5})
+
+
+def progress_of(stores: Stores) -> RunProgress | None:
+    state = stores.galleries.find_gallery("g")
+    return state.progress if state else None
+
+
+def test_progress_is_seen_until_the_lease_is_given_back(stores: Stores) -> None:
+    lease = lease_of(stores, "me")
+    for progress in (READING, replace(READING, stage="cluster", share=0.5, eta_s=7.5)):
+        stores.galleries.report_progress(lease, progress)
+        assert progress_of(stores) == progress
+    stores.galleries.release(lease)
+    assert progress_of(stores) is None
+
+
+def test_progress_of_a_run_that_lost_its_gallery_hides_nothing_of_the_newer_runs(stores: Stores) -> None:
+    lost = lease_of(stores, "me", 0.2)
+    stores.galleries.report_progress(lost, READING)
+    stores.sleep(0.4)
+    newer = lease_of(stores, "you")
+    clustering = replace(READING, stage="cluster")
+    stores.galleries.report_progress(newer, clustering)
+    stores.galleries.report_progress(lost, READING)
+    stores.galleries.release(lost)
+    assert progress_of(stores) == clustering
 
 
 def test_the_lease_of_a_gallery_nobody_has_marked_is_at_revision_zero(stores: Stores) -> None:

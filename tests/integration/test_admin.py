@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +15,11 @@ from pymongo import MongoClient
 
 from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.local.stack import ROOT
 from app.messages import parse_detection, parse_grouping
+from app.ports import RunProgress
 from app.records import ImageRecord, ImageStatus, PhotoRef, PhotoResult
 from tests.conftest import REGION, aws_client
 
@@ -30,6 +33,7 @@ class Desk:
     detection: SqsQueue
     grouping: SqsQueue
     faces: MongoFaceStore
+    galleries: MongoGalleryStore
     settings: dict[str, str]
 
     def admin(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -67,8 +71,33 @@ def desk(aws: str, mongo_uri: str, mongo_client: MongoClient[Document]) -> Itera
     urls = [make_queue(f"{kind}-{name}") for kind in ("detection", "grouping")]
     settings = dict(zip(WITHOUT, [*urls, f"{mongo_uri}/{name}"], strict=True))
     queues = [SqsQueue(url, REGION, visibility_s=30) for url in urls]
-    yield Desk(queues[0], queues[1], MongoFaceStore(mongo_client[name]), settings)
+    database = mongo_client[name]
+    yield Desk(queues[0], queues[1], MongoFaceStore(database), MongoGalleryStore(database), settings)
     mongo_client.drop_database(name)
+
+
+def test_a_gallery_shows_its_last_run_and_the_progress_of_the_present_one(desk: Desk) -> None:
+    desk.galleries.mark_dirty("gallery", 0)
+    lease = desk.galleries.take_lease("gallery", "worker", 60)
+    assert lease
+    desk.galleries.record_run(lease, "m-1", {"faces": 7, "stages_s": {"read": 0.5, "cluster": 1.5}})
+    desk.galleries.mark_dirty("gallery", 0)
+    desk.galleries.report_progress(lease, RunProgress("cluster", 0.25, 12.0, datetime.now(UTC)))
+    shown = desk.admin("gallery", "gallery").stdout
+    assert "last run: faces 7\n" in shown
+    assert "last run: stages_s read 0.5, cluster 1.5\n" in shown
+    assert "changes that are not grouped yet: 1\n" in shown
+    assert "being grouped: cluster, 25%, 12 s to go (" in shown
+    (fields,) = desk.objects("gallery", "gallery")
+    assert (fields["revision"], fields["last_run"]["faces"], fields["progress"]["stage"]) == (2, 7, "cluster")
+
+
+def test_a_gallery_that_is_not_known_is_said_so(desk: Desk) -> None:
+    done = desk.admin("gallery", "nowhere")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "MongoDB knows no gallery nowhere: nothing of it has been stored yet.\n",
+    )
 
 
 def make_queue(name: str) -> str:

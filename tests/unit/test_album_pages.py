@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.detection.device import Device
-from app.records import FaceBatch
+from app.records import FaceBatch, quality_columns
 from app.vision.faces import FacePack
 from benchmarks.album import read_labels
 from benchmarks.album_pages import (
@@ -123,10 +123,11 @@ def faces_at(places: list[tuple[str, float]], people: list[str | None], directio
         image_ids=[image_id for image_id, _ in places],
         boxes=np.array(boxes, np.float32),
         det_scores=np.ones(len(places), np.float32),
-        quality=[{"unified": 90.0}] * len(places),
+        quality=quality_columns([{"unified": 90.0}] * len(places)),
         embeddings=np.eye(8, dtype=np.float32)[directions],
         crop_keys=[""] * len(places),
         person_ids=people,
+        digests=[""] * len(places),
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.grouping.clustering import cluster
-from app.grouping.joining import NOBODY
+from app.grouping.graph import NOBODY
 from app.vision.quality.roles import Role
 from benchmarks.scores import bcubed, pairwise
 

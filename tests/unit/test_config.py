@@ -154,3 +154,11 @@ def test_the_table_has_a_row_for_every_setting_and_what_it_means() -> None:
     assert "| `QUEUE_URL` | **required** |" in table
     assert "| `LOG_GROUP` | `unset` |" in table
     assert "| `ALLOWED_BUCKETS` | `none` |" in table
+
+
+@pytest.mark.parametrize("name", ["RAY_memory_per_process", "RAY_MEMORY_PER_PROCESS"])
+def test_rays_memory_is_given_in_bytes_or_with_a_unit(env: pytest.MonkeyPatch, name: str) -> None:
+    env.setenv(name, "4GiB")
+    assert load_settings().ray_memory_per_process == 4 * 2**30
+    env.setenv(name, "3000000000")
+    assert load_settings().ray_memory_per_process == 3_000_000_000

@@ -1,20 +1,25 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.errors import RejectMessage, RetryLater, StaleFence
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
+from app.grouping.index import GalleryIndex
+from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.packs.manifest import QualityBars
+from app.ports import GalleryLease, RunProgress
 from app.records import FaceRecord, ImageStatus, PhotoResult
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
-from tests.fakes import FakeClock, FakeObjectStore
+from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo
 
 LEASE_S = 60
+DELAY_S = 30
 ANN, BOB, EVE = np.eye(3, 16, dtype=np.float32)
 
 
@@ -33,7 +38,9 @@ class World:
         self.faces = FakeFaceStore()
         self.galleries = FakeGalleryStore(self.clock)
         self.people = FakePeopleStore(self.faces, self.galleries)
+        self.queue = FakeQueue(clock=self.clock)
         self.parts = GroupingParts(
+            queue=self.queue,
             objects=self.objects,
             faces=self.faces,
             galleries=self.galleries,
@@ -42,8 +49,19 @@ class World:
             similarity_threshold=0.5,
             quality=QualityBars(),
             uses_quality=True,
+            grouping_delay_s=DELAY_S,
             lease_s=LEASE_S,
+            search=NeighbourSearch(),
         )
+
+    def with_index(self, folder: Path) -> "World":
+        self.parts = replace(self.parts, index=GalleryIndex(folder, max_bytes=10**9))
+        return self
+
+    def how(self) -> tuple[object, ...]:
+        """Kind of the last run, faces new to it, and faces gone."""
+        summary = self.galleries.galleries["g"].summary
+        return summary["kind"], summary["new"], summary["gone"]
 
     def add(self, name: str, *vectors: np.ndarray) -> None:
         """What detection does for a photo with these faces."""
@@ -53,8 +71,11 @@ class World:
         self.galleries.mark_dirty("g", 30)
 
     def group(self, progress: Callable[[], None] = lambda: None, **fields: str) -> Groups:
-        handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts, progress)
+        self.receive(progress, **fields)
         return Groups.model_validate_json(self.objects.read("g/groups.json"))
+
+    def receive(self, progress: Callable[[], None] = lambda: None, **fields: str) -> None:
+        handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts, progress)
 
     def person_of(self, name: str, index: int = 0) -> str | None:
         return self.faces.person_of.get(face_record(photo(name), index).face_id)
@@ -64,10 +85,10 @@ class World:
         return self.galleries.galleries["g"].owner is None
 
 
-@pytest.fixture
-def world() -> World:
-    """Ann in three photos, Bob in two of them, Eve in one."""
-    world = World()
+@pytest.fixture(params=["anew", "with an index"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """Ann in three photos, Bob in two of them, Eve in one. Nothing depends on whether a run knows the one before."""
+    world = World().with_index(tmp_path) if request.param == "with an index" else World()
     world.add("1", ANN, BOB)
     world.add("2", near(ANN, 1), near(BOB, 2))
     world.add("3", near(ANN, 3), EVE)
@@ -89,6 +110,54 @@ def test_groups_and_page_are_published_with_their_types(world: World) -> None:
     assert world.objects.content_types["g/groups.json"] == "application/json"
     assert world.objects.content_types["g/people.html"] == "text/html; charset=utf-8"
     assert b"<html" in world.objects.read("g/people.html")
+
+
+def test_a_run_that_knows_the_one_before_reads_the_embeddings_of_new_faces_alone(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    for name in "abcdef":
+        world.add(name, near(ANN, ord(name)))
+    world.group()
+    assert world.how() == ("full", 6, 0)
+    read: list[list[str]] = []
+    reading = world.faces.read_embeddings
+    world.faces.read_embeddings = lambda ids: reading(read.append(list(ids)) or ids)  # type: ignore[method-assign]
+    world.add("g", near(ANN, 1), BOB)
+    world.group()
+    assert world.how() == ("incremental", 2, 0)
+    assert read == [[face_record(photo("g"), index).face_id for index in range(2)]]
+    assert world.person_of("g") == world.person_of("a") != world.person_of("g", 1)
+
+
+def test_a_photo_that_shows_others_now_changes_people_though_the_index_knew_it(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    for name in "abcdef":
+        world.add(name, near(ANN, ord(name)))
+    world.group()
+    world.add("c", BOB)
+    world.group()
+    assert world.how() == ("incremental", 1, 1)
+    assert world.person_of("c") != world.person_of("a")
+
+
+def test_a_full_run_on_request_reads_everything_and_tells_the_difference(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    world.add("a", ANN, BOB)
+    world.group()
+    world.group(mode="full")
+    assert world.how() == ("full", 2, 0)
+    assert world.galleries.galleries["g"].summary["difference"] == 0
+
+
+def test_an_index_that_is_broken_is_made_anew(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    world.add("a", ANN, BOB)
+    world.group()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"broken")
+    world.add("b", near(ANN, 1))
+    world.group()
+    assert world.how() == ("full", 3, 0)
+    assert world.person_of("a") == world.person_of("b")
 
 
 def test_the_run_is_recorded_with_its_numbers(world: World) -> None:
@@ -159,18 +228,101 @@ def test_a_change_during_a_run_is_grouped_by_the_next(world: World) -> None:
     assert world.group().people[2].photo_count == 2
 
 
-def test_a_gallery_under_work_elsewhere_is_tried_again_later(world: World) -> None:
-    world.galleries.take_lease("g", "another worker", LEASE_S)
-    with pytest.raises(RetryLater, match="being grouped by another worker") as caught:
-        world.group()
-    assert caught.value.delay_s == BUSY_DELAY_S
+def test_of_messages_for_a_gallery_under_work_elsewhere_one_is_left_to_come_again(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", 10 * LEASE_S)
+    world.clock.sleep(DELAY_S)
+    for _ in range(3):
+        world.receive()
     assert world.objects.output_keys == set()
+    assert len(world.queue.bodies) == 1
+    assert world.queue.visible == []
+    world.clock.sleep(DELAY_S)
+    (message,) = world.queue.receive(10, 0)
+    assert (json.loads(message.body)["gallery_id"], message.receive_count) == ("g", 1)
+
+
+def test_a_message_that_waits_covers_the_changes_until_it_comes(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", 10 * LEASE_S)
+    world.clock.sleep(DELAY_S)
+    world.receive()
+    assert not world.galleries.mark_dirty("g", DELAY_S)
+
+
+def test_changes_that_are_announced_already_leave_a_waiting_message_nothing_to_do(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", LEASE_S)
+    world.receive()
+    assert world.queue.bodies == []
+
+
+def test_an_order_for_a_full_run_is_kept_while_the_gallery_is_under_work(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", LEASE_S)
+    world.receive(mode="full")
+    assert [json.loads(body)["mode"] for body in world.queue.bodies] == ["full"]
+
+
+def test_without_a_delay_a_message_still_waits_while_its_gallery_is_under_work(world: World) -> None:
+    world.parts = replace(world.parts, grouping_delay_s=0)
+    world.galleries.take_lease("g", "another worker", 10 * LEASE_S)
+    world.clock.sleep(DELAY_S)
+    world.receive()
+    world.clock.sleep(BUSY_DELAY_S - 0.1)
+    assert (len(world.queue.bodies), world.queue.visible) == (1, [])
+
+
+def test_a_message_that_could_not_be_left_is_tried_again_once_the_claim_is_over(world: World) -> None:
+    world.galleries.take_lease("g", "another worker", 10 * LEASE_S)
+    world.clock.sleep(DELAY_S)
+    world.queue.outages["send"] = 1
+    with pytest.raises(RetryLater) as caught:
+        world.receive()
+    world.clock.sleep(caught.value.delay_s or 0)
+    world.receive()
+    assert len(world.queue.bodies) == 1
+
+
+def test_a_gallery_whose_worker_has_died_is_grouped_once_its_lease_is_over(world: World) -> None:
+    world.galleries.take_lease("g", "a dead worker", LEASE_S)
     world.clock.sleep(LEASE_S)
     assert len(world.group().people) == 3
 
 
-STAGES = {"reading": 1, "clustering": 2, "saving": 3, "groups": 4}
-"""After which of its stages a run pauses → the how-manieth call of `progress` that is."""
+def test_a_run_shows_its_stages_while_it_lasts_and_nothing_after(world: World) -> None:
+    seen: list[tuple[str, float]] = []
+
+    class Watched(FakeGalleryStore):
+        def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
+            super().report_progress(lease, progress)
+            shown = self.find_gallery("g")
+            assert shown
+            assert shown.progress == progress
+            seen.append((progress.stage, progress.share))
+
+    galleries = Watched(world.clock)
+    galleries.galleries = world.galleries.galleries
+    world.parts = replace(world.parts, galleries=galleries)
+    world.group()
+    assert [stage for stage, _ in dict.fromkeys(seen)] == ["read", "cluster", "people", "publish"]
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares)
+    assert 0 < shares[1] < shares[-1] < 1
+    state = galleries.find_gallery("g")
+    assert state
+    assert state.progress is None
+    assert state.last_run
+    assert list(state.last_run["stages_s"]) == ["read", "cluster", "people", "publish"]
+
+
+def test_a_run_that_fails_shows_nothing_after(world: World) -> None:
+    world.objects.outages["replace"] = 1
+    with pytest.raises(RetryLater):
+        world.group()
+    state = world.galleries.find_gallery("g")
+    assert state
+    assert state.progress is None
+
+
+STAGES = {"clustering": 2, "saving": 3, "groups": 4, "page": 5}
+"""Before which of its stages a run pauses → the how-manieth call of `progress` that is."""
 
 
 class Pause:
@@ -230,7 +382,7 @@ def test_a_run_longer_than_its_lease_keeps_the_gallery(world: World) -> None:
         refused.append(world.galleries.take_lease("g", "another worker", LEASE_S))
 
     assert len(world.group(progress=stage_takes_long).people) == 3
-    assert refused == [None] * len(STAGES)
+    assert refused == [None] * max(STAGES.values())
 
 
 def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.grouping.people import choose_cover, match_people, summarise
-from app.records import FaceBatch
+from app.records import FaceBatch, quality_columns
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40)
 
@@ -31,10 +31,11 @@ def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) 
         image_ids=image_ids,
         boxes=np.zeros((count, 4), np.float32),
         det_scores=np.array(det_scores, np.float32),
-        quality=[{"size_px": size_px} for size_px in sizes_px],
+        quality=quality_columns([{"size_px": size_px} for size_px in sizes_px]),
         embeddings=np.zeros((count, 8), np.float32),
         crop_keys=[""] * count,
         person_ids=[None] * count,
+        digests=[""] * count,
     )
 
 
@@ -125,7 +126,7 @@ def test_the_cover_is_the_surest_and_largest_face_and_the_first_among_equals() -
 
 def test_a_face_without_a_size_is_the_cover_only_where_there_is_no_other() -> None:
     faces = batch(["a", "b"], det_scores=[0.99, 0.1], sizes_px=[100, 20])
-    faces = dataclasses.replace(faces, quality=[{}, {"size_px": 20.0}])
+    faces = dataclasses.replace(faces, quality=quality_columns([{}, {"size_px": 20.0}]))
     assert choose_cover(faces, [0, 1]) == "face_001"
     assert choose_cover(faces, [0]) == "face_000"
 

@@ -6,7 +6,7 @@ from app.grouping.output import Groups
 from app.grouping.page import PagePhoto
 from app.grouping.publish import crop_urls, describe, page_photos
 from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageStatus, PersonRecord, PhotoRef
+from app.records import FaceBatch, ImageStatus, PersonRecord, PhotoRef, quality_columns
 from tests.stores import image_record, photo
 
 HEADER = Groups(
@@ -17,10 +17,11 @@ FACES = FaceBatch(
     image_ids=["a", "a", "b"],
     boxes=np.array([[1.006, 2, 3, 4], [10, 20, 30, 40], [0, 0, 9, 9]], np.float32),
     det_scores=np.array([0.987654, 0.5, 1], np.float32),
-    quality=[{"size_px": 2.0}, {}, {"sharpness": 7.5}],
+    quality=quality_columns([{"size_px": 2.0}, {}, {"sharpness": 7.5}]),
     embeddings=np.eye(3, 8, dtype=np.float32),
     crop_keys=["g/faces/a/m-0.webp", "g/faces/day 1/é#?/m-1.webp", "g/faces/b/m-0.webp"],
     person_ids=[None, None, None],
+    digests=[""] * 3,
 )
 BARS = QualityBars()
 PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]
@@ -45,7 +46,7 @@ def test_a_face_of_nobody_is_unassigned() -> None:
 def test_a_face_of_nobody_says_why() -> None:
     dark = {"unified": 11.2, "under_exposure_score": 20.0, "sharpness_score": 10.0}
     weak = {"unified": 31.6, "eyes_covered_score": 8.0, "under_exposure_score": 90.0}
-    faces = replace(FACES, quality=[dark, weak, {"unified": 44.0}])
+    faces = replace(FACES, quality=quality_columns([dark, weak, {"unified": 44.0}]))
     groups = describe(HEADER, faces, [None, None, None], [], [], BARS)
     assert [face.why_alone for face in groups.unassigned] == [
         "Its quality is 11 of 100, below 20: it is dark.",

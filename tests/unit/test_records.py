@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -17,6 +18,7 @@ from app.records import (
     join_batches,
     page_key,
     preview_key,
+    quality_columns,
     thumbnail_key,
 )
 
@@ -32,10 +34,11 @@ def batch(*names: str) -> FaceBatch:
         image_ids=[f"image {name}" for name in names],
         boxes=np.full((count, 4), count, np.float32),
         det_scores=np.full(count, 0.5, np.float32),
-        quality=[{"size_px": float(count)}] * count,
+        quality=quality_columns([{"size_px": float(count)}] * count),
         embeddings=np.eye(count, 8, dtype=np.float32),
         crop_keys=[f"crop {name}" for name in names],
         person_ids=[None] * count,
+        digests=[f"digest {name}" for name in names],
     )
 
 
@@ -70,18 +73,28 @@ def test_joined_batches_are_the_columns_one_after_the_other() -> None:
     joined = join_batches([batch("a", "b"), batch("c")])
     assert len(joined) == 3
     assert joined.face_ids == ["face a", "face b", "face c"]
+    assert joined.digests == ["digest a", "digest b", "digest c"]
     assert joined.image_ids == ["image a", "image b", "image c"]
     assert joined.crop_keys == ["crop a", "crop b", "crop c"]
     assert joined.boxes[:, 0].tolist() == [2, 2, 1]
     assert joined.embeddings.shape == (3, 8)
-    assert [one["size_px"] for one in joined.quality] == [2, 2, 1]
+    assert joined.quality["size_px"].tolist() == [2, 2, 1]
     assert joined.person_ids == [None] * 3
+
+
+def test_a_faces_quality_is_what_it_was_stored_with() -> None:
+    columns = quality_columns([{"unified": 26.392, "yaw": -3.5}, {"unified": 7.0, "pitch": 1.0}])
+    faces = replace(batch("a", "b"), quality=columns)
+    assert faces.quality_of(0) == {"unified": 26.392, "yaw": -3.5}
+    assert faces.quality_of(1) == {"unified": 7.0}
+    assert (faces.measure("yaw", 0), faces.measure("yaw", 1)) == (-3.5, None)
 
 
 def test_joining_nothing_gives_a_batch_of_no_faces() -> None:
     joined = join_batches([])
     assert len(joined) == 0
     assert joined.boxes.shape == (0, 4)
+    assert {column.shape for column in joined.quality.values()} == {(0,)}
     assert joined.embeddings.dtype == np.float32
 
 

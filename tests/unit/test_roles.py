@@ -1,8 +1,11 @@
 """What a face may do, by its quality."""
 
+import numpy as np
 import pytest
 
+from app.grouping.publish import PUBLISHED_MEASURES
 from app.packs.manifest import QualityBars
+from app.records import GROUPING_MEASURES
 from app.vision.quality.roles import WEAKNESSES, Role, roles_of, why_alone
 
 BARS = QualityBars(found=50, join=20)
@@ -13,11 +16,11 @@ BARS = QualityBars(found=50, join=20)
     [(0, Role.LEFT_OUT), (19.9, Role.LEFT_OUT), (20, Role.JOINS), (49.9, Role.JOINS), (50, Role.FOUNDS)],
 )
 def test_a_bar_is_reached_by_what_equals_it(unified: float, role: Role) -> None:
-    assert roles_of([{"unified": unified}], BARS).tolist() == [role]
+    assert roles_of(np.array([unified], np.float32), BARS).tolist() == [role]
 
 
 def test_a_face_that_was_stored_before_there_was_a_unified_score_founds() -> None:
-    assert roles_of([{"size_px": 40.0}], BARS).tolist() == [Role.FOUNDS]
+    assert roles_of(np.array([np.nan], np.float32), BARS).tolist() == [Role.FOUNDS]
 
 
 def test_bars_that_nothing_can_pass_between_are_refused() -> None:
@@ -25,6 +28,15 @@ def test_bars_that_nothing_can_pass_between_are_refused() -> None:
         QualityBars(found=50, join=60)
 
 
+def test_all_that_is_read_of_a_stored_face_is_read_with_it() -> None:
+    assert {"unified", *WEAKNESSES, *PUBLISHED_MEASURES} <= set(GROUPING_MEASURES)
+
+
 @pytest.mark.parametrize("name", WEAKNESSES)
 def test_the_reason_names_what_is_the_matter(name: str) -> None:
     assert WEAKNESSES[name] in why_alone({"unified": 5.0, name: 3.0}, BARS)
+
+
+def test_where_nothing_is_low_the_reason_names_the_lowest() -> None:
+    scores = dict.fromkeys(WEAKNESSES, 90.0) | {"inter_eye_score": 60.0}
+    assert why_alone({"unified": 50.0, **scores}, BARS).startswith("Its quality is 50 of 100 (it is small)")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from app.records import QUALITY_DIGITS
 from app.vision.quality.exposure import exposure
 from app.vision.quality.faces import Faces
 from app.vision.quality.fitted import Perceptron
@@ -18,8 +19,6 @@ from app.vision.types import Floats
 
 # From the brows to below the mouth: hair, background and the black beyond the photo's edge say nothing about a face.
 _INNER = (slice(32, 96), slice(24, 88))
-# Stored with a face: enough digits to compare, few enough to stay the same on every machine.
-_DIGITS = 3
 # OFIQ's sigmoid for the inter-eye distance.
 _EYES_AT_PX, _EYES_WIDTH_PX = 70.0, 20.0
 
@@ -41,7 +40,7 @@ def as_rows(columns: Columns) -> list[dict[str, float]]:
     """Measure → (N,) as N mappings of measure to value, as they are stored."""
     names = list(columns)
     table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
-    return [dict(zip(names, (round(value, _DIGITS) for value in row), strict=True)) for row in table.tolist()]
+    return [dict(zip(names, (round(value, QUALITY_DIGITS) for value in row), strict=True)) for row in table.tolist()]
 
 
 def raw_measures(faces: Faces) -> Columns:

@@ -4,7 +4,7 @@ Blurred and dark faces are alike whoever they show, so they would chain people t
 them are known again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -36,16 +36,24 @@ class Role(IntEnum):
     FOUNDS = 2
 
 
-def roles_of(quality: Sequence[Mapping[str, float]], bars: QualityBars) -> Roles:
-    """N mappings of measures → (N,) roles. A face that was stored without a unified score founds, as it always did."""
-    unified = np.array([face.get("unified", np.inf) for face in quality], np.float64)
-    return (unified >= bars.join).astype(np.int8) + (unified >= bars.found).astype(np.int8)
+def roles_of(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
+    """(N,) unified scores → (N,) roles. A face that was stored without one (NaN) founds, as it always did."""
+    return (2 - (unified < bars.join).astype(np.int8) - (unified < bars.found).astype(np.int8)).astype(np.int8)
+
+
+def all_found(count: int) -> Roles:
+    """(N,) roles where quality is of no account."""
+    return np.full(count, Role.FOUNDS, np.int8)
 
 
 def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
     """Why a face is nobody's, in a sentence."""
     unified = quality.get("unified", 100.0)
-    weakness = next((said for name, said in WEAKNESSES.items() if quality.get(name, 100.0) < _LOW), "it is poor")
+    scores = {name: quality[name] for name in WEAKNESSES if name in quality}
+    low = next((name for name, score in scores.items() if score < _LOW), None)
+    # Where nothing is low by itself, the lowest.
+    name = low or min(scores, key=scores.__getitem__, default=None)
+    weakness = WEAKNESSES[name] if name else "it is poor"
     if unified < bars.join:
         return f"Its quality is {unified:.0f} of 100, below {bars.join:g}: {weakness}."
     return f"Its quality is {unified:.0f} of 100 ({weakness}), and it is not clearly like a better face."

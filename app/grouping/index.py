@@ -1,0 +1,137 @@
+"""What a run knows of a gallery, kept on the local disk for the next one: a file a gallery.
+
+MongoDB stays the truth. A file of another model or threshold, a broken one, or none means a full run; the log says so.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.grouping.clustering import Grouping
+from app.grouping.graph import FaceGraph
+from app.grouping.incremental import Known
+from app.grouping.neighbours import Neighbours
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Grows with every change of the arrays or of what clustering makes of them."""
+ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities", "labels", "beyond")
+
+
+@dataclass(frozen=True)
+class GalleryIndex:
+    """Files below `folder`, together at most `max_bytes`: those used longest ago are removed."""
+
+    folder: Path
+    max_bytes: int
+
+    def load(self, gallery_id: str, model_id: str, threshold: float) -> Known | None:
+        """What the last run on this machine left, None where there is nothing that can be used."""
+        path = self._path(gallery_id, model_id)
+        try:
+            # The archive has a checksum for each array, which is compared as it is read.
+            with path.open("rb") as file, np.load(file) as stored:
+                header = json.loads(_text(stored["header"]))
+                arrays = {name: stored[name] for name in ARRAYS}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("gallery index rebuilt: it is broken", extra={"gallery": gallery_id, "error": str(error)})
+            return None
+        about = _about(gallery_id, model_id, threshold)
+        if {name: header.get(name) for name in about} != about:
+            log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return _known(arrays, header)
+
+    def save(self, gallery_id: str, model_id: str, threshold: float, known: Known) -> None:
+        """Keep it for the next run. A full disk costs that run time, nothing else."""
+        grouping = known.grouping
+        graph = grouping.graph
+        scalars = ("typical", "typical_people", "strength", "all_at_once", "changed")
+        header = _about(gallery_id, model_id, threshold) | {name: getattr(grouping, name) for name in scalars}
+        arrays: dict[str, Any] = {
+            "header": _bytes(json.dumps(header)),
+            # No id has a control character.
+            "face_ids": _bytes("".join(f"{face_id}\n" for face_id in known.face_ids)),
+            "digests": _bytes("".join(f"{digest}\n" for digest in known.digests)),
+            "embeddings": graph.embeddings,
+            "roles": graph.roles,
+            "indices": graph.neighbours.indices.astype(np.int32),
+            "similarities": graph.neighbours.similarities,
+            "labels": grouping.labels,
+            "beyond": grouping.beyond,
+        }
+        path = self._path(gallery_id, model_id)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+                part = Path(file.name)
+                try:
+                    np.savez(file, **arrays)
+                    file.close()
+                    part.replace(path)
+                finally:
+                    part.unlink(missing_ok=True)
+            self._make_room()
+        except OSError as error:
+            log.warning("gallery index not kept", extra={"gallery": gallery_id, "error": str(error)})
+
+    def _make_room(self) -> None:
+        files = sorted(self.folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+        total = sum(file.stat().st_size for file in files)
+        for file in files:
+            if total <= self.max_bytes:
+                return
+            total -= file.stat().st_size
+            file.unlink(missing_ok=True)
+
+    def _path(self, gallery_id: str, model_id: str) -> Path:
+        name = hashlib.blake2b(f"{gallery_id}\n{model_id}".encode(), digest_size=16).hexdigest()
+        return self.folder / f"{name}.npz"
+
+
+def _about(gallery_id: str, model_id: str, threshold: float) -> dict[str, Any]:
+    return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": threshold}
+
+
+def _known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
+    neighbours = Neighbours(arrays["indices"].astype(np.int64), arrays["similarities"])
+    # Photos are numbered anew by every run.
+    photos = np.zeros(len(arrays["labels"]), np.int64)
+    grouping = Grouping(
+        graph=FaceGraph(arrays["embeddings"], photos, arrays["roles"], neighbours),
+        labels=arrays["labels"],
+        beyond=arrays["beyond"],
+        typical=header["typical"],
+        typical_people=header["typical_people"],
+        strength=header["strength"],
+        all_at_once=header["all_at_once"],
+        changed=header["changed"],
+    )
+    return Known(_lines(arrays["face_ids"]), _lines(arrays["digests"]), grouping)
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _text(data: NDArray[np.uint8]) -> str:
+    return data.tobytes().decode()
+
+
+def _lines(data: NDArray[np.uint8]) -> list[str]:
+    return _text(data).split("\n")[:-1]

@@ -1,0 +1,259 @@
+"""A gallery that changes bit by bit keeps the people that a full run would find."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.grouping.clustering import DRIFT, cluster
+from app.grouping.graph import Floats, Rows, connected, extended, numbered
+from app.grouping.incremental import GalleryFaces, Known, Regrouped, has_same_companions, regrouped
+from app.grouping.index import GalleryIndex
+from app.grouping.neighbours import NeighbourSearch
+from app.vision.quality.roles import Role
+
+THRESHOLD = 0.5
+DIMENSION = 64
+
+
+class Gallery:
+    """Faces with names that tell their person, and a store that counts what is read of it."""
+
+    def __init__(self, people: int, seed: int = 0) -> None:
+        self._random = np.random.default_rng(seed)
+        self._centres = self._random.standard_normal((people, DIMENSION)) / np.sqrt(DIMENSION)
+        self.embeddings: dict[str, Floats] = {}
+        self.digests: dict[str, str] = {}
+        self.roles: dict[str, Role] = {}
+        self.read: list[int] = []
+
+    def add(self, person: int, *, role: Role = Role.FOUNDS, noise: float = 0.5) -> str:
+        face_id = f"g/photo{len(self.embeddings):04}/m/0"
+        self.replace(face_id, person, noise)
+        self.roles[face_id] = role
+        return face_id
+
+    def replace(self, face_id: str, person: int, noise: float = 0.5) -> None:
+        own = self._random.standard_normal(DIMENSION) / np.sqrt(DIMENSION)
+        vector = (self._centres[person] + noise * own).astype(np.float32)
+        self.embeddings[face_id] = vector / np.linalg.norm(vector)
+        self.digests[face_id] = self.embeddings[face_id].tobytes().hex()[:16]
+
+    def remove(self, face_id: str) -> None:
+        del self.embeddings[face_id]
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(self.embeddings)
+
+    def faces(self) -> GalleryFaces:
+        ids = self.ids
+        roles = np.array([self.roles[face_id] for face_id in ids], np.int8)
+        return GalleryFaces(ids, ids, [self.digests[face_id] for face_id in ids], roles)
+
+    def run(self, known: Known | None, *, full: bool = False) -> Regrouped:
+        def read(rows: Rows) -> Floats:
+            self.read.append(len(rows))
+            vectors = [self.embeddings[self.ids[row]] for row in rows]
+            return np.array(vectors, np.float32).reshape(-1, DIMENSION)
+
+        return regrouped(self.faces(), known, THRESHOLD, read, NeighbourSearch(), full=full)
+
+    def at_once(self) -> Sequence[int]:
+        vectors = np.array([self.embeddings[face_id] for face_id in self.ids])
+        return cluster(vectors, self.ids, THRESHOLD, self.faces().roles).tolist()
+
+
+def small_gallery() -> Gallery:
+    gallery = Gallery(people=12)
+    for _ in range(5):
+        for person in range(12):
+            gallery.add(person)
+    return gallery
+
+
+def same_groups(one: Sequence[int], other: Sequence[int]) -> bool:
+    return bool(has_same_companions(np.asarray(one), np.asarray(other)).all())
+
+
+def test_the_first_run_looks_at_all_faces() -> None:
+    gallery = small_gallery()
+    first = gallery.run(None)
+    assert (first.kind, gallery.read) == ("full", [60])
+    assert first.labels.tolist() == gallery.at_once()
+    assert first.labels.max() == 11
+
+
+def test_a_run_after_nothing_has_changed_reads_nothing_and_changes_nothing() -> None:
+    gallery = small_gallery()
+    first = gallery.run(None)
+    second = gallery.run(first.known)
+    assert (second.kind, second.new, second.gone, gallery.read[1:]) == ("incremental", 0, 0, [])
+    assert second.labels.tolist() == first.labels.tolist()
+
+
+def test_new_faces_join_their_people_and_found_new_ones() -> None:
+    gallery = small_gallery()
+    known = gallery.run(None).known
+    gallery._centres = np.concatenate([gallery._centres, np.eye(1, DIMENSION) * 1.0])
+    for person in (3, 7, 12, 12):
+        gallery.add(person)
+    result = gallery.run(known)
+    assert (result.kind, result.new, gallery.read[1:]) == ("incremental", 4, [4])
+    assert same_groups(result.labels.tolist(), gallery.at_once())
+    assert result.labels.max() == 12
+
+
+def test_faces_that_are_gone_or_have_changed_leave_their_people() -> None:
+    gallery = small_gallery()
+    known = gallery.run(None).known
+    moved, gone = gallery.ids[0], gallery.ids[13]
+    gallery.remove(gone)
+    gallery.replace(moved, 5)
+    result = gallery.run(known)
+    assert (result.new, result.gone, gallery.read[1:]) == (1, 2, [1])
+    assert same_groups(result.labels.tolist(), gallery.at_once())
+
+
+def test_weak_faces_join_and_a_face_may_lose_its_trust() -> None:
+    gallery = small_gallery()
+    known = gallery.run(None).known
+    weak = gallery.add(2, role=Role.JOINS, noise=0.8)
+    gallery.roles[gallery.ids[1]] = Role.LEFT_OUT
+    result = gallery.run(known)
+    rows = gallery.ids
+    assert result.labels[rows.index(weak)] == result.labels[2]
+    assert result.labels[1] == -1
+    assert same_groups(result.labels.tolist(), gallery.at_once())
+
+
+def test_after_many_changes_all_are_looked_at_and_the_difference_is_told() -> None:
+    gallery = small_gallery()
+    result = gallery.run(None)
+    for person in range(int(60 * DRIFT) + 1):
+        gallery.add(person % 12)
+    result = gallery.run(result.known)
+    assert (result.kind, result.difference) == ("full", 0.0)
+    assert result.known.grouping.changed == 0
+
+
+def test_changes_add_up_until_a_full_run() -> None:
+    gallery = small_gallery()
+    result = gallery.run(None)
+    kinds = []
+    for arrival in range(4):
+        for person in range(12):
+            gallery.add(person)
+        result = gallery.run(result.known)
+        kinds.append(result.kind)
+        assert same_groups(result.labels.tolist(), gallery.at_once()), arrival
+    assert kinds == ["incremental", "incremental", "full", "incremental"]
+
+
+def test_a_full_run_on_request() -> None:
+    gallery = small_gallery()
+    result = gallery.run(gallery.run(None).known, full=True)
+    assert (result.kind, result.difference) == ("full", 0.0)
+
+
+def test_has_same_companions_tells_who_has_others() -> None:
+    before, now = np.array([0, 0, 1, 1, 2]), np.array([5, 5, 6, 7, 7])
+    assert has_same_companions(before, now).tolist() == [True, True, False, False, False]
+
+
+def test_lists_of_a_grown_graph_are_those_of_one_made_at_once() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((400, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    photos = numbered([str(face) for face in range(400)])
+    roles = random.choice(np.array([0, 1, 2, 2, 2, 2], np.int8), 400)
+    search = NeighbourSearch()
+    grown = connected(vectors[:250], photos[:250], roles[:250], search)
+    grown = extended(grown, vectors[250:], photos[250:], roles[250:], search)
+    at_once = connected(vectors, photos, roles, search)
+    np.testing.assert_array_equal(grown.neighbours.indices, at_once.neighbours.indices)
+    np.testing.assert_allclose(grown.neighbours.similarities, at_once.neighbours.similarities, atol=1e-6)
+
+
+def test_a_list_that_lost_faces_takes_none_in_that_may_be_worse_than_unknown_ones() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((300, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    photos, roles = np.arange(300), np.full(300, Role.FOUNDS, np.int8)
+    search = NeighbourSearch()
+    graph = connected(vectors[:290], photos[:290], roles[:290], search).take(np.arange(0, 290, 2))
+    known = graph.neighbours.similarities.copy()
+    worst = np.where(np.isneginf(known), np.inf, known).min(axis=1)
+    grown = extended(graph, vectors[290:], photos[290:], roles[290:], search).neighbours.similarities[: len(graph)]
+    added = np.isfinite(grown).sum(axis=1) > np.isfinite(known).sum(axis=1)
+    assert added.any()
+    assert (np.where(np.isneginf(grown), np.inf, grown).min(axis=1) >= worst).all()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> GalleryIndex:
+    return GalleryIndex(tmp_path / "index", max_bytes=10_000_000)
+
+
+def test_what_is_kept_comes_back(index: GalleryIndex) -> None:
+    gallery = small_gallery()
+    gallery.digests[gallery.ids[-1]] = ""
+    first = gallery.run(None)
+    index.save("g", "m", THRESHOLD, first.known)
+    known = index.load("g", "m", THRESHOLD)
+    assert known is not None
+    assert (known.face_ids, known.digests) == (first.known.face_ids, first.known.digests)
+    gallery.add(4)
+    result, expected = gallery.run(known), gallery.run(first.known)
+    # The face without a digest is read again.
+    assert (result.new, result.gone) == (2, 1)
+    assert result.labels.tolist() == expected.labels.tolist()
+
+
+def test_an_index_of_another_gallery_model_or_threshold_is_not_used(
+    index: GalleryIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    index.save("g", "m", THRESHOLD, small_gallery().run(None).known)
+    assert index.load("h", "m", THRESHOLD) is None
+    assert index.load("g", "n", THRESHOLD) is None
+    assert not caplog.messages
+    assert index.load("g", "m", 0.6) is None
+    assert caplog.messages == ["gallery index rebuilt: it is of another setting"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+def test_a_broken_index_is_told_and_not_used(
+    index: GalleryIndex, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    index.save("g", "m", THRESHOLD, small_gallery().run(None).known)
+    (file,) = index.folder.glob("*")
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 0xFF
+    file.write_bytes({"flip": bytes(data), "cut": bytes(data[:-100]), "empty": b"", "text": b"not an index"}[damage])
+    assert index.load("g", "m", THRESHOLD) is None
+    assert caplog.messages == ["gallery index rebuilt: it is broken"]
+
+
+def test_the_files_used_longest_ago_make_room(tmp_path: Path) -> None:
+    known = small_gallery().run(None).known
+    wide = GalleryIndex(tmp_path, max_bytes=10**9)
+    wide.save("a", "m", THRESHOLD, known)
+    size = next(tmp_path.glob("*.npz")).stat().st_size
+    narrow = GalleryIndex(tmp_path, max_bytes=int(2.5 * size))
+    narrow.save("b", "m", THRESHOLD, known)
+    for file in tmp_path.glob("*.npz"):
+        os.utime(file, (1, 1))
+    assert narrow.load("a", "m", THRESHOLD) is not None
+    narrow.save("c", "m", THRESHOLD, known)
+    assert [narrow.load(name, "m", THRESHOLD) is not None for name in "abc"] == [True, False, True]
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    index = GalleryIndex(tmp_path / "file", max_bytes=10)
+    index.save("g", "m", THRESHOLD, small_gallery().run(None).known)
+    assert caplog.messages == ["gallery index not kept"]

@@ -1,0 +1,130 @@
+"""People in pieces come together, by their mean faces and within reason; a cut for each face instead of one for all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.grouping.clustering import once_in_each_photo
+from app.grouping.graph import FaceGraph, Floats, connected
+from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
+from app.grouping.merging import mean_faces, merge_people
+from app.grouping.neighbours import Neighbours, NeighbourSearch
+from app.vision.quality.roles import Role
+
+THRESHOLD = 0.5
+
+
+def graph_of(vectors: NDArray[np.float64], photos: Sequence[int] | None = None) -> FaceGraph:
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    numbers = np.arange(len(unit)) if photos is None else np.array(photos)
+    return connected(unit, numbers, np.full(len(unit), Role.FOUNDS, np.int8), NeighbourSearch())
+
+
+def merged(graph: FaceGraph, labels: Sequence[int], threshold: float = THRESHOLD) -> list[int]:
+    return merge_people(graph, np.array(labels), threshold)[0].tolist()
+
+
+def two_halves(dimension: int = 8) -> NDArray[np.float64]:
+    """Four faces whose similarities across the two halves are 0.44, though the halves' means are 0.55 alike."""
+    base = np.zeros((4, dimension))
+    base[:, 0] = 0.66
+    base[np.arange(4), 1 + np.arange(4)] = np.sqrt(1 - 0.66**2)
+    base[:, 5] = 0
+    return base
+
+
+def test_pieces_whose_means_are_alike_are_one_person() -> None:
+    graph = graph_of(two_halves())
+    across = graph.embeddings[0] @ graph.embeddings[2]
+    assert (
+        across
+        < THRESHOLD
+        < mean_faces(graph.embeddings, np.array([0, 0, 1, 1]))[0]
+        @ mean_faces(graph.embeddings, np.array([0, 0, 1, 1]))[1]
+    )
+    assert merged(graph, [0, 0, 1, 1]) == [0, 0, 0, 0]
+
+
+def test_two_single_faces_stay_two() -> None:
+    graph = graph_of(np.array([[1, 0.1, 0], [1, -0.1, 0]]))
+    assert merged(graph, [0, 1]) == [0, 1]
+
+
+def test_people_who_are_not_alike_stay_two() -> None:
+    graph = graph_of(two_halves())
+    assert merged(graph, [0, 0, 1, 1], threshold=0.7) == [0, 0, 1, 1]
+
+
+def test_people_who_are_in_the_same_photos_stay_two() -> None:
+    graph = graph_of(two_halves(), photos=[1, 2, 1, 2])
+    assert merged(graph, [0, 0, 1, 1]) == [0, 0, 1, 1]
+
+
+def test_one_photo_with_both_among_many_may_be_a_mistake() -> None:
+    random = np.random.default_rng(0)
+    vectors = np.zeros((24, 40))
+    vectors[:, 0] = 0.66
+    vectors[np.arange(24), 1 + np.arange(24)] = np.sqrt(1 - 0.66**2)
+    labels = random.permutation(np.repeat([0, 1], 12))
+    photos = np.arange(24)
+    photos[np.flatnonzero(labels == 1)[0]] = photos[np.flatnonzero(labels == 0)[0]]
+    assert set(merged(graph_of(vectors, photos.tolist()), labels.tolist())) == {0}
+
+
+def test_only_touched_people_are_put_together() -> None:
+    graph = graph_of(np.concatenate([np.pad(two_halves(), ((0, 0), (0, 8))), np.pad(two_halves(), ((0, 0), (8, 0)))]))
+    labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    touched = np.array([False, False, False, True])
+    assert merge_people(graph, labels, THRESHOLD, touched, 0.0)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
+def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far() -> None:
+    near = Neighbours(np.array([[1, 2], [2, 0], [1, 0]]), np.array([[0.6, 0.4], [0.7, 0.6], [0.7, 0.4]], np.float32))
+    beyond = np.array([0.2, 0.0, -0.1])
+    found = scaled(near, beyond, strength=0.5)
+    np.testing.assert_allclose(found.similarities, [[0.55, 0.375], [0.725, 0.55], [0.725, 0.375]], atol=1e-6)
+    assert found.indices.tolist() == [[1, 2], [2, 0], [1, 0]]
+
+
+def test_nearness_is_that_of_other_people_past_the_nearest_few() -> None:
+    indices = np.tile(np.arange(1, 11), (1, 1))
+    similarities = np.linspace(0.9, 0.0, 10, dtype=np.float32)[None]
+    people = np.array([0, 0, *range(1, 10)])
+    # The first is the face's own, the next two are skipped: the mean of the others is left.
+    nearness = nearness_of_others(Neighbours(indices, similarities), people[:1], people, typical=0.1)
+    assert nearness.beyond[0] == pytest.approx(similarities[0, 3:].mean() - 0.1)
+
+
+def test_with_few_others_in_sight_a_face_counts_as_typical() -> None:
+    near = Neighbours(np.array([[1, 2, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32))
+    assert nearness_of_others(near, np.array([0]), np.array([0, 1, 2])).beyond.tolist() == [0.0]
+
+
+def test_the_strength_grows_with_the_people() -> None:
+    assert [strength_of(people, 50) for people in (0, 50, 150)] == [0, 0.5, 0.75]
+
+
+def other_photos(graph: FaceGraph, labels: Sequence[int]) -> list[int]:
+    return once_in_each_photo(graph, np.array(labels), THRESHOLD).tolist()
+
+
+def circle(*degrees: float) -> Floats:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_the_face_least_like_its_person_is_somebody_else_in_a_photo_with_two() -> None:
+    graph = graph_of(circle(0, 2, 4, 40).astype(np.float64), photos=[1, 2, 3, 3])
+    assert other_photos(graph, [0, 0, 0, 0]) == [0, 0, 0, 1]
+
+
+def test_nearly_equal_faces_of_a_collage_stay_one_person() -> None:
+    graph = graph_of(circle(0, 2, 4, 6).astype(np.float64), photos=[1, 2, 3, 3])
+    assert other_photos(graph, [0, 0, 0, 0]) == [0, 0, 0, 0]
+
+
+def test_people_with_a_face_a_photo_are_only_numbered() -> None:
+    graph = graph_of(circle(0, 2, 90, 92).astype(np.float64))
+    assert other_photos(graph, [7, 7, 3, 3]) == [1, 1, 0, 0]
