@@ -31,6 +31,8 @@ TILE_ROWS, TILE_PAIRS = 10_000, 10**10
 
 # https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU: k-selection on a GPU goes no further.
 GPU_MAX_K = 2048
+GPU_PAIRS = 10**8
+"""So many pairs take two CPU cores a second, about what it takes to begin on a GPU."""
 
 QUANTISERS, QUANTISER_BITS = 128, 4
 """64 bytes a face. Product quantisation of 4 bits is what FAISS scans in registers (André et al., "Cache locality is
@@ -181,7 +183,7 @@ def _on_gpus(rows: Floats, gpus: list[Resources], memory: GpuMemory) -> Index:
     """An equal share of the rows on each GPU, which search at the same time."""
     dimension = rows.shape[1]
     shards = faiss.IndexShards(dimension, True, True)
-    for device, share in enumerate(np.array_split(rows, len(gpus))):
+    for device, share in enumerate(np.array_split(rows, min(len(gpus), len(rows)))):
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, memory.float16
         index = faiss.GpuIndexFlatIP(gpus[device], dimension, config)

@@ -132,16 +132,20 @@ def _nearest_in(queries: Floats, base: Floats, k: int, device: Device) -> Neighb
 def _connected(cluster: Cluster) -> Iterator[None]:
     try:
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, TimeoutError, RuntimeError) as error:
-        reason = f"No Ray cluster answers at {cluster.address}; see that it runs, or correct RAY_ADDRESS: {error}"
-        raise RetryLater(reason, RETRY_DELAY_S) from error
-    try:
-        most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
-        if most < cluster.memory_per_process:
-            raise BadConfiguration(
-                f"No node of the Ray cluster has the {cluster.memory_per_process:,} bytes of RAY_MEMORY_PER_PROCESS; "
-                f"the largest has {most:,.0f}."
-            )
+        _check_memory(cluster)
         yield
+    except (ConnectionError, TimeoutError, RuntimeError) as error:
+        reason = f"The Ray cluster at {cluster.address} does not answer; see that it runs, or correct RAY_ADDRESS: "
+        raise RetryLater(f"{reason}{error}", RETRY_DELAY_S) from error
     finally:
         ray.shutdown()
+
+
+def _check_memory(cluster: Cluster) -> None:
+    """A task that no node has room for would wait for ever."""
+    most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+    if most < cluster.memory_per_process:
+        raise BadConfiguration(
+            f"No node of the Ray cluster has the {cluster.memory_per_process:,} bytes of RAY_MEMORY_PER_PROCESS; "
+            f"the largest has {most:,.0f}."
+        )

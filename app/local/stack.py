@@ -27,6 +27,7 @@ from app.packs.manifest import read_manifest
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
+SLOWEST_ANSWER_S = 300
 MAX_RECEIVE_COUNT = 5
 SERVICES = ("detection", "grouping")
 AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -157,7 +158,9 @@ class LocalStack:
         self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)])
         self._await_port("mongo", port)
         uri = f"mongodb://127.0.0.1:{port}"
-        self.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images"
+        # SecantusDB gathers all of an answer before it sends the first of it: ten seconds and more for 100,000 faces.
+        patient = f"socketTimeoutMS={SLOWEST_ANSWER_S * 1000}"
+        self.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images?{patient}"
         self.state.environment["HUEMN_MONGO_URI"] = f"{uri}/huemn"
         self._await_mongo(uri)
         return ["mongo"]
