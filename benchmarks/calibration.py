@@ -3,9 +3,9 @@
 `python -m benchmarks.calibration --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--splits N]
 [--json]`
 
-The people are split at random into halves, N times. On each half thresholds are chosen: by the rule (`shipped`), by
-the same with other numbers, and at fixed false match rates. The other half is grouped with each (every face
-founds), and searched for its best threshold.
+The people are split at random into halves, N times. On each half thresholds are chosen: by the rule (`shipped`), and
+for comparison at fixed false match rates. The other half is grouped with each (every face founds), and searched for its
+best threshold.
 
 threshold, threshold_std    mean and standard deviation over the halves.
 bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, and `_worst`.
@@ -13,37 +13,20 @@ bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, 
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.packs.calibration import ErrorRates, best_threshold, error_rates
+from app.packs.calibration import KnownFaces, best_threshold, error_rates
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping import Faces, read_faces
 from benchmarks.grouping_measures import Figures, measured_ours
 
 SHIPPED = "shipped"
-TRIED, TRIED_NEARLY = (1000, 1500, 2000, 3000, 4000), (1.0, 1.02, 1.05)
-Rule = Callable[[ErrorRates], float]
-
-
-def _fixed(rate: float) -> Rule:
-    """The lowest threshold above which lies at most this share of different people's pairs."""
-    return lambda rates: float(rates.thresholds[np.argmax(rates.false_match <= rate)])
-
-
-def _cost(strangers: int, nearly: float) -> Rule:
-    return lambda rates: best_threshold(rates, strangers, nearly)
-
-
-RULES: Mapping[str, Rule] = {
-    SHIPPED: best_threshold,
-    **{f"{strangers} strangers, {nearly}": _cost(strangers, nearly) for strangers in TRIED for nearly in TRIED_NEARLY},
-    **{f"false match rate {rate:g}": _fixed(rate) for rate in (1e-4, 3e-5, 1e-5, 3e-6)},
-}
+FIXED_RATES = (1e-4, 3e-5, 1e-5, 3e-6)
 
 
 @dataclass(frozen=True)
@@ -65,15 +48,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     faces = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     if len(np.unique(faces.people)) < 4 or (faces.people < 0).any():
         raise UnusableInput(f"{options.embeddings} must have faces of four people or more, and tell whose each is.")
-    fits: dict[str, list[Fit]] = {name: [] for name in RULES}
+    fits: dict[str, list[Fit]] = {}
     for fitted, judged in _halves(faces, options.splits):
-        print(f"{len(judged.people)} faces are grouped", file=sys.stderr)
-        rates = error_rates(fitted.embeddings, fitted.people)
-        thresholds = {name: rule(rates) for name, rule in RULES.items()}
-        tried = {threshold: _ours(judged, threshold) for threshold in set(thresholds.values())}
-        best = measured_ours(judged.embeddings, judged.photos, judged.people, thresholds[SHIPPED], search=True)["best"]
+        print(f"{len(judged.people)} faces are grouped by what {len(fitted.people)} others say", file=sys.stderr)
+        thresholds = _thresholds(KnownFaces(fitted.embeddings, fitted.people))
+        best = _ours(judged, thresholds[SHIPPED], search=True)["best"]
         for name, threshold in thresholds.items():
-            fits[name].append(_fit(threshold, tried[threshold], best))
+            fits.setdefault(name, []).append(_fit(threshold, _ours(judged, threshold), best))
     rules = {name: _summary(some) for name, some in fits.items()}
     return {"vectors": faces.key, "halves": 2 * options.splits, "rules": rules}
 
@@ -90,6 +71,12 @@ def _halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:
 def _of(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
     people = np.unique(faces.people[rows], return_inverse=True)[1].astype(np.int64)
     return Faces(faces.embeddings[rows], people, [faces.photos[row] for row in rows], faces.key)
+
+
+def _thresholds(faces: KnownFaces) -> dict[str, float]:
+    rates = error_rates(faces)
+    fixed = {f"false match rate {rate:g}": rates.least_with(rate) for rate in FIXED_RATES}
+    return {SHIPPED: best_threshold(faces, rates), **fixed}
 
 
 def _ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:

@@ -7,7 +7,7 @@ FILE has an array of embeddings (KEY, by default the only one there is), and who
 app.grouping.clustering at the threshold of the embedder's pack: for `mobilefacenet_128` that of
 tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
 
-bcubed_f, pairwise_f    with precision and recall of each (benchmarks.scores). A face of nobody (-1, in FILE or found)
+bcubed_f, pairwise_f    with precision and recall of each (app.grouping.scores). A face of nobody (-1, in FILE or found)
                         is a person of one face.
 people, nobody          how many people come out, and how many of them are such faces.
 seconds                 from embeddings to people.

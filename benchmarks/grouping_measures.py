@@ -11,10 +11,10 @@ from app.config import Settings
 from app.grouping.clustering import group
 from app.grouping.graph import connected, numbered
 from app.grouping.neighbours import NeighbourSearch
+from app.grouping.scores import bcubed, pairwise
 from app.vision.quality.roles import all_found
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
-from benchmarks.scores import bcubed, pairwise
 
 Figures = dict[str, Any]
 

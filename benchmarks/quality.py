@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from app.grouping.clustering import cluster
 from app.grouping.graph import NOBODY
+from app.grouping.scores import bcubed, pairwise
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
 from app.records import quality_columns
@@ -42,7 +43,6 @@ from benchmarks.quality_curves import auc, error_versus_discard, partial_area
 from benchmarks.quality_fit import fit
 from benchmarks.quality_plot import write_plot
 from benchmarks.quality_samples import Samples, covered_samples, make_samples, people_of
-from benchmarks.scores import bcubed, pairwise
 
 START_FNMR = (0.05, 0.10)
 COVERED_AT = 0.5

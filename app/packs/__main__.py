@@ -103,14 +103,15 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     # It brings in all that looks at photos, which the other commands can do without.
     from app.detection.device import open_device
-    from app.packs.calibration import best_threshold, calibrate, write_calibration
+    from app.packs.calibration import best_threshold, error_rates, known_faces, write_calibration
 
     store = PackStore(options.models_dir, options.accept_research_licence)
     path = store.manifest_path(options.pack)
     pack = store.install(options.pack)
     with open_device(pack, "cpu") as device:
-        rates = calibrate(options.images, device)
-    threshold = best_threshold(rates)
+        known = known_faces(options.images, device)
+    rates = error_rates(known)
+    threshold = best_threshold(known, rates)
     false_match, false_non_match = rates.at(threshold)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack

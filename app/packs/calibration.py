@@ -1,22 +1,19 @@
 """The cosine above which two faces are taken for one person's, chosen from photos of known people.
 
-The rule: where a person's own pairs that are missed and the strangers that are met weigh least together,
+The rule: what groups best. Random halves of the people, as many galleries, are grouped at thresholds that lie between
+the false match rates of 1e-3 and 1e-6 and scored by the mean of BCubed F and pairwise F; of the thresholds that score
+nearly as high as the best the strictest is taken. For there are more strangers in larger galleries, and a person in two
+pieces is put together more easily than two people are taken apart. A fixed false match rate is no rule for all
+embedders: one that tells people apart well gains from a strict one, another loses more of its people to it than it
+keeps apart; and how many errors of each kind grouping mends is grouping's own affair.
 
-    FNMR(t) + STRANGERS * FMR(t)
-
-a detection cost as in NIST's speaker recognition evaluations (Doddington et al., "The NIST speaker recognition
-evaluation", Speech Communication 31, 2000): the share of its own pairs that a face misses, and how many of STRANGERS
-other people it would be taken for. A fixed false match rate is no rule for all embedders: one that tells people apart
-well gains from a strict one, another loses more of its people to it than it keeps apart. The cost is flat about its
-least, so that single pairs decide where that lies: of all thresholds that cost nearly as little the strictest is taken,
-for a person in two pieces is put together more easily than two people are taken apart.
-
-Every person weighs the same in FNMR, and every pair of people in FMR, however many photos there are of them.
+The rates that are written beside it are of all pairs. Every person weighs the same in FNMR, and every pair of people in
+FMR, however many photos there are of them.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +26,30 @@ from app.detection.device import Device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
 from app.errors import BadConfiguration, BadModelPack, BadPhoto
+from app.grouping.clustering import group
+from app.grouping.graph import connected
+from app.grouping.neighbours import EXACT
+from app.grouping.scores import bcubed, pairwise
 from app.packs.manifest import Calibration, read_manifest
 from app.packs.parity import most_central
 from app.packs.samples import LIMITS, SUFFIXES, people_below
 from app.vision.decode import read_header
+from app.vision.quality.roles import all_found
 from app.vision.types import Floats
 from app.worker.container import cores
 
 log = logging.getLogger(__name__)
 
-STRANGERS = 2000
-NEARLY = 1.02
-"""The cost that still counts as the least, as a part of it. With STRANGERS chosen of 1,000 to 4,000 and of 1 to 1.05:
-fitted on halves of LFW's people and judged on the other halves, what loses little of the best grouping (BCubed F and
-pairwise F) with each of two embedders that differ widely (`python -m benchmarks.calibration`)."""
+CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
+"""False match rates of the thresholds that are tried: from where many are merged to where many are split."""
+HALVES = 6
+"""Fewer let single people that are merged at one threshold and not at the next decide."""
+NEARLY = 0.002
+"""What a threshold may lose of the highest score."""
+PHOTOS_A_PERSON = 40
+"""In a gallery that is grouped: the pairs of one person with hundreds would outweigh all others'."""
+MOST_FACES = 5000
+"""Of a gallery that is grouped, to end within minutes."""
 FEWEST_IMPOSTOR_PAIRS = 100_000
 """A threshold's false match rate is near 1e-5: fewer would decide it by a single pair."""
 BINS = 20_000
@@ -53,6 +60,14 @@ BLOCK_ROWS = 256
 
 Rates = NDArray[np.float64]
 People = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class KnownFaces:
+    """`embeddings` (N,D) float32 of unit length, and the `people` (N,) int64 whose they are, numbered from 0 on."""
+
+    embeddings: Floats
+    people: People
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,10 @@ class ErrorRates:
     impostor_pairs: int
     faces: int
     people: int
+
+    def least_with(self, false_match_rate: float) -> float:
+        """The least threshold with at most this FMR."""
+        return float(self.thresholds[np.argmax(self.false_match <= false_match_rate)])
 
     def at(self, threshold: float) -> tuple[float, float]:
         """FMR and FNMR at the nearest of the thresholds."""
@@ -85,8 +104,8 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
         return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
 
 
-def calibrate(folder: Path, device: Device) -> ErrorRates:
-    """A folder with a folder of photos for each person → the error rates of the pack on the device.
+def known_faces(folder: Path, device: Device) -> KnownFaces:
+    """A folder with a folder of photos for each person → the face nearest the middle of each photo.
 
     Raises BadConfiguration where there are too few photos or faces.
     """
@@ -97,12 +116,13 @@ def calibrate(folder: Path, device: Device) -> ErrorRates:
     embeddings = embed_central_faces(list(photos), device)
     names = [photos[photo] for photo in embeddings]
     _require_enough(folder, names)
-    _, people = np.unique(names, return_inverse=True)
-    return error_rates(np.stack(list(embeddings.values())), people)
+    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return KnownFaces(np.stack(list(embeddings.values())), people)
 
 
-def error_rates(embeddings: Floats, people: People) -> ErrorRates:
-    """(N,D) float32 unit length, (N,) person of each → the error rates of all pairs."""
+def error_rates(faces: KnownFaces) -> ErrorRates:
+    """The error rates of all pairs of the faces."""
+    embeddings, people = faces.embeddings, faces.people
     photos = np.bincount(people)[people].astype(np.float64)
     genuine, impostors, counts = np.zeros(BINS), np.zeros(BINS), np.zeros(2, np.int64)
     for begin in range(0, len(people), BLOCK_ROWS):
@@ -128,12 +148,12 @@ def error_rates(embeddings: Floats, people: People) -> ErrorRates:
     )
 
 
-def best_threshold(rates: ErrorRates, strangers: float = STRANGERS, nearly: float = NEARLY) -> float:
-    """By the rule above, rounded down."""
-    costs = rates.false_non_match + strangers * rates.false_match
-    least = np.flatnonzero(costs <= costs.min() * nearly)
-    # A hair more, for 0.945 of the edges is less than that in binary.
-    return math.floor(float(rates.thresholds[least[-1]]) * PER_ONE + 1e-6) / PER_ONE
+def best_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
+    """By the rule above, with three decimals."""
+    candidates = [rates.least_with(rate) for rate in CANDIDATE_RATES]
+    tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
+    scores = np.mean([_scores(faces, rows, tried) for rows in _galleries(faces.people)], axis=0)
+    return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]
 
 
 def write_calibration(path: Path, threshold: float, calibration: Calibration) -> None:
@@ -164,6 +184,26 @@ def _require_enough(folder: Path, names: Sequence[str]) -> None:
             f"more: {impostors:,} pairs of different people. A threshold needs {FEWEST_IMPOSTOR_PAIRS:,} (as 450 "
             "people have) and people with two photos; name a folder that has more, in a folder for each person."
         )
+
+
+def _galleries(people: People) -> Iterator[NDArray[np.intp]]:
+    """(N,) people → HALVES times the rows of the faces of a random half of them."""
+    for seed in range(HALVES):
+        random = np.random.default_rng(seed)
+        half = random.permutation(int(people.max()) + 1)[::2]
+        rows = random.permutation(np.flatnonzero(np.isin(people, half)))
+        rows = rows[np.argsort(people[rows], kind="stable")]
+        begins = np.searchsorted(people[rows], people[rows])
+        yield np.sort(rows[np.arange(len(rows)) - begins < PHOTOS_A_PERSON][:MOST_FACES])
+
+
+def _scores(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
+    """The mean of BCubed F and pairwise F of some faces, every one of which founds, at each threshold."""
+    photos, roles = np.arange(len(rows)), all_found(len(rows))
+    graph = connected(faces.embeddings[rows], photos, roles, EXACT)
+    true = faces.people[rows]
+    found = (group(graph, threshold).labels for threshold in thresholds)
+    return [(bcubed(true, labels).f + pairwise(true, labels).f) / 2 for labels in found]
 
 
 def _central_face(photo: Path, eyes: Eyes) -> Floats | None:

@@ -11,13 +11,16 @@ import pytest
 
 from app.detection.device import Device
 from app.errors import BadConfiguration, BadModelPack
+from app.grouping.clustering import cluster
+from app.grouping.scores import bcubed
 from app.packs.__main__ import main
 from app.packs.calibration import (
     FEWEST_IMPOSTOR_PAIRS,
     ErrorRates,
+    KnownFaces,
     best_threshold,
-    calibrate,
     error_rates,
+    known_faces,
     write_calibration,
 )
 from app.packs.manifest import Calibration, read_manifest
@@ -74,7 +77,7 @@ def calibration(**changes: object) -> Calibration:
 
 def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
     # a: three photos at 0°, 10°, 60°; b: two at 100° and 104°; c: one at 20°.
-    rates = error_rates(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2]))
+    rates = error_rates(KnownFaces(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2])))
     assert (rates.genuine_pairs, rates.impostor_pairs, rates.faces, rates.people) == (4, 11, 6, 3)
     # Above cos 30° are one of a's three pairs and b's only one: missed are (2/3 + 0) / 2.
     false_match, false_non_match = rates.at(np.cos(np.radians(30)))
@@ -84,7 +87,7 @@ def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
 
 
 def test_the_rates_run_from_everybody_matches_to_nobody_does() -> None:
-    rates = error_rates(at_angles(0, 50, 90, 180), np.array([0, 0, 1, 1]))
+    rates = error_rates(KnownFaces(at_angles(0, 50, 90, 180), np.array([0, 0, 1, 1])))
     assert (rates.false_match[0], rates.false_non_match[0]) == (1, 0)
     assert (rates.false_match[-1], rates.false_non_match[-1]) == (0, 1)
     assert (np.diff(rates.false_match) <= 0).all()
@@ -94,27 +97,43 @@ def test_the_rates_run_from_everybody_matches_to_nobody_does() -> None:
 def test_blocks_of_rows_count_every_pair_once() -> None:
     people = np.arange(700) % 300
     embeddings = at_angles(*np.random.default_rng(0).uniform(0, 180, 700))
-    rates = error_rates(embeddings, people)
+    rates = error_rates(KnownFaces(embeddings, people))
     genuine = int((people[:, None] == people[None]).sum() - 700) // 2
     assert (rates.genuine_pairs, rates.impostor_pairs) == (genuine, 700 * 699 // 2 - genuine)
 
 
-def rates_of(false_non_match: list[float], false_match: list[float]) -> ErrorRates:
-    return ErrorRates(np.array([0.2, 0.4, 0.6]), np.array(false_non_match), np.array(false_match), 1, 1, 2, 2)
+def scattered(spread: float, people: int = 60, photos: int = 4, dimension: int = 48) -> KnownFaces:
+    """People at random directions, the faces of each about its own: the wider, the less alike."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(random.normal(size=(people, dimension)), photos, axis=0)
+    faces = centres + spread * random.normal(size=centres.shape)
+    unit = (faces / np.linalg.norm(faces, axis=1, keepdims=True)).astype(np.float32)
+    return KnownFaces(unit, np.repeat(np.arange(people), photos))
 
 
-def test_the_threshold_is_where_missed_pairs_and_met_strangers_weigh_least() -> None:
-    rates = rates_of([0.0, 0.1, 0.5], [1e-3, 1e-4, 0.0])
-    assert best_threshold(rates, strangers=10) == 0.2
-    assert best_threshold(rates, strangers=1_000) == 0.4
-    assert best_threshold(rates, strangers=10_000) == 0.6
+@pytest.mark.parametrize("spread", [0.4, 0.7])
+def test_grouping_at_the_threshold_finds_people_that_had_no_part_in_it(spread: float) -> None:
+    fitted, others = scattered(spread), scattered(spread, people=90)
+    faces, people = others.embeddings[240:], others.people[240:]
+    threshold = best_threshold(fitted, error_rates(fitted))
+    labels = cluster(faces, [str(face) for face in range(len(faces))], threshold)
+    assert bcubed(people, labels).f > 0.97
+    for far_off in (0.15, 0.97):
+        labels = cluster(faces, [str(face) for face in range(len(faces))], far_off)
+        assert bcubed(people, labels).f < 0.9
 
 
-def test_of_those_that_cost_nearly_as_little_it_is_the_strictest() -> None:
-    rates = rates_of([0.1, 0.1, 0.101], [1e-6, 0.0, 0.0])
-    assert best_threshold(rates) == 0.6
-    assert best_threshold(rates, nearly=1) == 0.4
-    assert best_threshold(rates_of([0.1, 0.1, 0.2], [0.0, 0.0, 0.0])) == 0.4
+def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() -> None:
+    faces = scattered(0.3)
+    rates = error_rates(faces)
+    threshold = best_threshold(faces, rates)
+    assert rates.at(threshold)[0] == 0
+    assert threshold > rates.least_with(1e-3) + 0.01
+
+
+def test_a_rate_is_kept_by_the_least_threshold_that_keeps_it() -> None:
+    rates = ErrorRates(np.array([0.2, 0.4, 0.6]), np.zeros(3), np.array([1e-2, 1e-3, 0.0]), 1, 1, 2, 2)
+    assert [rates.least_with(rate) for rate in (1, 1e-2, 5e-3, 1e-3, 1e-9)] == [0.2, 0.2, 0.4, 0.4, 0.6]
 
 
 def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:
@@ -172,11 +191,12 @@ def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_i
 ) -> None:
     paint_people(tmp_path, [2] * 20 + [1] * 420)
     (tmp_path / "000" / "torn.png").write_bytes(b"no picture")
-    rates = calibrate(tmp_path, toy_device)
+    faces = known_faces(tmp_path, toy_device)
+    rates = error_rates(faces)
     assert (rates.faces, rates.people, rates.genuine_pairs) == (460, 440, 20)
     assert rates.impostor_pairs > FEWEST_IMPOSTOR_PAIRS
-    threshold = best_threshold(rates)
-    assert 0.5 < threshold < 1
+    threshold = best_threshold(faces, rates)
+    assert 0.2 < threshold < 1
     assert rates.at(threshold) == (0, 0)
 
 
