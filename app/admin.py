@@ -4,6 +4,7 @@
     replay --gallery G [--image I | --group]                           photos or a grouping done again
     gallery GALLERY                                                    its last run, and how far the present one is
     quality --gallery G (--found F --join J | --reset)                 what a gallery asks of faces
+    people name|confirm|reject|merge GALLERY PERSON …                  what users say of people
 
 Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
 2 a wrong argument or setting.
@@ -25,8 +26,9 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin_config import AdminSetting, AdminSettings
+from app.admin_people import SEND_VISIBILITY_S, add_commands, grouping_order, send_grouping
 from app.errors import FatalWorkerError, WorkerError
-from app.messages import DetectImage, GroupGallery, parse_grouping
+from app.messages import DetectImage
 from app.packs.manifest import QualityBars
 from app.records import ImageRecord, PhotoRef
 
@@ -34,7 +36,6 @@ QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_
 SHOW_MOST = 1_000
 LINE_CHARS = 120
 ASK_EVERY_S = 1.0
-SEND_VISIBILITY_S = 30
 
 Say = Callable[[str, dict[str, object]], None]
 """Prints one thing: its line for people, its fields for scripts."""
@@ -106,14 +107,12 @@ def _follow_move(letters: DeadLetters, say: Say) -> None:
 
 
 def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    region = settings.need("aws_default_region")
-    url = settings.need("group_face_queue_url" if options.group else "queue_url")
-    queue = SqsQueue(url, region, SEND_VISIBILITY_S)
     if options.group:
-        order = _grouping(options.gallery, "full")
-        queue.send(order.model_dump_json())
+        order = grouping_order(options.gallery, "full")
+        send_grouping(settings, order)
         say(f"sent: full grouping of {options.gallery}", order.model_dump())
         return
+    queue = SqsQueue(settings.need("queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
     sent = 0
     for image in _images(options, settings.need("gallery_images_mongo_uri")):
         message = _detect_message(image.photo)
@@ -131,12 +130,12 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
         bars = None if options.reset else QualityBars(found=options.found, join=options.join)
     except ValidationError as error:
         raise WorkerError(f"--found and --join do not fit together: {error.errors()[0]['msg']}") from error
-    order = _grouping(options.gallery, "auto")
-    queue = SqsQueue(settings.need("group_face_queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
+    order = grouping_order(options.gallery, "auto")
+    settings.need("group_face_queue_url")
     database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         MongoGalleryStore(database).set_quality(options.gallery, bars)
-    queue.send(order.model_dump_json())
+    send_grouping(settings, order)
     asked = f"{bars.found:g} to found, {bars.join:g} to join" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
@@ -169,11 +168,6 @@ def _iso(value: object) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
-
-
-def _grouping(gallery_id: str, mode: str) -> GroupGallery:
-    """Raises RejectMessage for an id that no gallery can have."""
-    return parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": gallery_id, "mode": mode}))
 
 
 def _images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:
@@ -260,6 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--join", type=float, help="least unified quality of a face that may join one")
     asked.add_argument("--reset", action="store_true", help="what the pack asks")
     asked.set_defaults(run=set_quality)
+
+    edits = commands.add_parser("people", help="what users say of people: names, confirmed and rejected faces, merges")
+    add_commands(edits.add_subparsers(required=True), every)
     return parser
 
 

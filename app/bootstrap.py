@@ -14,7 +14,8 @@ from app.adapters.ecs import TaskProtection
 from app.adapters.models import model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping
 from app.adapters.mongo_faces import MongoFaceStore
-from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata, MongoPeopleStore
+from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
@@ -173,8 +174,9 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         lease_s=settings.message_visibility_timeout / 2,
         search=neighbour_search(settings),
         index=_gallery_index(settings),
+        kill_points=_kill_points(settings),
     )
-    return Service(queue, partial(handle, parts=parts), _probes(database, objects), _kill_points(settings))
+    return Service(queue, partial(handle, parts=parts), _probes(database, objects), parts.kill_points)
 
 
 def _gallery_index(settings: Settings) -> "GalleryIndex | None":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageRecord, PersonRecord, PhotoRef, PhotoResult
+from app.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class GalleryLease:
 
     `fence` grows with every new owner; `revision` counts the gallery's changes, and `grouped` is the revision
     and model id of its last run, if any; `last_run` is what that run was recorded with. `quality` is what this gallery
-    asks of faces instead of what the pack does.
+    asks of faces instead of what the pack does. `output` is what the last run recorded of its output; None where the
+    gallery had another owner since, who may have begun to write another.
     """
 
     gallery_id: str
@@ -54,6 +55,7 @@ class GalleryLease:
     revision: int
     grouped: tuple[int, str] | None = None
     quality: QualityBars | None = None
+    output: str | None = None
     last_run: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
@@ -198,20 +200,46 @@ class GalleryStore(GalleryChanges, Protocol):
 
 
 class PeopleStore(Protocol):
-    """People, and the person of each face. Raises RetryLater while the database is away."""
+    """People, and the person of each face. Raises RetryLater while the database is away.
 
-    def read_names(self, gallery_id: str) -> dict[str, str]:
-        """Person id → name, for the people that have one."""
+    What a run writes is nobody's to see until it is published, and then all at once. Each method raises StaleFence as
+    soon as the lease was given back or is another's, and writes nothing from then on.
+    """
 
-    def save_people(
-        self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
-    ) -> None:
-        """Store the people of a run, and the person of each face in `assigned` (those whose person changed).
+    def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
+        """Everybody the gallery has ever had, absent and merged people too.
 
-        People no longer seen are kept as `absent`, so that names and links survive. Raises StaleFence as soon as
-        the lease was given back or is another's: what was written until then is the next owner's to build on,
-        and nothing is written after.
+        What another run wrote and did not publish is discarded first, so that the faces are read as published.
         """
+
+    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+        """Write people and faces that are others than before, unseen. What was written and not published is discarded.
+
+        Names are not written, and faces that were removed meanwhile are not brought back.
+        """
+
+    def publish_people(self, lease: GalleryLease) -> None:
+        """Make all that was written what readers get, in one step; nothing happens where nothing was written."""
+
+
+class PeopleEditor(Protocol):
+    """What users say of people. Each call is seen at once, all of it, and counts as a change of the gallery.
+
+    Ids of merged people stand for those they were merged into. Raises RejectMessage for people and faces that the
+    gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database is away.
+    """
+
+    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
+        """None takes the name away."""
+
+    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        """These faces are this person, whatever the clustering says; and so is the cover that they were compared to."""
+
+    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        """These faces are not this person, and never will be unless they are confirmed."""
+
+    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
+        """The others are this person. Their covers are confirmed, so that the next run doesn't take them apart."""
 
 
 class OwnerMetadata(Protocol):

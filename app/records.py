@@ -123,7 +123,9 @@ class FaceBatch:
 
     `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of GROUPING_MEASURES
     to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last run, None for a
-    face that has none yet; `digests` tell one embedding from another, "" for a face that was stored without one.
+    face that has none yet; `digests` tell one embedding from another, "" for a face that was stored without one, and
+    `etags` name the content of each face's photo. Of the few faces of which a user has said more, `confirmed` holds
+    the ids of those whose person a user chose, and `rejected` maps a face's id to the people that it is not.
     """
 
     face_ids: list[str]
@@ -135,6 +137,9 @@ class FaceBatch:
     crop_keys: list[str]
     person_ids: list[str | None]
     digests: list[str]
+    etags: list[str | None]
+    confirmed: frozenset[str] = frozenset()
+    rejected: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.face_ids)
@@ -155,15 +160,38 @@ def quality_columns(faces: Sequence[Mapping[str, float]]) -> dict[str, NDArray[n
     return {name: np.array([face.get(name, np.nan) for face in faces], np.float32) for name in GROUPING_MEASURES}
 
 
+class PersonStatus(StrEnum):
+    """`absent`: without a face now, kept for the name and for links. `merged`: somebody else's former id."""
+
+    ACTIVE = "active"
+    ABSENT = "absent"
+    MERGED = "merged"
+
+
 @dataclass(frozen=True)
 class PersonRecord:
-    """One person of a gallery after a grouping run."""
+    """One person of a gallery. `merged_into` is the id that a merged one's links lead to, and is not merged itself.
+
+    The name is the customers' and `since`, the number of the run that made the person, the store's: runs write neither.
+    """
 
     person_id: str
     cover_face_id: str
     face_count: int
     photo_count: int
     name: str | None = None
+    status: PersonStatus = PersonStatus.ACTIVE
+    merged_into: str | None = None
+    since: int = 0
+
+
+@dataclass(frozen=True)
+class FaceMove:
+    """A face that is another person's than before; None stands for nobody."""
+
+    face_id: str
+    before: str | None
+    now: str | None
 
 
 def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
@@ -171,7 +199,7 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
     if not batches:
         empty = np.empty((0, 0), np.float32)
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [], [])
+        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [], [], [])
     return FaceBatch(
         face_ids=[face for batch in batches for face in batch.face_ids],
         image_ids=[image for batch in batches for image in batch.image_ids],
@@ -182,6 +210,9 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
         crop_keys=[key for batch in batches for key in batch.crop_keys],
         person_ids=[person for batch in batches for person in batch.person_ids],
         digests=[digest for batch in batches for digest in batch.digests],
+        etags=[etag for batch in batches for etag in batch.etags],
+        confirmed=frozenset[str]().union(*(batch.confirmed for batch in batches)),
+        rejected={face: people for batch in batches for face, people in batch.rejected.items()},
     )
 
 

@@ -182,6 +182,7 @@ def _faces_of(page: tuple[str, Path], eyes: Eyes) -> FaceBatch:
         crop_keys=[crop_key(photo, model_id, index) for index in range(count)],
         person_ids=[None] * count,
         digests=[""] * count,
+        etags=[None] * count,
     )
 
 

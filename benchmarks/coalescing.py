@@ -21,7 +21,8 @@ from typing import Any, cast
 
 from app.adapters.aws import client
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database
-from app.adapters.mongo_galleries import MongoGalleryStore, MongoPeopleStore
+from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.detection.handle import DetectionParts, tell_grouping
 from app.grouping.handle import GroupingParts, handle

@@ -5,6 +5,7 @@ get their ids by app.grouping.people.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.grouping.clustering import Grouping, group, regroup
 from app.grouping.graph import Floats, Labels, connected, extended
 from app.grouping.incremental import has_same_companions
 from app.grouping.people import match_people
+from app.records import FaceBatch, PersonRecord, quality_columns
 from app.vision.quality.roles import all_found
 from benchmarks.grouping_measures import SEARCH, scores
 
@@ -31,9 +33,10 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
     search, roles = SEARCH, all_found(len(people))
     before: Grouping | None = None
     ids: list[str | None] = []
+    known: dict[str, PersonRecord] = {}
     changes, churn = [], []
     seconds: dict[str, list[float]] = {"full": [], "incremental": []}
-    for new in np.array_split(order, arrivals):
+    for arrival, new in enumerate(np.array_split(order, arrivals)):
         began = time.perf_counter()
         if before is None or before.has_drifted:
             kind, rows = "full", order[: len(ids) + len(new)]
@@ -43,9 +46,10 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
             graph = extended(before.graph, embeddings[new], photos[new], roles[new], search)
             now = regroup(before, graph, threshold)
         seconds[kind].append(time.perf_counter() - began)
-        faces = [f"face{face:08}" for face in order[: len(now.labels)]]
-        previous = ids + [None] * (len(faces) - len(ids))
-        after = match_people(now.labels, faces, previous)
+        faces = _as_stored(now, order, ids)
+        after = match_people(now.labels, faces, known.values()).person_ids
+        for person in {person for person in after if person} - known.keys():
+            known[person] = PersonRecord(person, "", 0, 0, since=arrival)
         if before is not None:
             changed = np.array([old != new for old, new in zip(ids, after, strict=False)])
             changes.append(changed.mean())
@@ -62,6 +66,25 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
         "seconds": {kind: round(float(np.median(some)), 3) for kind, some in seconds.items() if some},
         "runs": {kind: len(some) for kind, some in seconds.items()},
     }
+
+
+def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> FaceBatch:
+    """The faces with their people of before; what ids don't depend on is left empty."""
+    count = len(grouping.labels)
+    names = [f"face{face:08}" for face in order[:count]]
+    nothing = [""] * count
+    return FaceBatch(
+        face_ids=names,
+        image_ids=names,
+        boxes=np.zeros((count, 4), np.float32),
+        det_scores=np.ones(count, np.float32),
+        quality=quality_columns([]),
+        embeddings=grouping.graph.embeddings,
+        crop_keys=nothing,
+        person_ids=[*ids, *[None] * (count - len(ids))],
+        digests=nothing,
+        etags=list(nothing),
+    )
 
 
 def measured_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:

@@ -1,9 +1,10 @@
 """How fast neighbours are found, in how much memory, and how many of the right ones.
 
-`python -m benchmarks.neighbours --embeddings FILE.npz [--vectors KEY] [--faces N] [--dimension D] [-k K] [--device D]
-[--exact] [--json]`
+`python -m benchmarks.neighbours --embeddings FILE.npz [--vectors KEY] [--faces N] [--dimension D] [-k K] [--queries M]
+[--device D] [--exact] [--json]`
 
-N made-up faces after those of FILE (benchmarks.grouping_synthetic), their K nearest neighbours by app.grouping.
+N made-up faces after those of FILE (benchmarks.grouping_synthetic), and the K nearest neighbours of each by
+app.grouping; with --queries, only those of the first M among all of them.
 
 seconds, cpu_seconds    of the search alone, by the clock and by the process's cores: on a machine that does other work
                         too, half of the second figure is what two free cores would take.
@@ -48,15 +49,23 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     before_mb = psutil.Process().memory_info().rss / 1e6
     began = time.process_time()
-    found, seconds, peak_mb = watched(lambda: search.nearest_neighbours(embeddings, options.k))
+    queries = embeddings[: options.queries]
+    found, seconds, peak_mb = watched(
+        lambda: (
+            search.nearest_in(queries, embeddings, options.k + 1)
+            if options.queries
+            else search.nearest_neighbours(embeddings, options.k)
+        )
+    )
     cpu_seconds = time.process_time() - began
     recall, likely = checked(embeddings, found, options.k, threshold)
     return {
         "faces": len(embeddings),
+        "queries": len(queries),
         "dimension": embeddings.shape[1],
         "k": options.k,
         "device": options.device,
-        "exact": options.device == "gpu" or exact_faces is None or len(embeddings) <= exact_faces,
+        "exact": options.device == "gpu" or exact_faces is None or len(queries) * len(embeddings) <= exact_faces**2,
         "seconds": seconds,
         "cpu_seconds": round(cpu_seconds, 1),
         "embeddings_mb": round(embeddings.nbytes / 1e6),
@@ -83,8 +92,9 @@ def made_up(options: argparse.Namespace) -> tuple[Floats, float]:
 
 
 def checked(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> tuple[float, float]:
-    """(N,D), their k neighbours each → how many of the right ones, of a sample: of all, and of those that count."""
-    sample = np.random.default_rng(1).choice(len(embeddings), min(CHECKED_FACES, len(embeddings)), replace=False)
+    """(N,D), neighbours of the first of them → recall of the right k, of a sample: of all, and of those that count."""
+    count = len(found.indices)
+    sample = np.random.default_rng(1).choice(count, min(CHECKED_FACES, count), replace=False)
     exact = EXACT.nearest_in(embeddings[sample], embeddings, k + 1)
     others = exact.indices != sample[:, None]
     is_found = np.array([np.isin(row, near) for row, near in zip(exact.indices, found.indices[sample], strict=True)])
@@ -104,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", type=int, default=100_000, help="to make up (100,000)")
     parser.add_argument("--dimension", type=int, default=512, help="of the faces (512)")
     parser.add_argument("-k", type=int, default=64, help="neighbours of each (64)")
+    parser.add_argument("--queries", type=int, metavar="M", help="search for the first M of them only (all)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="cpu or gpu (cpu)")
     parser.add_argument("--exact", action="store_true", help="at any size, as on a GPU anyway")
     parser.add_argument("--json", action="store_true", help="one line of JSON")

@@ -16,9 +16,6 @@ from pymongo.errors import PyMongoError
 
 from app.adapters.aws import client
 from app.adapters.mongo import Document, ensure_indexes
-from app.adapters.mongo_faces import MongoFaceStore
-from app.adapters.mongo_galleries import MongoGalleryStore, MongoPeopleStore
-from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
 from tests.stores import Stores
 
@@ -72,17 +69,12 @@ def mongo_client(mongo_uri: str) -> Iterator["MongoClient[Document]"]:
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
     """The database's ports over empty collections: once the fakes, once MongoDB. Both begin with nothing stored."""
     if request.param == "fake":
-        clock, faces = FakeClock(), FakeFaceStore()
-        galleries = FakeGalleryStore(clock)
-        people = FakePeopleStore(faces, galleries)
-        yield Stores(faces, people, galleries, faces.snapshot, people.statuses, clock.sleep)
+        yield Stores.of_fakes(FakeClock())
         return
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     database = client[f"test_{uuid4().hex}"]
     ensure_indexes(database)
-    yield Stores.of_mongo(
-        database, MongoFaceStore(database), MongoPeopleStore(database), MongoGalleryStore(database), time.sleep
-    )
+    yield Stores.of_mongo(database, time.sleep)
     client.drop_database(database)
 
 

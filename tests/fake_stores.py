@@ -1,7 +1,7 @@
 """In-memory stand-ins for what the database keeps. The suites in tests/contract hold them to what MongoDB does."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.adapters.mongo import batches
-from app.errors import RetryLater, StaleFence
+from app.errors import RejectMessage, RetryLater, StaleFence
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, GalleryState, RunProgress
 from app.records import (
     FaceBatch,
+    FaceMove,
     FaceRecord,
     ImageRecord,
     ImageStatus,
     PersonRecord,
+    PersonStatus,
     PhotoRef,
     PhotoResult,
     is_overtaken,
@@ -30,13 +32,15 @@ READ_BATCH = 10_000
 
 
 class FakeFaceStore(Outages):
-    """`person_of` maps face ids to people; FakePeopleStore writes it."""
+    """`person_of` maps face ids to people; FakePeopleStore writes it, and what users said: `confirmed`, `rejected`."""
 
     def __init__(self, journal: list[str] | None = None) -> None:
         super().__init__()
         self.images: dict[str, ImageRecord] = {}
         self.faces: dict[str, FaceRecord] = {}
         self.person_of: dict[str, str] = {}
+        self.confirmed: set[str] = set()
+        self.rejected: dict[str, set[str]] = {}
         self.journal = journal if journal is not None else []
         self._etags: dict[str, str | None] = {}
         self._lock = threading.Lock()
@@ -59,15 +63,20 @@ class FakeFaceStore(Outages):
         known = [face for face in self.faces.values() if face.gallery_id == image.photo.gallery_id]
         for face in [face for face in known if face.image_id == image.photo.image_id]:
             if self._etags[face.face_id] != image.etag:
-                self.person_of.pop(face.face_id, None)
+                self._forget(face.face_id)
             if face.model_id == image.model_id and face.face_id not in {kept.face_id for kept in faces}:
                 del self.faces[face.face_id]
-                self.person_of.pop(face.face_id, None)
+                self._forget(face.face_id)
         for face in faces:
             self.faces[face.face_id] = face
             self._etags[face.face_id] = image.etag
         self.images[image.photo.document_id] = image
         return True
+
+    def _forget(self, face_id: str) -> None:
+        self.person_of.pop(face_id, None)
+        self.confirmed.discard(face_id)
+        self.rejected.pop(face_id, None)
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         self._pass("find_twin")
@@ -109,7 +118,8 @@ class FakeFaceStore(Outages):
             (*(part.tobytes() if isinstance(part, np.ndarray) else part for part in _fields(face)), self._etags[key])
             for key, face in sorted(self.faces.items())
         ]
-        return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()))]
+        said = sorted(self.confirmed), sorted((face, sorted(people)) for face, people in self.rejected.items())
+        return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()), *said)]
 
     def _batch(self, faces: Sequence[FaceRecord], with_embeddings: bool) -> FaceBatch:
         return FaceBatch(
@@ -122,6 +132,9 @@ class FakeFaceStore(Outages):
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],
             digests=[face.digest for face in faces],
+            etags=[self._etags[face.face_id] for face in faces],
+            confirmed=frozenset(face.face_id for face in faces if face.face_id in self.confirmed),
+            rejected={face.face_id: frozenset(told) for face in faces if (told := self.rejected.get(face.face_id))},
         )
 
 
@@ -137,6 +150,7 @@ class _Gallery:
     owner: str | None = None
     until: float = float("-inf")
     grouped: tuple[int, str] | None = None
+    grouped_with: int | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
     quality: QualityBars | None = None
     progress: tuple[int, RunProgress] | None = None
@@ -185,7 +199,8 @@ class FakeGalleryStore(Outages):
                     return None
                 gallery.fence += 1
             gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
-            known = (gallery.revision, gallery.grouped, gallery.quality, gallery.summary)
+            output = gallery.summary.get("output") if gallery.grouped_with == gallery.fence - 1 else None
+            known = (gallery.revision, gallery.grouped, gallery.quality, output, gallery.summary)
             return GalleryLease(gallery_id, owner, gallery.fence, *known)
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
@@ -213,7 +228,13 @@ class FakeGalleryStore(Outages):
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         self._pass("record_run")
         with self.fenced(lease) as gallery:
-            gallery.grouped, gallery.summary = (lease.revision, model_id), summary
+            gallery.grouped, gallery.grouped_with, gallery.summary = (lease.revision, model_id), lease.fence, summary
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nobody writes within."""
+        with self._lock:
+            yield
 
     @contextmanager
     def fenced(self, lease: GalleryLease) -> Iterator[_Gallery]:
@@ -225,47 +246,147 @@ class FakeGalleryStore(Outages):
             yield gallery
 
 
+@dataclass
+class _Draft:
+    """What was written and is not published."""
+
+    people: dict[tuple[str, str], PersonRecord] = field(default_factory=dict)
+    moves: list[FaceMove] = field(default_factory=list)
+
+
 class FakePeopleStore(Outages):
-    """`names` is what customers wrote, by gallery and person; `assignments` are those of each run that ended."""
+    """`names` is what customers wrote, by gallery and person; `moves` are those of each run that was published.
+
+    Its methods for users' edits are those of the port PeopleEditor.
+    """
 
     def __init__(self, faces: FakeFaceStore, galleries: FakeGalleryStore) -> None:
         super().__init__()
         self.people: dict[tuple[str, str], PersonRecord] = {}
         self.names: dict[tuple[str, str], str] = {}
-        self._absent: set[tuple[str, str]] = set()
+        self.moves: list[list[FaceMove]] = []
+        self._drafts: dict[str, _Draft] = {}
+        self._published = 0
         self._faces = faces
         self._galleries = galleries
-        self.assignments: list[Mapping[str, str | None]] = []
 
-    def read_names(self, gallery_id: str) -> dict[str, str]:
-        self._pass("read_names")
-        return {person: name for (gallery, person), name in self.names.items() if gallery == gallery_id}
-
-    def save_people(
-        self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
-    ) -> None:
-        self._pass("save_people")
-        seen = {(lease.gallery_id, person.person_id): person for person in people}
+    def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
+        self._pass("read_people")
         with self._galleries.fenced(lease):
-            of_gallery = {key for key in self.people if key[0] == lease.gallery_id}
-            self.people |= seen
-            self._absent = (self._absent | (of_gallery - seen.keys())) - seen.keys()
-        for some in batches(assigned.items()):
+            self._drafts.pop(lease.gallery_id, None)
+        return self.published(lease.gallery_id)
+
+    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+        self._pass("write_people")
+        with self._galleries.fenced(lease):
+            self._drafts[lease.gallery_id] = draft = _Draft()
+            draft.people = {(lease.gallery_id, person.person_id): person for person in people}
+        for some in batches(moves):
             with self._galleries.fenced(lease):
-                self._assign(some)
-        self.assignments.append(assigned)
+                draft.moves += some
 
-    def _assign(self, assigned: Sequence[tuple[str, str | None]]) -> None:
-        for face_id, person_id in assigned:
-            if person_id is None:
-                self._faces.person_of.pop(face_id, None)
-            elif face_id in self._faces.faces:
-                self._faces.person_of[face_id] = person_id
+    def publish_people(self, lease: GalleryLease) -> None:
+        self._pass("publish_people")
+        with self._galleries.fenced(lease):
+            draft = self._drafts.pop(lease.gallery_id, None)
+            if draft is None:
+                return
+            self._published += 1
+            for key, person in draft.people.items():
+                since = self.people[key].since if key in self.people else self._published
+                self.people[key] = replace(person, since=since)
+            for move in draft.moves:
+                self._move(move)
+        self.moves.append(draft.moves)
 
-    def statuses(self, gallery_id: str) -> dict[str, str]:
-        """Person id → active or absent."""
-        mine = [key for key in self.people if key[0] == gallery_id]
-        return {key[1]: "absent" if key in self._absent else "active" for key in mine}
+    def _move(self, move: FaceMove) -> None:
+        if move.now is None:
+            self._faces.person_of.pop(move.face_id, None)
+            self._faces.confirmed.discard(move.face_id)
+        elif move.face_id in self._faces.faces:
+            self._faces.person_of[move.face_id] = move.now
+
+    def published(self, gallery_id: str) -> list[PersonRecord]:
+        """What readers get."""
+        mine = sorted(key for key in self.people if key[0] == gallery_id)
+        return [replace(self.people[key], name=self.names.get(key)) for key in mine]
+
+    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
+        with self._edit(lease) as gallery:
+            person = self._find(lease, person_id)
+            self._set_name(lease.gallery_id, person.person_id, name)
+            gallery.revision += 1
+
+    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        with self._edit(lease) as gallery:
+            person = self._find(lease, person_id)
+            self._need_faces(lease, face_ids)
+            for face_id in face_ids:
+                self._faces.person_of[face_id] = person.person_id
+                self._faces.confirmed.add(face_id)
+                self._faces.rejected.get(face_id, set()).discard(person.person_id)
+            self._confirm_cover(person)
+            gallery.revision += 1
+
+    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        with self._edit(lease) as gallery:
+            person = self._find(lease, person_id)
+            self._need_faces(lease, face_ids)
+            for face_id in face_ids:
+                self._faces.rejected.setdefault(face_id, set()).add(person.person_id)
+                if self._faces.person_of.get(face_id) in (person.person_id, person_id):
+                    del self._faces.person_of[face_id]
+                    self._faces.confirmed.discard(face_id)
+            gallery.revision += 1
+
+    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
+        with self._edit(lease) as gallery:
+            person = self._find(lease, into)
+            found = [self._find(lease, other) for other in others]
+            for other in found:
+                if other.person_id != person.person_id:
+                    self._merge(lease.gallery_id, person, other)
+            names = [self.names.get((lease.gallery_id, one.person_id)) for one in (person, *found)]
+            self._set_name(lease.gallery_id, person.person_id, next(filter(None, names), None))
+            gallery.revision += 1
+
+    def _merge(self, gallery_id: str, person: PersonRecord, other: PersonRecord) -> None:
+        for key, one in self.people.items():
+            if key == (gallery_id, other.person_id) or (key[0], one.merged_into) == (gallery_id, other.person_id):
+                self.people[key] = replace(one, status=PersonStatus.MERGED, merged_into=person.person_id)
+        pair = {person.person_id, other.person_id}
+        for face_id, whose in self._faces.person_of.items():
+            if whose in pair:
+                self._faces.rejected.get(face_id, set()).difference_update(pair)
+        self._confirm_cover(person)
+        self._confirm_cover(other)
+
+    def _confirm_cover(self, person: PersonRecord) -> None:
+        if self._faces.person_of.get(person.cover_face_id) == person.person_id:
+            self._faces.confirmed.add(person.cover_face_id)
+
+    @contextmanager
+    def _edit(self, lease: GalleryLease) -> Iterator[_Gallery]:
+        with self._galleries.fenced(lease) as gallery:
+            self._drafts.pop(lease.gallery_id, None)
+            self._published += 1
+            yield gallery
+
+    def _set_name(self, gallery_id: str, person_id: str, name: str | None) -> None:
+        self.names.pop((gallery_id, person_id), None)
+        if name is not None:
+            self.names[gallery_id, person_id] = name
+
+    def _find(self, lease: GalleryLease, person_id: str) -> PersonRecord:
+        person = self.people.get((lease.gallery_id, person_id))
+        if person is None:
+            raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
+        return self._find(lease, person.merged_into) if person.merged_into else person
+
+    def _need_faces(self, lease: GalleryLease, face_ids: Sequence[str]) -> None:
+        mine = {face.face_id for face in self._faces.faces.values() if face.gallery_id == lease.gallery_id}
+        if missing := [face_id for face_id in face_ids if face_id not in mine]:
+            raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
 
 
 class FakeOwnerMetadata(Outages):

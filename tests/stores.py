@@ -1,8 +1,9 @@
 """The database's ports side by side, and what a test must see beyond them; one shape for fakes and MongoDB."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import bson
@@ -10,11 +11,36 @@ import numpy as np
 from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from app.ports import FaceReader, FaceStore, GalleryStore, PeopleStore
-from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult, crop_key, face_id
+from app.adapters.mongo_edits import MongoPeopleEditor
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_people import MongoPeopleStore, person_record
+from app.ports import FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
+from app.records import FaceRecord, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult, crop_key, face_id
+from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
+from tests.fakes import FakeClock
 
 MODEL = "toy-000000000000"
 TIMES = ("processed_at", "timings_s")
+BOOKKEEPING = ("version", "was")
+"""What tells readers which of a document's values counts; two ways to one result may differ in it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a reader of the database gets of a gallery: its people but for their age, and the person of each face."""
+
+    people: tuple[PersonRecord, ...]
+    faces: tuple[tuple[str, str | None], ...]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {person.person_id: person.status.value for person in self.people}
+
+    @property
+    def person_ids(self) -> list[str | None]:
+        """In the order of the faces' ids."""
+        return [person_id for _, person_id in self.faces]
 
 
 class Faces(FaceStore, FaceReader, Protocol):
@@ -23,34 +49,76 @@ class Faces(FaceStore, FaceReader, Protocol):
 
 @dataclass(frozen=True)
 class Stores:
-    """`snapshot` gives all that is stored but for times; `statuses` a gallery's person ids → active or absent."""
+    """`snapshot` gives all that is stored but for times; `look` is a reader."""
 
     faces: Faces
     people: PeopleStore
+    editor: PeopleEditor
     galleries: GalleryStore
     snapshot: Callable[[], list[bytes]]
-    statuses: Callable[[str], dict[str, str]]
+    look: Callable[[str], View]
     sleep: Callable[[float], None]
     database: Database[dict[str, Any]] | None = None
 
     @classmethod
-    def of_mongo(
-        cls,
-        database: Database[dict[str, Any]],
-        faces: Faces,
-        people: PeopleStore,
-        galleries: GalleryStore,
-        sleep: Callable[[float], None],
-    ) -> "Stores":
+    def of_fakes(cls, clock: FakeClock) -> "Stores":
+        faces, galleries = FakeFaceStore(), FakeGalleryStore(clock)
+        people = FakePeopleStore(faces, galleries)
+
+        def look(gallery_id: str) -> View:
+            with galleries.quiet():
+                mine = sorted(face for face, record in faces.faces.items() if record.gallery_id == gallery_id)
+                found = tuple(replace(person, since=0) for person in people.published(gallery_id))
+                return View(found, tuple((face, faces.person_of.get(face)) for face in mine))
+
+        return cls(faces, people, people, galleries, faces.snapshot, look, clock.sleep)
+
+    @classmethod
+    def of_mongo(cls, database: Database[dict[str, Any]], sleep: Callable[[float], None]) -> "Stores":
         def snapshot() -> list[bytes]:
             documents = [one for name in ("images", "faces") for one in database[name].find().sort("_id")]
-            return [bson.encode({k: v for k, v in one.items() if k not in TIMES}) for one in documents]
+            return [bson.encode({k: v for k, v in one.items() if k not in TIMES + BOOKKEEPING}) for one in documents]
 
-        def statuses(gallery_id: str) -> dict[str, str]:
-            found = database["people"].find({"gallery_id": gallery_id})
-            return {person["person_id"]: person["status"] for person in found}
+        return cls(
+            MongoFaceStore(database),
+            MongoPeopleStore(database),
+            MongoPeopleEditor(database),
+            MongoGalleryStore(database),
+            snapshot,
+            partial(look, database),
+            sleep,
+            database,
+        )
 
-        return cls(faces, people, galleries, snapshot, statuses, sleep, database)
+
+def look(database: Database[dict[str, Any]], gallery_id: str) -> View:
+    """A gallery by the rule that docs/operations.md gives to readers."""
+    while True:
+        before = _published(database, gallery_id)
+        people = [_as_published(one, before) for one in database["people"].find({"gallery_id": gallery_id})]
+        faces = list(database["faces"].find({"gallery_id": gallery_id}, ["person_id", "version", "was"]).sort("_id"))
+        if _published(database, gallery_id) == before:
+            break
+    found = [replace(person_record(one), since=0) for one in people if one is not None]
+    return View(
+        tuple(sorted(found, key=lambda person: person.person_id)),
+        tuple((one["_id"], one.get("was") if _is_ahead(one, before) else one.get("person_id")) for one in faces),
+    )
+
+
+def _published(database: Database[dict[str, Any]], gallery_id: str) -> int:
+    gallery = database["galleries"].find_one({"_id": gallery_id}) or {}
+    return int(gallery.get("published", 0))
+
+
+def _is_ahead(document: dict[str, Any], published: int) -> bool:
+    return (document.get("version") or 0) > published
+
+
+def _as_published(person: dict[str, Any], published: int) -> dict[str, Any] | None:
+    if not _is_ahead(person, published):
+        return person
+    return {**person, **person["was"]} if person["was"] else None
 
 
 class OnceBefore(CommandListener):

@@ -36,7 +36,10 @@ READ_FIELDS = (
     *(f"quality.{name}" for name in GROUPING_MEASURES),
     "crop_key",
     "person_id",
+    "assigned_by",
+    "rejected",
     "digest",
+    "etag",
 )
 FLOAT32_HEADER = bytes([BinaryVectorDtype.FLOAT32.value[0], 0])
 """A BSON vector is a type byte, a padding byte, then little-endian numbers:
@@ -143,6 +146,9 @@ def face_batch(raw: bytes) -> FaceBatch:
         crop_keys=[face["crop_key"] for face in faces],
         person_ids=[face.get("person_id") for face in faces],
         digests=[face.get("digest", "") for face in faces],
+        etags=[face["etag"] for face in faces],
+        confirmed=frozenset(face["_id"] for face in faces if face.get("assigned_by") == "user"),
+        rejected={face["_id"]: frozenset(face["rejected"]) for face in faces if face.get("rejected")},
     )
 
 
@@ -193,7 +199,7 @@ def _face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne 
 def _unassign_faces_of_other_content(image: ImageRecord) -> UpdateMany:
     """Under the same name: its old faces' people say nothing about the new faces."""
     other = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id, "etag": {"$ne": image.etag}}
-    return UpdateMany(other, {"$unset": {"person_id": "", "assigned_by": ""}})
+    return UpdateMany(other, {"$unset": dict.fromkeys(("person_id", "assigned_by", "rejected", "was"), "")})
 
 
 def _delete_other_faces(result: PhotoResult) -> DeleteMany:

@@ -1,6 +1,6 @@
-"""Galleries, people and the owner's metadata in MongoDB."""
+"""Galleries and the owner's metadata in MongoDB."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,11 +13,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from app.adapters.mongo import MAJORITY, Document, batches, mongo_errors
+from app.adapters.mongo import MAJORITY, Document, mongo_errors
 from app.errors import RetryLater, StaleFence
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, GalleryState, RunProgress
-from app.records import ImageRecord, PersonRecord
+from app.records import ImageRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEXT_REVISION = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
@@ -124,7 +124,9 @@ class MongoGalleryStore:
         grouped = (run["revision"], run["model"]) if run else None
         bars = gallery.get("quality")
         quality = QualityBars(**bars) if bars else None
-        return GalleryLease(gallery_id, owner, fence, gallery.get("revision", 0), grouped, quality, run or {})
+        output = run.get("output") if run and run.get("fence") == fence - 1 else None
+        revision = gallery.get("revision", 0)
+        return GalleryLease(gallery_id, owner, fence, revision, grouped, quality, output, run or {})
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         self._change(gallery_id, {"quality": bars.model_dump() if bars else None, "revision": NEXT_REVISION})
@@ -144,7 +146,7 @@ class MongoGalleryStore:
             self._galleries.update_one(not_newer, change, upsert=True)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
-        run = {**summary, "revision": lease.revision, "model": model_id, "at": datetime.now(UTC)}
+        run = {**summary, "revision": lease.revision, "model": model_id, "fence": lease.fence, "at": datetime.now(UTC)}
         this, change = {"_id": lease.gallery_id}, {"$set": {"last_run": run}}
         with mongo_errors("Recording a grouping run"):
             self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
@@ -170,34 +172,6 @@ class MongoGalleryStore:
 def _is_past(field: str) -> Document:
     # Compared as numbers, which every server that speaks this protocol agrees on.
     return {"$lte": [{"$toLong": {"$ifNull": [field, EPOCH]}}, {"$toLong": "$$NOW"}]}
-
-
-class MongoPeopleStore:
-    """`people`, and `person_id` of `faces`."""
-
-    def __init__(self, database: Database[Document]) -> None:
-        self._people: Collection[Document] = database["people"]
-        self._faces: Collection[Document] = database["faces"]
-        self._leases = Leases(database)
-
-    def read_names(self, gallery_id: str) -> dict[str, str]:
-        with mongo_errors("Reading people's names"):
-            named = self._people.find({"gallery_id": gallery_id, "name": {"$type": "string"}}, ["person_id", "name"])
-            return {person["person_id"]: person["name"] for person in named}
-
-    def save_people(
-        self, lease: GalleryLease, people: Sequence[PersonRecord], assigned: Mapping[str, str | None]
-    ) -> None:
-        unseen = {"gallery_id": lease.gallery_id, "run": {"$ne": lease.fence}, "status": "active"}
-        absent = {"$set": {"status": "absent", "face_count": 0, "photo_count": 0}}
-        with mongo_errors("Storing people"):
-            self._write(lease, self._people, (_person_update(lease, person) for person in people))
-            self._leases.fenced(lease, partial(self._people.update_many, unseen, absent))
-            self._write(lease, self._faces, (_assignment(face, person) for face, person in assigned.items()))
-
-    def _write(self, lease: GalleryLease, into: Collection[Document], changes: Iterable[UpdateOne]) -> None:
-        for some in batches(changes):
-            self._leases.fenced(lease, partial(into.bulk_write, some, ordered=False))
 
 
 class MongoOwnerMetadata:
@@ -226,23 +200,3 @@ def _face_index(image: ImageRecord) -> UpdateOne:
     }
     this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
     return UpdateOne(this, {"$set": {"face_index": face_index}})
-
-
-def _person_update(lease: GalleryLease, person: PersonRecord) -> UpdateOne:
-    fields = {
-        "gallery_id": lease.gallery_id,
-        "person_id": person.person_id,
-        "cover_face_id": person.cover_face_id,
-        "face_count": person.face_count,
-        "photo_count": person.photo_count,
-        "status": "active",
-        "run": lease.fence,
-    }
-    change = {"$set": fields, "$setOnInsert": {"name": None, "merged_into": None}}
-    return UpdateOne({"_id": f"{lease.gallery_id}/{person.person_id}"}, change, upsert=True)
-
-
-def _assignment(face_id: str, person_id: str | None) -> UpdateOne:
-    if person_id is None:
-        return UpdateOne({"_id": face_id}, {"$unset": {"person_id": "", "assigned_by": ""}})
-    return UpdateOne({"_id": face_id}, {"$set": {"person_id": person_id, "assigned_by": "auto"}})

@@ -6,8 +6,10 @@ of a matrix product isn't: its last bits depend on where in the matrix the pair 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import faiss as faiss_with_stubs
@@ -23,6 +25,7 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Index: TypeAlias = Any
 Resources: TypeAlias = Any
+Search = Callable[[Floats], tuple[Floats, Ids]]
 
 SPARE = 8
 """So many more candidates than neighbours, for those that differ in the last bits, or by float16, at the end."""
@@ -31,6 +34,8 @@ TILE_ROWS, TILE_PAIRS = 10_000, 10**10
 
 # https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU: k-selection on a GPU goes no further.
 GPU_MAX_K = 2048
+GPU_PAIRS = 10**8
+"""So many pairs take two CPU cores a second, about what it takes to begin on a GPU."""
 
 QUANTISERS, QUANTISER_BITS = 128, 4
 """64 bytes a face. Product quantisation of 4 bits is what FAISS scans in registers (André et al., "Cache locality is
@@ -83,6 +88,7 @@ def approximate_offers(queries: Floats, base: Floats, k: int) -> Offers:
         log.warning("compressed embeddings don't tell neighbours apart: searched exactly", extra={"faces": len(base)})
         yield from exact_offers(queries, base, k)
         return
+    log.info("neighbours are searched for approximately", extra={"faces": len(base), "candidates": depth})
     for start, tile in _tiles(queries, min(tile_rows(len(base)), DEPTH_ROWS // depth)):
         _, found = index.search(tile, depth)
         yield _offer(start, tile, base, found, k)
@@ -98,10 +104,10 @@ def gpu_offers(queries: Floats, base: Floats, k: int, memory: "GpuMemory") -> Of
     gpus = [_gpu(memory.working_mb) for _ in range(faiss.get_num_gpus())]
     for first, part in _tiles(base, len(gpus) * memory.rows(base.shape[1])):
         index = _on_gpus(part, gpus, memory)
-        for start, tile in _tiles(queries, tile_rows(len(part))):
-            _, found = index.search(tile, min(k + SPARE, len(part)))
+        search = partial(index.search, k=min(k + SPARE, len(part)))
+        for start, tile, (_, found) in _ahead(_tiles(queries, tile_rows(len(part))), search):
             yield _offer(start, tile, base, np.where(found >= 0, found + first, -1), k)
-        del index  # before the next part is loaded
+        del index, search  # before the next part is loaded
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,18 @@ def spread_sample(rows: Floats, count: int) -> Floats:
 def _tiles(rows: Floats, size: int) -> Iterator[tuple[int, Floats]]:
     for start in range(0, len(rows), size):
         yield start, rows[start : start + size]
+
+
+def _ahead(tiles: Iterator[tuple[int, Floats]], search: Search) -> Iterator[tuple[int, Floats, tuple[Floats, Ids]]]:
+    """Each tile with what is found for it; a GPU is at the next one meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = ((start, tile, pool.submit(search, tile)) for start, tile in tiles)
+        current = next(asked, None)
+        while current is not None:
+            following = next(asked, None)
+            start, tile, found = current
+            yield start, tile, found.result()
+            current = following
 
 
 def _offer(start: int, queries: Floats, base: Floats, candidates: Ids, k: int) -> Offer:
@@ -181,7 +199,7 @@ def _on_gpus(rows: Floats, gpus: list[Resources], memory: GpuMemory) -> Index:
     """An equal share of the rows on each GPU, which search at the same time."""
     dimension = rows.shape[1]
     shards = faiss.IndexShards(dimension, True, True)
-    for device, share in enumerate(np.array_split(rows, len(gpus))):
+    for device, share in enumerate(np.array_split(rows, min(len(gpus), len(rows)))):
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, memory.float16
         index = faiss.GpuIndexFlatIP(gpus[device], dimension, config)

@@ -6,6 +6,7 @@ search, equal ones by index. The nodes run this same image (`ray start --address
 """
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 """Of a task, beside Ray's own three when a node or a process dies: it can't bring back what was put by the driver."""
 RETRY_DELAY_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
 WAITING_PER_CORE = 2
 """Tasks handed over for each core, so that results don't fill the cluster's memory before they are taken."""
 
@@ -131,17 +133,30 @@ def _nearest_in(queries: Floats, base: Floats, k: int, device: Device) -> Neighb
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[None]:
     try:
+        _check_port(cluster.address)
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, TimeoutError, RuntimeError) as error:
-        reason = f"No Ray cluster answers at {cluster.address}; see that it runs, or correct RAY_ADDRESS: {error}"
-        raise RetryLater(reason, RETRY_DELAY_S) from error
-    try:
-        most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
-        if most < cluster.memory_per_process:
-            raise BadConfiguration(
-                f"No node of the Ray cluster has the {cluster.memory_per_process:,} bytes of RAY_MEMORY_PER_PROCESS; "
-                f"the largest has {most:,.0f}."
-            )
+        _check_memory(cluster)
         yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = f"The Ray cluster at {cluster.address} does not answer; see that it runs, or correct RAY_ADDRESS: "
+        raise RetryLater(f"{reason}{error}", RETRY_DELAY_S) from error
     finally:
         ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Ray itself asks a head that is away again and again, for minutes."""
+    _, _, place = address.rpartition("//")
+    host, colon, port = place.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+
+
+def _check_memory(cluster: Cluster) -> None:
+    """A task that no node has room for would wait for ever."""
+    most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+    if most < cluster.memory_per_process:
+        raise BadConfiguration(
+            f"No node of the Ray cluster has the {cluster.memory_per_process:,} bytes of RAY_MEMORY_PER_PROCESS; "
+            f"the largest has {most:,.0f}."
+        )

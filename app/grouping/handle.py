@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -14,14 +14,16 @@ from app.grouping.index import GalleryIndex
 from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import render_page
-from app.grouping.people import match_people, summarise
-from app.grouping.publish import crop_urls, describe, page_photos
+from app.grouping.people import Matched, match_people
+from app.grouping.publish import crop_urls, describe, digest, page_photos
 from app.grouping.run import Run
+from app.grouping.summary import changed, everybody, summarise
 from app.messages import GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
 from app.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
-from app.records import FaceBatch, PersonRecord, groups_key, join_batches, page_key
+from app.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
 from app.vision.quality.roles import all_found, roles_of
+from app.worker.chaos import KillPoints
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class GroupingParts:
     lease_s: float
     search: NeighbourSearch
     index: GalleryIndex | None = None
+    kill_points: KillPoints = field(default_factory=KillPoints)
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -67,30 +70,38 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     """Read the gallery's faces, find its people, store them, and publish groups.json and the page.
 
-    Raises StaleFence once the gallery is another worker's.
+    The two files are left alone where they would be the last run's output again, unless a full run was ordered. Raises
+    StaleFence once the gallery is another worker's.
     """
     started = time.monotonic()
     lease, gallery_id = run.lease, run.lease.gallery_id
     bars = lease.quality or parts.quality
+    known = parts.people.read_people(lease)
     faces, found = _find_people(run, parts, bars, full=full)
     run.stage("people")
-    person_ids = match_people(found.labels, faces.face_ids, faces.person_ids)
-    people = _with_names(summarise(faces, person_ids), parts.people.read_names(gallery_id))
-    parts.people.save_people(lease, people, _changed(faces, person_ids))
+    matched = match_people(found.labels, faces, known, found.may_found, found.embeddings_of)
+    people = everybody(summarise(faces, matched.person_ids), known, matched.merged)
+    _replace_people(run, parts, changed(people, known), _moves(faces, matched))
 
     images = list(parts.faces.read_images(gallery_id))
-    groups = describe(_header(gallery_id, parts.model_id), faces, person_ids, people, images, bars)
+    groups = describe(_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
     run.stage("publish")
-    parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence)
-    run.keep()
-    parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
+    output = digest(groups, page)
+    if full or output != lease.output:
+        parts.objects.replace(
+            groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence
+        )
+        parts.kill_points.reach("after-groups")
+        run.keep()
+        parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
 
     seconds = round(time.monotonic() - started, 3)
-    counts = {"faces": len(faces), "unassigned": person_ids.count(None), "people": len(people), "photos": len(images)}
+    unassigned = matched.person_ids.count(None)
+    counts = {"faces": len(faces), "unassigned": unassigned, "people": len(groups.people), "photos": len(images)}
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
     summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
-    parts.galleries.record_run(lease, parts.model_id, summary)
+    parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
@@ -142,16 +153,27 @@ def _read_faces(run: Run, parts: GroupingParts, *, with_embeddings: bool) -> Fac
     return join_batches(batches)
 
 
+def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]) -> None:
+    """Readers get all of it at once, or go on with what there was."""
+    if not people and not moves:
+        return
+    parts.people.write_people(run.lease, people, _advancing(moves, run))
+    parts.kill_points.reach("before-publish")
+    parts.people.publish_people(run.lease)
+    parts.kill_points.reach("after-publish")
+
+
+def _advancing(moves: list[FaceMove], run: Run) -> Iterator[FaceMove]:
+    for number, move in enumerate(moves, 1):
+        yield move
+        run.advance(number / len(moves))
+
+
 def _header(gallery_id: str, model_id: str) -> Groups:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Groups(gallery_id=gallery_id, model=model_id, generated_at=now, people=[], unassigned=[], skipped=[])
 
 
-def _with_names(people: Sequence[PersonRecord], names: dict[str, str]) -> list[PersonRecord]:
-    return [replace(person, name=names.get(person.person_id)) for person in people]
-
-
-def _changed(faces: FaceBatch, person_ids: Sequence[str | None]) -> dict[str, str | None]:
-    """Face id → person, for the faces whose person is another than before."""
-    rows = zip(faces.face_ids, faces.person_ids, person_ids, strict=True)
-    return {face_id: now for face_id, before, now in rows if now != before}
+def _moves(faces: FaceBatch, matched: Matched) -> list[FaceMove]:
+    rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, strict=True)
+    return [FaceMove(face_id, before, now) for face_id, before, now in rows if now != before]

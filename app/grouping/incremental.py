@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.grouping.clustering import Grouping, group, regroup
 from app.grouping.graph import Floats, Labels, Rows, connected, extended, numbered
 from app.grouping.neighbours import NeighbourSearch
-from app.vision.quality.roles import Roles
+from app.vision.quality.roles import Role, Roles
 
 ReadEmbeddings = Callable[[Rows], Floats]
 """Rows of the gallery → (M,D) float32 unit length."""
@@ -42,16 +42,26 @@ class Known:
 class Regrouped:
     """A run's result: what the next one should know, (N,) people in the gallery's order, and how it came about.
 
-    `difference` is the share of the known faces that a full run gave other companions than they had, None where
-    nothing was compared.
+    `places` (N,) tell where in `known` each face of the gallery is. `difference` is the share of the known faces that a
+    full run gave other companions than they had, None where nothing was compared.
     """
 
     known: Known
+    places: Rows
     labels: Labels
     kind: Literal["full", "incremental"]
     new: int
     gone: int
     difference: float | None = None
+
+    @property
+    def may_found(self) -> NDArray[np.bool_]:
+        """(N,) which face of the gallery is good enough to be a person alone."""
+        return np.asarray(self.known.grouping.graph.roles[self.places] == Role.FOUNDS)
+
+    def embeddings_of(self, rows: Rows) -> Floats:
+        """(M,) rows of the gallery → (M,D) float32 unit length."""
+        return self.known.grouping.graph.embeddings[self.places[rows]]
 
 
 def regrouped(
@@ -109,10 +119,10 @@ def _compared(anew: Regrouped, before: Labels, rows: Rows) -> Regrouped:
 def _result(
     faces: GalleryFaces, order: Rows, grouping: Grouping, kind: Literal["full", "incremental"], new: int, gone: int
 ) -> Regrouped:
-    labels = np.empty(len(order), np.int64)
-    labels[order] = grouping.labels
+    places = np.empty(len(order), np.intp)
+    places[order] = np.arange(len(order))
     known = Known([faces.face_ids[row] for row in order], [faces.digests[row] for row in order], grouping)
-    return Regrouped(known, labels, kind, new, gone)
+    return Regrouped(known, places, grouping.labels[places], kind, new, gone)
 
 
 def has_same_companions(before: Labels, now: Labels) -> NDArray[np.bool_]:

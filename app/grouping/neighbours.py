@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from app.grouping.candidates import (
+    GPU_PAIRS,
     Floats,
     GpuMemory,
     Ids,
@@ -37,7 +38,7 @@ class NeighbourSearch:
     """How neighbours are searched for; by default exactly, on all cores of the CPU.
 
     On the CPU, queries against more than `exact_faces` squared pairs (None: never) are searched for approximately,
-    with a recall of 0.98 (see approximate_offers). GPUs always search exactly; `auto` takes them where there are any.
+    with a recall of 0.98 (see approximate_offers). GPUs always search exactly; `auto` takes them where they pay.
     Besides its result a search holds some 100 MB, and 64 bytes for each row of an approximate one. `progress` is
     called between tiles of queries. The same rows give the same neighbours; a pair is equally similar from both sides.
     """
@@ -61,9 +62,10 @@ class NeighbourSearch:
 
     def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
         """(M,D) and (N,D) float32 contiguous, not empty → what parts of the base offer to parts of the queries."""
-        if self.device == "gpu" or (self.device == "auto" and gpu_available()):
+        pairs = len(queries) * len(base)
+        if self.device == "gpu" or (self.device == "auto" and pairs > GPU_PAIRS and gpu_available()):
             return gpu_offers(queries, base, k, self.gpu_memory)
-        if self.exact_faces is None or len(queries) * len(base) <= self.exact_faces**2:
+        if self.exact_faces is None or pairs <= self.exact_faces**2:
             return exact_offers(queries, base, k)
         return approximate_offers(queries, base, k)
 
@@ -77,9 +79,12 @@ class NeighbourSearch:
             for offer in self.offers(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
                 tile = slice(offer.start, offer.start + len(offer.indices))
                 better = _without_self(offer) if own else offer
-                indices[tile], similarities[tile] = _most_similar(
-                    np.hstack([indices[tile], better.indices]), np.hstack([similarities[tile], better.similarities]), k
-                )
+                nearest, how_near = better.indices, better.similarities
+                if (indices[tile] >= 0).any():  # what another part of the base has offered
+                    nearest = np.hstack([indices[tile], nearest])
+                    how_near = np.hstack([similarities[tile], how_near])
+                nearest, how_near = _most_similar(nearest, how_near, k)
+                indices[tile, : nearest.shape[1]], similarities[tile, : nearest.shape[1]] = nearest, how_near
                 self.progress()
         return Neighbours(indices, similarities)
 

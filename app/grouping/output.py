@@ -40,12 +40,14 @@ class SkippedPhoto(_Part):
 
 
 class Groups(_Part):
-    """All people of one gallery under one model. `generated_at` is ISO 8601 in UTC."""
+    """All people of one gallery under one model. `generated_at`, ISO 8601 in UTC, is when a run last changed any of
+    it, or made it anew on request."""
 
     version: Literal[1] = 1
     gallery_id: str
     model: str
     generated_at: str
     people: list[GroupedPerson]
+    merged: dict[str, str] = Field({}, description="Former ids of people who were merged: the id of each one now.")
     unassigned: list[GroupedFace]
     skipped: list[SkippedPhoto]

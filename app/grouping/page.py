@@ -23,6 +23,9 @@ from app.grouping.output import GroupedFace, GroupedPerson, Groups
 # What may stand in a Content-Security-Policy source; a `;` or a space would start a new directive or source.
 _CSP_HOST = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]+)?")
 
+# The template's own element: whatever comes from the gallery is escaped.
+_TIME = re.compile(r"<time .*?</time>")
+
 _NOBODY = -1
 
 
@@ -56,6 +59,11 @@ def render_page(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[
             policy=_content_security_policy(style, script, [*shown, *content["unassigned"]["crops"]]),
         )
     )
+
+
+def without_time(page: str) -> str:
+    """The page but for the time at which it was made."""
+    return _TIME.sub("", page, count=1)
 
 
 @cache
@@ -101,6 +109,7 @@ def _page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mappin
         "photos": [_photo_row(image_id, photos.get(image_id)) for image_id in photo_index],
         "faces": faces,
         "people": list(_people_rows(people, crops)),
+        "merged": groups.merged,
         "unassigned": {
             "first": len(faces) - len(groups.unassigned),
             "crops": [crops.get(face.face_id) for face in groups.unassigned],

@@ -1,12 +1,14 @@
 """What readers get of a run: `groups.json` and what the people page shows."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
-from app.grouping.page import PagePhoto
+from app.grouping.page import PagePhoto, without_time
+from app.grouping.people import Matched
 from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, preview_key
+from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, preview_key
 from app.vision.quality.roles import why_alone
 
 BOX_DECIMALS = 2
@@ -18,23 +20,34 @@ SCORE_DECIMALS = 4
 def describe(
     header: Groups,
     faces: FaceBatch,
-    person_ids: Sequence[str | None],
-    people: Iterable[PersonRecord],
+    matched: Matched,
+    people: Sequence[PersonRecord],
     images: Iterable[ImageRecord],
     bars: QualityBars,
 ) -> Groups:
-    """`header` filled with the people, the faces of nobody and why, and the photos that gave no faces."""
+    """`header` filled with the active ones of all people, the former ids of theirs, the faces of nobody and why, and
+    the photos that gave no faces."""
     by_person: dict[str | None, list[GroupedFace]] = {}
-    for row, person_id in enumerate(person_ids):
-        why = why_alone(faces.quality_of(row), bars) if person_id is None else None
+    for row, person_id in enumerate(matched.person_ids):
+        why = None
+        if person_id is None:
+            why = _why_turned_away(faces.face_ids[row], matched, people) or why_alone(faces.quality_of(row), bars)
         by_person.setdefault(person_id, []).append(_face(faces, row, why))
+    active = {person.person_id: person for person in people if person.status is PersonStatus.ACTIVE}
     return header.model_copy(
         update={
-            "people": [_person(person, by_person[person.person_id]) for person in people],
+            "people": [_person(person, by_person[person_id]) for person_id, person in active.items()],
+            "merged": {one.person_id: one.merged_into for one in people if one.merged_into in active},
             "unassigned": by_person.get(None, []),
             "skipped": [_skipped(image) for image in images if image.status is not ImageStatus.INDEXED],
         }
     )
+
+
+def digest(groups: Groups, page: str) -> str:
+    """What tells this output from any other, whenever it was made."""
+    of_groups = groups.model_dump_json(exclude={"generated_at"})
+    return hashlib.sha256(f"{of_groups}\n{without_time(page)}".encode()).hexdigest()
 
 
 def page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
@@ -67,6 +80,14 @@ def _face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
         quality={name: value for name in PUBLISHED_MEASURES if (value := faces.measure(name, row)) is not None},
         why_alone=why_alone,
     )
+
+
+def _why_turned_away(face_id: str, matched: Matched, people: Iterable[PersonRecord]) -> str | None:
+    person_id = matched.turned_away.get(face_id)
+    if person_id is None:
+        return None
+    name = next((person.name for person in people if person.person_id == person_id), None) or person_id
+    return f"It is most like {name}, for whom it was rejected, and it is too poor to be somebody of its own."
 
 
 def _person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:

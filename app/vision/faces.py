@@ -11,6 +11,7 @@ from app.packs import variants
 from app.packs.manifest import PackManifest
 from app.vision.align import align, detail_needed
 from app.vision.embedder import open_embedder
+from app.vision.light import lit
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.quality.faces import CHIP_PX
 from app.vision.scrfd import open_scrfd
@@ -38,9 +39,12 @@ class FacePack:
         return self._detector.detect(images)
 
     def embed(self, chips: Sequence[Image]) -> list[Floats]:
-        """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be."""
+        """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be.
+
+        Dark faces are lit first.
+        """
         ends = np.cumsum([len(some) for some in chips])
-        return np.split(self._embedder.embed(np.concatenate(chips)), ends[:-1])
+        return np.split(self._embedder.embed(lit(np.concatenate(chips))), ends[:-1])
 
     def detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""

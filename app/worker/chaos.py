@@ -13,7 +13,16 @@ from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
 
-KillPoint = Literal["after-receive", "mid-inference", "after-put", "after-save", "after-delete"]
+KillPoint = Literal[
+    "after-receive",
+    "mid-inference",
+    "after-put",
+    "after-save",
+    "before-publish",
+    "after-publish",
+    "after-groups",
+    "after-delete",
+]
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 

@@ -144,11 +144,17 @@ def _torn(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
         wrong.append(f"{gallery_id}: {len(differing)} faces have another person in MongoDB than in groups.json.")
     if active.keys() != set(published.values()):
         wrong.append(f"{gallery_id}: the active people are not those of groups.json.")
-    fences = {person["run"] for person in active.values()}
-    last = (run.galleries.get(gallery_id, {}).get("last_run") or {}).get("fence")
-    if len(fences | ({last} if last is not None and fences else set())) > 1:
-        wrong.append(f"{gallery_id}: its people and its last run carry the fences {sorted(fences)} and {last}.")
-    return wrong
+    return wrong + _unpublished(gallery_id, [*people, *faces], run.galleries.get(gallery_id, {}))
+
+
+def _unpublished(gallery_id: str, documents: Iterable[Document], gallery: Document) -> list[str]:
+    """A run that died has left what readers must not take for their people."""
+    published = gallery.get("published", 0)
+    ahead = sum((document.get("version") or 0) > published for document in documents)
+    wrong = (
+        [f"{gallery_id}: {ahead} documents are of a version after {published}, which is published."] if ahead else []
+    )
+    return wrong + [f"{gallery_id}: a version was begun and not finished."] * ("writing" in gallery)
 
 
 def orphans(run: Snapshot) -> list[str]:

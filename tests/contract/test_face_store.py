@@ -16,7 +16,17 @@ from pymongo.monitoring import CommandStartedEvent
 from app.adapters.mongo import Document, open_database
 from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
 from app.errors import BadConfiguration, RetryLater, StoreUnavailable
-from app.records import GROUPING_MEASURES, FaceBatch, ImageRecord, ImageStatus, PersonRecord, PhotoResult, join_batches
+from app.ports import GalleryLease
+from app.records import (
+    GROUPING_MEASURES,
+    FaceBatch,
+    FaceMove,
+    ImageRecord,
+    ImageStatus,
+    PersonRecord,
+    PhotoResult,
+    join_batches,
+)
 from tests.integration.proxy import Proxy
 from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, unit_vector
 
@@ -32,12 +42,14 @@ def faces_of(stores: Stores, gallery: str = "g", model: str = MODEL) -> FaceBatc
     return join_batches(list(stores.faces.read_faces(gallery, model)))
 
 
-def give_persons(stores: Stores, **persons: str) -> None:
+def give_persons(stores: Stores, **persons: str) -> GalleryLease:
     """Names of photos → the person of each one's first face."""
     lease = stores.galleries.take_lease("g", "tester", 60)
     people = [PersonRecord(person, "", 1, 1) for person in persons.values()]
-    assigned = {face_record(photo(name), 0).face_id: person for name, person in persons.items()}
-    stores.people.save_people(lease, people, assigned)
+    moves = [FaceMove(face_record(photo(name), 0).face_id, None, person) for name, person in persons.items()]
+    stores.people.write_people(lease, people, moves)
+    stores.people.publish_people(lease)
+    return lease
 
 
 def test_a_photo_nobody_stored_is_none(stores: Stores) -> None:
@@ -72,6 +84,8 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert [batch.quality_of(row) for row in range(2)] == [face.quality for face in expected]
     assert {column.dtype for column in batch.quality.values()} == {np.dtype(np.float32)}
     assert batch.person_ids == [None, None]
+    assert batch.etags == ["etag-1", "etag-1"]
+    assert (batch.confirmed, batch.rejected) == (frozenset(), {})
     assert np.array_equal(batch.boxes, np.stack([face.box for face in expected]))
     assert np.array_equal(batch.det_scores, np.array([0.9, 0.9], np.float32))
 
@@ -202,6 +216,34 @@ def test_a_face_that_went_and_came_again_has_no_person(stores: Stores) -> None:
     save(stores, count=0)
     save(stores)
     assert faces_of(stores).person_ids == [None]
+
+
+def say_of_both(stores: Stores) -> list[str]:
+    """The first face of photo a is confirmed, that of photo b rejected. Returns their ids."""
+    face_ids = [face_record(photo(name), 0).face_id for name in "ab"]
+    lease = give_persons(stores, a="p1", b="p2")
+    stores.editor.confirm_faces(lease, "p1", face_ids[:1])
+    stores.editor.reject_faces(lease, "p2", face_ids[1:])
+    return face_ids
+
+
+def test_what_users_said_of_faces_comes_back_and_survives_another_look(stores: Stores) -> None:
+    for _ in range(2):
+        save(stores, "a")
+        save(stores, "b")
+        if not faces_of(stores).confirmed:
+            a, b = say_of_both(stores)
+    batch = faces_of(stores)
+    assert (batch.confirmed, batch.rejected) == ({a}, {b: {"p2"}})
+    assert batch.person_ids == ["p1", None]
+
+
+def test_what_users_said_of_a_face_is_not_said_of_other_content_under_its_name(stores: Stores) -> None:
+    stores.faces.save_photos([photo_result(photo(name)) for name in "ab"])
+    say_of_both(stores)
+    stores.faces.save_photos([photo_result(photo(name), etag="etag-2") for name in "ab"])
+    batch = faces_of(stores)
+    assert (batch.confirmed, batch.rejected, batch.person_ids) == (frozenset(), {}, [None, None])
 
 
 def test_batches_are_bounded_and_ordered_by_face_id(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

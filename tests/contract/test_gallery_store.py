@@ -219,6 +219,18 @@ def test_the_lease_tells_the_revision_and_the_run_before(stores: Stores) -> None
     assert lease_of(stores, "me").grouped == (2, MODEL)
 
 
+def test_the_lease_tells_the_output_of_the_run_before_alone(stores: Stores) -> None:
+    first = lease_of(stores, "me")
+    assert first.output is None
+    stores.galleries.record_run(first, MODEL, {"output": "digest"})
+    stores.galleries.release(first)
+    second = lease_of(stores, "you")
+    assert second.output == "digest"
+    assert lease_of(stores, "you").output == "digest"
+    stores.galleries.release(second)
+    assert lease_of(stores, "third").output is None
+
+
 def test_a_change_during_a_run_is_not_taken_for_grouped(stores: Stores) -> None:
     stores.galleries.mark_dirty("g", 60)
     lease = lease_of(stores, "me")

@@ -16,12 +16,14 @@ from pymongo import MongoClient
 from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.local.stack import ROOT
 from app.messages import parse_detection, parse_grouping
 from app.ports import RunProgress
-from app.records import ImageRecord, ImageStatus, PhotoRef, PhotoResult
+from app.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
 from tests.conftest import REGION, aws_client
+from tests.stores import MODEL, face_record, photo, photo_result
 
 WITHOUT = ("QUEUE_URL", "GROUP_FACE_QUEUE_URL", "GALLERY_IMAGES_MONGO_URI")
 
@@ -33,6 +35,7 @@ class Desk:
     detection: SqsQueue
     grouping: SqsQueue
     faces: MongoFaceStore
+    people: MongoPeopleStore
     galleries: MongoGalleryStore
     settings: dict[str, str]
 
@@ -71,8 +74,8 @@ def desk(aws: str, mongo_uri: str, mongo_client: MongoClient[Document]) -> Itera
     urls = [make_queue(f"{kind}-{name}") for kind in ("detection", "grouping")]
     settings = dict(zip(WITHOUT, [*urls, f"{mongo_uri}/{name}"], strict=True))
     queues = [SqsQueue(url, REGION, visibility_s=30) for url in urls]
-    database = mongo_client[name]
-    yield Desk(queues[0], queues[1], MongoFaceStore(database), MongoGalleryStore(database), settings)
+    stores = [store(mongo_client[name]) for store in (MongoFaceStore, MongoPeopleStore, MongoGalleryStore)]
+    yield Desk(*queues, *stores, settings)
     mongo_client.drop_database(name)
 
 
@@ -194,6 +197,76 @@ def test_bars_that_make_no_sense_are_refused(desk: Desk, arguments: tuple[str, .
     done = desk.admin("quality", "--gallery", "gallery", *arguments)
     assert done.returncode == 1
     assert "--join" in done.stderr
+    assert desk.grouping.receive(1, wait_s=0) == []
+
+
+FACES = [face_record(photo(name, "gallery"), 0).face_id for name in "abc"]
+
+
+def make_people(desk: Desk) -> None:
+    """Ann has two faces, Bob has one."""
+    desk.faces.save_photos([photo_result(photo(name, "gallery")) for name in "abc"])
+    lease = desk.galleries.take_lease("gallery", "a run", 60)
+    assert lease
+    moves = [FaceMove(face, None, person) for face, person in zip(FACES, ("ann", "ann", "bob"), strict=True)]
+    desk.people.write_people(lease, [PersonRecord("ann", FACES[0], 2, 2), PersonRecord("bob", FACES[2], 1, 1)], moves)
+    desk.people.publish_people(lease)
+    desk.galleries.release(lease)
+
+
+def test_what_users_say_of_people_is_stored_and_the_gallery_is_grouped_anew(desk: Desk) -> None:
+    make_people(desk)
+    said = [
+        ("name", "ann", "Ann é"),
+        ("confirm", "ann", FACES[1]),
+        ("reject", "ann", FACES[2]),
+        ("merge", "ann", "bob"),
+        ("name", "bob", "--remove"),
+    ]
+    told = []
+    for command, *rest in said:
+        done = desk.admin("people", command, "gallery", *rest)
+        assert (done.returncode, done.stderr) == (0, "")
+        told.append(done.stdout)
+    assert told[0] == "gallery: ann is called Ann é; it is grouped anew\n"
+    assert told[2] == f"gallery: rejected for ann: {FACES[2]}; it is grouped anew\n"
+    orders = [parse_grouping(message.body) for message in desk.grouping.receive(10, wait_s=1)]
+    assert [(order.gallery_id, order.mode) for order in orders] == [("gallery", "auto")] * 5
+    (batch,) = desk.faces.read_faces("gallery", MODEL)
+    assert batch.confirmed == set(FACES)
+    lease = desk.galleries.take_lease("gallery", "tester", 60)
+    assert lease
+    assert lease.revision == 5
+    assert [(one.name, one.merged_into) for one in desk.people.read_people(lease)] == [(None, None), (None, "ann")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("name", "gallery", "nobody", "Ann"), "The gallery gallery has no person nobody."),
+        (("name", "gallery", "ann"), "Give a name, or --remove to take it away."),
+        (("confirm", "gallery", "ann", "no-face"), "The gallery gallery has no face no-face."),
+        (("merge", "a/b", "ann", "bob"), "The group_gallery message is not valid: gallery_id"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_and_no_message_is_sent(
+    desk: Desk, arguments: tuple[str, ...], sentence: str
+) -> None:
+    make_people(desk)
+    done = desk.admin("people", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(sentence)
+    assert desk.grouping.receive(1, wait_s=0) == []
+
+
+def test_a_gallery_that_is_being_grouped_takes_no_edit(desk: Desk) -> None:
+    make_people(desk)
+    assert desk.galleries.take_lease("gallery", "a run", 60)
+    done = desk.admin("people", "name", "gallery", "ann", "Ann")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "The gallery gallery is being grouped just now; try again in a moment.\n",
+    )
     assert desk.grouping.receive(1, wait_s=0) == []
 
 

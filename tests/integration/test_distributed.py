@@ -5,9 +5,18 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
+from app.errors import RetryLater
+from app.grouping.neighbours import EXACT
+
 pytest.importorskip("ray", reason="Ray is not installed: `uv sync --extra cpu --extra ray`")
+
+from app.grouping.distributed import Cluster, ClusterSearch
+
+NO_CLUSTER = Cluster("ray://127.0.0.1:1", memory_per_process=1)
+ROWS = np.random.default_rng(0).standard_normal((50, 8), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +37,15 @@ def test_neighbours_are_those_of_one_machine_to_the_id_and_to_the_bit(search: di
 
 def test_the_search_survives_a_node(search: dict[str, Any]) -> None:
     assert (search["nodes_dead"], search["nodes_alive"]) == (1, 2)
+
+
+def test_a_small_gallery_is_searched_without_the_cluster() -> None:
+    search = ClusterSearch(cluster=NO_CLUSTER, from_faces=51)
+    found, exact = search.nearest_neighbours(ROWS, 3), EXACT.nearest_neighbours(ROWS, 3)
+    np.testing.assert_array_equal(found.indices, exact.indices)
+
+
+def test_a_cluster_that_is_away_is_told_at_once_and_asked_again_later() -> None:
+    search = ClusterSearch(cluster=NO_CLUSTER, from_faces=50)
+    with pytest.raises(RetryLater, match="does not answer"):
+        search.nearest_neighbours(ROWS, 3)

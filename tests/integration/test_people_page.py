@@ -23,6 +23,7 @@ LOST = "lost </script>.jpg"
 UNKNOWN = "never-mapped.jpg"
 ANA = "Ana \"O'Neil\" <script>document.title='owned'</script>"
 ZOE = "Zoë </script> Ёлка"
+FORMER_ID = "an/a & <old>"
 ODD_ID = "id / with #hash & 100%"
 
 ANA_ON_BEACH = (120.0, 60.0, 220.0, 190.0)
@@ -98,7 +99,8 @@ def _nasty_groups() -> Groups:
         SkippedPhoto(image_id="x" * 120 + ".jpg", status=ImageStatus.LOW_QUALITY, reason="Every face is too small."),
     ]
     people = [_person(ODD_ID, None, odd), _person("zoe", ZOE, zoe), _person("ana", ANA, ana)]
-    return _groups(people, [_face(BEACH, "stranger/0", STRANGER_ON_BEACH)], skipped)
+    groups = _groups(people, [_face(BEACH, "stranger/0", STRANGER_ON_BEACH)], skipped)
+    return groups.model_copy(update={"merged": {FORMER_ID: "ana"}})
 
 
 def _paint(path: Path, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
@@ -250,6 +252,13 @@ def test_a_person_and_a_photo_can_be_linked_to_whatever_their_ids(open_page: Ope
     expect(page.locator("#viewer-name")).to_have_text(BEACH)
     page.get_by_role("link", name="Close the photo").click()
     expect(page.locator("#person-name")).to_have_text(ANA)
+
+
+def test_a_link_to_somebody_who_was_merged_leads_to_who_they_are_now(open_page: OpenPage, gallery: Path) -> None:
+    page = open_page(gallery, f"#person/{quote(FORMER_ID, safe='')}/{quote(BEACH)}")
+    expect(page.locator("#viewer-name")).to_have_text(BEACH)
+    expect(page.locator("#person-name")).to_have_text(ANA)
+    expect(page.locator("#person-id")).to_have_text("ana")
 
 
 @pytest.mark.parametrize("route", ["#person/nobody", "#person/%E0%A4%A", "#person/ana/nothing", "#no-such-view"])

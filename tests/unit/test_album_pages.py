@@ -128,6 +128,7 @@ def faces_at(places: list[tuple[str, float]], people: list[str | None], directio
         crop_keys=[""] * len(places),
         person_ids=people,
         digests=[""] * len(places),
+        etags=[None] * len(places),
     )
 
 

@@ -44,8 +44,8 @@ def run() -> Snapshot:
     return Snapshot(
         images={"g/i": image},
         faces=faces,
-        people={"g/p1": {"_id": "g/p1", "gallery_id": "g", "person_id": "p1", "status": "active", "run": 3}},
-        galleries={"g": {"_id": "g", "revision": 7, "fence": 3, "last_run": {"revision": 7, "fence": 3}}},
+        people={"g/p1": {"_id": "g/p1", "gallery_id": "g", "person_id": "p1", "status": "active", "version": 3}},
+        galleries={"g": {"_id": "g", "revision": 7, "published": 3, "last_run": {"revision": 7, "fence": 5}}},
         groups={"g": {"people": [{"person_id": "p1", "faces": listed}], "unassigned": [], "skipped": []}},
         keys=frozenset(
             {"g/faces/i/m-0.webp", "g/faces/i/m-1.webp", "g/previews/i.jpg", "g/groups.json", "g/people.html"}
@@ -130,7 +130,9 @@ def another_face(run: Snapshot) -> Snapshot:
         (change("groups:g:skipped", [{"image_id": "i"}]), "The skipped photos of g"),
         (change("faces:g/i/m/0:person_id", "p2"), "1 faces have another person in MongoDB"),
         (change("people:g/p1:status", "absent"), "the active people are not those"),
-        (change("people:g/p1:run", 2), "carry the fences [2] and 3"),
+        (change("people:g/p1:version", 4), "1 documents are of a version after 3"),
+        (change("faces:g/i/m/0:version", 4), "1 documents are of a version after 3"),
+        (change("galleries:g:writing", 4), "a version was begun and not finished"),
         (drop("g/faces/i/m-0.webp"), "g/faces/i/m-0.webp is missing"),
         (drop("g/previews/i.jpg"), "g/previews/i.jpg is missing"),
         (add("g/faces/i/m-9.webp"), "g/faces/i/m-9.webp belongs to nothing"),

@@ -11,9 +11,11 @@ from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.index import GalleryIndex
 from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
+from app.grouping.page import without_time
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, RunProgress
 from app.records import FaceRecord, ImageStatus, PhotoResult
+from app.worker.chaos import KillPoint, KillPoints
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo
@@ -81,6 +83,10 @@ class World:
         return self.faces.person_of.get(face_record(photo(name), index).face_id)
 
     @property
+    def statuses(self) -> dict[str, str]:
+        return {person.person_id: person.status.value for person in self.people.published("g")}
+
+    @property
     def is_free(self) -> bool:
         return self.galleries.galleries["g"].owner is None
 
@@ -101,7 +107,7 @@ def test_the_faces_of_a_gallery_become_people(world: World) -> None:
     ann, bob, eve = (person.person_id for person in groups.people)
     assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann] * 3
     assert [world.person_of("1", 1), world.person_of("2", 1), world.person_of("3", 1)] == [bob, bob, eve]
-    assert world.people.statuses("g") == dict.fromkeys((ann, bob, eve), "active")
+    assert world.statuses == dict.fromkeys((ann, bob, eve), "active")
 
 
 def test_groups_and_page_are_published_with_their_types(world: World) -> None:
@@ -185,8 +191,7 @@ def test_a_second_run_assigns_no_face_again(world: World) -> None:
     world.group()
     before = world.faces.snapshot()
     world.group(mode="full")
-    assert world.people.assignments[0]
-    assert world.people.assignments[1] == {}
+    assert len(world.people.moves) == 1
     assert world.faces.snapshot() == before
 
 
@@ -194,7 +199,7 @@ def test_a_new_photo_assigns_its_own_faces_alone(world: World) -> None:
     world.group()
     world.add("4", near(BOB, 5))
     world.group()
-    assert list(world.people.assignments[1]) == [face_record(photo("4"), 0).face_id]
+    assert [move.face_id for move in world.people.moves[1]] == [face_record(photo("4"), 0).face_id]
 
 
 def test_an_unchanged_gallery_is_left_alone(world: World) -> None:
@@ -202,7 +207,7 @@ def test_an_unchanged_gallery_is_left_alone(world: World) -> None:
     world.objects.journal.clear()
     world.group()
     assert world.objects.journal == []
-    assert len(world.people.assignments) == 1
+    assert len(world.people.moves) == 1
 
 
 def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_another_model(world: World) -> None:
@@ -213,6 +218,137 @@ def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_anothe
     world.parts = replace(world.parts, model_id="newer-111111111111")
     assert world.group().people == []
     assert len(world.objects.journal) == 4
+
+
+def test_output_that_would_be_the_same_again_is_left_alone_but_made_anew_on_request(world: World) -> None:
+    first = world.group()
+    world.objects.journal.clear()
+    for _ in range(3):
+        world.galleries.mark_dirty("g", 30)
+        assert world.group() == first
+    assert world.objects.journal == []
+    assert world.galleries.galleries["g"].grouped == (6, MODEL)
+    world.group(mode="full")
+    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+
+
+def test_output_is_written_again_where_another_worker_had_the_gallery_and_may_be_about_to_write(world: World) -> None:
+    world.group()
+    dead = world.galleries.take_lease("g", "dead", LEASE_S)
+    assert dead
+    world.clock.sleep(LEASE_S)
+    world.objects.journal.clear()
+    world.galleries.mark_dirty("g", 30)
+    world.group()
+    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+    with pytest.raises(StaleFence):
+        world.objects.replace("g/groups.json", b"late", "application/json", dead.fence)
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a thread."""
+
+
+class KillsAt(KillPoints):
+    def __init__(self, point: str) -> None:
+        super().__init__()
+        self._kills_at = point
+
+    def reach(self, point: KillPoint) -> None:
+        if point == self._kills_at:
+            raise Killed
+
+
+def shown(world: World) -> dict[str, set[str]]:
+    """Person id → faces, as the database has it for readers."""
+    people: dict[str, set[str]] = {one.person_id: set() for one in world.people.published("g") if one.face_count}
+    for face_id, person_id in world.faces.person_of.items():
+        people[person_id].add(face_id)
+    return people
+
+
+@pytest.mark.parametrize("point", ["before-publish", "after-publish", "after-groups"])
+def test_a_run_killed_between_two_steps_is_made_up_for_by_the_next(world: World, point: str) -> None:
+    undisturbed = World()
+    for one in (world, undisturbed):
+        if one is undisturbed:
+            one.add("1", ANN, BOB)
+            one.add("2", near(ANN, 1), near(BOB, 2))
+            one.add("3", near(ANN, 3), EVE)
+        one.group()
+        one.add("3", near(ANN, 3))
+        one.add("4", near(BOB, 5))
+    old, parts = shown(world), world.parts
+    world.parts = replace(parts, kill_points=KillsAt(point))
+    with pytest.raises(Killed):
+        world.group()
+    published, new = shown(world), undisturbed.group()
+    assert (published == old) == (point == "before-publish")
+    assert published in (old, shown(undisturbed))
+    world.parts = parts
+    world.clock.sleep(LEASE_S)
+    groups = world.group()
+    assert groups == new.model_copy(update={"generated_at": groups.generated_at})
+    assert shown(world) == shown(undisturbed)
+    pages = [without_time(one.objects.read("g/people.html").decode()) for one in (world, undisturbed)]
+    assert pages[0] == pages[1]
+
+
+def edit(world: World, **edits: tuple[str, list[str]]) -> None:
+    """What the operator's command does."""
+    lease = world.galleries.take_lease("g", "operator", LEASE_S)
+    assert lease
+    for method, (person_id, others) in edits.items():
+        getattr(world.people, method)(lease, person_id, others)
+    world.galleries.release(lease)
+
+
+def face(name: str, index: int = 0) -> str:
+    return face_record(photo(name), index).face_id
+
+
+def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
+    ann, bob, _ = (person.person_id for person in world.group().people)
+    edit(world, confirm_faces=(bob, [face("2")]))
+    groups = world.group()
+    assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann, bob, ann]
+    assert {person.person_id: person.face_count for person in groups.people}[bob] == 3
+    assert world.group(mode="full").people == groups.people
+
+
+def test_a_rejected_face_becomes_somebody_else_and_never_comes_back(world: World) -> None:
+    ann = world.group().people[0].person_id
+    edit(world, reject_faces=(ann, [face("2")]))
+    world.group()
+    other = world.person_of("2")
+    assert other not in (None, ann)
+    world.add("4", near(ANN, 4))
+    world.group()
+    assert (world.person_of("2"), world.person_of("1")) == (other, ann)
+
+
+def test_people_merged_by_a_user_stay_so_and_the_old_id_leads_to_the_one(world: World) -> None:
+    ann, bob, eve = (person.person_id for person in world.group().people)
+    edit(world, merge_people=(eve, [bob]))
+    groups = world.group()
+    assert groups.merged == {bob: eve}
+    assert {person.person_id: person.face_count for person in groups.people} == {ann: 3, eve: 3}
+    world.add("4", near(BOB, 4))
+    again = world.group()
+    assert world.person_of("4") == eve
+    assert again.merged == {bob: eve}
+    assert json.dumps({bob: eve}, separators=(",", ":")).encode() in world.objects.read("g/people.html")
+
+
+def test_a_rejected_face_that_is_too_poor_to_be_somebody_says_why_it_is_nobody(world: World) -> None:
+    add_poor(world, "4", unified=30)
+    ann = world.group().people[0].person_id
+    edit(world, reject_faces=(ann, [face("4")]))
+    (alone,) = world.group().unassigned
+    assert (
+        alone.why_alone
+        == f"It is most like {ann}, for whom it was rejected, and it is too poor to be somebody of its own."
+    )
 
 
 def test_a_change_during_a_run_is_grouped_by_the_next(world: World) -> None:
@@ -385,6 +521,16 @@ def test_a_run_longer_than_its_lease_keeps_the_gallery(world: World) -> None:
     assert refused == [None] * max(STAGES.values())
 
 
+def test_a_run_gets_on_with_every_face_that_it_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.grouping.run.REPORT_EVERY_S", 0)
+    told: list[RunProgress] = []
+    monkeypatch.setattr(world.galleries, "report_progress", lambda _, progress: told.append(progress))
+    world.group()
+    shares = [progress.share for progress in told if progress.stage == "people"]
+    assert shares == sorted(shares)
+    assert len(set(shares)) == 1 + 6
+
+
 def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
     world.objects.replace("g/groups.json", b"newer", "application/json", fence=99)
     with pytest.raises(StaleFence):
@@ -398,8 +544,9 @@ def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
     [
         ("faces", "read_faces"),
         ("faces", "read_images"),
-        ("people", "read_names"),
-        ("people", "save_people"),
+        ("people", "read_people"),
+        ("people", "write_people"),
+        ("people", "publish_people"),
         ("objects", "replace"),
         ("galleries", "record_run"),
     ],
@@ -424,7 +571,7 @@ def test_people_whose_photos_are_gone_are_absent_and_no_longer_published(world: 
     eve = world.group().people[2].person_id
     world.add("3", near(ANN, 3))
     assert eve not in [person.person_id for person in world.group().people]
-    assert world.people.statuses("g")[eve] == "absent"
+    assert world.statuses[eve] == "absent"
 
 
 def test_two_photos_of_the_same_content_show_one_person_twice() -> None:

@@ -1,10 +1,14 @@
 """Nearest neighbours: exact, in a fixed order, and never oneself."""
 
+from types import SimpleNamespace
+
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from app.grouping import candidates
+from app.grouping.candidates import GpuMemory
 from app.grouping.neighbours import EXACT, NeighbourSearch
 
 
@@ -90,6 +94,32 @@ def test_two_faces_are_equally_similar_from_both_sides() -> None:
     matrix = np.zeros((200, 200), np.float32)
     np.put_along_axis(matrix, neighbours.indices, neighbours.similarities, axis=1)
     np.testing.assert_array_equal(matrix, matrix.T)
+
+
+@pytest.mark.parametrize("gallery_mb", [1, 1_000])
+def test_parts_of_the_gallery_on_several_devices_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch, gallery_mb: int
+) -> None:
+    """The GPUs' part of FAISS stood in for by its indices on the CPU: 4,000 faces of 1 kB on three devices."""
+    loads: list[int] = []
+
+    class Device(faiss.IndexFlatIP):
+        def __init__(self, _resources: object, dimension: int, config: SimpleNamespace) -> None:
+            super().__init__(dimension)
+            loads.append(config.device)
+
+    resources = SimpleNamespace(setTempMemory=lambda size: None)
+    monkeypatch.setattr(faiss, "GpuIndexFlatIP", Device, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexFlatConfig", SimpleNamespace, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
+    embeddings = unit_rows(4_000, 512)
+    embeddings[3_000:] = embeddings[:1_000]
+    search = NeighbourSearch("gpu", gpu_memory=GpuMemory(gallery_mb=gallery_mb, float16=True))
+    found, exact = search.nearest_neighbours(embeddings, 10), EXACT.nearest_neighbours(embeddings, 10)
+    np.testing.assert_array_equal(found.indices, exact.indices)
+    np.testing.assert_array_equal(found.similarities, exact.similarities)
+    assert loads == [0, 1, 2] * len(range(0, 4_000, 3 * gallery_mb * 1_000_000 // 1_024))
 
 
 def test_progress_is_told_after_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 
 from app.grouping.output import Groups
-from app.grouping.page import PagePhoto
-from app.grouping.publish import crop_urls, describe, page_photos
+from app.grouping.page import PagePhoto, render_page
+from app.grouping.people import Matched
+from app.grouping.publish import crop_urls, describe, digest, page_photos
 from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageStatus, PersonRecord, PhotoRef, quality_columns
+from app.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, quality_columns
 from tests.stores import image_record, photo
 
 HEADER = Groups(
@@ -22,13 +23,20 @@ FACES = FaceBatch(
     crop_keys=["g/faces/a/m-0.webp", "g/faces/day 1/é#?/m-1.webp", "g/faces/b/m-0.webp"],
     person_ids=[None, None, None],
     digests=[""] * 3,
+    etags=["etag-1"] * 3,
 )
 BARS = QualityBars()
+
+
+def matched(person_ids: list[str | None], **turned_away: str) -> Matched:
+    return Matched(person_ids, {}, turned_away)
+
+
 PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]
 
 
 def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
-    groups = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, [], BARS)
+    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
     assert [(one.person_id, one.name, one.cover_face_id) for one in groups.people] == [
         ("p1", "Ann", "f2"),
         ("p2", None, "f1"),
@@ -39,7 +47,7 @@ def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
 
 
 def test_a_face_of_nobody_is_unassigned() -> None:
-    groups = describe(HEADER, FACES, ["p1", None, "p1"], PEOPLE[:1], [], BARS)
+    groups = describe(HEADER, FACES, matched(["p1", None, "p1"]), PEOPLE[:1], [], BARS)
     assert [face.face_id for face in groups.unassigned] == ["f1"]
 
 
@@ -47,17 +55,47 @@ def test_a_face_of_nobody_says_why() -> None:
     dark = {"unified": 11.2, "under_exposure_score": 20.0, "sharpness_score": 10.0}
     weak = {"unified": 31.6, "eyes_covered_score": 8.0, "under_exposure_score": 90.0}
     faces = replace(FACES, quality=quality_columns([dark, weak, {"unified": 44.0}]))
-    groups = describe(HEADER, faces, [None, None, None], [], [], BARS)
+    groups = describe(HEADER, faces, matched([None, None, None]), [], [], BARS)
     assert [face.why_alone for face in groups.unassigned] == [
         "Its quality is 11 of 100, below 20: it is dark.",
         "Its quality is 32 of 100 (its eyes are covered), and it is not clearly like a better face.",
         "Its quality is 44 of 100 (it is poor), and it is not clearly like a better face.",
     ]
-    assert describe(HEADER, faces, ["p2", "p2", "p2"], PEOPLE[1:], [], BARS).people[0].faces[0].why_alone is None
+    assert (
+        describe(HEADER, faces, matched(["p2", "p2", "p2"]), PEOPLE[1:], [], BARS).people[0].faces[0].why_alone is None
+    )
+
+
+def test_a_rejected_face_says_for_whom() -> None:
+    groups = describe(HEADER, FACES, matched([None, "p2", "p1"], f0="p1"), PEOPLE, [], BARS)
+    (face,) = groups.unassigned
+    assert (
+        face.why_alone == "It is most like Ann, for whom it was rejected, and it is too poor to be somebody of its own."
+    )
+
+
+def test_former_ids_are_published_where_they_lead_to_somebody_shown() -> None:
+    former = [replace(PEOPLE[0], person_id=old, status=PersonStatus.MERGED, merged_into="p1") for old in ("p7", "p8")]
+    gone = replace(former[0], person_id="p9", merged_into="p6")
+    away = replace(PEOPLE[0], person_id="p6", status=PersonStatus.ABSENT)
+    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), [*PEOPLE, *former, gone, away], [], BARS)
+    assert groups.merged == {"p7": "p1", "p8": "p1"}
+    assert [one.person_id for one in groups.people] == ["p1", "p2"]
+
+
+def test_the_digest_is_of_all_but_the_time() -> None:
+    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
+    later = groups.model_copy(update={"generated_at": "2025-06-01T12:00:01+00:00"})
+    pages = [render_page(one, {}, {}) for one in (groups, later)]
+    assert pages[0] != pages[1]
+    assert digest(groups, pages[0]) == digest(later, pages[1])
+    other = groups.model_copy(update={"merged": {"p9": "p1"}})
+    assert digest(other, pages[0]) != digest(groups, pages[0])
+    assert digest(groups, render_page(groups, {}, {"f2": "elsewhere.webp"})) != digest(groups, pages[0])
 
 
 def test_numbers_are_rounded_and_the_measures_that_readers_need_are_kept() -> None:
-    face = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, [], BARS).people[0].faces[0]
+    face = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS).people[0].faces[0]
     assert face.box == (1.01, 2.0, 3.0, 4.0)
     assert face.det_score == 0.9877
     assert face.quality == {"size_px": 2.0}
@@ -69,7 +107,7 @@ def test_only_photos_without_a_result_are_skipped() -> None:
         replace(image_record(photo("b"), 0), reason="No face was found."),
         replace(image_record(photo("c"), 0), status=ImageStatus.REJECTED, reason=None),
     ]
-    skipped = describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, images, BARS).skipped
+    skipped = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, images, BARS).skipped
     assert [(one.image_id, one.status.value, one.reason) for one in skipped] == [
         ("b", "no_faces", "No face was found."),
         ("c", "rejected", ""),
@@ -77,7 +115,7 @@ def test_only_photos_without_a_result_are_skipped() -> None:
 
 
 def test_the_header_is_left_as_it_was() -> None:
-    describe(HEADER, FACES, ["p1", "p2", "p1"], PEOPLE, [], BARS)
+    describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
     assert HEADER.people == []
 
 

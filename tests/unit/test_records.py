@@ -39,6 +39,7 @@ def batch(*names: str) -> FaceBatch:
         crop_keys=[f"crop {name}" for name in names],
         person_ids=[None] * count,
         digests=[f"digest {name}" for name in names],
+        etags=["etag-1"] * count,
     )
 
 
@@ -80,6 +81,17 @@ def test_joined_batches_are_the_columns_one_after_the_other() -> None:
     assert joined.embeddings.shape == (3, 8)
     assert joined.quality["size_px"].tolist() == [2, 2, 1]
     assert joined.person_ids == [None] * 3
+    assert joined.etags == ["etag-1"] * 3
+    assert (joined.confirmed, joined.rejected) == (frozenset(), {})
+
+
+def test_what_users_said_is_joined_too() -> None:
+    parts = [
+        replace(batch(name), confirmed=frozenset([name]), rejected={name: frozenset([f"not {name}"])}) for name in "ab"
+    ]
+    joined = join_batches(parts)
+    assert joined.confirmed == {"a", "b"}
+    assert joined.rejected == {"a": {"not a"}, "b": {"not b"}}
 
 
 def test_a_faces_quality_is_what_it_was_stored_with() -> None:

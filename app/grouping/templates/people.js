@@ -21,6 +21,8 @@ const unassigned = { href: "#unassigned", first: gallery.unassigned.first, end: 
 const groupOf = (face) => people[gallery.faces[face][1]] ?? unassigned;
 
 const personById = new Map(people.map((person) => [person.id, person]));
+// A link to somebody who was merged leads to who they are now.
+for (const [id, now] of Object.entries(gallery.merged)) personById.set(id, personById.get(now));
 const facesOfPhoto = gallery.photos.map(() => []);
 gallery.faces.forEach(([photo], face) => facesOfPhoto[photo].push(face));
 

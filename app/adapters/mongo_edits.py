@@ -1,0 +1,119 @@
+"""What users say of people: names, confirmed and rejected faces, merges. Each is one small transaction."""
+
+from collections.abc import Callable, Sequence
+
+from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from app.adapters.mongo import Document, mongo_errors
+from app.adapters.mongo_galleries import Leases
+from app.adapters.mongo_people import MongoPeopleStore, person_key
+from app.errors import RejectMessage
+from app.ports import GalleryLease
+from app.records import PersonStatus
+
+
+class MongoPeopleEditor:
+    """Writes `people`, `faces` and the gallery's revision."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._people: Collection[Document] = database["people"]
+        self._faces: Collection[Document] = database["faces"]
+        self._galleries: Collection[Document] = database["galleries"]
+        self._leases = Leases(database)
+        self._store = MongoPeopleStore(database)
+
+    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
+        def change(session: ClientSession, _version: int) -> None:
+            person = self._find_person(lease, person_id, session)
+            self._people.update_one({"_id": person["_id"]}, {"$set": {"name": name}}, session=session)
+
+        self._edit(lease, "Naming a person", change)
+
+    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        def change(session: ClientSession, version: int) -> None:
+            person = self._find_person(lease, person_id, session)
+            self._need_faces(lease, face_ids, session)
+            updates = [self._confirm(person, face_id, version) for face_id in face_ids]
+            self._faces.bulk_write([*updates, self._confirm_cover(person, version)], session=session)
+
+        self._edit(lease, "Confirming faces", change)
+
+    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+        def change(session: ClientSession, version: int) -> None:
+            person = self._find_person(lease, person_id, session)
+            self._need_faces(lease, face_ids, session)
+            these, ids = {"_id": {"$in": list(face_ids)}}, [person["person_id"], person_id]
+            rejected = {"$addToSet": {"rejected": person["person_id"]}}
+            self._faces.update_many(these, rejected, session=session)
+            nobodys = {"$unset": {"person_id": "", "assigned_by": ""}, "$set": {"version": version}}
+            self._faces.update_many({**these, "person_id": {"$in": ids}}, nobodys, session=session)
+
+        self._edit(lease, "Rejecting faces", change)
+
+    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
+        def change(session: ClientSession, version: int) -> None:
+            person = self._find_person(lease, into, session)
+            found = [self._find_person(lease, other, session) for other in others]
+            for other in found:
+                if other["_id"] != person["_id"]:
+                    self._merge(person, other, version, session)
+            # Without their names' owners, the first name that any of them has.
+            names = [one["name"] for one in (person, *found) if one.get("name")]
+            name = {"$set": {"name": names[0] if names else None}}
+            self._people.update_one({"_id": person["_id"]}, name, session=session)
+
+        self._edit(lease, "Merging people", change)
+
+    def _merge(self, person: Document, other: Document, version: int, session: ClientSession) -> None:
+        """The other's faces follow in the next run; until then its id leads to the person."""
+        gallery, pair = person["gallery_id"], [person["person_id"], other["person_id"]]
+        merged = {"$set": {"status": PersonStatus.MERGED.value, "merged_into": pair[0], "version": version}}
+        older = {"gallery_id": gallery, "merged_into": pair[1]}
+        self._people.update_many({"$or": [{"_id": other["_id"]}, older]}, merged, session=session)
+        told_apart = {"gallery_id": gallery, "person_id": {"$in": pair}, "rejected": {"$in": pair}}
+        self._faces.update_many(told_apart, {"$pull": {"rejected": {"$in": pair}}}, session=session)
+        covers = [self._confirm_cover(person, version), self._confirm_cover(other, version)]
+        self._faces.bulk_write(covers, session=session)
+
+    def _edit(self, lease: GalleryLease, action: str, change: Callable[[ClientSession, int], None]) -> None:
+        """One transaction with `change(session, version)` that publishes this version and counts the revision."""
+        this = {"_id": lease.gallery_id}
+
+        def edit(session: ClientSession) -> None:
+            gallery = self._galleries.find_one(this, ["published"], session=session) or {}
+            version = gallery.get("published", 0) + 1
+            change(session, version)
+            counted = {"$set": {"published": version}, "$inc": {"revision": 1}}
+            self._galleries.update_one(this, counted, upsert=True, session=session)
+
+        with mongo_errors(action):
+            self._store.discard_unpublished(lease)
+            self._leases.fenced(lease, edit)
+
+    def _find_person(self, lease: GalleryLease, person_id: str, session: ClientSession) -> Document:
+        """The person, or who it was merged into."""
+        found = self._people.find_one({"_id": person_key(lease.gallery_id, person_id)}, session=session)
+        if found and found.get("merged_into"):
+            return self._find_person(lease, found["merged_into"], session)
+        if found is None:
+            raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
+        return found
+
+    def _need_faces(self, lease: GalleryLease, face_ids: Sequence[str], session: ClientSession) -> None:
+        wanted = {"_id": {"$in": list(face_ids)}, "gallery_id": lease.gallery_id}
+        found = {face["_id"] for face in self._faces.find(wanted, ["_id"], session=session)}
+        missing = [face_id for face_id in face_ids if face_id not in found]
+        if missing:
+            raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
+
+    def _confirm(self, person: Document, face_id: str, version: int) -> UpdateOne:
+        fields = {"person_id": person["person_id"], "assigned_by": "user", "version": version}
+        return UpdateOne({"_id": face_id}, {"$set": fields, "$pull": {"rejected": person["person_id"]}})
+
+    def _confirm_cover(self, person: Document, version: int) -> UpdateOne:
+        """Of what users see of a person, the cover is what they go by; where it is the person's still."""
+        fields = {"assigned_by": "user", "version": version}
+        return UpdateOne({"_id": person["cover_face_id"], "person_id": person["person_id"]}, {"$set": fields})

@@ -1,0 +1,144 @@
+"""`people`, and `person_id` of `faces`, in versions.
+
+A run writes in place: into every document that changes the number of its version, and under `was` what stood there.
+A document whose `version` is above `published` of its gallery is not out yet, and `was` counts. One update of
+`published` so replaces everything at once, and nothing needs to be written a second time after it. While a run is at it
+the gallery has `writing`, the version to come; a run that finds one there takes back what a dead run left.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from pymongo import DeleteOne, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from app.adapters.mongo import Document, batches, mongo_errors
+from app.adapters.mongo_galleries import Leases
+from app.ports import GalleryLease
+from app.records import FaceMove, PersonRecord, PersonStatus
+
+VERSIONED = ("cover_face_id", "face_count", "photo_count", "status", "merged_into", "version")
+"""What a run writes of a person; its name is not a run's to write."""
+
+
+class MongoPeopleStore:
+    """`people`, `faces` and what of `galleries` tells the version."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._people: Collection[Document] = database["people"]
+        self._faces: Collection[Document] = database["faces"]
+        self._galleries: Collection[Document] = database["galleries"]
+        self._leases = Leases(database)
+
+    def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
+        with mongo_errors("Reading people"):
+            self.discard_unpublished(lease)
+            return [person_record(one) for one in self._people.find({"gallery_id": lease.gallery_id}).sort("_id")]
+
+    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+        with mongo_errors("Writing people"):
+            version = self.discard_unpublished(lease) + 1
+            self._fenced_update(lease, {"$set": {"writing": version}})
+            for some in batches(people):
+                self._leases.fenced(lease, partial(self._write_people, lease.gallery_id, some, version))
+            for few in batches(moves):
+                updates = [_move(move, version) for move in few]
+                self._leases.fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
+
+    def publish_people(self, lease: GalleryLease) -> None:
+        with mongo_errors("Publishing people"):
+            gallery = self._gallery(lease)
+            if "writing" in gallery:
+                self._fenced_update(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
+
+    def discard_unpublished(self, lease: GalleryLease) -> int:
+        """Takes back what a run that died has written. Returns the version that is published."""
+        gallery = self._gallery(lease)
+        published: int = gallery.get("published", 0)
+        if "writing" in gallery:
+            unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
+            for person in batches(self._people.find(unpublished)):
+                self._leases.fenced(lease, partial(self._people.bulk_write, list(map(_person_as_it_was, person))))
+            for face in batches(self._faces.find(unpublished, ["person_id", "was"])):
+                self._leases.fenced(lease, partial(self._faces.bulk_write, list(map(_face_as_it_was, face))))
+            self._fenced_update(lease, {"$unset": {"writing": ""}})
+        return published
+
+    def _gallery(self, lease: GalleryLease) -> Document:
+        return self._galleries.find_one({"_id": lease.gallery_id}, ["published", "writing"]) or {}
+
+    def _fenced_update(self, lease: GalleryLease, change: Document) -> None:
+        this = {"_id": lease.gallery_id}
+        self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
+
+    def _write_people(
+        self, gallery_id: str, people: Sequence[PersonRecord], version: int, session: ClientSession
+    ) -> None:
+        ids = [person_key(gallery_id, person.person_id) for person in people]
+        there = {one["_id"]: one for one in self._people.find({"_id": {"$in": ids}}, session=session)}
+        updates = [
+            _person_update(gallery_id, person, version, there.get(key)) for key, person in zip(ids, people, strict=True)
+        ]
+        self._people.bulk_write(updates, ordered=False, session=session)
+
+
+def person_key(gallery_id: str, person_id: str) -> str:
+    return f"{gallery_id}/{person_id}"
+
+
+def person_record(document: Document) -> PersonRecord:
+    return PersonRecord(
+        person_id=document["person_id"],
+        cover_face_id=document["cover_face_id"],
+        face_count=document["face_count"],
+        photo_count=document["photo_count"],
+        name=document.get("name"),
+        status=PersonStatus(document["status"]),
+        merged_into=document.get("merged_into"),
+        since=document.get("since", 0),
+    )
+
+
+def _person_update(gallery_id: str, person: PersonRecord, version: int, there: Document | None) -> UpdateOne:
+    fields: dict[str, Any] = {
+        "gallery_id": gallery_id,
+        "person_id": person.person_id,
+        "cover_face_id": person.cover_face_id,
+        "face_count": person.face_count,
+        "photo_count": person.photo_count,
+        "status": person.status.value,
+        "merged_into": person.merged_into,
+        "version": version,
+        "was": {name: there.get(name) for name in VERSIONED} if there else None,
+    }
+    change = {"$set": fields, "$setOnInsert": {"name": None, "since": version}}
+    return UpdateOne({"_id": person_key(gallery_id, person.person_id)}, change, upsert=True)
+
+
+def _person_as_it_was(person: Document) -> UpdateOne | DeleteOne:
+    if person["was"] is None:
+        return DeleteOne({"_id": person["_id"]})
+    return UpdateOne({"_id": person["_id"]}, {"$set": person["was"], "$unset": {"was": ""}})
+
+
+def _move(move: FaceMove, version: int) -> UpdateOne:
+    fields: dict[str, Any] = {"version": version, "was": move.before}
+    change = _now_whose(move.now, fields, was_somebodys=move.before is not None)
+    return UpdateOne({"_id": move.face_id}, change)
+
+
+def _face_as_it_was(face: Document) -> UpdateOne:
+    change = _now_whose(face.get("was"), {"version": 0}, was_somebodys="person_id" in face)
+    change.setdefault("$unset", {})["was"] = ""
+    return UpdateOne({"_id": face["_id"]}, change)
+
+
+def _now_whose(person_id: str | None, fields: Document, *, was_somebodys: bool) -> Document:
+    """Who assigned a face that stays somebody's is left as it is: it may have been a user."""
+    if person_id is None:
+        return {"$set": fields, "$unset": {"person_id": "", "assigned_by": ""}}
+    by = {} if was_somebodys else {"assigned_by": "auto"}
+    return {"$set": {**fields, "person_id": person_id, **by}}
