@@ -103,8 +103,11 @@ class Run:
         while not self._closing.wait(self._lease_s / BEATS_PER_LEASE):
             try:
                 self._renew()
+            except StaleFence:
+                # So it also looks while the run is in the middle of a write. If it is true the run finds out at its
+                # next stage, and until then writes nothing, as its fence is old.
+                log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
             except RetryLater as error:
-                # The run itself asks again when it gets on, and its writes carry the fence.
                 log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
 
 
