@@ -5,6 +5,7 @@ new one joins: what ran there, and what it had found and not yet handed over, is
 """
 
 import json
+import os
 import sys
 import time
 
@@ -18,9 +19,14 @@ from app.grouping.neighbours import EXACT
 MEGABYTE = 1_000_000
 NODE = {"num_cpus": 2, "memory": 500 * MEGABYTE, "object_store_memory": 100 * MEGABYTE, "include_dashboard": False}
 KILL_AFTER_OFFERS = 3
+PATIENCE_S = "120"
 
 
 def main() -> None:
+    # Of this process only: Ray starts a dozen, and with coverage each of them takes seconds longer.
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        os.environ.pop(name, None)
+    os.environ["RAY_raylet_start_wait_time_s"] = PATIENCE_S  # noqa: SIM112 - Ray reads it as it is written
     rows = np.random.default_rng(0).standard_normal((2_000, 32), np.float32)
     rows[1_500:] = rows[:500]  # every fourth face has an equal one in another shard
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

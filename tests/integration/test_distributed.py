@@ -15,6 +15,10 @@ pytest.importorskip("ray", reason="Ray is not installed: `uv sync --extra cpu --
 
 from app.grouping.distributed import Cluster, ClusterSearch
 
+# A node counts as dead once it has missed its heartbeats for half a minute; on a busy machine Ray starts slowly too.
+PATIENCE_S = 400
+pytestmark = pytest.mark.timeout(PATIENCE_S + 20)
+
 NO_CLUSTER = Cluster("ray://127.0.0.1:1", memory_per_process=1)
 ROWS = np.random.default_rng(0).standard_normal((50, 8), np.float32)
 
@@ -23,7 +27,7 @@ ROWS = np.random.default_rng(0).standard_normal((50, 8), np.float32)
 def search() -> dict[str, Any]:
     """In a process of its own, for Ray leaves threads and signal handlers behind."""
     command = [sys.executable, "-m", "tests.integration.ray_cluster"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == 0, ended.stderr[-3_000:]
     result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return result
