@@ -5,7 +5,7 @@ known, every similarity is scaled by how near other people lie, and the whispers
 put together by their mean faces. Then weak faces join whom they surely belong to. One threshold serves all, the pack's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,16 +79,19 @@ def cluster(
     return group(graph, threshold).labels
 
 
-def group(graph: FaceGraph, threshold: float) -> Grouping:
-    """All people of a gallery."""
+def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lambda: None) -> Grouping:
+    """All people of a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
     founders = graph.founding
     good = graph.take(founders)
     provisional = whisper(good, threshold)
+    progress()
     nearness = nearness_of_others(good.neighbours, provisional, provisional)
     strength = strength_of(len(np.unique(provisional)), HALF_STRENGTH)
     labels = whisper(_scaled(good, nearness.beyond, strength), threshold)
+    progress()
     labels = once_in_each_photo(good, labels, threshold)
     labels, typical_people = merge_people(good, labels, threshold)
+    progress()
     labels = once_in_each_photo(good, labels, threshold)
     beyond = np.zeros(len(graph))
     beyond[founders] = nearness.beyond

@@ -106,7 +106,7 @@ def regrouped(
 
 def _all_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> Regrouped:
     graph = connected(embeddings, numbered(faces.image_ids), faces.roles, search)
-    return _result(faces, np.arange(len(graph)), group(graph, threshold), "full", len(graph), 0)
+    return _result(faces, np.arange(len(graph)), group(graph, threshold, search.progress), "full", len(graph), 0)
 
 
 def _compared(anew: Regrouped, before: Labels, rows: Rows) -> Regrouped:
