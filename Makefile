@@ -92,11 +92,11 @@ service: setup ## photos a second of the service as a process: slow S3, twins, m
 
 .PHONY: quality
 quality: setup ## whether the quality measures predict recognition: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.quality --images $(IMAGES) --pack $(PACK) --plot docs/images/error-versus-discard.svg
+	$(PYTHON) -m benchmarks.quality --images $(IMAGES) --pack $(PACK)
 
 .PHONY: quality-fit
-quality-fit: setup ## make app/vision/quality/fitted.npz anew: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.quality fit --images $(IMAGES) --pack $(PACK)
+quality-fit: setup ## make app/vision/quality/fitted.npz and its picture anew: IMAGES= (a folder a person) PACK=
+	$(PYTHON) -m benchmarks.quality fit --images $(IMAGES) --pack $(PACK) --plot docs/images/error-versus-discard.svg
 
 .PHONY: prefilter
 prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IMAGES= PACK=

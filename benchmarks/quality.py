@@ -62,16 +62,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
     covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
     if options.what == "fit":
-        result = fitting(samples, covers, pack.manifest)
-    else:
-        result = judged(samples, covers, fitted.fitted(), pack.manifest)
-    if options.plot:
-        write_plot(options.plot, curves(degraded(samples), fitted.fitted()))
-    return result
+        return fitting(samples, covers, pack.manifest, options.plot)
+    return judged(samples, covers, fitted.fitted(), pack.manifest, options.plot)
 
 
-def fitting(samples: Samples, covers: Samples, manifest: PackManifest) -> dict[str, Any]:
-    """Writes the parameters that are shipped; the result is of functions that have not seen the faces they judge."""
+def fitting(samples: Samples, covers: Samples, manifest: PackManifest, plot: Path | None) -> dict[str, Any]:
+    """Writes the parameters that are shipped; the result, and the plot of the first half, is of functions that have not
+    seen the faces they judge."""
     halves = [_half(samples.people, side) for side in (0, 1)]
     cover_halves = [_half(covers.people, side) for side in (0, 1)]
     judgements = [
@@ -80,6 +77,7 @@ def fitting(samples: Samples, covers: Samples, manifest: PackManifest) -> dict[s
             covers.take(cover_halves[1 - side]),
             fit(samples.take(halves[side]), covers.take(cover_halves[side]), unseen=True),
             manifest,
+            None if side else plot,
         )
         for side in (0, 1)
     ]
@@ -88,11 +86,13 @@ def fitting(samples: Samples, covers: Samples, manifest: PackManifest) -> dict[s
 
 
 def judged(
-    samples: Samples, covers: Samples, functions: Mapping[str, Perceptron], manifest: PackManifest
+    samples: Samples, covers: Samples, functions: Mapping[str, Perceptron], manifest: PackManifest, plot: Path | None
 ) -> dict[str, Any]:
-    """What is printed."""
+    """What is printed, and drawn into `plot`."""
     chosen = degraded(samples)
     ranked = {start: curves(chosen, functions, start) for start in START_FNMR}
+    if plot:
+        write_plot(plot, ranked[0.10])
     areas = {
         f"{start:.2f}": {name: round(partial_area(curve) / start, 3) for name, curve in of_start.items()}
         for start, of_start in ranked.items()

@@ -32,5 +32,5 @@ def write_plot(path: Path, curves: Mapping[str, Floats]) -> None:
             axes.plot(100 * DISCARDED, 100 * curves[name], label=name.replace("_", " "), linewidth=width)
         axes.set(xlabel="faces discarded (%)", ylabel="FNMR of the others (%)", xlim=(0, 30), ylim=(0, None))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
