@@ -160,7 +160,9 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="Ray cluster that large galleries are searched on, such as ray://head:10001 or auto."
     )
-    ray_from_faces: int = Field(2_000_000, ge=1, description="Faces of a gallery from which RAY_ADDRESS is used.")
+    ray_from_faces: int = Field(
+        2_000_000, ge=1, description="Faces of a gallery from which a full search of it uses RAY_ADDRESS."
+    )
     ray_memory_per_process: ByteSize = Field(
         ByteSize(2_000_000_000),
         ge=1,

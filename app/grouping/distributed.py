@@ -42,14 +42,14 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSearch(NeighbourSearch):
-    """Searches on the cluster for a base of at least `from_faces`, and on this machine for a smaller one."""
+    """Searches on the cluster where at least `from_faces` squared pairs are to be compared, else on this machine."""
 
     cluster: Cluster
     from_faces: int
 
     def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
         """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or loses too much."""
-        if len(base) < self.from_faces:
+        if len(queries) * len(base) < self.from_faces**2:
             return super().offers(queries, base, k)
         return self._offers_of_cluster(queries, base, k)
 

@@ -3,16 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.errors import RetryLater
+from app.errors import BadConfiguration, RetryLater
 from app.grouping.neighbours import EXACT
 
 pytest.importorskip("ray", reason="Ray is not installed: `uv sync --extra cpu --extra ray`")
 
+from ray.exceptions import RayError
+
+from app.grouping import distributed
 from app.grouping.distributed import Cluster, ClusterSearch
 
 # A node counts as dead once it has missed its heartbeats for half a minute; on a busy machine Ray starts slowly too.
@@ -52,4 +58,61 @@ def test_a_small_gallery_is_searched_without_the_cluster() -> None:
 def test_a_cluster_that_is_away_is_told_at_once_and_asked_again_later() -> None:
     search = ClusterSearch(cluster=NO_CLUSTER, from_faces=50)
     with pytest.raises(RetryLater, match="does not answer"):
+        search.nearest_neighbours(ROWS, 3)
+
+
+class LosingRay:
+    """Ray as far as a search sees it, in this process; the first `losses` results are lost."""
+
+    def __init__(self, losses: int) -> None:
+        self.losses, self.puts = losses, 0
+
+    def put(self, rows: np.ndarray) -> tuple[np.ndarray]:
+        self.puts += 1
+        return (rows,)
+
+    def remote(self, work: Callable[..., object]) -> SimpleNamespace:
+        later = SimpleNamespace(remote=lambda queries, base, *others: partial(work, queries[0], base[0], *others))
+        return SimpleNamespace(options=lambda **_: later)
+
+    def get(self, result: Callable[[], object]) -> object:
+        if self.losses:
+            self.losses -= 1
+            raise RayError("the node is gone")
+        return result()
+
+    def wait(self, running: list[object]) -> tuple[list[object], list[object]]:
+        return running[:1], running[1:]
+
+    def init(self, *_: object, **__: object) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"memory": 1_000}}]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+def test_what_is_lost_is_put_and_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = LosingRay(losses=2)
+    monkeypatch.setattr(distributed, "ray", ray)
+    search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1, shard_rows=20), from_faces=1)
+    found, exact = search.nearest_neighbours(ROWS, 3), EXACT.nearest_neighbours(ROWS, 3)
+    np.testing.assert_array_equal(found.indices, exact.indices)
+    assert ray.puts > 3, "three shards, and again what was lost"
+
+
+def test_a_cluster_that_loses_everything_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "ray", LosingRay(losses=1_000))
+    search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1), from_faces=1)
+    with pytest.raises(RetryLater, match="failed 3 times: the node is gone"):
+        search.nearest_neighbours(ROWS, 3)
+
+
+def test_more_memory_than_any_node_has_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "ray", LosingRay(losses=0))
+    search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1_001), from_faces=1)
+    with pytest.raises(BadConfiguration, match="1,001 bytes of RAY_MEMORY_PER_PROCESS; the largest has 1,000"):
         search.nearest_neighbours(ROWS, 3)
