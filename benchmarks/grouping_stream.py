@@ -6,6 +6,7 @@ get their ids by app.grouping.people.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,11 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
             now = regroup(before, graph, threshold)
         seconds[kind].append(time.perf_counter() - began)
         faces = _as_stored(now, order, ids)
-        after = match_people(now.labels, faces, known.values()).person_ids
+        matched = match_people(now.labels, faces, known.values())
+        after = matched.person_ids
         for person in {person for person in after if person} - known.keys():
             known[person] = PersonRecord(person, "", 0, 0, since=arrival)
+        known |= {old: replace(known[old], merged_into=stays) for old, stays in matched.merged.items()}
         if before is not None:
             changed = np.array([old != new for old, new in zip(ids, after, strict=False)])
             changes.append(changed.mean())
