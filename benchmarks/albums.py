@@ -18,7 +18,9 @@ missed_alone            the same scores over all labelled faces, each missed one
 best                    the scores at the threshold that gives the highest BCubed F, which only labels can tell.
 baselines               other projects' ways (benchmarks.grouping_baselines) on the same embeddings, each at its best
                         setting, scored over the same faces. They see all found faces, too.
-above_best_baseline     BCubed F less that of the best of them.
+unlit_baselines         the same on embeddings of faces as they are, as other projects make them: without this one's
+                        light on dark faces (app.vision.light). Not with --services, which stores none.
+above_best_baseline     BCubed F less that of the best of them, and `above_best_unlit_baseline` of the best of those.
 seconds                 of detection (files to embeddings) and grouping; of all of it with --services.
 """
 
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pymongo import MongoClient
 
 from app.adapters.mongo import Document
@@ -51,6 +54,7 @@ from app.packs.store import InstalledPack, PackStore
 from app.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
 from app.vision.decode import read_header
 from app.vision.quality.roles import roles_of
+from app.vision.types import Floats
 from app.worker.container import cores
 from benchmarks.album import FoundFace, match_faces, score_faces
 from benchmarks.album_pages import PageFace, choose_people, plan_pages, write_pages
@@ -58,7 +62,7 @@ from benchmarks.command import UnusableInput, printed
 from benchmarks.detection import LIMITS
 from benchmarks.grouping import chosen_baselines
 from benchmarks.grouping_baselines import BASELINES, Labels, Method, Setting
-from benchmarks.grouping_measures import best, each_alone, scores
+from benchmarks.grouping_measures import Figures, best, each_alone, scores
 from benchmarks.running import local_stack, wait_until_grouped
 from benchmarks.verification_pairs import find_people
 
@@ -86,24 +90,25 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             raise UnusableInput(f"No page can be composed of {options.images}: it needs photos of faces of two people.")
         print(f"{pack.manifest.name} looks at them", file=sys.stderr)
         if options.services:
-            faces, seconds = by_services(folder, options.pack, pack)
+            (faces, seconds), unlit = by_services(folder, options.pack, pack), None
         else:
-            faces, seconds = in_process(folder, device)
+            faces, unlit, seconds = in_process(folder, device)
     head = {"pack": pack.manifest.name, "threshold": pack.manifest.similarity_threshold, "pages": len(plan)}
-    return {**head, **judged(labelled, faces, pack.manifest, names), "seconds": seconds}
+    return {**head, **judged(labelled, faces, unlit, pack.manifest, names), "seconds": seconds}
 
 
-def in_process(folder: Path, device: Device) -> tuple[FaceBatch, dict[str, float]]:
-    """The pages of a folder → their faces, with the person of each, and the seconds that took."""
+def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
+    """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
     began = time.perf_counter()
     eyes = Eyes(device, LIMITS)
     with ThreadPoolExecutor(cores()) as pool:
-        faces = join_batches(list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items()))))
+        seen = list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items())))
+    faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
     looked_at = time.perf_counter()
     labels = grouped(faces, device.pack.manifest)
     people = [None if label == NOBODY else str(label) for label in labels.tolist()]
     seconds = {"detection": looked_at - began, "grouping": time.perf_counter() - looked_at}
-    return replace(faces, person_ids=people), {name: round(value, 1) for name, value in seconds.items()}
+    return replace(faces, person_ids=people), unlit, {name: round(value, 1) for name, value in seconds.items()}
 
 
 def by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
@@ -125,7 +130,11 @@ def grouped(faces: FaceBatch, manifest: PackManifest, threshold: float | None = 
 
 
 def judged(
-    labelled: Sequence[PageFace], faces: FaceBatch, manifest: PackManifest, baselines: Sequence[str]
+    labelled: Sequence[PageFace],
+    faces: FaceBatch,
+    unlit: Floats | None,
+    manifest: PackManifest,
+    baselines: Sequence[str],
 ) -> dict[str, Any]:
     """Labelled faces, found faces with their people → what is printed. Raises UnusableInput where none was found."""
     predicted = _labels_of(faces.person_ids)
@@ -140,14 +149,11 @@ def judged(
         assert setting.distance is not None
         return grouped(faces, manifest, 1 - setting.distance)
 
-    beside = {}
-    for name in baselines:
-        print(f"{name} groups them", file=sys.stderr)
-        method, published = BASELINES[name].prepare(faces.embeddings), BASELINES[name].published
-        beside[name] = best(_only(method, rows), true, BASELINES[name].cores, published)
     scored = scores(true, predicted[rows])
     with_missed = score_faces(labelled, found)
-    above = {"above_best_baseline": _above(scored, list(beside.values()))} if beside else {}
+    beside = _beside("baseline", scored, faces.embeddings, rows, true, baselines)
+    if unlit is not None:
+        beside |= _beside("unlit_baseline", scored, unlit, rows, true, baselines)
     return {
         "people": len({face.person for face in labelled}),
         "faces_true": len(labelled),
@@ -160,19 +166,35 @@ def judged(
         "unassigned": round(scored["nobody"] / len(rows), 4),
         "missed_alone": {name: round(with_missed[name], 4) for name in SCORES},
         "best": best(_only(ours, rows), true, (1,), Setting(1 - manifest.similarity_threshold)),
-        "baselines": beside,
-        **above,
+        **beside,
     }
 
 
-def _faces_of(page: tuple[str, Path], eyes: Eyes) -> FaceBatch:
-    """A page's image id and file → its faces, as the detection service sees them."""
+def _beside(
+    kind: str, ours: Figures, embeddings: Floats, rows: NDArray[np.intp], true: Labels, baselines: Sequence[str]
+) -> dict[str, Any]:
+    """Other projects' ways on these embeddings, and how far ours are above the best of them."""
+    found = {}
+    for name in baselines:
+        print(f"{name} groups them", file=sys.stderr)
+        method, published = BASELINES[name].prepare(embeddings), BASELINES[name].published
+        found[name] = best(_only(method, rows), true, BASELINES[name].cores, published)
+    above = {f"above_best_{kind}": _above(ours, list(found.values()))} if found else {}
+    return {f"{kind}s": found, **above}
+
+
+def _faces_of(page: tuple[str, Path], eyes: Eyes) -> tuple[FaceBatch, Floats]:
+    """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
     image_id, path = page
     data = path.read_bytes()
     seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
     photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), eyes.device.pack.model_id
     count = len(seen.found)
-    return FaceBatch(
+    pack = eyes.device.pack
+    unlit = seen.embeddings
+    if count:
+        (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
+    faces = FaceBatch(
         face_ids=[face_id(photo, model_id, index) for index in range(count)],
         image_ids=[image_id] * count,
         boxes=seen.found.boxes,
@@ -184,6 +206,7 @@ def _faces_of(page: tuple[str, Path], eyes: Eyes) -> FaceBatch:
         digests=[""] * count,
         etags=[None] * count,
     )
+    return faces, unlit
 
 
 def _stored(stack: LocalStack, model_id: str) -> FaceBatch:

@@ -6,8 +6,8 @@ DIR has a folder of photos for each person. Each photo is degraded with the odds
 its face is compared with its person's other, clean photos. The threshold lets FNMR begin at 5 or 10 %; then the faces
 that a measure holds worst are discarded step by step. `pauc` is the area under FNMR to 30 % discarded, as a share of
 what discarding at random leaves; `fnmr_after_10` the FNMR once the worst 10 % are gone. Occlusion: AUC of each kind of
-cover against clean faces, and the share of clean faces called covered. `grouping`: the degraded faces in groups, with
-and without their quality.
+cover against clean faces, and the share of clean faces called covered. `grouping`: the degraded faces in groups,
+without quality, with dark faces lit, and with all that quality says.
 
 `fit` makes the parameters that are shipped, of all people, and prints how functions fitted on one half of them do on
 the other half, with the kinds of covers of `UNSEEN_COVERS` kept from the fit.
@@ -29,7 +29,6 @@ from app.grouping.graph import NOBODY
 from app.grouping.scores import bcubed, pairwise
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
-from app.records import quality_columns
 from app.vision.faces import load_pack
 from app.vision.quality import fitted, measures
 from app.vision.quality.faces import Faces
@@ -110,17 +109,19 @@ def judged(
 
 
 def grouping(samples: Samples, functions: Mapping[str, Perceptron], manifest: PackManifest) -> dict[str, Any]:
-    """One face of every photo in groups, at the pack's threshold, without and with what its quality says."""
+    """One face of every photo in groups, at the pack's threshold: `without` quality, with dark faces `lit` alone, and
+    `with` all that quality says."""
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
-    rows = measures.as_rows(measured(chosen.faces, functions))
-    threshold = manifest.similarity_threshold
-    roles = roles_of(quality_columns(rows)["unified"], manifest.quality)
-    plain, by_quality = (cluster(chosen.embeddings, list(chosen.photos), threshold, some) for some in (None, roles))
+    unified = measured(chosen.faces, functions)["unified"]
+    photos, threshold = list(chosen.photos), manifest.similarity_threshold
+    roles = roles_of(unified, manifest.quality)
+    by_quality = cluster(chosen.embeddings, photos, threshold, roles)
     founding = roles == Role.FOUNDS
     return {
-        "faces": len(rows),
-        "without": _scored(chosen.people, plain),
+        "faces": len(unified),
+        "without": _scored(chosen.people, cluster(chosen.unlit, photos, threshold)),
+        "lit": _scored(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _scored(chosen.people, by_quality),
         "founded_precision": round(bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
         "unassigned": round(float((by_quality == NOBODY).mean()), 4),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from app.vision.light import lit
 from app.vision.quality.fitted import Perceptron
 from app.vision.quality.measures import covered, raw_measures, sharpness_features, unified_features
 from app.vision.quality.occlusion import occlusion_features
@@ -45,7 +46,7 @@ def _cover(samples: Samples, covers: Samples, part: str, *, unseen: bool) -> Per
     if unseen:
         covers = covers.take(~np.isin(covers.kinds, list(UNSEEN_COVERS)))
     plain = samples.take(~np.isin(samples.kinds, ["reference", "covered"]))
-    chips = np.concatenate([covers.faces.chips, plain.faces.chips])
+    chips = lit(np.concatenate([covers.faces.chips, plain.faces.chips]))
     features = np.concatenate(
         [occlusion_features(chips[start : start + BATCH])[part] for start in range(0, len(chips), BATCH)]
     )

@@ -30,8 +30,9 @@ Names = NDArray[np.str_]
 class Samples:
     """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
 
-    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `genuine` (N,) the similarity to the
-    face's own person. `missed` counts photos of each kind in which no face was found.
+    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `unlit` those of faces that are left
+    in the dark, `genuine` (N,) the similarity to the face's own person. `missed` counts photos of each kind in which no
+    face was found.
     """
 
     people: Names
@@ -39,6 +40,7 @@ class Samples:
     kinds: Names
     faces: Faces
     embeddings: Floats
+    unlit: Floats
     genuine: Floats
     missed: Mapping[str, int]
 
@@ -50,6 +52,7 @@ class Samples:
             self.kinds[which],
             self.faces.take(which),
             self.embeddings[which],
+            self.unlit[which],
             self.genuine[which],
             self.missed,
         )
@@ -74,6 +77,7 @@ class _Row:
     kind: str
     faces: Faces
     embedding: Floats
+    unlit: Floats
 
 
 def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int, variants: int = 1) -> Samples:
@@ -137,8 +141,8 @@ def _kind(random: Generator) -> str:
     return str(random.choice(list(DEGRADATIONS))) if random.random() < DEGRADED_SHARE else CLEAN
 
 
-def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats] | None:
-    """The face nearest the middle, and its embedding (D,)."""
+def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
+    """The face nearest the middle, and its embeddings (D,), as the service makes them and unlit."""
     (found,) = pack.detect([image])
     if not len(found):
         return None
@@ -146,20 +150,22 @@ def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats] | None:
     middle = np.array([image.shape[1], image.shape[0]]) / 2
     face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
     chips = pack.cut_chips(image, face.landmarks)
-    (embeddings,) = pack.embed([chips])
+    (embeddings,), (unlit,) = pack.embed([chips]), pack.embed([chips], as_they_are=True)
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
-    return Faces(
-        pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px
-    ), embeddings[0]
+    return (
+        Faces(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
+        embeddings[0],
+        unlit[0],
+    )
 
 
 def _joined(rows: Sequence[_Row], missed: Mapping[str, int]) -> Samples:
     people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
     photos = np.array([row.photo for row in rows])
-    embeddings = np.stack([row.embedding for row in rows])
+    embeddings, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("embedding", "unlit"))
     faces = Faces.joined([row.faces for row in rows])
     genuine = genuine_similarities(people, photos, kinds == "reference", embeddings)
-    return Samples(people, photos, kinds, faces, embeddings, genuine, missed)
+    return Samples(people, photos, kinds, faces, embeddings, unlit, genuine, missed)
 
 
 def genuine_similarities(people: Names, photos: Names, is_reference: NDArray[np.bool_], embeddings: Floats) -> Floats:

@@ -38,13 +38,14 @@ class FacePack:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
         return self._detector.detect(images)
 
-    def embed(self, chips: Sequence[Image]) -> list[Floats]:
+    def embed(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
         """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be.
 
-        Dark faces are lit first.
+        Dark faces are lit first, unless wanted as they are.
         """
         ends = np.cumsum([len(some) for some in chips])
-        return np.split(self._embedder.embed(lit(np.concatenate(chips))), ends[:-1])
+        together = np.concatenate(chips)
+        return np.split(self._embedder.embed(together if as_they_are else lit(together)), ends[:-1])
 
     def detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""

@@ -25,7 +25,7 @@ def lit(chips: Image) -> Image:
     """(N,S,S,3) uint8 RGB → the same, those of dark faces as bright as others; never changes its argument."""
     if not len(chips):
         return chips
-    gains = _gains(chips)
+    gains = gains_of(chips)
     dark = np.flatnonzero(gains > 1)
     if not len(dark):
         return chips
@@ -38,7 +38,7 @@ def lit(chips: Image) -> Image:
     return bright
 
 
-def _gains(chips: Image) -> Floats:
+def gains_of(chips: Image) -> Floats:
     """(N,) float32: how many times brighter each chip should be, 1 for those that are not dark."""
     some = np.ascontiguousarray(chips[:, ::_STEP, ::_STEP])
     count, height, width = some.shape[:3]

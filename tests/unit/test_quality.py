@@ -16,6 +16,7 @@ from app.vision.quality.faces import CHIP_PX, Faces
 from app.vision.quality.fitted import PARAMETERS, Perceptron, fitted, read_fitted, write_fitted
 from app.vision.quality.measures import as_rows, measure
 from app.vision.quality.pose import head_pose, inter_eye_px
+from app.vision.quality.sharpness import noise
 from app.vision.types import Image
 from benchmarks.degradations import COVERS, OVER_EYES, Portrait
 from tests import photos
@@ -82,6 +83,24 @@ def test_light_from_one_side_is_not_uniform() -> None:
     lit[:, CHIP_PX // 2 :] = 200
     even, from_the_side = exposure(np.stack([np.full_like(lit, 120), lit]), WHOLE)["illumination_uniformity"]
     assert (even, from_the_side) == (1, 0)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 4.0, 12.0])
+def test_noise_is_told_from_what_is_smooth(sigma: float) -> None:
+    slope = np.tile(np.linspace(60, 180, CHIP_PX), (1, CHIP_PX, 1))
+    noisy = np.rint(slope + np.random.default_rng(0).normal(0, sigma, slope.shape)).astype(np.uint8)
+    assert noise(noisy, WHOLE)[0] == pytest.approx(sigma, abs=0.5)
+
+
+def test_a_dark_face_is_measured_in_the_light_that_the_embedder_gives_it() -> None:
+    random = np.random.default_rng(0)
+    chip = np.clip(20 + random.normal(0, 3, (CHIP_PX, CHIP_PX, 3)), 0, 255).astype(np.uint8)
+    dark, bright = one_face(chip), one_face(np.full_like(chip, 200))
+    assert np.percentile(dark.lit_luminance, 95) > 150
+    assert bright.lit is bright.chips
+    assert measured(dark)["gain"] > 5
+    assert measured(dark)["noise"] > 5
+    assert (measured(bright)["gain"], measured(bright)["noise"]) == (1, 0)
 
 
 def test_a_face_at_the_edge_is_as_large_as_what_the_photo_shows_of_it() -> None:

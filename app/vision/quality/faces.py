@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.vision.light import lit
 from app.vision.types import Floats
 
 CHIP_PX = 112
@@ -31,8 +32,17 @@ class Faces:
     @cached_property
     def luminance(self) -> NDArray[np.uint8]:
         """(N,112,112), by ITU-R BT.601."""
-        tall = self.chips.reshape(len(self) * CHIP_PX, CHIP_PX, 3)
-        return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(len(self), CHIP_PX, CHIP_PX)
+        return _luminance(self.chips)
+
+    @cached_property
+    def lit(self) -> NDArray[np.uint8]:
+        """(N,112,112,3), as the embedder sees them: what can still be recognised of a dark face shows there."""
+        return lit(self.chips)
+
+    @cached_property
+    def lit_luminance(self) -> NDArray[np.uint8]:
+        """(N,112,112) of `lit`."""
+        return self.luminance if self.lit is self.chips else _luminance(self.lit)
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Faces":
         """The chosen rows."""
@@ -42,3 +52,8 @@ class Faces:
     def joined(parts: "Sequence[Faces]") -> "Faces":
         """All rows, in order. At least one part."""
         return Faces(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Faces)))
+
+
+def _luminance(chips: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    tall = chips.reshape(len(chips) * CHIP_PX, CHIP_PX, 3)
+    return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(len(chips), CHIP_PX, CHIP_PX)

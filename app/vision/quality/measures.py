@@ -9,12 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from app.records import QUALITY_DIGITS
+from app.vision.light import gains_of
 from app.vision.quality.exposure import exposure
 from app.vision.quality.faces import Faces
 from app.vision.quality.fitted import Perceptron
 from app.vision.quality.occlusion import occlusion_features
 from app.vision.quality.pose import head_pose, inter_eye_px
-from app.vision.quality.sharpness import sharpness_statistics
+from app.vision.quality.sharpness import noise, sharpness_statistics
 from app.vision.types import Floats
 
 # From the brows to below the mouth: hair, background and the black beyond the photo's edge say nothing about a face.
@@ -45,21 +46,25 @@ def as_rows(columns: Columns) -> list[dict[str, float]]:
 
 def raw_measures(faces: Faces) -> Columns:
     """What needs no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo; `inside`: the
-    share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees) and the measures of light."""
+    share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees), the measures of light, the `gain` by
+    which a dark face is lit, and the `noise` that it then has, in grey levels."""
     pose = head_pose(faces.landmarks)
     size_px, inside = _visible(faces)
+    gain = gains_of(faces.chips)
     return {
         "size_px": size_px,
         "inside": inside,
         "inter_eye_px": inter_eye_px(faces.landmarks, pose["yaw"]),
         **pose,
         **exposure(faces.luminance, _INNER),
+        "gain": gain,
+        "noise": gain * noise(faces.luminance, _INNER),
     }
 
 
 def covered(faces: Faces, functions: Mapping[str, Perceptron]) -> Columns:
     """`eyes_covered` and `mouth_covered`, 0 to 1."""
-    features = occlusion_features(faces.chips)
+    features = occlusion_features(faces.lit)
     return {f"{part}_covered": _sigmoid(functions[part](values)) for part, values in features.items()}
 
 
@@ -75,6 +80,8 @@ def unified_features(raw: Columns, statistics: Floats) -> Floats:
         np.abs(raw["yaw"]),
         raw["pitch"],
         np.abs(raw["roll"]),
+        np.log(raw["gain"]),
+        np.log1p(raw["noise"]),
         *(raw[name] for name in LIGHT),
         raw["eyes_covered"],
         raw["mouth_covered"],
@@ -94,7 +101,7 @@ LIGHT = (
 
 def sharpness_features(faces: Faces) -> Floats:
     """N faces → (N,F) float32, what the sharpness is made of."""
-    return sharpness_statistics(faces.luminance, _INNER)
+    return sharpness_statistics(faces.lit_luminance, _INNER)
 
 
 def _visible(faces: Faces) -> tuple[Floats, Floats]:
