@@ -22,6 +22,7 @@ from app.packs.tensorrt import profile_of
 from app.packs.variants import FOLDER, PRECISIONS, DetectorParity, EmbedderParity, read_report, variant_of
 from app.vision.align import align
 from app.vision.faces import load_pack
+from app.vision.light import lit
 from app.vision.scrfd import MEAN, SCALE, letterbox
 from app.vision.sessions import GpuOptions, float_blob
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people
@@ -66,7 +67,7 @@ def test_calibration_feeds_the_embedder_with_aligned_chips(toy: InstalledPack, p
     assert len(fed) == len(samples.calibration) == 12
     pack, config = watched(toy).pack, toy.manifest.embedder
     photo = next(iter(optimise.images(samples.calibration, pack.view_px)))[1]
-    chips = align(photo, pack.detect([photo])[0].landmarks, config.alignment, config.input_size_px)
+    chips = lit(align(photo, pack.detect([photo])[0].landmarks, config.alignment, config.input_size_px))
     assert np.array_equal(fed[0], float_blob(chips, config.mean, config.scale))
 
 
