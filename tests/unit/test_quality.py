@@ -166,9 +166,17 @@ def test_the_more_a_face_is_blurred_the_less_is_expected_of_it(portrait: Portrai
         assert values[0] > 1.3 * values[-1]
 
 
-def test_a_dark_face_is_worth_less_than_a_lit_one(portrait: Portrait) -> None:
-    dark = np.uint8(portrait.photo * 0.06 + np.random.default_rng(0).normal(4, 2, portrait.photo.shape).clip(0))
-    assert measured(face_of(portrait.on(dark)))["unified"] < 0.6 * measured(face_of(portrait))["unified"]
+def test_a_dark_face_is_worth_what_noise_leaves_of_it(portrait: Portrait) -> None:
+    random = np.random.default_rng(0)
+
+    def worth(light: float, sigma: float) -> float:
+        dark = portrait.photo * light + random.normal(0, sigma, portrait.photo.shape)
+        return measured(face_of(portrait.on(np.clip(np.rint(dark), 0, 255).astype(np.uint8))))["unified"]
+
+    in_the_light, dark, noisy, drowned = worth(1, 0), worth(0.1, 1), worth(0.1, 5), worth(0.04, 8)
+    assert in_the_light > dark > noisy > drowned
+    assert dark > 0.8 * in_the_light
+    assert drowned < 0.6 * in_the_light
 
 
 @pytest.mark.parametrize("cover", COVERS)
