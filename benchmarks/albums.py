@@ -152,7 +152,7 @@ def judged(
     scored = scores(true, predicted[rows])
     with_missed = score_faces(labelled, found)
     beside = _beside("baseline", scored, faces.embeddings, rows, true, baselines)
-    if unlit is not None:
+    if unlit is not None and baselines:
         beside |= _beside("unlit_baseline", scored, unlit, rows, true, baselines)
     return {
         "people": len({face.person for face in labelled}),
