@@ -15,14 +15,13 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.packs.calibration import KnownFaces, best_threshold, error_rates
 from benchmarks.command import UnusableInput, printed
-from benchmarks.grouping import Faces, read_faces
+from benchmarks.grouping import Faces, embeddings_parser, read_faces
 from benchmarks.grouping_measures import Figures, measured_ours
 
 SHIPPED = "shipped"
@@ -97,15 +96,7 @@ def _summary(fits: Sequence[Fit]) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.calibration",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--embeddings", type=Path, required=True, help=".npz of embeddings, labels and images")
-    parser.add_argument("--vectors", metavar="KEY", help="of the embeddings (the only array of them)")
-    parser.add_argument("--labels", metavar="KEY", default="label", help="of the people's names (label)")
-    parser.add_argument("--images", metavar="KEY", default="image", help="of the photos (image; else each its own)")
+    parser = embeddings_parser("calibration", __doc__)
     parser.add_argument("--splits", type=int, default=3, help="of the people into halves (3)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

@@ -212,16 +212,22 @@ def _alone(work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - any 
         return result
 
 
-def _parser() -> argparse.ArgumentParser:
+def embeddings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A benchmark's command line that begins with a file of embeddings and where in it is what."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.grouping",
-        description=__doc__,
+        prog=f"python -m benchmarks.{name}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--embeddings", type=Path, required=True, help=".npz of embeddings, labels and images")
     parser.add_argument("--vectors", metavar="KEY", help="of the embeddings (the only array of them)")
     parser.add_argument("--labels", metavar="KEY", default="label", help="of the people's names (label)")
     parser.add_argument("--images", metavar="KEY", default="image", help="of the photos (image; else each its own)")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = embeddings_parser("grouping", __doc__)
     parser.add_argument("--threshold", type=float, help="cosine (that of the pack of KEY)")
     parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
     parser.add_argument("--scale", type=int, metavar="N", help="N made-up faces after those of the file")
