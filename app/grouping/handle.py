@@ -122,7 +122,7 @@ def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: boo
     gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
     search = replace(parts.search, progress=lambda: run.advance(0))
     found = regrouped(gallery, known, threshold, embeddings_of, search, full=full)
-    if parts.index:
+    if parts.index and (found.kind == "full" or found.new or found.gone):
         parts.index.save(gallery_id, parts.model_id, threshold, found.known)
     return faces, found
 

@@ -154,6 +154,21 @@ def test_a_full_run_on_request_reads_everything_and_tells_the_difference(tmp_pat
     assert world.galleries.galleries["g"].summary["difference"] == 0
 
 
+def test_an_index_is_not_written_again_where_no_face_has_changed(tmp_path: Path) -> None:
+    world = World().with_index(tmp_path)
+    world.add("a", ANN, BOB)
+    world.group()
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_ino
+    world.galleries.mark_dirty("g", 30)
+    world.group()
+    assert world.how() == ("incremental", 0, 0)
+    assert file.stat().st_ino == written
+    world.add("b", near(ANN, 1), near(BOB, 1))
+    world.group()
+    assert file.stat().st_ino != written
+
+
 def test_an_index_that_is_broken_is_made_anew(tmp_path: Path) -> None:
     world = World().with_index(tmp_path)
     world.add("a", ANN, BOB)
