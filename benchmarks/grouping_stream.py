@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from app.grouping.clustering import Grouping, group, regroup
+from app.grouping.clustering import Grouping, group
 from app.grouping.graph import Floats, Labels, connected, extended
 from app.grouping.incremental import has_same_companions
 from app.grouping.people import match_people
+from app.grouping.regrouping import regroup
 from app.records import FaceBatch, PersonRecord, quality_columns
 from app.vision.quality.roles import all_found
 from benchmarks.grouping_measures import SEARCH, scores

@@ -32,6 +32,9 @@ SPARE = 8
 TILE_ROWS, TILE_PAIRS = 10_000, 10**10
 """Queries searched for at once: no more than so many, nor so many that they take minutes without a sign of life."""
 
+FEW_QUERIES, FEW_PAIRS = 256, 2 * 10**7
+"""So few queries FAISS takes several times as long for as one product of matrices, whose size the other bounds."""
+
 # https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU: k-selection on a GPU goes no further.
 GPU_MAX_K = 2048
 GPU_PAIRS = 10**8
@@ -69,6 +72,10 @@ def tile_rows(base_rows: int) -> int:
 def exact_offers(queries: Floats, base: Floats, k: int) -> Offers:
     """(M,D), (N,D) float32 contiguous → the k nearest by all M x N similarities, on all cores."""
     count = min(k + SPARE, len(base))
+    if len(queries) <= FEW_QUERIES:
+        for start, tile in _tiles(queries, max(1, FEW_PAIRS // len(base))):
+            yield _offer(start, tile, base, np.argpartition(tile @ base.T, -count, axis=1)[:, -count:], k)
+        return
     for start, tile in _tiles(queries, tile_rows(len(base))):
         _, found = faiss.knn(tile, base, count, metric=faiss.METRIC_INNER_PRODUCT)
         yield _offer(start, tile, base, found, k)

@@ -1,4 +1,4 @@
-"""From embeddings to people, all of a gallery's at once or only where it has changed.
+"""From embeddings to people, all of a gallery's at once.
 
 Good faces found people, in three steps: Chinese Whispers on the nearest neighbours gives provisional ones; with these
 known, every similarity is scaled by how near other people lie, and the whispers go round again; people in pieces are
@@ -15,7 +15,7 @@ from app.grouping.graph import NOBODY, FaceGraph, Floats, Labels, Rows, connecte
 from app.grouping.joining import join_people
 from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
 from app.grouping.merging import merge_people
-from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
+from app.grouping.neighbours import EXACT, NeighbourSearch
 from app.grouping.whispers import nearly_equal, numbered_by_first_appearance, whisper
 from app.vision.quality.roles import Roles, all_found
 
@@ -23,8 +23,6 @@ HALF_STRENGTH = 200
 """Provisional people of a gallery in which the local scaling counts half."""
 DRIFT = 0.5
 """Once so many faces have changed since, as a part of those grouped at once, all are looked at together again."""
-SLACK_PART = 0.1
-"""So much below the threshold, as a part of what lies above it, the scaling may lift a similarity over it."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,15 @@ class Grouping:
     """What a run found out, and the next one needs.
 
     `labels` (N,) int64 people of the graph's faces, NOBODY where none. `beyond` (N,) float64 how much nearer than
-    `typical` others lie to a face, 0 but for founding ones; `strength` how far that counts; `typical_people` the same
-    of people's means. `all_at_once` faces were grouped by the last run over all of them, and `changed` came or went
-    since.
+    `typical` others lie to a face, and `beyond_people` (N,) the same of its person's mean and `typical_people`, both 0
+    but for founding faces; `strength` how far it counts. `all_at_once` faces were grouped by the last run over all of
+    them, and `changed` came or went since.
     """
 
     graph: FaceGraph
     labels: Labels
     beyond: NDArray[np.float64]
+    beyond_people: NDArray[np.float64]
     typical: float
     typical_people: float
     strength: float
@@ -54,8 +53,14 @@ class Grouping:
     def take(self, rows: Rows) -> "Grouping":
         """What is known of these faces alone, in this order."""
         gone = len(self.graph) - len(rows)
-        kept = replace(self, graph=self.graph.take(rows), labels=self.labels[rows], beyond=self.beyond[rows])
-        return replace(kept, changed=self.changed + gone)
+        return replace(
+            self,
+            graph=self.graph.take(rows),
+            labels=self.labels[rows],
+            beyond=self.beyond[rows],
+            beyond_people=self.beyond_people[rows],
+            changed=self.changed + gone,
+        )
 
 
 def cluster(
@@ -89,62 +94,31 @@ def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lam
     strength = strength_of(len(np.unique(provisional)), HALF_STRENGTH)
     labels = whisper(_scaled(good, nearness.beyond, strength), threshold)
     progress()
-    labels = once_in_each_photo(good, labels, threshold)
-    labels, typical_people = merge_people(good, labels, threshold)
+    labels = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    labels, of_people = merge_people(good, labels, threshold)
     progress()
-    labels = once_in_each_photo(good, labels, threshold)
-    beyond = np.zeros(len(graph))
-    beyond[founders] = nearness.beyond
-    people = _with_weak_faces(graph, labels, threshold)
-    return Grouping(graph, people, beyond, nearness.typical, typical_people, strength, len(graph))
+    people = np.full(len(graph), NOBODY, np.int64)
+    people[founders] = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    beyond, beyond_people = np.zeros(len(graph)), np.zeros(len(graph))
+    beyond[founders], beyond_people[founders] = nearness.beyond, of_people.beyond[labels]
+    people = join_people(graph, people, threshold)
+    return Grouping(graph, people, beyond, beyond_people, nearness.typical, of_people.typical, strength, len(graph))
 
 
-def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
-    """The people of `graph`, whose first faces are those of `before`; the others are new.
-
-    Looks at the new founding faces, the people of those they are like, and the people nearest to these; the rest of
-    the gallery stays as it is, as does what counts as typical. So the result drifts from `group`'s as faces come.
-    """
-    founders = graph.founding
-    good = graph.take(founders)
-    is_new = founders >= len(before.graph)
-    old, new = np.flatnonzero(~is_new), np.flatnonzero(is_new)
-    labels = np.empty(len(founders), np.int64)
-    labels[old] = before.labels[founders[old]]
-    labels[new] = before.labels.max(initial=NOBODY) + 1 + np.arange(len(new))
-
-    waiting = _beside(good, is_new, threshold)
-    rows = np.flatnonzero(np.isin(labels, labels[waiting]))
-    region = good.take(rows)
-    provisional = labels.copy()
-    provisional[rows] = whisper(region, threshold, labels[rows], waiting[rows])
-    beyond = np.concatenate([before.beyond, np.zeros(len(graph) - len(before.graph))])
-    near = Neighbours(good.neighbours.indices[new], good.neighbours.similarities[new])
-    beyond[founders[new]] = nearness_of_others(near, provisional[new], provisional, before.typical).beyond
-
-    region = _scaled(region, beyond[founders[rows]], before.strength)
-    labels[rows] = whisper(region, threshold, labels[rows], waiting[rows])
-    labels = once_in_each_photo(good, labels, threshold)
-    is_touched = np.zeros(labels.max(initial=NOBODY) + 1, np.bool_)
-    is_touched[labels[rows]] = True
-    labels, _ = merge_people(good, labels, threshold, is_touched, before.typical_people)
-    labels = once_in_each_photo(good, labels, threshold)
-    people = _with_weak_faces(graph, labels, threshold)
-    changed = before.changed + len(graph) - len(before.graph)
-    return replace(before, graph=graph, labels=people, beyond=beyond, changed=changed)
-
-
-def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
-    """A graph of N faces, (N,) labels → (N,) labels from 0 on: of a person's faces in one photo, those that are like
-    its mean least are somebody else, alone, unless nearly equal to the one that is like it most."""
-    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    order = np.lexsort((graph.photos, labels))
-    begins = np.searchsorted(labels[order], np.arange(labels.max(initial=NOBODY) + 2))
+def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
+    """A graph of N faces, (N,) labels → (N,) labels: of a person's faces in one photo, those that are like its mean
+    least are somebody else, alone, unless nearly equal to the one that is like it most. Only these `rows` are looked
+    at, people with all of their faces."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    order = rows[np.lexsort((graph.photos[rows], labels[rows]))]
     again = np.diff(labels[order]) == 0
     again &= np.diff(graph.photos[order]) == 0
-    number = len(begins) - 1
-    for person in np.unique(labels[order[1:][again]]):
-        faces = np.sort(order[begins[person] : begins[person + 1]])
+    people = np.unique(labels[order[1:][again]])
+    begins, ends = (np.searchsorted(labels[order], people, side) for side in ("left", "right"))
+    number = int(labels.max(initial=NOBODY)) + 1
+    labels = labels.copy()
+    for begin, end in zip(begins, ends, strict=True):
+        faces = np.sort(order[begin:end])
         vectors = graph.embeddings[faces]
         nearest_first = np.argsort(-(vectors @ vectors.sum(axis=0)), kind="stable")
         _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
@@ -156,21 +130,5 @@ def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float) -> La
     return labels
 
 
-def _beside(graph: FaceGraph, is_new: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """(N,) the new faces, and those that are likely enough one person with one of them."""
-    likely = graph.neighbours.similarities > threshold - SLACK_PART * (1 - threshold)
-    beside = is_new.copy()
-    beside[graph.neighbours.indices[is_new][likely[is_new]]] = True
-    beside |= (likely & is_new[graph.neighbours.indices]).any(axis=1)
-    return beside
-
-
 def _scaled(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
     return replace(graph, neighbours=scaled(graph.neighbours, beyond, strength))
-
-
-def _with_weak_faces(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
-    """A graph of N faces, people of its founding ones → (N,) people of all, numbered by first appearance."""
-    people = np.full(len(graph), NOBODY, np.int64)
-    people[graph.founding] = numbered_by_first_appearance(labels)
-    return join_people(graph, people, threshold)

@@ -39,6 +39,8 @@ class FaceGraph:
 
     def take(self, rows: Rows) -> "FaceGraph":
         """The graph of these faces alone, in this order."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
         place = np.full(len(self) + 1, -1, np.int64)
         place[rows] = np.arange(len(rows))
         # A missing neighbour is -1, and so is the last place.
@@ -53,7 +55,7 @@ class FaceGraph:
 def connected(embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
     """(N,D) float32 unit length, (N,) photo numbers, (N,) roles → their graph."""
     founding, joining = (np.flatnonzero(roles == role) for role in (Role.FOUNDS, Role.JOINS))
-    neighbours = _no_neighbours(len(roles))
+    neighbours = _none((len(roles), NEIGHBOURS))
     good = embeddings[founding]
     _put(neighbours, founding, search.nearest_neighbours(good, NEIGHBOURS), founding)
     _put(neighbours, joining, search.nearest_in(embeddings[joining], good, NEIGHBOURS), founding)
@@ -68,15 +70,15 @@ def extended(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles,
     known, count = len(graph), len(graph) + len(roles)
     everybody = np.concatenate([graph.embeddings, embeddings])
     all_roles = np.concatenate([graph.roles, roles])
-    neighbours = _no_neighbours(count)
-    neighbours.indices[:known], neighbours.similarities[:known] = (
-        graph.neighbours.indices,
-        graph.neighbours.similarities,
+    none, listed = _none((len(roles), NEIGHBOURS)), graph.neighbours
+    neighbours = Neighbours(
+        np.concatenate([listed.indices, none.indices]), np.concatenate([listed.similarities, none.similarities])
     )
     founding = np.flatnonzero(all_roles == Role.FOUNDS)
     _offer(neighbours, everybody[:known], graph, everybody, founding[founding >= known])
     asking = known + np.flatnonzero(roles != Role.LEFT_OUT)
-    found = search.nearest_in(everybody[asking], everybody[founding], NEIGHBOURS + 1)
+    good = everybody if len(founding) == count else everybody[founding]
+    found = search.nearest_in(everybody[asking], good, NEIGHBOURS + 1)
     itself = (found.indices >= 0) & (founding[found.indices] == asking[:, None])
     found = Neighbours(np.where(itself, -1, found.indices), np.where(itself, np.float32(-np.inf), found.similarities))
     _sort(found, np.flatnonzero(itself.any(axis=1)))
@@ -100,12 +102,14 @@ def _offer(neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: F
     rows_a_block = max(1, BLOCK_SIMILARITIES // len(newcomers))
     for begin in range(0, len(known), rows_a_block):
         similarities = known[begin : begin + rows_a_block] @ everybody[newcomers].T
-        better = similarities > last[begin : begin + rows_a_block, None]
-        block = np.flatnonzero(better.any(axis=1))
-        rows = begin + block
-        offered = np.where(better[block], similarities[block], np.float32(-np.inf))
-        both = np.concatenate([neighbours.similarities[rows], offered], axis=1)
-        indices = np.concatenate([neighbours.indices[rows], np.where(better[block], newcomers[None, :], -1)], axis=1)
+        face, newcomer = np.nonzero(similarities > last[begin : begin + rows_a_block, None])
+        rows, first, count = np.unique(face, return_index=True, return_counts=True)
+        place = np.repeat(np.arange(len(rows)), count), np.arange(len(face)) - np.repeat(first, count)
+        offered = _none((len(rows), int(count.max(initial=0))))
+        offered.indices[place], offered.similarities[place] = newcomers[newcomer], similarities[face, newcomer]
+        rows = begin + rows
+        both = np.concatenate([neighbours.similarities[rows], offered.similarities], axis=1)
+        indices = np.concatenate([neighbours.indices[rows], offered.indices], axis=1)
         best = np.argsort(-both, axis=1, kind="stable")[:, :NEIGHBOURS]
         neighbours.indices[rows] = np.take_along_axis(indices, best, axis=1)
         neighbours.similarities[rows] = np.take_along_axis(both, best, axis=1)
@@ -116,8 +120,7 @@ def numbered(image_ids: Sequence[str]) -> Labels:
     return np.unique(np.asarray(image_ids), return_inverse=True)[1].astype(np.int64)
 
 
-def _no_neighbours(count: int) -> Neighbours:
-    shape = (count, NEIGHBOURS)
+def _none(shape: tuple[int, int]) -> Neighbours:
     return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
 
 

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.clustering import Grouping, group, regroup
+from app.grouping.clustering import Grouping, group
 from app.grouping.graph import Floats, Labels, Rows, connected, extended, numbered
 from app.grouping.neighbours import NeighbourSearch
+from app.grouping.regrouping import regroup
 from app.vision.quality.roles import Role, Roles
 
 ReadEmbeddings = Callable[[Rows], Floats]

@@ -24,9 +24,9 @@ from app.grouping.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Grows with every change of the arrays or of what clustering makes of them."""
-ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities", "labels", "beyond")
+ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities", "labels", "beyond", "beyond_people")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class GalleryIndex:
             "similarities": graph.neighbours.similarities,
             "labels": grouping.labels,
             "beyond": grouping.beyond,
+            "beyond_people": grouping.beyond_people,
         }
         path = self._path(gallery_id, model_id)
         try:
@@ -116,6 +117,7 @@ def _known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
         graph=FaceGraph(arrays["embeddings"], photos, arrays["roles"], neighbours),
         labels=arrays["labels"],
         beyond=arrays["beyond"],
+        beyond_people=arrays["beyond_people"],
         typical=header["typical"],
         typical_people=header["typical_people"],
         strength=header["strength"],

@@ -17,22 +17,20 @@ BELOW_PART, MARGIN_PART = 0.2, 0.12
 above the threshold: embedders differ widely in their scale. 0.1 and 0.06 for a threshold of 0.5."""
 
 
-def join_people(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
-    """A graph of N faces, (N,) people of the founding ones → (N,) people of all, NOBODY's where they join nobody.
-
-    Nobody gets a second face in a photo.
-    """
-    weak = np.flatnonzero(graph.roles == Role.JOINS)
-    founding = graph.founding
-    joined = np.full(len(labels), NOBODY, np.int64)
-    joined[founding] = labels[founding]
-    if not len(weak) or not len(founding):
+def join_people(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows | None = None) -> Labels:
+    """A graph of N faces, (N,) people → (N,) people once the `weak` faces (all that may join) have joined somebody,
+    NOBODY's where they don't. Nobody gets a second face in a photo."""
+    weak = np.flatnonzero(graph.roles == Role.JOINS) if weak is None else weak
+    joined = labels.copy()
+    joined[weak] = NOBODY
+    face, person, similarity = _offers(graph, joined, weak)
+    if not len(face):
         return joined
-    means = mean_faces(graph.embeddings[founding], labels[founding])
-    face, person, similarity = _offers(graph, labels, means, weak)
     # Those in whose photo the person is already are no choice, but they tell what the face is like.
-    taken_places = np.unique(graph.photos[founding] * len(means) + labels[founding])
-    places = graph.photos[weak[face]] * len(means) + person
+    somebodys = np.flatnonzero(joined != NOBODY)
+    people = int(labels.max(initial=NOBODY)) + 1
+    taken_places = np.unique(graph.photos[somebodys] * people + joined[somebodys])
+    places = graph.photos[weak[face]] * people + person
     free = ~np.isin(places, taken_places)
     best, lead = _best_and_lead(face, similarity)
     sure = (similarity[best] >= threshold - BELOW_PART * (1 - threshold)) & (lead >= MARGIN_PART * (1 - threshold))
@@ -44,12 +42,14 @@ def join_people(graph: FaceGraph, labels: Labels, threshold: float) -> Labels:
     return joined
 
 
-def _offers(graph: FaceGraph, labels: Labels, means: Floats, weak: Rows) -> tuple[Rows, Labels, Floats]:
+def _offers(graph: FaceGraph, labels: Labels, weak: Rows) -> tuple[Rows, Labels, Floats]:
     """(P,) numbers of weak faces, people around each, and how alike they are: by face, and the best first."""
     near = graph.neighbours.indices[weak]
     row, column = np.nonzero(near >= 0)
-    face, person = np.divmod(np.unique(row * len(means) + labels[near[row, column]]), len(means))
-    similarity = similarities_of(graph.embeddings[weak], means, face, person)
+    people = max(int(labels.max(initial=NOBODY)) + 1, 1)
+    face, person = np.divmod(np.unique(row * people + labels[near[row, column]]), people)
+    offered, place = np.unique(person, return_inverse=True)
+    similarity = similarities_of(graph.embeddings[weak], mean_faces(graph, labels, offered), face, place)
     order = np.lexsort((person, -similarity, face))
     return face[order], person[order], similarity[order]
 

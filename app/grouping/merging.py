@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from app.grouping.graph import FaceGraph, Floats, Labels, Rows
-from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
+from app.grouping.local_scaling import Nearness, nearness_of_others, strength_of
 from app.grouping.neighbours import Neighbours
 from app.grouping.whispers import numbered_by_first_appearance
+from app.vision.quality.roles import Role
 
 CANDIDATES = 24
 """So many of the people around a person are compared with it: those with the most similar face."""
@@ -22,55 +23,115 @@ HALF_STRENGTH = 50
 """People of a gallery in which the local scaling counts half."""
 CONFLICTS = 0.1
 """Two people stay two where they share more photos than this part of the smaller one's faces; fewer may be mistakes."""
-REACH_PART = 0.4
-"""People without a pair of faces this near below the threshold, as a part of what lies above it, are never one."""
 BLOCK_PAIRS = 16_384
 
 
 @dataclass
 class _Pairs:
-    """Pairs of people that may be one: `first` < `second` and `similarity` of their means, (P,)."""
+    """Pairs of people that may be one: `first` < `second` and `similarity` of their means, (P,), NaN until compared."""
 
     first: Labels
     second: Labels
     similarity: Floats
 
 
-def merge_people(
-    graph: FaceGraph,
-    labels: Labels,
-    threshold: float,
-    touched: NDArray[np.bool_] | None = None,
-    typical: float | None = None,
-) -> tuple[Labels, float]:
-    """A graph of N founding faces, (N,) people numbered from 0 on → (N,) people, and the typical nearness of people.
+@dataclass
+class _People:
+    """People while they are put together: `sums` (P,D) of their faces, `sizes` (P,), `faces` (M,) rows of the graph,
+    `labels` (M,) whose each is, from 0 on."""
 
-    With `touched` (P,) only pairs with one of those people are put together, and `typical` is what an earlier run gave.
-    """
-    sums = _sums(graph.embeddings, labels)
-    rows = np.arange(len(labels)) if touched is None else _faces_around(graph.neighbours, labels, touched, threshold)
-    pairs = _candidates(graph.neighbours, labels, rows)
-    fresh = np.ones(len(pairs.first), np.bool_)
+    sums: Floats
+    faces: Rows
+    labels: Labels
+    pairs: _Pairs
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        return np.bincount(self.labels, minlength=len(self.sums))
+
+    def compare(self) -> None:
+        """Fill in the similarities that are missing."""
+        fresh = np.isnan(self.pairs.similarity)
+        means = _unit(self.sums)
+        first, second = self.pairs.first[fresh], self.pairs.second[fresh]
+        self.pairs.similarity[fresh] = similarities_of(means, means, first, second)
+
+    def become(self, merged: Labels) -> None:
+        """(P,) the new number of each."""
+        self.sums = _sums(self.sums, merged)
+        self.labels = merged[self.labels]
+        self.pairs = _renamed(self.pairs, merged, np.bincount(merged) > 1)
+
+
+def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[Labels, Nearness]:
+    """A graph of N founding faces, (N,) people numbered from 0 on → (N,) people, and how near others lie to each."""
+    everybody = np.arange(len(labels))
+    pairs = _candidates(graph.neighbours, labels, everybody)
+    people = _People(_sums(graph.embeddings, labels), everybody, labels, pairs)
     while True:
-        means = _unit(sums)
-        pairs.similarity[fresh] = similarities_of(means, means, pairs.first[fresh], pairs.second[fresh])
-        table = _nearest_people(pairs, len(means))
-        nearness = nearness_of_others(table, np.arange(len(means)), np.arange(len(means)), typical)
-        typical = nearness.typical
-        near = scaled(table, nearness.beyond, strength_of(len(means), HALF_STRENGTH))
-        merged = _merged(near, labels, graph.photos, threshold, touched)
+        people.compare()
+        nearness = _nearness(people)
+        strength = strength_of(len(people.sums), HALF_STRENGTH)
+        merged = _merged(people, graph.photos, nearness.beyond, strength, threshold)
         if merged is None:
-            return labels, typical
-        labels = merged[labels]
-        sums = _sums(sums, merged)
-        if touched is not None:
-            touched = np.bincount(merged, weights=touched) > 0
-        pairs, fresh = _renamed(pairs, merged, np.bincount(merged) > 1)
+            return people.labels, nearness
+        people.become(merged)
 
 
-def mean_faces(embeddings: Floats, labels: Labels) -> Floats:
-    """(N,D) faces, (N,) people from 0 on → (P,D) float32 of unit length."""
-    return _unit(_sums(embeddings, labels))
+def merge_beside(
+    graph: FaceGraph, labels: Labels, threshold: float, rows: Rows, known: Nearness
+) -> tuple[Labels, NDArray[np.float64]]:
+    """The same for (R,) founding rows and the people around them alone: a graph of N faces, (N,) people → (N,) people
+    and how much nearer others lie to each.
+
+    `known.beyond` (N,) is what an earlier run found of each face's person, NaN where it knew none.
+    """
+    pairs = _candidates(graph.neighbours, labels, rows)
+    around = np.unique(np.r_[pairs.first, pairs.second, labels[rows]])
+    place = np.full(int(labels.max(initial=-1)) + 2, -1)
+    place[around] = np.arange(len(around))
+    faces = np.flatnonzero(place[labels] >= 0)
+    pairs = _Pairs(place[pairs.first], place[pairs.second], pairs.similarity)
+    people = _People(_sums(graph.embeddings, place[labels[faces]], faces), faces, place[labels[faces]], pairs)
+    people.compare()
+    beyond = _known_or_new(people, known)
+    strength = strength_of(len(np.unique(labels)), HALF_STRENGTH)
+    while (merged := _merged(people, graph.photos, beyond, strength, threshold)) is not None:
+        beyond = _mean_of(beyond[people.labels], merged[people.labels])
+        people.become(merged)
+        people.compare()
+    _, first = np.unique(people.labels, return_index=True)
+    together, of_person = labels.copy(), known.beyond.copy()
+    together[faces] = labels[faces[first]][people.labels]
+    of_person[faces] = beyond[people.labels]
+    return together, of_person
+
+
+def _known_or_new(people: _People, known: Nearness) -> NDArray[np.float64]:
+    """(P,) of people with faces that an earlier run knew what it found; the others are compared with those around."""
+    beyond = known.beyond[people.faces]
+    is_known = ~np.isnan(beyond)
+    mean = _mean_of(beyond[is_known], people.labels[is_known], len(people.sums))
+    return np.where(np.isnan(mean), _nearness(people, known.typical).beyond, mean)
+
+
+def _mean_of(values: NDArray[np.float64], labels: Labels, count: int = 0) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.bincount(labels, values, count) / np.bincount(labels, minlength=count)
+
+
+def _nearness(people: _People, typical: float | None = None) -> Nearness:
+    everybody = np.arange(len(people.sums))
+    return nearness_of_others(_nearest_people(people.pairs, len(everybody)), everybody, everybody, typical)
+
+
+def mean_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
+    """A graph of N faces, (N,) their people, (P,) sorted numbers of some → (P,D) float32 of unit length: the means of
+    these people's founding faces."""
+    place = np.full(int(labels.max(initial=-1)) + 2, -1)
+    place[people] = np.arange(len(people))
+    faces = np.flatnonzero((place[labels] >= 0) & (graph.roles == Role.FOUNDS))
+    return _unit(_sums(graph.embeddings, place[labels[faces]], faces))
 
 
 def similarities_of(one: Floats, other: Floats, first: Rows, second: Rows) -> Floats:
@@ -82,25 +143,16 @@ def similarities_of(one: Floats, other: Floats, first: Rows, second: Rows) -> Fl
     return found
 
 
-def _sums(vectors: Floats, labels: Labels) -> Floats:
-    rows = np.arange(len(labels))
-    members = sparse.csr_array(
-        (np.ones(len(labels), np.float32), (labels, rows)), (labels.max(initial=-1) + 1, len(rows))
-    )
+def _sums(vectors: Floats, labels: Labels, rows: Rows | None = None) -> Floats:
+    """(N,D), (M,) people from 0 on of these rows (all) → (P,D)."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    shape = (int(labels.max(initial=-1)) + 1, len(vectors))
+    members = sparse.csr_array((np.ones(len(rows), np.float32), (labels, rows)), shape)
     return np.asarray(members @ vectors, np.float32)
 
 
 def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-
-def _faces_around(neighbours: Neighbours, labels: Labels, touched: NDArray[np.bool_], threshold: float) -> Rows:
-    """The faces of the touched people, and of those that might be one with them."""
-    faces = touched[labels]
-    near = neighbours.similarities[faces] > threshold - REACH_PART * (1 - threshold)
-    around = touched.copy()
-    around[labels[neighbours.indices[faces][near]]] = True
-    return np.flatnonzero(around[labels])
 
 
 def _candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
@@ -146,27 +198,23 @@ def _nearest_people(pairs: _Pairs, count: int) -> Neighbours:
 
 
 def _merged(
-    near: Neighbours, labels: Labels, photos: NDArray[np.intp], threshold: float, touched: NDArray[np.bool_] | None
+    people: _People, photos: NDArray[np.intp], beyond: NDArray[np.float64], strength: float, threshold: float
 ) -> Labels | None:
     """(P,) the new number of each person, or None where nobody is put together: pairs that prefer each other."""
-    count = len(near.indices)
-    sizes = np.bincount(labels, minlength=count)
-    first, column = np.nonzero(near.similarities > threshold)
-    second, similarity = near.indices[first, column], near.similarities[first, column]
-    possible = (sizes[first] > 1) | (sizes[second] > 1)
-    if touched is not None:
-        possible &= touched[first] | touched[second]
-    first, second, similarity = first[possible], second[possible], similarity[possible]
-    free = _share_few_photos(first, second, labels, photos, sizes)
+    pairs, count, sizes = people.pairs, len(people.sums), people.sizes
+    similarity = pairs.similarity - strength * (beyond[pairs.first] + beyond[pairs.second]) / 2
+    possible = (similarity > threshold) & ((sizes[pairs.first] > 1) | (sizes[pairs.second] > 1))
+    first, second, similarity = pairs.first[possible], pairs.second[possible], similarity[possible]
+    free = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)
     first, second, similarity = first[free], second[free], similarity[free]
-    best = np.full(count, -np.inf, np.float32)
+    best = np.full(count, -np.inf)
     np.maximum.at(best, np.r_[first, second], np.r_[similarity, similarity])
     chosen = (similarity == best[first]) & (similarity == best[second])
     if not chosen.any():
         return None
     into = np.arange(count)
     # Where similarities are equal a person may be in several chosen pairs; it then goes to the lowest of them.
-    np.minimum.at(into, np.maximum(first, second)[chosen], np.minimum(first, second)[chosen])
+    np.minimum.at(into, second[chosen], first[chosen])
     return numbered_by_first_appearance(into)
 
 
@@ -184,13 +232,14 @@ def _share_few_photos(
     return np.asarray(shared <= CONFLICTS * np.minimum(sizes[first], sizes[second]))
 
 
-def _renamed(pairs: _Pairs, merged: Labels, is_new: NDArray[np.bool_]) -> tuple[_Pairs, NDArray[np.bool_]]:
-    """The pairs under new numbers, and which of them have to be compared again."""
+def _renamed(pairs: _Pairs, merged: Labels, is_new: NDArray[np.bool_]) -> _Pairs:
+    """The pairs under new numbers; those with a new person have to be compared again."""
     first, second = merged[pairs.first], merged[pairs.second]
     low, high = np.minimum(first, second), np.maximum(first, second)
     count = len(is_new)
     kept, where = np.unique(low * count + high, return_index=True)
-    kept_first, kept_second = np.divmod(kept, count)
-    differ = kept_first != kept_second
-    first, second = kept_first[differ], kept_second[differ]
-    return _Pairs(first, second, pairs.similarity[where[differ]]), is_new[first] | is_new[second]
+    first, second = np.divmod(kept, count)
+    differ = first != second
+    first, second, similarity = first[differ], second[differ], pairs.similarity[where[differ]]
+    similarity[is_new[first] | is_new[second]] = np.nan
+    return _Pairs(first, second, similarity)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from app.grouping.graph import FaceGraph, Labels
+from app.grouping.graph import FaceGraph, Labels, Rows
 from app.grouping.neighbours import Neighbours
 
 SAME_PHOTO_PART = 0.8
@@ -23,19 +23,12 @@ MAX_SWEEPS = 100
 rounding."""
 
 
-def whisper(
-    graph: FaceGraph, threshold: float, labels: Labels | None = None, waiting: NDArray[np.bool_] | None = None
-) -> Labels:
-    """A graph of N founding faces → (N,) int64 labels, those of one person equal.
-
-    With the `labels` (N,) of an earlier run only faces that are `waiting` (N,) speak, and those beside a change.
-    """
+def whisper(graph: FaceGraph, threshold: float) -> Labels:
+    """A graph of N founding faces → (N,) int64 labels, those of one person equal."""
     likely = _likely_pairs(graph.neighbours, graph.photos, threshold)
-    surest_first = np.argsort(-_sureness(graph.neighbours, threshold), kind="stable")
-    talking = np.diff(likely.indptr) > 0
-    if labels is None:
-        return _settled(likely, surest_first, np.arange(len(graph)), talking)
-    return _settled(likely, surest_first, labels.copy(), talking if waiting is None else talking & waiting)
+    everybody = np.arange(len(graph))
+    surest_first = np.argsort(-sureness(graph.neighbours, threshold), kind="stable")
+    return settled(likely, everybody, surest_first, everybody)
 
 
 def nearly_equal(threshold: float) -> float:
@@ -64,34 +57,40 @@ def _likely_pairs(neighbours: Neighbours, photos: Labels, threshold: float) -> s
     return graph
 
 
-def _sureness(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
+def sureness(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
     """(N,k) neighbours → (N,) float64: how far the nearest two lie above the threshold, together.
 
     Two and not one, or a photo that is there twice would make all of its faces the surest.
     """
     margins = neighbours.similarities[:, :2].astype(np.float64) - threshold
-    sureness: NDArray[np.float64] = np.maximum(margins, 0).sum(axis=1)
-    return sureness
+    total: NDArray[np.float64] = np.maximum(margins, 0).sum(axis=1)
+    return total
 
 
-def _settled(graph: sparse.csr_array, order: NDArray[np.intp], labels: Labels, waiting: NDArray[np.bool_]) -> Labels:
-    """(N,N) symmetric weights, (N,) visiting order → (N,) labels: each face takes the heaviest label around it.
+def settled(likely: sparse.csr_array, speaking: Rows, order: Rows, labels: Labels) -> Labels:
+    """(R,N) weights of R faces to all, which faces these are, the order in which they speak, (N,) labels → (N,) labels:
+    each of the R takes the heaviest label around it, the others keep theirs.
 
     After the first sweep only faces next to a change are visited again. A face keeps its label unless another is
-    strictly heavier.
+    strictly heavier; so one that has the very label that a neighbour takes is not visited for that.
     """
-    votes = np.zeros(max(len(order), int(labels.max(initial=-1)) + 1))
+    labels = labels.copy()
+    waiting = np.zeros(len(labels), np.bool_)
+    waiting[speaking] = np.diff(likely.indptr) > 0
+    votes = np.zeros(int(labels.max(initial=-1)) + 1)
     for _ in range(MAX_SWEEPS):
-        for face in order[waiting[order]]:
+        for row in order[waiting[speaking[order]]]:
+            face = speaking[row]
             waiting[face] = False
-            edges = slice(graph.indptr[face], graph.indptr[face + 1])
-            around = labels[graph.indices[edges]]
+            edges = slice(likely.indptr[row], likely.indptr[row + 1])
+            others = likely.indices[edges]
+            around = labels[others]
             votes[around] = votes[labels[face]] = 0
-            np.add.at(votes, around, graph.data[edges])
+            np.add.at(votes, around, likely.data[edges])
             heaviest = votes[around].max(initial=0)
             if heaviest > votes[labels[face]]:
                 labels[face] = around[votes[around] == heaviest].min()
-                waiting[graph.indices[edges]] = True
-        if not waiting.any():
+                waiting[others[around != labels[face]]] = True
+        if not waiting[speaking].any():
             break
     return labels

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from app.grouping.clustering import once_in_each_photo
 from app.grouping.graph import FaceGraph, Floats, connected
-from app.grouping.local_scaling import nearness_of_others, scaled, strength_of
-from app.grouping.merging import mean_faces, merge_people
+from app.grouping.local_scaling import Nearness, nearness_of_others, scaled, strength_of
+from app.grouping.merging import mean_faces, merge_beside, merge_people
 from app.grouping.neighbours import Neighbours, NeighbourSearch
 from app.vision.quality.roles import Role
 
@@ -38,12 +38,8 @@ def two_halves(dimension: int = 8) -> NDArray[np.float64]:
 def test_pieces_whose_means_are_alike_are_one_person() -> None:
     graph = graph_of(two_halves())
     across = graph.embeddings[0] @ graph.embeddings[2]
-    assert (
-        across
-        < THRESHOLD
-        < mean_faces(graph.embeddings, np.array([0, 0, 1, 1]))[0]
-        @ mean_faces(graph.embeddings, np.array([0, 0, 1, 1]))[1]
-    )
+    means = mean_faces(graph, np.array([0, 0, 1, 1]), np.array([0, 1]))
+    assert across < THRESHOLD < means[0] @ means[1]
     assert merged(graph, [0, 0, 1, 1]) == [0, 0, 0, 0]
 
 
@@ -73,11 +69,11 @@ def test_one_photo_with_both_among_many_may_be_a_mistake() -> None:
     assert set(merged(graph_of(vectors, photos.tolist()), labels.tolist())) == {0}
 
 
-def test_only_touched_people_are_put_together() -> None:
+def test_only_people_beside_the_chosen_faces_are_put_together() -> None:
     graph = graph_of(np.concatenate([np.pad(two_halves(), ((0, 0), (0, 8))), np.pad(two_halves(), ((0, 0), (8, 0)))]))
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
-    touched = np.array([False, False, False, True])
-    assert merge_people(graph, labels, THRESHOLD, touched, 0.0)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    known = Nearness(np.zeros(8), 0.0)
+    assert merge_beside(graph, labels, THRESHOLD, np.array([6]), known)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far() -> None:
@@ -125,6 +121,21 @@ def test_nearly_equal_faces_of_a_collage_stay_one_person() -> None:
     assert other_photos(graph, [0, 0, 0, 0]) == [0, 0, 0, 0]
 
 
-def test_people_with_a_face_a_photo_are_only_numbered() -> None:
+def test_people_with_a_face_a_photo_stay_as_they_are() -> None:
     graph = graph_of(circle(0, 2, 90, 92).astype(np.float64))
-    assert other_photos(graph, [7, 7, 3, 3]) == [1, 1, 0, 0]
+    assert other_photos(graph, [7, 7, 3, 3]) == [7, 7, 3, 3]
+
+
+def test_people_of_whom_no_face_is_looked_at_stay_as_they_are() -> None:
+    graph = graph_of(circle(0, 2, 4, 40, 90).astype(np.float64), photos=[1, 2, 3, 3, 4])
+    labels = np.array([0, 0, 0, 0, 1])
+    assert once_in_each_photo(graph, labels, THRESHOLD, np.array([4])).tolist() == labels.tolist()
+
+
+def test_a_person_known_to_be_like_many_needs_more_likeness_to_be_merged() -> None:
+    graph = graph_of(two_halves())
+    labels, rows = np.array([0, 0, 1, 1]), np.arange(4)
+    as_usual = merge_beside(graph, labels, THRESHOLD, rows, Nearness(np.zeros(4), 0.0))
+    like_many = merge_beside(graph, labels, THRESHOLD, rows, Nearness(np.full(4, 3.0), 0.0))
+    assert as_usual[0].tolist() == [0, 0, 0, 0]
+    assert like_many[0].tolist() == [0, 0, 1, 1]

@@ -123,10 +123,18 @@ def test_parts_of_the_gallery_on_several_devices_give_what_the_whole_gives(
 
 
 def test_progress_is_told_after_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "TILE_ROWS", 40)
+    monkeypatch.setattr(candidates, "TILE_ROWS", 150)
     told: list[None] = []
-    NeighbourSearch(progress=lambda: told.append(None)).nearest_neighbours(unit_rows(100), 3)
+    NeighbourSearch(progress=lambda: told.append(None)).nearest_neighbours(unit_rows(400), 3)
     assert len(told) == 3
+
+
+def test_a_few_queries_find_what_they_find_among_many() -> None:
+    embeddings = unit_rows(1_000)
+    many = EXACT.nearest_in(embeddings, embeddings, 5)
+    few = EXACT.nearest_in(embeddings[:100], embeddings, 5)
+    np.testing.assert_array_equal(few.indices, many.indices[:100])
+    np.testing.assert_array_equal(few.similarities, many.similarities[:100])
 
 
 APPROXIMATE = NeighbourSearch(exact_faces=1_000)
