@@ -96,7 +96,7 @@ quality: setup ## whether the quality measures predict recognition: IMAGES= (a f
 
 .PHONY: quality-fit
 quality-fit: setup ## make app/vision/quality/fitted.npz and its picture anew: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.quality fit --images $(IMAGES) --pack $(PACK) --plot docs/images/error-versus-discard.svg
+	$(PYTHON) -m benchmarks.quality fit $(FIT) --images $(IMAGES) --pack $(PACK) $(if $(FIT),,--plot docs/images/error-versus-discard.svg)
 
 .PHONY: prefilter
 prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IMAGES= PACK=

@@ -10,7 +10,7 @@ tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.t
 bcubed_f, pairwise_f    with precision and recall of each (app.grouping.scores). A face of nobody (-1, in FILE or found)
                         is a person of one face.
 people, nobody          how many people come out, and how many of them are such faces.
-seconds                 from embeddings to people.
+seconds                 from embeddings to people; ours also as `cpu_seconds`, of all cores together.
 peak_memory_mb          the most that the process held resident meanwhile: every way runs in one of its own, which
                         begins with some 200 MB of libraries and the embeddings.
 neighbours_, clustering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.

@@ -1,6 +1,7 @@
 """Whether the quality measures predict recognition, as NIST and ISO/IEC 29794-1 ask: error versus discard.
 
-`python -m benchmarks.quality [fit] --images DIR --pack MANIFEST [--limit PEOPLE] [--seed N] [--json] [--plot FILE.svg]`
+`python -m benchmarks.quality [fit [--embedder-only]] --images DIR --pack MANIFEST [--limit PEOPLE] [--seed N] [--json]
+[--plot FILE.svg]`
 
 DIR has a folder of photos for each person. Each photo is degraded with the odds of 0.6 (`benchmarks/degradations.py`);
 its face is compared with its person's other, clean photos. The threshold lets FNMR begin at 5 or 10 %; then the faces
@@ -9,8 +10,9 @@ what discarding at random leaves; `fnmr_after_10` the FNMR once the worst 10 % a
 cover against clean faces, and the share of clean faces called covered. `grouping`: the degraded faces in groups,
 without quality, with dark faces lit, and with all that quality says.
 
-`fit` makes the parameters that are shipped, of all people, and prints how functions fitted on one half of them do on
-the other half, with the kinds of covers of `UNSEEN_COVERS` kept from the fit.
+`fit` makes the parameters that are shipped, of all people: those that serve every pack, and those of this pack's
+embedder; with `--embedder-only` the latter alone, beside those that are shipped. It prints how functions fitted on one
+half of the people do on the other half, with the kinds of covers of `UNSEEN_COVERS` kept from the fit.
 """
 
 import argparse
@@ -32,14 +34,14 @@ from app.packs.store import PackStore
 from app.vision.faces import load_pack
 from app.vision.quality import fitted, measures
 from app.vision.quality.faces import Faces
-from app.vision.quality.fitted import Perceptron
+from app.vision.quality.fitted import Fitted
 from app.vision.quality.occlusion import PARTS
 from app.vision.quality.roles import Role, roles_of
 from app.vision.types import Floats
 from benchmarks.command import printed
 from benchmarks.degradations import COVERS, OVER_EYES, OVER_MOUTH
 from benchmarks.quality_curves import auc, error_versus_discard, partial_area
-from benchmarks.quality_fit import fit
+from benchmarks.quality_fit import fit, fit_embedder
 from benchmarks.quality_plot import write_plot
 from benchmarks.quality_samples import Samples, covered_samples, make_samples, people_of
 
@@ -59,33 +61,41 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     loaded = load_pack(pack.manifest, pack.weights, "cpu", 1)
     people = people_of(options.images, options.limit)
     samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
-    covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
+    covers = None
+    if not options.embedder_only:
+        covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
     if options.what == "fit":
         return fitting(samples, covers, pack.manifest, options.plot)
-    return judged(samples, covers, fitted.fitted(), pack.manifest, options.plot)
+    return judged(samples, covers, loaded.quality, pack.manifest, options.plot)
 
 
-def fitting(samples: Samples, covers: Samples, manifest: PackManifest, plot: Path | None) -> dict[str, Any]:
+def fitting(samples: Samples, covers: Samples | None, manifest: PackManifest, plot: Path | None) -> dict[str, Any]:
     """Writes the parameters that are shipped; the result, and the plot of the first half, is of functions that have not
-    seen the faces they judge."""
-    halves = [_half(samples.people, side) for side in (0, 1)]
-    cover_halves = [_half(covers.people, side) for side in (0, 1)]
+    seen the faces they judge. Without `covers` those that serve every pack stay as they are."""
+
+    def half(side: int) -> tuple[Samples, Samples | None]:
+        mine = samples.take(_half(samples.people, side))
+        return mine, covers and covers.take(_half(covers.people, side))
+
     judgements = [
-        judged(
-            samples.take(halves[1 - side]),
-            covers.take(cover_halves[1 - side]),
-            fit(samples.take(halves[side]), covers.take(cover_halves[side]), unseen=True),
-            manifest,
-            None if side else plot,
-        )
-        for side in (0, 1)
+        judged(*half(1 - side), _fitted(*half(side), unseen=True), manifest, None if side else plot) for side in (0, 1)
     ]
-    fitted.write_fitted(fit(samples, covers, unseen=False))
-    return {"halves": judgements, "parameters": str(fitted.PARAMETERS.name), "bytes": fitted.PARAMETERS.stat().st_size}
+    everything = _fitted(samples, covers, unseen=False)
+    assert everything.embedder is not None
+    written = [fitted.embedder_path(manifest.files[manifest.embedder.file])]
+    fitted.write_view(everything.embedder, written[0])
+    if covers:
+        written.append(fitted.PARAMETERS)
+        fitted.write_fitted(everything.functions)
+    return {"halves": judgements, "bytes": {path.name: path.stat().st_size for path in written}}
+
+
+def _fitted(samples: Samples, covers: Samples | None, *, unseen: bool) -> Fitted:
+    return fit(samples, covers, unseen=unseen) if covers else fit_embedder(samples, fitted.fitted().functions)
 
 
 def judged(
-    samples: Samples, covers: Samples, functions: Mapping[str, Perceptron], manifest: PackManifest, plot: Path | None
+    samples: Samples, covers: Samples | None, functions: Fitted, manifest: PackManifest, plot: Path | None
 ) -> dict[str, Any]:
     """What is printed, and drawn into `plot`."""
     chosen = degraded(samples)
@@ -102,18 +112,18 @@ def judged(
         "missed": dict(samples.missed),
         "pauc": areas,
         "fnmr_after_10": after,
-        **occlusion(covers, functions),
+        **(occlusion(covers, functions) if covers else {}),
         "grouping": grouping(samples, functions, manifest),
-        "ms_per_face": round(1000 * seconds_a_face(chosen.faces, functions), 3),
+        "ms_per_face": round(1000 * seconds_a_face(chosen, functions), 3),
     }
 
 
-def grouping(samples: Samples, functions: Mapping[str, Perceptron], manifest: PackManifest) -> dict[str, Any]:
+def grouping(samples: Samples, functions: Fitted, manifest: PackManifest) -> dict[str, Any]:
     """One face of every photo in groups, at the pack's threshold: `without` quality, with dark faces `lit` alone, and
     `with` all that quality says."""
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
-    unified = measured(chosen.faces, functions)["unified"]
+    unified = measured(chosen, functions)["unified"]
     photos, threshold = list(chosen.photos), manifest.similarity_threshold
     roles = roles_of(unified, manifest.quality)
     by_quality = cluster(chosen.embeddings, photos, threshold, roles)
@@ -146,9 +156,9 @@ def degraded(samples: Samples) -> Samples:
     return samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
 
 
-def curves(samples: Samples, functions: Mapping[str, Perceptron], start: float = 0.10) -> dict[str, Floats]:
+def curves(samples: Samples, functions: Fitted, start: float = 0.10) -> dict[str, Floats]:
     """Measure → (31,) FNMR with 0 to 30 % discarded."""
-    everything = measured(samples.faces, functions)
+    everything = measured(samples, functions)
     ranked = {
         "unified": everything["unified"],
         "detector score": samples.faces.det_scores,
@@ -160,11 +170,12 @@ def curves(samples: Samples, functions: Mapping[str, Perceptron], start: float =
     return {name: error_versus_discard(samples.genuine, values, start) for name, values in ranked.items()}
 
 
-def measured(faces: Faces, functions: Mapping[str, Perceptron]) -> dict[str, Floats]:
+def measured(samples: Samples, functions: Fitted) -> dict[str, Floats]:
     """Measures of many faces, in batches as a service has them."""
     batches = [
-        measures.measure(faces.take(slice(start, start + TIMED_FACES)), functions)
-        for start in range(0, len(faces), TIMED_FACES)
+        measures.measure(samples.faces.take(rows), functions, samples.vectors[rows])
+        for start in range(0, len(samples.people), TIMED_FACES)
+        if (rows := slice(start, start + TIMED_FACES))
     ]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -175,8 +186,8 @@ def laplacian_variance(faces: Faces) -> Floats:
     return np.array([cv2.Laplacian(chip, cv2.CV_32F).var() for chip in grey], np.float32)
 
 
-def occlusion(covers: Samples, functions: Mapping[str, Perceptron]) -> dict[str, Any]:
-    found = measured(covers.faces, functions)
+def occlusion(covers: Samples, functions: Fitted) -> dict[str, Any]:
+    found = measured(covers, functions)
     clean = covers.kinds == "reference"
     kinds = {"eyes": OVER_EYES, "mouth": OVER_MOUTH}
     areas = {
@@ -188,13 +199,14 @@ def occlusion(covers: Samples, functions: Mapping[str, Perceptron]) -> dict[str,
     return {"occlusion_auc": areas, "occlusion_false_alarms": round(float(alarms.mean()), 4)}
 
 
-def seconds_a_face(faces: Faces, functions: Mapping[str, Perceptron]) -> float:
+def seconds_a_face(samples: Samples, functions: Fitted) -> float:
     """Of one core, in batches of TIMED_FACES; the median of several."""
-    batch = faces.take(slice(0, TIMED_FACES))
+    rows = slice(0, TIMED_FACES)
+    batch, vectors = samples.faces.take(rows), samples.vectors[rows]
     seconds = []
     for _ in range(9):
         began = time.process_time()
-        measures.measure(batch, functions)
+        measures.measure(batch, functions, vectors)
         seconds.append(time.process_time() - began)
     return float(np.median(seconds)) / len(batch)
 
@@ -220,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="at most so many people, spread evenly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--embedder-only", action="store_true", help="fit: leave what serves every pack as it is")
     parser.add_argument("--plot", type=Path, help="draw the curves into this SVG")
     return parser
 

@@ -13,6 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from app.packs.samples import images
+from app.vision.embedder import unit
 from app.vision.faces import FacePack
 from app.vision.quality.faces import Faces
 from app.vision.types import Floats, Image
@@ -30,9 +31,9 @@ Names = NDArray[np.str_]
 class Samples:
     """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
 
-    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `unlit` those of faces that are left
-    in the dark, `genuine` (N,) the similarity to the face's own person. `missed` counts photos of each kind in which no
-    face was found.
+    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `lengths` (N,) of what they were made
+    from, `unlit` (N,D) those of faces that are left in the dark, `genuine` (N,) the similarity to the face's own
+    person. `missed` counts photos of each kind in which no face was found.
     """
 
     people: Names
@@ -40,9 +41,15 @@ class Samples:
     kinds: Names
     faces: Faces
     embeddings: Floats
+    lengths: Floats
     unlit: Floats
     genuine: Floats
     missed: Mapping[str, int]
+
+    @property
+    def vectors(self) -> Floats:
+        """(N,D) float32, as the network gave them."""
+        return self.embeddings * self.lengths[:, np.newaxis]
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Samples":
         """The chosen rows."""
@@ -52,6 +59,7 @@ class Samples:
             self.kinds[which],
             self.faces.take(which),
             self.embeddings[which],
+            self.lengths[which],
             self.unlit[which],
             self.genuine[which],
             self.missed,
@@ -76,7 +84,7 @@ class _Row:
     photo: str
     kind: str
     faces: Faces
-    embedding: Floats
+    vector: Floats
     unlit: Floats
 
 
@@ -142,7 +150,7 @@ def _kind(random: Generator) -> str:
 
 
 def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
-    """The face nearest the middle, and its embeddings (D,), as the service makes them and unlit."""
+    """The face nearest the middle, what the embedder makes of it (D,), and its embedding (D,) unlit."""
     (found,) = pack.detect([image])
     if not len(found):
         return None
@@ -150,11 +158,11 @@ def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
     middle = np.array([image.shape[1], image.shape[0]]) / 2
     face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
     chips = pack.cut_chips(image, face.landmarks)
-    (embeddings,), (unlit,) = pack.embed([chips]), pack.embed([chips], as_they_are=True)
+    (vectors,), (unlit,) = pack.vectors([chips]), pack.embed([chips], as_they_are=True)
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
     return (
         Faces(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
-        embeddings[0],
+        vectors[0],
         unlit[0],
     )
 
@@ -162,10 +170,11 @@ def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
 def _joined(rows: Sequence[_Row], missed: Mapping[str, int]) -> Samples:
     people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
     photos = np.array([row.photo for row in rows])
-    embeddings, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("embedding", "unlit"))
+    vectors, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unlit"))
+    embeddings, lengths = unit(vectors), np.linalg.norm(vectors, axis=1)
     faces = Faces.joined([row.faces for row in rows])
     genuine = genuine_similarities(people, photos, kinds == "reference", embeddings)
-    return Samples(people, photos, kinds, faces, embeddings, unlit, genuine, missed)
+    return Samples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
 
 
 def genuine_similarities(people: Names, photos: Names, is_reference: NDArray[np.bool_], embeddings: Floats) -> Floats:

@@ -41,7 +41,7 @@ class Device:
         self.cpu = cpu or turn
         self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
         self._chips = Batcher(
-            "embedder", pack.embed, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
+            "embedder", pack.vectors, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
         )
         self._stack = ExitStack()
 
@@ -63,7 +63,7 @@ class Device:
         return found
 
     def embed(self, chips: Image, times: StageTimes) -> Floats:
-        """(N,S,S,3) uint8 RGB → (N,D) float32 of unit length."""
+        """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
         with times.stage("embed"):
             embeddings, waited_s = self._chips.ask(chips)
         times.add("device_wait", waited_s)

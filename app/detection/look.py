@@ -10,10 +10,10 @@ from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
 from app.records import PhotoResult
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.embedder import unit
 from app.vision.faces import FacePack
 from app.vision.prefilter import Verdict
 from app.vision.quality.faces import Faces
-from app.vision.quality.fitted import fitted
 from app.vision.quality.measures import as_rows, measure
 from app.vision.types import Detections, Floats, Image
 
@@ -78,12 +78,13 @@ def look(
         return Seen(image, found, in_image, [], _rows([], pack), verdict)
     with eyes.device.cpu, times.stage("align"):
         chips = pack.cut_chips(image, in_image.landmarks)
+    vectors = eyes.device.embed(chips, times)
     with eyes.device.cpu, times.stage("quality"):
         plain = pack.quality_chips(image, in_image.landmarks, chips)
         photo_px = np.tile(full_size, (len(found), 1))
         faces = Faces(plain, found.boxes, found.landmarks, found.scores, photo_px)
-        quality = as_rows(measure(faces, fitted()))
-    return Seen(image, found, in_image, quality, eyes.device.embed(chips, times), verdict)
+        quality = as_rows(measure(faces, pack.quality, vectors))
+    return Seen(image, found, in_image, quality, unit(vectors), verdict)
 
 
 def _detections(twin: PhotoResult) -> Detections:

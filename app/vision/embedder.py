@@ -29,17 +29,25 @@ class Embedder:
 
     def embed(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, unit length."""
+        return unit(self.vectors(chips))
+
+    def vectors(self, chips: Image) -> Floats:
+        """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
         if not len(chips):
             return np.empty((0, self._config.dimension), np.float32)
         (vectors,) = run_within(self._limit, chips, self._raw)
-        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        unit: Floats = np.divide(vectors, lengths, dtype=np.float32)
-        return unit
+        return np.asarray(vectors, np.float32)
 
     def _raw(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
         blob = float_blob(ordered, self._config.mean, self._config.scale)
         return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]
+
+
+def unit(vectors: Floats) -> Floats:
+    """(N,D) → (N,D) float32 of unit length; nothing stays nothing."""
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors / lengths, np.float32)
 
 
 def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "auto", threads: int = 0) -> Embedder:

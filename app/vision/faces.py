@@ -10,10 +10,11 @@ import numpy as np
 from app.packs import variants
 from app.packs.manifest import PackManifest
 from app.vision.align import align, detail_needed
-from app.vision.embedder import open_embedder
+from app.vision.embedder import open_embedder, unit
 from app.vision.light import lit
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.quality.faces import CHIP_PX
+from app.vision.quality.fitted import fitted
 from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, execution_providers, is_gpu, open_session
 from app.vision.turned import AnyWayUp, TurnableDetector
@@ -33,6 +34,7 @@ class FacePack:
         self.view_px = detector.view_px
         self._detector = detector
         self._embedder = embedder
+        self.quality = fitted(manifest.files.get(manifest.embedder.file))
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
@@ -43,9 +45,13 @@ class FacePack:
 
         Dark faces are lit first, unless wanted as they are.
         """
+        return [unit(vectors) for vectors in self.vectors(chips, as_they_are=as_they_are)]
+
+    def vectors(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
+        """The same before they are made as long as each other: how long one is tells how well the face was seen."""
         ends = np.cumsum([len(some) for some in chips])
         together = np.concatenate(chips)
-        return np.split(self._embedder.embed(together if as_they_are else lit(together)), ends[:-1])
+        return np.split(self._embedder.vectors(together if as_they_are else lit(together)), ends[:-1])
 
     def detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""

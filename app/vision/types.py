@@ -61,5 +61,5 @@ class FaceDetector(Protocol):
 
 
 class FaceEmbedder(Protocol):
-    def embed(self, chips: Image) -> Floats:
-        """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32 of unit length."""
+    def vectors(self, chips: Image) -> Floats:
+        """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32, as the network gives them, of any length."""

@@ -35,10 +35,10 @@ class KnowsTheFace:
 class Fixed:
     """Gives these vectors in turn."""
 
-    vectors: list[list[float]]
+    given: list[list[float]]
 
-    def embed(self, chips: Image) -> Floats:
-        return np.array([self.vectors.pop(0) for _ in chips], np.float32)
+    def vectors(self, chips: Image) -> Floats:
+        return np.array([self.given.pop(0) for _ in chips], np.float32)
 
 
 def pack_of(*vectors: list[float], count: int = 1) -> FacePack:

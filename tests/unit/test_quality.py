@@ -11,9 +11,20 @@ import skimage
 from app.packs.store import PackStore
 from app.vision.align import align
 from app.vision.faces import FacePack, load_pack
+from app.vision.quality import fitted as fitted_parameters
 from app.vision.quality.exposure import exposure
 from app.vision.quality.faces import CHIP_PX, Faces
-from app.vision.quality.fitted import PARAMETERS, Perceptron, fitted, read_fitted, write_fitted
+from app.vision.quality.fitted import (
+    PARAMETERS,
+    EmbedderView,
+    Perceptron,
+    embedder_path,
+    fitted,
+    read_fitted,
+    read_view,
+    write_fitted,
+    write_view,
+)
 from app.vision.quality.measures import as_rows, measure
 from app.vision.quality.pose import head_pose, inter_eye_px
 from app.vision.quality.sharpness import noise
@@ -188,6 +199,16 @@ def test_a_cover_is_noticed_on_the_part_it_covers(portrait: Portrait, cover: str
     assert bare < 0.5 < np.median(values)
 
 
+def length_tells() -> EmbedderView:
+    """Of an embedder of three dimensions: the longer its vector, the better it saw the face."""
+    inputs = len(fitted().functions["unified"].mean) + 1 + 2
+    nothing, one = np.zeros(inputs, np.float32), np.ones(inputs, np.float32)
+    weights = np.zeros((inputs, 1), np.float32)
+    weights[-3] = 0.5
+    unified = Perceptron(nothing, one, one * np.inf, weights, np.zeros(1), np.full(1, 0.5), np.full((), 0.5))
+    return EmbedderView(np.zeros(3, np.float32), np.eye(3, 2, dtype=np.float32), unified)
+
+
 def test_fitted_functions_are_read_as_they_were_written(tmp_path: Path) -> None:
     function = Perceptron(
         *(np.float32(np.random.default_rng(0).normal(size=shape)) for shape in (3, 3, 3, (3, 2), 2, 2, ()))
@@ -195,6 +216,25 @@ def test_fitted_functions_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_fitted({"unified": function}, tmp_path / "fitted.npz")
     features = np.float32(np.random.default_rng(1).uniform(0, 0.5, (4, 3)))
     assert read_fitted(tmp_path / "fitted.npz")["unified"](features) == pytest.approx(function(features), abs=0.02)
+
+
+def test_what_is_known_of_an_embedder_is_read_as_it_was_written(tmp_path: Path) -> None:
+    view = length_tells()
+    write_view(view, tmp_path / "view.npz")
+    vectors = np.float32(np.random.default_rng(2).normal(size=(4, 3)))
+    assert read_view(tmp_path / "view.npz").features(vectors) == pytest.approx(view.features(vectors), abs=0.01)
+
+
+def test_an_embedder_that_is_known_is_asked_how_well_it_saw(
+    portrait: Portrait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted_parameters, "EMBEDDERS", tmp_path)
+    write_view(length_tells(), embedder_path("e" * 64))
+    known, faces = fitted("e" * 64), face_of(portrait)
+    short, long = (measure(faces, known, np.full((1, 3), length, np.float32))["unified"] for length in (0.5, 2.0))
+    assert short < long
+    assert fitted("f" * 64).embedder is None
+    assert measure(faces, known)["unified"] == measure(faces, fitted())["unified"]
 
 
 def test_fitted_functions_of_another_version_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.vision.types import Floats
 
 PARAMETERS = Path(__file__).with_name("fitted.npz")
+EMBEDDERS = Path(__file__).with_name("embedders")
 VERSION = 1
 LAYERS = ("w1", "b1", "w2", "b2")
 REACH = 3.0
@@ -35,6 +36,11 @@ class Perceptron:
     w2: Floats
     b2: Floats
 
+    @staticmethod
+    def none() -> "Perceptron":
+        """To be filled."""
+        return Perceptron(*[np.empty(0, np.float32)] * 7)
+
     def __call__(self, features: Floats) -> Floats:
         """(N,F) → (N,) float32."""
         hidden = np.tanh(self.standardised(features) @ self.w1 + self.b1)
@@ -46,29 +52,85 @@ class Perceptron:
         return np.asarray(np.clip(bounded, -REACH, REACH), np.float32)
 
 
+@dataclass(frozen=True)
+class EmbedderView:
+    """What one embedder's vectors tell of a face: their length (networks that are trained by angles give short ones to
+    faces that they can't tell), and where they lie: `centre` (D,), `components` (D,K) of the unit vectors of faces good
+    and bad. `unified` takes these behind the other features."""
+
+    centre: Floats
+    components: Floats
+    unified: Perceptron
+
+    def features(self, vectors: Floats) -> Floats:
+        """(N,D) as the network gives them → (N,1+K) float32."""
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return np.hstack([np.log(lengths), (vectors / lengths - self.centre) @ self.components]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`functions`: `sharpness` and `unified` (similarity that is to be expected), `eyes` and `mouth` (logits that they
+    are covered), which serve every pack; `embedder`, where it is known, makes a better `unified`."""
+
+    functions: Mapping[str, Perceptron]
+    embedder: EmbedderView | None = None
+
+
 @cache
-def fitted() -> Mapping[str, Perceptron]:
-    """Name → function: `sharpness` and `unified` (similarity that is to be expected), `eyes` and `mouth` (logits that
-    they are covered)."""
-    return read_fitted(PARAMETERS)
+def fitted(embedder_sha256: str | None = None) -> Fitted:
+    """What is shipped, with what is known of the embedder of this file."""
+    path = embedder_path(embedder_sha256) if embedder_sha256 else None
+    return Fitted(read_fitted(PARAMETERS), read_view(path) if path and path.is_file() else None)
+
+
+def embedder_path(sha256: str) -> Path:
+    """Where the parameters of an embedder lie, by its file's hash."""
+    return EMBEDDERS / f"{sha256[:16]}.npz"
 
 
 def read_fitted(path: Path) -> Mapping[str, Perceptron]:
     """What `write_fitted` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
-        if int(stored["version"]) != VERSION:
-            raise ValueError(f"{path.name} has version {int(stored['version'])}, this code reads {VERSION}.")
+        _check_version(path, stored)
         names = {key.partition("/")[0] for key in stored.files if "/" in key}
         return {name: Perceptron(**_layers(stored, name)) for name in names}
 
 
+def read_view(path: Path) -> EmbedderView:
+    """What `write_view` wrote. Raises ValueError for a file of another version."""
+    with np.load(path) as stored:
+        _check_version(path, stored)
+        centre, components = (np.asarray(stored[name], np.float32) for name in ("centre", "components"))
+        return EmbedderView(centre, components, Perceptron(**_layers(stored, "unified")))
+
+
 def write_fitted(functions: Mapping[str, Perceptron], path: Path = PARAMETERS) -> None:
     """Numbers in half precision: they are right to three digits, more than what they were fitted on is."""
-    arrays: dict[str, NDArray[np.generic]] = {"version": np.array(VERSION)}
-    for name, function in functions.items():
-        for field, values in vars(function).items():
-            arrays[f"{name}/{field}"] = np.asarray(values, np.float16 if field in LAYERS else np.float32)
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    _write(path, {key: values for name in functions for key, values in _arrays(name, functions[name]).items()})
+
+
+def write_view(view: EmbedderView, path: Path) -> None:
+    """The same for an embedder."""
+    plain = {name: np.asarray(getattr(view, name), np.float16) for name in ("centre", "components")}
+    _write(path, plain | _arrays("unified", view.unified))
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, version=np.array(VERSION), **arrays)  # type: ignore[arg-type]
+
+
+def _arrays(name: str, function: Perceptron) -> dict[str, NDArray[np.generic]]:
+    return {
+        f"{name}/{field}": np.asarray(values, np.float16 if field in LAYERS else np.float32)
+        for field, values in vars(function).items()
+    }
+
+
+def _check_version(path: Path, stored: Mapping[str, NDArray[np.generic]]) -> None:
+    if int(stored["version"]) != VERSION:
+        raise ValueError(f"{path.name} has version {stored['version']}, this code reads {VERSION}.")
 
 
 def _layers(stored: Mapping[str, NDArray[np.float16]], name: str) -> dict[str, Floats]:

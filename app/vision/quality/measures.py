@@ -12,7 +12,7 @@ from app.records import QUALITY_DIGITS
 from app.vision.light import gains_of
 from app.vision.quality.exposure import exposure
 from app.vision.quality.faces import Faces
-from app.vision.quality.fitted import Perceptron
+from app.vision.quality.fitted import Fitted, Perceptron
 from app.vision.quality.occlusion import occlusion_features
 from app.vision.quality.pose import head_pose, inter_eye_px
 from app.vision.quality.sharpness import noise, sharpness_statistics
@@ -26,14 +26,20 @@ _EYES_AT_PX, _EYES_WIDTH_PX = 70.0, 20.0
 Columns = dict[str, Floats]
 
 
-def measure(faces: Faces, functions: Mapping[str, Perceptron]) -> Columns:
-    """N faces → measure → (N,) float32, raw values and scores."""
+def measure(faces: Faces, fitted: Fitted, vectors: Floats | None = None) -> Columns:
+    """N faces, and (N,D) what the embedder made of them, unless that isn't known → measure → (N,) float32, raw values
+    and scores."""
     if not len(faces):
         return {}
+    functions = fitted.functions
     raw, statistics = raw_measures(faces), sharpness_features(faces)
     raw["sharpness"] = functions["sharpness"](statistics)
     raw |= covered(faces, functions)
-    expected = functions["unified"](unified_features(raw, statistics))
+    features = unified_features(raw, statistics)
+    if fitted.embedder is None or vectors is None:
+        expected = functions["unified"](features)
+    else:
+        expected = fitted.embedder.unified(np.hstack([features, fitted.embedder.features(vectors)]))
     return {"unified": _percent(expected), **raw, **_scores(raw)}
 
 
