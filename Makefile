@@ -135,3 +135,7 @@ rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and w
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh
+
+.PHONY: submitter
+submitter: setup ## write build/batch_submitter.zip, the same bytes from the same source
+	$(PYTHON) -m infra.package_lambda batch_submitter build/batch_submitter.zip
