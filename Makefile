@@ -139,3 +139,7 @@ newcomer: ## time from git clone to the finished sample album
 .PHONY: submitter
 submitter: setup ## write build/batch_submitter.zip, the same bytes from the same source
 	$(PYTHON) -m infra.package_lambda batch_submitter build/batch_submitter.zip
+
+.PHONY: cost
+cost: setup ## what 1,000 photos cost on ECS and Batch, beside Rekognition
+	@$(PYTHON) -m infra.cost
