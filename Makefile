@@ -143,3 +143,7 @@ submitter: setup ## write build/batch_submitter.zip, the same bytes from the sam
 .PHONY: cost
 cost: setup ## what 1,000 photos cost on ECS and Batch, beside Rekognition
 	@$(PYTHON) -m infra.cost
+
+.PHONY: scaling
+scaling: setup ## a simulated day of load on ECS, Batch, both, and what was planned first; draws docs/images/scaling.svg
+	$(PYTHON) -m benchmarks.scaling --plot docs/images/scaling.svg
