@@ -101,6 +101,7 @@ class Service:
             return 1 if self._policy.metric(now) > 0 else 0
         values = [self._policy.metric(point) for point in self._points]
         since_s = self._env.now - self._scaled_s
+        # In proportion to what is desired at present, which AWS does not spell out.
         fitting = ceil(self.desired * values[-1] / target)
         if len(values) >= OUT_POINTS and min(values[-OUT_POINTS:]) > target and since_s >= self._policy.out_cooldown_s:
             return max(self.desired, fitting)

@@ -27,7 +27,11 @@ class Figures:
     age_most_min: float
     backlog_most: int
     workers_most: int
+    by_batch: float
+    """Share of the photos that Batch did."""
     instance_hours: float
+    usd_per_1000: float
+    """US dollars for 1,000 photos of instance hours."""
     at_work: float
     """Share of the instance hours in which photos were worked on."""
     turns: int
@@ -41,7 +45,8 @@ class Figures:
         return quick and self.left == 0 and self.turns <= GOAL_TURNS and self.busy_killed == 0
 
 
-def measure(trace: Trace, seconds_per_photo: float) -> Figures:
+def measure(trace: Trace, seconds_per_photo: float, usd_h: float) -> Figures:
+    """`usd_h` is what an instance hour costs."""
     p50, p95, most = np.percentile(trace.ages_s, (50, 95, 100)) / 60
     return Figures(
         photos=trace.sent,
@@ -51,7 +56,9 @@ def measure(trace: Trace, seconds_per_photo: float) -> Figures:
         age_most_min=float(most),
         backlog_most=max(trace.visible),
         workers_most=max(trace.workers),
+        by_batch=trace.done_by_batch / len(trace.ages_s),
         instance_hours=trace.instance_hours,
+        usd_per_1000=trace.instance_hours * usd_h * 1000 / trace.sent,
         at_work=len(trace.ages_s) * seconds_per_photo / HOUR_S / trace.instance_hours,
         turns=turns(trace.wanted),
         busy_killed=trace.busy_killed,

@@ -62,6 +62,7 @@ class Trace:
     ages_s: list[float] = field(default_factory=list)
     sent: int = 0
     left: int = 0
+    done_by_batch: int = 0
     instance_hours: float = 0.0
     busy_killed: int = 0
     most_waiting_jobs: int = 0
@@ -87,6 +88,7 @@ def simulate(way: Way, load: Load, given: Conditions, seed: int = 0) -> Trace:
     env.process(_watch(env, trace, queue, (ecs, batch), lambda: service.desired + jobs.active))
     env.run(load.length_s + AFTER_S)
     trace.sent, trace.left, trace.ages_s = queue.sent, queue.visible + queue.held, queue.ages_s
+    trace.done_by_batch = queue.done_draining
     trace.instance_hours = ecs.hours + batch.hours
     trace.busy_killed = ecs.busy_killed + batch.busy_killed
     trace.most_waiting_jobs, trace.jobs = jobs.most_waiting, jobs.submitted

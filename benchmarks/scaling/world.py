@@ -26,6 +26,8 @@ class Queue:
         self.sent = 0
         self.ages_s: list[float] = []
         """Of each message that is done, from sent to done."""
+        self.done_draining = 0
+        """Messages done by workers that drain, which are Batch's."""
 
     @property
     def visible(self) -> int:
@@ -57,8 +59,9 @@ class Queue:
             if poll in self._polls:
                 self._polls.remove(poll)
 
-    def done(self, messages: list[float]) -> None:
+    def done(self, messages: list[float], *, draining: bool) -> None:
         self.held -= len(messages)
+        self.done_draining += len(messages) * draining
         self.ages_s.extend(self._env.now - sent for sent in messages)
 
     def come_back(self, messages: list[float], after_s: float) -> Steps:
@@ -122,7 +125,7 @@ class Worker:
                 continue
             empty_polls = 0
             yield self._env.timeout(len(self._held) * self._given.seconds_per_photo)
-            self._queue.done(self._held)
+            self._queue.done(self._held, draining=self._drains)
             self._held = []
 
 

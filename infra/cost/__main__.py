@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from infra.cost.inputs import PRICES, WORKLOAD, Prices, UnusableFile, Workload, read
+from infra.cost.inputs import PRICES, WORKLOAD, Prices, UnusableFile, Workload, positive, read
 from infra.cost.model import Model
 from infra.cost.report import Question, as_json, as_text
 
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--photos", type=_count, default=50_000, help="that come at once (50,000)")
     parser.add_argument("--photos-a-month", type=_count, default=1_000_000, help="for what a month sets (1,000,000)")
-    parser.add_argument("--seconds-per-photo", type=_seconds, help="of one instance, in place of the file's")
+    parser.add_argument("--seconds-per-photo", type=positive, help="of one instance, in place of the file's")
     parser.add_argument("--detection-on", default="g4dn.xlarge", metavar="TYPE", help="instance type (g4dn.xlarge)")
     parser.add_argument("--grouping-on", default="c5.2xlarge", metavar="TYPE", help="instance type (c5.2xlarge)")
     parser.add_argument("--prices", type=Path, default=PRICES, metavar="FILE")
@@ -55,15 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
-def _seconds(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

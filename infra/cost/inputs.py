@@ -1,7 +1,9 @@
 """The two files that the model reads: prices of AWS, and what the worker takes."""
 
 import tomllib
+from argparse import ArgumentTypeError
 from datetime import date
+from math import inf, nan
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -110,6 +112,17 @@ class Workload(Table):
     def with_seconds_per_photo(self, seconds: float, source: str) -> Self:
         figure = Figure(value=seconds, measured=False, source=source)
         return self.model_copy(update={"seconds_per_photo": figure})
+
+
+def positive(text: str) -> float:
+    """A number of a command line. Raises ArgumentTypeError where it isn't above 0 and finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not 0 < number < inf:
+        raise ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
 
 
 Read = TypeVar("Read", bound=Table)

@@ -14,16 +14,19 @@ HOUR_S = 3600
 HOURS_A_MONTH = 730
 GB = 1e9
 
+Market = Literal["on-demand", "spot"]
+
 
 @dataclass(frozen=True)
 class Way:
     """Where a service runs, and how its instances are paid."""
 
     compute: Literal["ecs", "batch"]
-    market: Literal["on-demand", "spot"]
+    market: Market
 
     def __str__(self) -> str:
-        return f"{self.compute.upper() if self.compute == 'ecs' else 'Batch'} {self.market.replace('spot', 'Spot')}"
+        compute = {"ecs": "ECS", "batch": "Batch"}[self.compute]
+        return f"{compute} {self.market.replace('spot', 'Spot')}"
 
 
 WAYS = (Way("ecs", "on-demand"), Way("ecs", "spot"), Way("batch", "spot"))
@@ -58,7 +61,7 @@ class Model:
     def burst(self, way: Way, photos: int) -> Cost:
         work_s = photos * self.workload.seconds_per_photo.value
         instances = self.instances(photos)
-        price = self._usd_h(self.detection, way)
+        price = self.usd_h(self.detection, way.market)
         lifecycle_s = self._lifecycle_s(way, instances, work_s)
         return Cost(
             work=work_s / HOUR_S * price,
@@ -74,13 +77,13 @@ class Model:
 
     def always_on(self, photos: int, photos_a_month: int) -> Cost:
         """The burst's part of one on-demand instance that never ends; grouping comes and goes."""
-        month = self._usd_h(self.detection, WAYS[0]) * HOURS_A_MONTH
+        month = self.usd_h(self.detection, WAYS[0].market) * HOURS_A_MONTH
         return Cost(month * photos / photos_a_month, 0, self._requests(photos), self._grouping(WAYS[0], photos))
 
-    def _usd_h(self, instance_type: str, way: Way) -> float:
+    def usd_h(self, instance_type: str, market: Market) -> float:
         """An instance hour with its root volume."""
         instance = self.prices.instances.types[instance_type]
-        machine = instance.spot_usd_h if way.market == "spot" else instance.on_demand_usd_h
+        machine = instance.spot_usd_h if market == "spot" else instance.on_demand_usd_h
         volume = self.workload.root_volume_gb.value * self.prices.volumes.usd_gb_month / HOURS_A_MONTH
         return machine + volume
 
@@ -95,7 +98,7 @@ class Model:
         faces = photos * self.workload.faces_per_photo.value
         run_s = faces / 1000 * self.workload.grouping_seconds_per_1000_faces.value
         work_s = run_s * self.workload.full_runs_per_gallery.value
-        return (work_s + self._lifecycle_s(way, 1, work_s)) / HOUR_S * self._usd_h(self.grouping, way)
+        return (work_s + self._lifecycle_s(way, 1, work_s)) / HOUR_S * self.usd_h(self.grouping, way.market)
 
     def _requests(self, photos: int) -> float:
         prices, workload = self.prices.requests, self.workload

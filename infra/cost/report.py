@@ -53,7 +53,7 @@ def _headline(model: Model, question: Question) -> str:
         f"{question.photos_a_month:,} photos a month. {_checked(model)}"
     )
     names = ("way", "work", "starts and idling", "requests, logs", "grouping", "all")
-    return f"{says}\n\n{_table(names, rows)}"
+    return f"{says}\n\n{table(names, rows)}"
 
 
 def _costs(model: Model, question: Question) -> dict[str, Cost]:
@@ -65,7 +65,7 @@ def _costs(model: Model, question: Question) -> dict[str, Cost]:
 
 def _by_burst(model: Model) -> str:
     rows = [(str(way), *(_usd(model.burst(way, n).per_1000(n).total) for n in BURSTS)) for way in WAYS]
-    return "All of it, by photos that come at once:\n\n" + _table(("way", *(f"{n:,}" for n in BURSTS)), rows)
+    return "All of it, by photos that come at once:\n\n" + table(("way", *(f"{n:,}" for n in BURSTS)), rows)
 
 
 def _by_seconds(model: Model, photos: int) -> str:
@@ -74,7 +74,7 @@ def _by_seconds(model: Model, photos: int) -> str:
         totals = (_at(model, seconds).burst(way, photos).per_1000(photos).total for seconds in SECONDS)
         rows.append((str(way), *map(_usd, totals)))
     names = ("way", *(f"{seconds:g} s" for seconds in SECONDS))
-    return f"All of it, by seconds a photo takes an instance, {photos:,} at once:\n\n{_table(names, rows)}"
+    return f"All of it, by seconds a photo takes an instance, {photos:,} at once:\n\n{table(names, rows)}"
 
 
 def _at(model: Model, seconds: float) -> Model:
@@ -88,7 +88,7 @@ def _inputs(workload: Workload) -> str:
     for name in type(workload).model_fields:
         figure = getattr(workload, name)
         rows.append((f"`{name}`", f"{figure.value:,g}", "measured" if figure.measured else "assumed", figure.source))
-    return "What this follows from:\n\n" + _table(("figure", "value", "is", "source"), rows)
+    return "What this follows from:\n\n" + table(("figure", "value", "is", "source"), rows)
 
 
 def _checked(model: Model) -> str:
@@ -106,6 +106,7 @@ def _usd(amount: float) -> str:
     return f"{amount:.4f}"
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Of Markdown."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

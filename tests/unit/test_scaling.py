@@ -36,7 +36,7 @@ def test_every_photo_is_done_or_still_there(way: Way, traces: dict[str, Trace]) 
 
 @pytest.mark.parametrize("way", BUILT, ids=lambda way: way.name)
 def test_what_is_built_is_in_time_and_steady_though_spot_takes_half(way: Way, traces: dict[str, Trace]) -> None:
-    figures = measure(traces[way.name], GIVEN.seconds_per_photo)
+    figures = measure(traces[way.name], GIVEN.seconds_per_photo, usd_h=0.2)
     assert (figures.left, figures.busy_killed) == (0, 0)
     assert figures.age_most_min <= GOAL_MOST_MIN
     assert figures.turns <= GOAL_TURNS
@@ -48,6 +48,12 @@ def test_what_is_built_is_bounded_and_ends_with_nothing_running(way: Way, traces
     systems = 2 if way is BOTH else 1
     assert max(trace.wanted) <= max(trace.instances) <= systems * GIVEN.max_instances
     assert trace.instances[-1] == trace.workers[-1] == 0
+
+
+def test_with_half_of_the_traffic_each_does_a_good_part(traces: dict[str, Trace]) -> None:
+    done = {way.name: traces[way.name].done_by_batch / traces[way.name].sent for way in BUILT}
+    assert (done[ECS.name], done[BATCH.name]) == (0, 1)
+    assert 0.2 < done[BOTH.name] < 0.8
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)

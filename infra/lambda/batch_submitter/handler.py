@@ -1,6 +1,7 @@
 """The Lambda function: looks at the queue and at the jobs, and submits what is missing.
 
-Nothing is caught: an invocation that fails is tried again by Lambda, and counts in its error metric.
+Nothing is caught: an invocation that fails counts in Lambda's error metric, and the next tick looks anew. Two at once
+would not see each other's jobs, so the function is to have a reserved concurrency of 1.
 """
 
 import json
