@@ -1,7 +1,7 @@
 """How many Batch jobs a queue is worth."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_submitter.decision import Limits, decide
@@ -33,28 +33,33 @@ def test_a_queue_of_messages_wants_jobs(visible: int, active: int, share: int, s
     assert decide(visible, active, Limits(1_000, 10, share)).submit == submit
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, LIMITS)
 def test_active_jobs_never_rise_above_the_cap(visible: int, active: int, limits: Limits) -> None:
     assert active + decide(visible, active, limits).submit <= max(active, limits.max_jobs)
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, LIMITS)
 def test_there_is_never_a_job_without_messages_for_it(visible: int, active: int, limits: Limits) -> None:
     jobs = decide(visible, active, limits).submit
     assert jobs == 0 or (active + jobs - 1) * limits.messages_per_job * 100 < visible * limits.traffic_share
 
 
+@settings(deadline=None)
 @given(COUNTS, LIMITS)
 def test_submitting_twice_in_a_row_submits_once(visible: int, limits: Limits) -> None:
     first = decide(visible, 0, limits).submit
     assert decide(visible, first, limits).submit == 0
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, COUNTS, LIMITS)
 def test_more_messages_never_want_fewer_jobs(visible: int, more: int, active: int, limits: Limits) -> None:
     assert decide(visible + more, active, limits).submit >= decide(visible, active, limits).submit
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, st.integers(0, 100), st.integers(0, 100))
 def test_a_larger_share_never_wants_fewer_jobs(visible: int, active: int, one: int, other: int) -> None:
     small, large = sorted((one, other))
