@@ -135,3 +135,15 @@ rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and w
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh
+
+.PHONY: submitter
+submitter: setup ## write build/batch_submitter.zip, the same bytes from the same source
+	$(PYTHON) -m infra.package_lambda batch_submitter build/batch_submitter.zip
+
+.PHONY: cost
+cost: setup ## what 1,000 photos cost on ECS and Batch, beside Rekognition
+	@$(PYTHON) -m infra.cost
+
+.PHONY: scaling
+scaling: setup ## a simulated day of load on ECS, Batch, both, and what was planned first; draws docs/images/scaling.svg
+	$(PYTHON) -m benchmarks.scaling --plot docs/images/scaling.svg

@@ -1,0 +1,1 @@
+"""What a thousand photos cost, and how that compares with Rekognition."""

@@ -1,0 +1,77 @@
+"""The Lambda function: looks at the queue and at the jobs, and submits what is missing.
+
+Nothing is caught: an invocation that fails counts in Lambda's error metric, and the next tick looks anew. Two at once
+would not see each other's jobs, so the function is to have a reserved concurrency of 1.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from batch_submitter.decision import Decision, decide
+from batch_submitter.jobs import AwsClient, Jobs
+from batch_submitter.settings import Settings
+
+Event = Mapping[str, Any]
+
+
+def handle(event: Event, _context: object) -> dict[str, Any]:
+    """One tick of the schedule. Returns what was seen and done, which is logged as well."""
+    settings = Settings.read(os.environ)
+    # A second try of SubmitJob by the client could submit a second array; Lambda's second try finds the first one.
+    return tick(settings, job_name(settings.job_name, event), _client("sqs", 3), _client("batch", 1))
+
+
+def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dict[str, Any]:
+    """Submit, under `name`, the jobs that are missing. Does nothing where a job of this name was submitted before."""
+    jobs = Jobs(batch, settings.job_queue, settings.job_name)
+    visible, active = visible_messages(sqs, settings.queue_url), jobs.active()
+    decision = decide(visible, active, settings.limits)
+    done = _submit(jobs, name, settings.job_definition, decision)
+    seen = {
+        "visible": visible,
+        "active": active,
+        "wanted": decision.wanted,
+        "traffic_share": settings.limits.traffic_share,
+    }
+    result = {"level": "INFO", "message": "batch jobs", "job_name": name, **seen, **done}
+    print(json.dumps(result))
+    return result
+
+
+def job_name(prefix: str, event: Event) -> str:
+    """`<prefix>-20260131T1405Z`: the minute that this tick was scheduled for, by the event's `time`, else by the clock.
+
+    Lambda's retries of an event carry the same time. Batch has no token that would make SubmitJob idempotent, and takes
+    a name any number of times; so the name is looked for before.
+    """
+    given = event.get("time")
+    moment = datetime.fromisoformat(given) if given else datetime.now(UTC)
+    return f"{prefix}-{moment.astimezone(UTC):%Y%m%dT%H%MZ}"
+
+
+def visible_messages(sqs: AwsClient, queue_url: str) -> int:
+    name = "ApproximateNumberOfMessages"
+    answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
+    return int(answer["Attributes"][name])
+
+
+def _submit(jobs: Jobs, name: str, definition: str, decision: Decision) -> dict[str, Any]:
+    if not decision.submit:
+        return {"submitted": 0}
+    if jobs.was_submitted(name):
+        return {"submitted": 0, "reason": "this tick has submitted its jobs before"}
+    return {"submitted": decision.submit, "job_id": jobs.submit(name, definition, decision.submit)}
+
+
+@cache
+def _client(service: str, attempts: int) -> AwsClient:
+    """Made at the first invocation and kept while the function's process lives."""
+    retries = {"total_max_attempts": attempts, "mode": "standard"}
+    return boto3.client(service, config=Config(connect_timeout=3, read_timeout=10, retries=retries))
