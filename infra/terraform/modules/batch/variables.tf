@@ -110,6 +110,16 @@ variable "services" {
   }
 
   validation {
+    condition = alltrue(flatten([
+      for s in values(var.services) : [
+        for type in concat(s.primary.instance_types, try(s.secondary.instance_types, [])) :
+        can(regex("^[gp][0-9]", type)) == (s.gpus > 0)
+      ]
+    ]))
+    error_message = "A service with GPUs needs GPU instance types (g..., p...) only, one without GPUs needs others only."
+  }
+
+  validation {
     condition     = alltrue([for s in values(var.services) : s.attempts >= 1 && s.attempts <= 10 && s.attempt_seconds >= 60])
     error_message = "attempts must be 1 to 10 and attempt_seconds at least 60; both are limits of AWS Batch."
   }
