@@ -27,8 +27,8 @@ data "aws_iam_policy_document" "function" {
 
   statement {
     sid     = "CountJobs"
-    actions = ["batch:ListJobs", "batch:DescribeJobs"]
-    # Neither can be limited to a queue or a job: they have no resource types.
+    actions = ["batch:ListJobs"]
+    # It can't be limited to a queue: it has no resource types.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbatch.html
     resources = ["*"]
   }

@@ -16,6 +16,10 @@ resource "aws_scheduler_schedule" "tick" {
     arn      = aws_lambda_function.submitter.arn
     role_arn = aws_iam_role.schedule.arn
 
+    # The minute that is meant, whenever the call comes: jobs are named by it, so that none is submitted twice.
+    # Not by jsonencode, which would write \u003c for <, and Scheduler would not know its own word again.
+    input = "{\"time\": \"<aws.scheduler.scheduled-time>\"}"
+
     retry_policy {
       maximum_retry_attempts       = 0
       maximum_event_age_in_seconds = 60

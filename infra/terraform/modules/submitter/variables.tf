@@ -78,8 +78,8 @@ variable "traffic_share" {
   type        = number
 
   validation {
-    condition     = var.traffic_share >= 0 && var.traffic_share <= 100
-    error_message = "traffic_share must be 0 to 100."
+    condition     = var.traffic_share >= 0 && var.traffic_share <= 100 && floor(var.traffic_share) == var.traffic_share
+    error_message = "traffic_share must be a whole number of 0 to 100."
   }
 }
 

@@ -49,6 +49,13 @@ run "one_at_a_time_each_minute_without_retries" {
   }
 }
 
+run "a_call_tells_the_minute_it_is_for" {
+  assert {
+    condition     = strcontains(aws_scheduler_schedule.tick.target[0].input, "<aws.scheduler.scheduled-time>")
+    error_message = "Scheduler finds no word to replace by the time."
+  }
+}
+
 run "the_function_gets_every_setting_it_reads" {
   assert {
     condition = aws_lambda_function.submitter.environment[0].variables == tomap({
@@ -67,7 +74,7 @@ run "the_function_gets_every_setting_it_reads" {
 run "it_may_do_its_work_and_nothing_else" {
   assert {
     condition = toset(flatten([for s in data.aws_iam_policy_document.function.statement : s.actions])) == toset([
-      "sqs:GetQueueAttributes", "batch:SubmitJob", "batch:ListJobs", "batch:DescribeJobs",
+      "sqs:GetQueueAttributes", "batch:SubmitJob", "batch:ListJobs",
       "logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage",
     ])
     error_message = "The function may do more, or less, than it has to."
@@ -94,6 +101,14 @@ run "a_share_below_0_is_refused" {
   command = plan
   variables {
     traffic_share = -1
+  }
+  expect_failures = [var.traffic_share]
+}
+
+run "a_broken_share_is_refused" {
+  command = plan
+  variables {
+    traffic_share = 12.5
   }
   expect_failures = [var.traffic_share]
 }
