@@ -129,14 +129,14 @@ variable "gpu_temperature_c" {
   }
 }
 
-variable "memory_percent" {
-  description = "Percent of a container's memory at which the alarm goes off. Workers take in nothing new from 80 on."
+variable "memory_share" {
+  description = "Share (0 to 1) of a container's memory at which the alarm goes off. Workers take in nothing new from 0.8 on."
   type        = number
-  default     = 92
+  default     = 0.92
 
   validation {
-    condition     = var.memory_percent >= 50 && var.memory_percent < 100
-    error_message = "memory_percent must be 50 or more and below 100."
+    condition     = var.memory_share >= 0.5 && var.memory_share < 1
+    error_message = "memory_share must be 0.5 or more and below 1."
   }
 }
 
