@@ -83,7 +83,7 @@ locals {
         label   = "percent of messages that fail"
         # Below 20 messages one failure is 5 %, and says nothing.
         expression = join("", [
-          "IF(FILL(done, 0) + FILL(put_back, 0) + FILL(rejected, 0) >= 20, ",
+          "IF((FILL(done, 0) + FILL(put_back, 0) + FILL(rejected, 0)) >= 20, ",
           "100 * (FILL(put_back, 0) + FILL(rejected, 0)) / (FILL(done, 0) + FILL(put_back, 0) + FILL(rejected, 0)), 0)",
         ])
         metrics = {
@@ -105,7 +105,7 @@ locals {
         says    = "Messages wait for ${service}, and none was done for ${s.silent_minutes} minutes."
         label   = "1 where messages wait and none is done"
         # By what SQS counts: it holds as well where the workers' own metrics don't arrive.
-        expression = "IF(FILL(waiting, 0) + FILL(working, 0) > 0 AND FILL(deleted, 0) == 0, 1, 0)"
+        expression = "IF((FILL(waiting, 0) + FILL(working, 0)) > 0 AND FILL(deleted, 0) == 0, 1, 0)"
         metrics = {
           waiting = local.queue_metrics[service].waiting
           working = local.queue_metrics[service].working
