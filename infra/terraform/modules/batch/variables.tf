@@ -34,8 +34,9 @@ variable "instance_profile_arn" {
 }
 
 variable "service_role_arn" {
-  description = "Role that Batch itself works with, commonly the service-linked role AWSServiceRoleForBatch."
+  description = "Role that Batch itself works with; null has it use its service-linked one, without which machines can't be updated in place."
   type        = string
+  default     = null
 }
 
 variable "services" {

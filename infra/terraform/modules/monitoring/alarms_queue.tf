@@ -29,6 +29,9 @@ locals {
     }
   }
 
+  # Grouping has one message under work for as long as a gallery takes.
+  silent_minutes = { for service, s in var.services : service => coalesce(s.silent_minutes, service == "grouping" ? 60 : 20) }
+
   queue_alarms = merge([
     for service, s in var.services : {
       "${service}-backlog" = {
@@ -102,7 +105,7 @@ locals {
 
       "${service}-no-progress" = {
         runbook = "no-progress"
-        says    = "Messages wait for ${service}, and none was done for ${s.silent_minutes} minutes."
+        says    = "Messages wait for ${service}, and none was done for ${local.silent_minutes[service]} minutes."
         label   = "1 where messages wait and none is done"
         # By what SQS counts: it holds as well where the workers' own metrics don't arrive.
         expression = "IF((FILL(waiting, 0) + FILL(working, 0)) > 0 AND FILL(deleted, 0) == 0, 1, 0)"
@@ -114,8 +117,8 @@ locals {
         threshold = 1
         below     = false
         period_s  = 300
-        periods   = s.silent_minutes / 5
-        of_them   = s.silent_minutes / 5
+        periods   = local.silent_minutes[service] / 5
+        of_them   = local.silent_minutes[service] / 5
         missing   = "notBreaching" # nothing is reported of a queue without traffic, and nothing waits there
         tells_ok  = true
       }

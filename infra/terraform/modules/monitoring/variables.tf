@@ -74,8 +74,8 @@ variable "services" {
     - queue_name, dead_letter_queue_name: its SQS queues.
     - gpu: whether it runs on GPUs, whose alarms it then gets.
     - latency_goal_s: seconds after which a new message should be done; the alarms of backlog and age build on it.
-    - silent_minutes: minutes that may pass without a finished message while some wait. It must be more than starting
-      from zero takes, and for grouping more than a large gallery.
+    - silent_minutes: minutes that may pass without a finished message while some wait, by default 20, and 60 for
+      grouping. It must be more than a start from zero takes, and for grouping more than the largest gallery.
     - ecs_service_name: its ECS service; job_queue_arn: its Batch job queue; autoscaling_group_name: its instances on
       ECS, for the dashboard; submitter_function_name: its submitter. Each may be empty where it does not exist.
   TEXT
@@ -84,7 +84,7 @@ variable "services" {
     dead_letter_queue_name  = string
     gpu                     = optional(bool, false)
     latency_goal_s          = optional(number, 900)
-    silent_minutes          = optional(number, 20)
+    silent_minutes          = optional(number)
     ecs_service_name        = optional(string, "")
     autoscaling_group_name  = optional(string, "")
     job_queue_arn           = optional(string, "")
@@ -102,7 +102,7 @@ variable "services" {
   }
 
   validation {
-    condition     = alltrue([for s in values(var.services) : s.silent_minutes >= 10 && s.silent_minutes <= 1440 && s.silent_minutes % 5 == 0])
+    condition     = alltrue([for m in [for s in values(var.services) : coalesce(s.silent_minutes, 20)] : m >= 10 && m <= 1440 && m % 5 == 0])
     error_message = "silent_minutes must be 10 to 1440 in steps of 5: from zero, the first photo takes some minutes."
   }
 }

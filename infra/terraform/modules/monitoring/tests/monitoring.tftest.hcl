@@ -42,7 +42,6 @@ variables {
     grouping = {
       queue_name             = "face-worker-test-grouping"
       dead_letter_queue_name = "face-worker-test-grouping-dead"
-      silent_minutes         = 60
       ecs_service_name       = "grouping"
     }
   }
@@ -77,6 +76,7 @@ run "bars_follow_the_goals" {
     condition = (
       aws_cloudwatch_metric_alarm.computed["detection-backlog"].threshold == 600
       && aws_cloudwatch_metric_alarm.plain["detection-oldest-message"].threshold == 1200
+      && aws_cloudwatch_metric_alarm.computed["detection-no-progress"].evaluation_periods == 4
       && aws_cloudwatch_metric_alarm.computed["grouping-no-progress"].evaluation_periods == 12
       && aws_cloudwatch_metric_alarm.plain["detection-memory"].threshold == 0.92
     )
