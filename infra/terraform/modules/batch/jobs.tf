@@ -136,7 +136,7 @@ locals {
 resource "aws_cloudwatch_log_group" "jobs" {
   for_each = var.services
 
-  #checkov:skip=CKV_AWS_158:encrypted by the service's own key unless kms_key_arn names one
+  #checkov:skip=CKV_AWS_338:a year by default; log_retention_days lets an environment for trials keep less
   name              = "/${var.name}/batch/${each.key}"
   retention_in_days = var.log_retention_days
   kms_key_id        = var.kms_key_arn

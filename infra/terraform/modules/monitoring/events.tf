@@ -75,7 +75,7 @@ resource "aws_cloudwatch_event_target" "log" {
 }
 
 resource "aws_cloudwatch_log_group" "events" {
-  #checkov:skip=CKV_AWS_158:encrypted by the service's own key unless kms_key_arn names one
+  #checkov:skip=CKV_AWS_338:a year by default; log_retention_days lets an environment for trials keep less
   name              = "/aws/events/${var.name}"
   retention_in_days = var.log_retention_days
   kms_key_id        = var.kms_key_arn

@@ -5,7 +5,7 @@ locals {
 }
 
 resource "aws_cloudwatch_log_group" "function" {
-  #checkov:skip=CKV_AWS_158:encrypted by the service's own key unless kms_key_arn names one
+  #checkov:skip=CKV_AWS_338:a year by default; log_retention_days lets an environment for trials keep less
   name              = "/aws/lambda/${local.full_name}"
   retention_in_days = var.log_retention_days
   kms_key_id        = var.kms_key_arn
@@ -16,7 +16,6 @@ resource "aws_lambda_function" "submitter" {
   #checkov:skip=CKV_AWS_116:failures go to the on_failure destination below, which keeps the error beside the request
   #checkov:skip=CKV_AWS_272:whoever may change its code may apply this configuration; the package is built by CI alone
   #checkov:skip=CKV_AWS_50:one call a minute of three requests; its log line holds all that a trace would
-  #checkov:skip=CKV_AWS_173:its settings are names and numbers, no secrets; kms_key_arn encrypts them where set
   function_name    = local.full_name
   description      = "Submits as many Batch jobs as the backlog of ${var.service} needs"
   role             = aws_iam_role.function.arn

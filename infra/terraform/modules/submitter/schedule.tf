@@ -2,7 +2,6 @@
 # retry policy.
 
 resource "aws_scheduler_schedule" "tick" {
-  #checkov:skip=CKV_AWS_297:the schedule holds no data; kms_key_arn encrypts it where set
   name                = local.full_name
   description         = "Looks at the backlog of ${var.service}"
   schedule_expression = var.schedule_expression
