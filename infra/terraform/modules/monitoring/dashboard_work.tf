@@ -1,0 +1,126 @@
+# Does the work get done, how well, how fast. A line of a chart is a list as CloudWatch writes it: namespace, metric,
+# dimensions, options.
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+
+locals {
+  own_names = [
+    "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "Faces", "FaceQuality",
+    "PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "EmbedSeconds", "DeviceWaitSeconds", "StoreSeconds",
+    "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
+    "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
+    "SpotInterruptions", "ProcessMemoryBytes", "MemoryShare", "GpuUtilisation", "GpuMemoryBytes", "GpuTemperatureC",
+  ]
+  # The beginning of the line of one of a service's own metrics.
+  own = {
+    for service in ["detection", "grouping"] : service => {
+      for name in local.own_names : name => [var.metrics_namespace, name, "Environment", var.environment, "Service", service]
+    }
+  }
+
+  work_charts = {
+    for service, s in var.services : service => [
+      {
+        title   = "${service}: messages in the queue"
+        options = { stat = "Average" }
+        lines = [
+          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", s.queue_name, { label = "waiting" }],
+          ["AWS/SQS", "ApproximateNumberOfMessagesNotVisible", "QueueName", s.queue_name, { label = "in work" }],
+          ["AWS/SQS", "ApproximateNumberOfMessagesDelayed", "QueueName", s.queue_name, { label = "delayed" }],
+          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", s.dead_letter_queue_name, { label = "dead letters", yAxis = "right" }],
+        ]
+      },
+      {
+        title   = "${service}: seconds that messages wait"
+        options = { annotations = { horizontal = [{ label = "goal", value = s.latency_goal_s }] } }
+        lines = [
+          ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", s.queue_name, { label = "oldest in the queue", stat = "Maximum" }],
+          concat(local.own[service].MessageAgeSeconds, [{ label = "when received, p95", stat = "p95" }]),
+          concat(local.own[service].MessageSeconds, [{ label = "in work, p95", stat = "p95" }]),
+        ]
+      },
+      {
+        title = "${service}: how messages end"
+        lines = [
+          concat(local.own[service].MessagesDone, [{ label = "done", id = "done" }]),
+          concat(local.own[service].MessagesPutBack, [{ label = "put back", id = "back" }]),
+          concat(local.own[service].MessagesRejected, [{ label = "rejected", id = "rejected" }]),
+          concat(local.own[service].LeasesLost, [{ label = "leases lost" }]),
+          [{
+            label      = "failing, percent"
+            yAxis      = "right"
+            expression = "100 * (FILL(back, 0) + FILL(rejected, 0)) / (FILL(done, 0) + FILL(back, 0) + FILL(rejected, 0))"
+          }],
+        ]
+      },
+      {
+        # What traffic_share asked for is seen here as what happened.
+        title   = "${service}: percent of messages done on Batch and on ECS"
+        options = { period = 300, yAxis = { left = { min = 0, max = 100 } } }
+        lines = [
+          concat(local.own[service].MessagesDone, ["Compute", "ecs", { id = "ecs", visible = false }]),
+          concat(local.own[service].MessagesDone, ["Compute", "batch", { id = "batch", visible = false }]),
+          [{ label = "Batch", expression = "100 * FILL(batch, 0) / (FILL(ecs, 0) + FILL(batch, 0))" }],
+          [{ label = "ECS", expression = "100 * FILL(ecs, 0) / (FILL(ecs, 0) + FILL(batch, 0))" }],
+        ]
+      },
+    ]
+  }
+
+  photo_charts = [
+    {
+      title   = "Seconds per photo by stage, mean"
+      options = { stat = "Average" }
+      lines = [
+        for name in ["PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "EmbedSeconds", "DeviceWaitSeconds", "StoreSeconds"] :
+        concat(local.own.detection[name], [{ label = trimsuffix(name, "Seconds") }])
+      ]
+    },
+    {
+      title = "Seconds per photo"
+      lines = [for stat in ["p50", "p95", "p99"] : concat(local.own.detection.PhotoSeconds, [{ label = stat, stat = stat }])]
+    },
+    {
+      title = "How photos end"
+      lines = [
+        for name in ["PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits"] :
+        concat(local.own.detection[name], [{ label = name }])
+      ]
+    },
+    {
+      title   = "Faces per photo, and their quality"
+      options = { period = 300 }
+      lines = [
+        concat(local.own.detection.Faces, [{ id = "faces", visible = false }]),
+        concat(local.own.detection.PhotosIndexed, [{ id = "indexed", visible = false }]),
+        concat(local.own.detection.PhotosWithoutFaces, [{ id = "without", visible = false }]),
+        [{ label = "faces per photo", expression = "faces / (FILL(indexed, 0) + FILL(without, 0))" }],
+        concat(local.own.detection.FaceQuality, [{ label = "quality, median", stat = "p50", yAxis = "right" }]),
+      ]
+    },
+  ]
+
+  gallery_charts = [
+    {
+      title = "Seconds per grouping run"
+      lines = [for stat in ["p50", "p95", "Maximum"] : concat(local.own.grouping.GroupingSeconds, [{ label = stat, stat = stat }])]
+    },
+    {
+      title   = "Grouping runs, and whether their index was there"
+      options = { period = 300 }
+      lines   = [for name in ["FullRuns", "IncrementalRuns", "IndexHits", "IndexMisses"] : concat(local.own.grouping[name], [{ label = name }])]
+    },
+    {
+      title   = "Faces grouped, and people of a gallery"
+      options = { period = 300 }
+      lines = [
+        concat(local.own.grouping.FacesGrouped, [{ label = "faces" }]),
+        concat(local.own.grouping.People, [{ label = "people, median", stat = "p50", yAxis = "right" }]),
+      ]
+    },
+    {
+      title   = "Share of faces that a full run moves"
+      options = { period = 3600 }
+      lines   = [concat(local.own.grouping.GroupingDifference, [{ label = "greatest", stat = "Maximum" }])]
+    },
+  ]
+}

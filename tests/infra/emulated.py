@@ -1,0 +1,109 @@
+"""A Terraform module applied against moto's server, to look at what AWS would have been told."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+
+MODULES = Path(__file__).parents[2] / "infra/terraform/modules"
+REGION = "eu-central-1"
+PROVIDER = """
+provider "aws" {
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+}
+"""
+
+
+class Emulated:
+    """Clients of the emulator."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def client(self, service: str):  # noqa: ANN201 - boto3 clients are made at run time
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+
+@contextmanager
+def applied(module: str, arguments: str, folder: Path) -> Iterator[Emulated]:
+    """While inside, the module is applied with these arguments (HCL). Skips where Terraform or its provider lacks."""
+    (folder / "main.tf").write_text(f'{PROVIDER}\nmodule "it" {{\n  source = "{MODULES / module}"\n{arguments}\n}}\n')
+    with _moto() as endpoint:
+        environment = _environment(endpoint)
+        _init(folder, environment)
+        _terraform(["apply", "-auto-approve", "-input=false", "-no-color"], folder, environment)
+        yield Emulated(endpoint)
+
+
+@contextmanager
+def _moto() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _await(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.kill()
+
+
+def _await(port: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("moto's server did not start within 60 s")
+
+
+def _environment(endpoint: str) -> dict[str, str]:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
+    return mine | {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+
+
+def _init(folder: Path, environment: dict[str, str]) -> None:
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    plugins = os.environ.get("TF_PLUGIN_DIR")
+    command = ["terraform", "init", "-input=false", "-no-color"]
+    ended = subprocess.run(
+        [*command, *([f"-plugin-dir={plugins}"] if plugins else [])],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        pytest.skip("the AWS provider can't be had: set TF_PLUGIN_DIR to a folder that has it, or go online")
+
+
+def _terraform(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    ended = subprocess.run(
+        ["terraform", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        pytest.fail(f"terraform {command[0]} failed:\n{ended.stderr}")
