@@ -1,0 +1,116 @@
+"""Opens what the settings ask for. What they don't ask for is not even imported."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+
+import psutil
+
+from app.config import Settings
+from app.telemetry.catalogue import Metric
+from app.telemetry.emf import EmfMetrics, Place
+from app.telemetry.metrics import Metrics, NoMetrics, Several
+from app.telemetry.parts import Telemetry
+from app.telemetry.traces import NoTracer, Tracer
+from app.worker.container import memory_share
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 20.0
+
+Reading = tuple[Metric, float]
+
+
+@contextmanager
+def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
+    """The telemetry of one service; leaving writes and sends what has gathered, within some seconds.
+
+    Nothing that goes wrong with it stops the service.
+    """
+    place = Place(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
+    with ExitStack() as stack:
+        yield Telemetry(_metrics(settings, place, stack), _tracer(settings, place, stack))
+
+
+def _metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
+    if not settings.metrics:
+        return NoMetrics()
+    from app.telemetry.gpu import Gpus
+
+    targets: list[Metrics] = []
+    flushes: list[Callable[[], None]] = []
+    if "emf" in settings.metrics:
+        emf = EmfMetrics(place, sys.stdout)
+        targets.append(emf)
+        flushes.append(emf.flush)
+    if "prometheus" in settings.metrics:
+        from app.telemetry.prometheus import PrometheusMetrics
+
+        targets.append(stack.enter_context(PrometheusMetrics(place, settings.prometheus_port)))
+    metrics = targets[0] if len(targets) == 1 else Several(targets)
+    gpus = stack.enter_context(Gpus())
+    stack.enter_context(Sampler(metrics, lambda: [*process_readings(), *gpus.read()], flushes))
+    return metrics
+
+
+def _tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
+    if settings.traces_endpoint is None:
+        return NoTracer()
+    from app.telemetry.otel import OtelTracer
+
+    if settings.log_level != "DEBUG":
+        # It complains of each batch, where app/telemetry/otel.py says once that none arrives.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    return stack.enter_context(OtelTracer(settings.traces_endpoint, settings.traces_sample_share, place))
+
+
+def process_readings() -> list[Reading]:
+    """What this process takes of its machine now."""
+    resident = psutil.Process().memory_info().rss
+    return [(Metric.PROCESS_MEMORY, float(resident)), (Metric.MEMORY_SHARE, memory_share())]
+
+
+class Sampler:
+    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end, from one
+    thread. What goes wrong is told once."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        read: Callable[[], Iterable[Reading]],
+        flushes: Iterable[Callable[[], None]],
+        every_s: float = FLUSH_EVERY_S,
+    ) -> None:
+        self._metrics, self._read, self._flushes, self._every_s = metrics, read, tuple(flushes), every_s
+        self._closing = threading.Event()
+        self._complained = False
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+
+    def __enter__(self) -> "Sampler":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every_s):
+            self._once()
+        self._once()
+
+    def _once(self) -> None:
+        try:
+            for metric, value in self._read():
+                self._metrics.level(metric, value)
+            for flush in self._flushes:
+                flush()
+        except Exception:
+            if not self._complained:
+                log.exception("metrics can't be read; work goes on without")
+            self._complained = True
