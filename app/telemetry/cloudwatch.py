@@ -34,7 +34,10 @@ Open = Callable[[], object]
 
 
 class CloudWatchHandler(logging.Handler):
-    """Hands lines to CloudWatch Logs. `emit` never waits and `close` not longer than CLOSE_WITHIN_S."""
+    """Hands lines to CloudWatch Logs. `emit` never waits and `close` not longer than CLOSE_WITHIN_S.
+
+    Nothing is logged with `_changed` held: whoever logs holds the handler's own lock and then wants that one.
+    """
 
     def __init__(self, group: str, stream: str, logs_client: Open, most_chars: int = MOST_WAITING_CHARS) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class CloudWatchHandler(logging.Handler):
         self._chars = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._given = self._dropped = self._told = 0
+        self._logged = self._told = 0
         self._told_at = -inf
         self._failing = False
         self._client: _CountingClient | None = None
@@ -56,19 +59,25 @@ class CloudWatchHandler(logging.Handler):
 
     @property
     def lost(self) -> int:
-        """Lines that did not reach CloudWatch, so far as is known."""
-        delivered = self._client.delivered if self._client else 0
-        return self._dropped + self._given - delivered
+        """Lines that neither reached CloudWatch nor wait; those under way count."""
+        with self._changed:
+            delivered = self._client.delivered if self._client else 0
+            return self._logged - len(self._lines) - delivered
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = logging.LogRecord(record.name, record.levelno, "", 0, self.format(record), None, None)
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a line that can't be written must not end who logs it
+            self.handleError(record)
+            return
+        line = logging.LogRecord(record.name, record.levelno, "", 0, text, None, None)
         line.created = record.created
         with self._changed:
-            if self._closing or self._chars + len(line.msg) > self._most_chars:
-                self._dropped += 1
+            self._logged += 1
+            if self._closing or self._chars + len(text) > self._most_chars:
                 return
             self._lines.append(line)
-            self._chars += len(line.msg)
+            self._chars += len(text)
             if len(self._lines) in (1, BATCH_LINES):
                 self._changed.notify()
 
@@ -85,21 +94,32 @@ class CloudWatchHandler(logging.Handler):
 
     def _abandon(self) -> None:
         with self._changed:
-            self._dropped += len(self._lines)
             self._lines.clear()
         if self._watchtower is not None:
             # So it neither takes more nor waits, also when `logging` closes all handlers at the process's end.
             self._watchtower.shutting_down = True
 
     def _run(self) -> None:
+        while not self._try_to_open() and not self._closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, PAUSE_S)
+        if self._watchtower is None:
+            return
         while batch := self._gather():
-            try:
-                self._send(batch)
-            except Exception as error:  # noqa: BLE001 - whatever CloudWatch does, work goes on
-                self._fail(batch, error)
+            for line in batch:
+                self._watchtower.emit(line)
+            self._watchtower.flush()
             self._tell(TELL_EVERY_S)
-        if self._watchtower is not None:
-            self._watchtower.close()
+        self._watchtower.close()
+
+    def _try_to_open(self) -> bool:
+        try:
+            self._watchtower = self._open()
+        except Exception as error:  # noqa: BLE001 - whatever CloudWatch does, work goes on
+            if not self._failing:
+                log.warning("CloudWatch Logs can't be used; work goes on without: %s", error)
+            self._failing = True
+        return self._watchtower is not None
 
     def _gather(self) -> list[logging.LogRecord]:
         """The next lines: those of SEND_EVERY_S, or as many as make a batch. None at the end."""
@@ -109,13 +129,6 @@ class CloudWatchHandler(logging.Handler):
             batch = [self._lines.popleft() for _ in range(min(BATCH_LINES, len(self._lines)))]
             self._chars -= sum(len(line.msg) for line in batch)
             return batch
-
-    def _send(self, batch: list[logging.LogRecord]) -> None:
-        handler = self._watchtower = self._watchtower or self._open()
-        self._given += len(batch)
-        for line in batch:
-            handler.emit(line)
-        handler.flush()
 
     def _open(self) -> watchtower.CloudWatchLogHandler:
         client = _CountingClient(self._logs_client())
@@ -130,14 +143,6 @@ class CloudWatchHandler(logging.Handler):
         handler.FLUSH_TIMEOUT = UNTIL_SENT_S
         self._client = client
         return handler
-
-    def _fail(self, batch: list[logging.LogRecord], error: Exception) -> None:
-        with self._changed:
-            self._dropped += len(batch)
-            if not self._failing:
-                log.warning("CloudWatch Logs can't be used; work goes on without: %s", error)
-            self._failing = True
-            self._changed.wait_for(lambda: self._closing, PAUSE_S)
 
     def _tell(self, every_s: float) -> None:
         """Say how many lines are lost, if that is news; not with each batch, for what is said is a line too."""
