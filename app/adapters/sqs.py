@@ -68,7 +68,10 @@ class SqsQueue:
     def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
         with sqs_errors("Sending a message"):
             self._sqs.send_message(
-                QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s, MessageAttributes=_trace(traceparent)
+                QueueUrl=self._url,
+                MessageBody=body,
+                DelaySeconds=delay_s,
+                MessageAttributes=trace_attribute(traceparent),
             )
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
@@ -103,7 +106,7 @@ class SqsQueue:
                     MessageAttributes={
                         "reason": _text(reason[:MAX_REASON_CHARS]),
                         "receive_count": _text(str(message.receive_count)),
-                        **_trace(message.traceparent),
+                        **trace_attribute(message.traceparent),
                     },
                 )
         if self.delete([message]):
@@ -133,7 +136,8 @@ def _received(message: dict[str, Any]) -> ReceivedMessage:
     )
 
 
-def _trace(traceparent: str | None) -> dict[str, dict[str, str]]:
+def trace_attribute(traceparent: str | None) -> dict[str, dict[str, str]]:
+    """What a message carries of its sender's trace, as an attribute; nothing where there is none."""
     return {TRACEPARENT: _text(traceparent)} if traceparent else {}
 
 

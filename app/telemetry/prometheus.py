@@ -19,7 +19,7 @@ class PrometheusMetrics:
     """Answers while inside. A port that is taken is told, and work goes on without."""
 
     def __init__(self, place: Place, port: int) -> None:
-        self._port = port
+        self._wanted = port
         self.registry = CollectorRegistry()
         labels = {"environment": place.environment, "service": place.service, "compute": place.compute}
         mine = [metric for metric in Metric if metric.where in (place.service, "both")]
@@ -31,9 +31,9 @@ class PrometheusMetrics:
 
     def __enter__(self) -> "PrometheusMetrics":
         try:
-            self._server, self._thread = start_http_server(self._port, registry=self.registry)
+            self._server, self._thread = start_http_server(self._wanted, registry=self.registry)
         except OSError as error:
-            log.warning("PROMETHEUS_PORT %d can't be opened; work goes on without: %s", self._port, error)
+            log.warning("PROMETHEUS_PORT %d can't be opened; work goes on without: %s", self._wanted, error)
         return self
 
     def __exit__(
@@ -43,6 +43,11 @@ class PrometheusMetrics:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
+
+    @property
+    def port(self) -> int | None:
+        """That is answered on, None where there is none."""
+        return self._server.server_port if self._server else None
 
     def add(self, metric: Metric, amount: float = 1) -> None:
         self._counters[metric].inc(amount)
