@@ -10,18 +10,22 @@ from app.telemetry.parts import Telemetry
 
 
 class RecordingMetrics:
-    """`sums` of counters, `values` of distributions, `levels` of gauges."""
+    """`sums` of counters and their `kinds`, `values` of distributions, `levels` of gauges."""
 
     def __init__(self) -> None:
         self.sums: Counter[Metric] = Counter()
+        self.kinds: Counter[tuple[Metric, str]] = Counter()
         self.values: dict[Metric, list[float]] = defaultdict(list)
         self.levels: dict[Metric, float] = {}
         self._lock = threading.Lock()
 
-    def add(self, metric: Metric, amount: float = 1) -> None:
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
         assert metric.kind == "counter"
+        assert (kind is not None) == metric.has_kinds
         with self._lock:
             self.sums[metric] += amount
+            if kind is not None:
+                self.kinds[metric, kind] += 1
 
     def observe(self, metric: Metric, value: float) -> None:
         assert metric.kind == "distribution"

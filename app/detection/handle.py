@@ -90,6 +90,7 @@ def index_photo(
     stored: StoredObject | None = None
     verdict: Verdict | None = None
     twin: PhotoResult | None = None
+    kind: str | None = None
     try:
         with ExitStack() as held:
             if thumbnail := parts.eyes.prefilter.thumbnail_of(photo):
@@ -119,7 +120,7 @@ def index_photo(
     except LowQuality as low:
         records, result = [], _low_quality(photo, low)
     except BadPhoto as bad:
-        records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
+        records, result, kind = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
 
     result = replace(result, model_id=parts.eyes.device.pack.model_id, timings_s=dict(times.seconds))
     if stored:
@@ -128,7 +129,7 @@ def index_photo(
     with times.stage("store"):
         _store(PhotoResult(result, records), parts)
     parts.kill_points.reach("after-save")
-    report(PhotoResult(result, records), times, parts.telemetry.metrics, has_twin=twin is not None)
+    report(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
     log.info(
         "photo %s",
         result.status.value,
@@ -199,7 +200,8 @@ def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
     if photo.bucket not in parts.readable_buckets:
         raise RejectMessage(
-            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read."
+            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read.",
+            "foreign bucket",
         )
 
 
@@ -208,7 +210,8 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
     if request.id_from_key and previous and previous.photo.key != request.s3_key:
         raise RejectMessage(
             f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
-            "detect_image message with an id of its own if it is another photo."
+            "detect_image message with an id of its own if it is another photo.",
+            "id taken",
         )
 
 

@@ -21,9 +21,12 @@ STAGES = {
 }
 
 
-def report(result: PhotoResult, times: StageTimes, metrics: Metrics, *, has_twin: bool) -> None:
-    """Count a photo and its faces, and how long its stages took. A stage that it did not pass has no time."""
-    metrics.add(ENDS[result.image.status])
+def report(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
+    """Count a photo and its faces, and how long its stages took. A stage that it did not pass has no time.
+
+    `kind` is that of the BadPhoto for which a photo was rejected.
+    """
+    metrics.add(ENDS[result.image.status], kind=kind)
     metrics.observe(Metric.PHOTO_SECONDS, times.elapsed_s)
     for stage, seconds in times.seconds.items():
         if stage in STAGES:

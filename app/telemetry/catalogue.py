@@ -36,7 +36,8 @@ class Metric(Enum):
         "detection",
         "counter",
         "Count",
-        "Photos that can't be used; the log line of each has the `reason`.",
+        "Photos that can't be used, by kind: `cut off`, `damaged`, `empty`, `missing`, `no picture`, `not supported`, "
+        "`too large`. The log line of each has the `reason`.",
     )
     FACES = ("Faces", "detection", "counter", "Count", "Faces stored.")
     PHOTO_SECONDS = (
@@ -128,7 +129,14 @@ class Metric(Enum):
         "Count",
         "Messages put back to be tried again; those that a stopping worker gives back don't count.",
     )
-    MESSAGES_REJECTED = ("MessagesRejected", "both", "counter", "Count", "Messages sent to the dead-letter queue.")
+    MESSAGES_REJECTED = (
+        "MessagesRejected",
+        "both",
+        "counter",
+        "Count",
+        "Messages sent to the dead-letter queue, by kind: `foreign bucket`, `id taken`, `invalid`, `not JSON`, "
+        "`unknown type`. The log line of each has the reason.",
+    )
     MESSAGE_SECONDS = (
         "MessageSeconds",
         "both",
@@ -172,6 +180,11 @@ class Metric(Enum):
         self.kind: Kind = kind
         self.unit: Unit = unit
         self.bounds = bounds
+
+    @property
+    def has_kinds(self) -> bool:
+        """Whether a counter tells of what kind were the things that it counts."""
+        return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
 
 
 def metrics_table() -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
@@ -43,11 +44,14 @@ class EmfMetrics:
         self._lock = threading.Lock()
         self._sums: dict[Metric, float] = {}
         self._spreads: dict[Metric, Distribution] = {}
+        self._kinds: dict[Metric, Counter[str]] = {}
         self._failing = False
 
-    def add(self, metric: Metric, amount: float = 1) -> None:
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
         with self._lock:
             self._sums[metric] = self._sums.get(metric, 0) + amount
+            if kind is not None:
+                self._kinds.setdefault(metric, Counter())[kind] += 1
 
     def observe(self, metric: Metric, value: float) -> None:
         with self._lock:
@@ -62,11 +66,12 @@ class EmfMetrics:
         with self._lock:
             sums, self._sums = self._sums, {}
             spreads, self._spreads = self._spreads, {}
+            kinds, self._kinds = self._kinds, {}
         if not sums and not spreads:
             return
         try:
             # In one call, so that no other thread's line begins within this one.
-            self._stream.write(self._line(sums, spreads) + "\n")
+            self._stream.write(json.dumps(self._line(sums, spreads) | _kinds(kinds)) + "\n")
             self._stream.flush()
             self._failing = False
         except (OSError, ValueError) as error:
@@ -74,7 +79,7 @@ class EmfMetrics:
                 log.warning("metrics can't be written; work goes on without: %s", error)
             self._failing = True
 
-    def _line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> str:
+    def _line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> dict[str, object]:
         values: dict[Metric, object] = {metric: _short(value) for metric, value in sums.items()}
         values |= {metric: _spread(spread) for metric, spread in spreads.items() if spread.count}
         place = self._place
@@ -89,7 +94,12 @@ class EmfMetrics:
             "Service": place.service,
             "Compute": place.compute,
         }
-        return json.dumps(line | {metric.title: value for metric, value in values.items()})
+        return line | {metric.title: value for metric, value in values.items()}
+
+
+def _kinds(kinds: dict[Metric, Counter[str]]) -> dict[str, object]:
+    """No metrics of CloudWatch's, which would be paid for one by one; Logs Insights adds them up."""
+    return {f"{metric.title}By": dict(counts) for metric, counts in kinds.items()}
 
 
 def _spread(spread: Distribution) -> dict[str, object]:

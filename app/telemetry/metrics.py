@@ -9,8 +9,8 @@ from app.telemetry.catalogue import Metric
 class Metrics(Protocol):
     """Takes what happens. Any thread may call any method; none blocks on the outside world, and none raises."""
 
-    def add(self, metric: Metric, amount: float = 1) -> None:
-        """A counter grows."""
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
+        """A counter grows; one that has kinds, by something of this kind, one of few words."""
 
     def observe(self, metric: Metric, value: float) -> None:
         """One value of a distribution."""
@@ -22,7 +22,7 @@ class Metrics(Protocol):
 class NoMetrics:
     """Nobody wants to know."""
 
-    def add(self, metric: Metric, amount: float = 1) -> None: ...
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None: ...
 
     def observe(self, metric: Metric, value: float) -> None: ...
 
@@ -35,9 +35,9 @@ class Several:
     def __init__(self, targets: Sequence[Metrics]) -> None:
         self._targets = targets
 
-    def add(self, metric: Metric, amount: float = 1) -> None:
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
         for target in self._targets:
-            target.add(metric, amount)
+            target.add(metric, amount, kind)
 
     def observe(self, metric: Metric, value: float) -> None:
         for target in self._targets:

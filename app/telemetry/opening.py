@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
 import psutil
@@ -20,8 +20,10 @@ from app.worker.container import memory_share
 log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 20.0
+CLOSE_WITHIN_S = 5.0
 
 Reading = tuple[Metric, float]
+Read = Callable[[], Iterable[Reading]]
 
 
 @contextmanager
@@ -38,8 +40,6 @@ def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
 def _metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
-    from app.telemetry.gpu import Gpus
-
     targets: list[Metrics] = []
     flushes: list[Callable[[], None]] = []
     if "emf" in settings.metrics:
@@ -51,8 +51,7 @@ def _metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
 
         targets.append(stack.enter_context(PrometheusMetrics(place, settings.prometheus_port)))
     metrics = targets[0] if len(targets) == 1 else Several(targets)
-    gpus = stack.enter_context(Gpus())
-    stack.enter_context(Sampler(metrics, lambda: [*process_readings(), *gpus.read()], flushes))
+    stack.enter_context(Sampler(metrics, machine, flushes))
     return metrics
 
 
@@ -67,6 +66,15 @@ def _tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
     return stack.enter_context(OtelTracer(settings.traces_endpoint, settings.traces_sample_share, place))
 
 
+@contextmanager
+def machine() -> Iterator[Read]:
+    """Reads what this process takes of its machine, and what the GPUs do."""
+    from app.telemetry.gpu import Gpus
+
+    with Gpus() as gpus:
+        yield lambda: [*process_readings(), *gpus.read()]
+
+
 def process_readings() -> list[Reading]:
     """What this process takes of its machine now."""
     resident = psutil.Process().memory_info().rss
@@ -74,17 +82,18 @@ def process_readings() -> list[Reading]:
 
 
 class Sampler:
-    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end, from one
-    thread. What goes wrong is told once."""
+    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end, all from
+    one thread, so that a driver or a reader of standard output that hangs holds up nobody. What goes wrong is told once.
+    """
 
     def __init__(
         self,
         metrics: Metrics,
-        read: Callable[[], Iterable[Reading]],
+        open_gauges: Callable[[], AbstractContextManager[Read]],
         flushes: Iterable[Callable[[], None]],
         every_s: float = FLUSH_EVERY_S,
     ) -> None:
-        self._metrics, self._read, self._flushes, self._every_s = metrics, read, tuple(flushes), every_s
+        self._metrics, self._open_gauges, self._flushes, self._every_s = metrics, open_gauges, tuple(flushes), every_s
         self._closing = threading.Event()
         self._complained = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -97,20 +106,21 @@ class Sampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        self._thread.join()
+        self._thread.join(CLOSE_WITHIN_S)
 
     def _run(self) -> None:
-        while not self._closing.wait(self._every_s):
-            self._once()
-        self._once()
+        with self._open_gauges() as read:
+            while not self._closing.wait(self._every_s):
+                self._once(read)
+            self._once(read)
 
-    def _once(self) -> None:
+    def _once(self, read: Read) -> None:
         try:
-            for metric, value in self._read():
+            for metric, value in read():
                 self._metrics.level(metric, value)
-            for flush in self._flushes:
-                flush()
         except Exception:
             if not self._complained:
-                log.exception("metrics can't be read; work goes on without")
+                log.exception("gauges can't be read; work goes on without")
             self._complained = True
+        for flush in self._flushes:
+            flush()

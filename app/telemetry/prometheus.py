@@ -23,10 +23,12 @@ class PrometheusMetrics:
         self.registry = CollectorRegistry()
         labels = {"environment": place.environment, "service": place.service, "compute": place.compute}
         mine = [metric for metric in Metric if metric.where in (place.service, "both")]
-        self._counters = {one: self._counter(one).labels(**labels) for one in mine if one.kind == "counter"}
+        self._counters = {one: self._counter(one) for one in mine if one.kind == "counter"}
         self._gauges = {one: self._gauge(one) for one in mine if one.kind == "gauge"}
         self._spreads = {one: self._histogram(one).labels(**labels) for one in mine if one.kind == "distribution"}
         self._labels = labels
+        # What never happened is a zero, not a gap.
+        self._plain = {one: counter.labels(**labels) for one, counter in self._counters.items() if not one.has_kinds}
         self._server: WSGIServer | None = None
 
     def __enter__(self) -> "PrometheusMetrics":
@@ -49,8 +51,11 @@ class PrometheusMetrics:
         """That is answered on, None where there is none."""
         return self._server.server_port if self._server else None
 
-    def add(self, metric: Metric, amount: float = 1) -> None:
-        self._counters[metric].inc(amount)
+    def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
+        if metric.has_kinds:
+            self._counters[metric].labels(**self._labels, kind=kind or "other").inc(amount)
+        else:
+            self._plain[metric].inc(amount)
 
     def observe(self, metric: Metric, value: float) -> None:
         self._spreads[metric].observe(value)
@@ -60,7 +65,8 @@ class PrometheusMetrics:
         self._gauges[metric].labels(**self._labels).set(value)
 
     def _counter(self, metric: Metric) -> Counter:
-        return Counter(_name(metric), metric.meaning, LABELS, registry=self.registry)
+        labels = (*LABELS, "kind") if metric.has_kinds else LABELS
+        return Counter(_name(metric), metric.meaning, labels, registry=self.registry)
 
     def _gauge(self, metric: Metric) -> Gauge:
         return Gauge(_name(metric), metric.meaning, LABELS, registry=self.registry)

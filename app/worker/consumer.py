@@ -87,6 +87,7 @@ class _Ending:
 
     outcome: Outcome
     settle: Callable[[], None] | None = None
+    kind: str | None = None
 
 
 class Consumer:
@@ -228,7 +229,7 @@ class Consumer:
             log.warning("not settled: %s", error, extra={"message_id": message.message_id})
             if isinstance(error, LeaseLost):
                 self._count_lost()
-        story.ended(outcome)
+        story.ended(outcome, ending.kind if outcome == "rejected" else None)
 
     def _count_lost(self) -> None:
         self._around.telemetry.metrics.add(Metric.LEASES_LOST)
@@ -242,7 +243,7 @@ class Consumer:
         except RejectMessage as reject:
             reason = str(reject)
             log.warning("message rejected: %s", reason, extra=about)
-            return _Ending("rejected", lambda: self._queue.reject(message, reason))
+            return _Ending("rejected", lambda: self._queue.reject(message, reason), reject.kind)
         except RetryLater as retry:
             self._around.breaker.failed(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s

@@ -32,8 +32,9 @@ class Story:
         """While inside, what this thread does and logs belongs to the message."""
         return self._span.current()
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome, kind: str | None = None) -> None:
+        """`kind` is that of the RejectMessage for which it was rejected."""
         if outcome in COUNTED:
-            self._metrics.add(COUNTED[outcome])
+            self._metrics.add(COUNTED[outcome], kind=kind)
         self._metrics.observe(Metric.MESSAGE_SECONDS, max(0.0, time.time() - self._received_at))
         self._span.end(outcome)

@@ -558,7 +558,11 @@ def listened(queue: FakeQueue, handler: Simple, **changes: Any) -> Listener:
 
 
 def test_telemetry_hears_how_each_message_ended_and_how_long_that_took(queue: FakeQueue) -> None:
-    errors = {"retry": RetryLater("busy", 60), "reject": RejectMessage("no"), "error": ValueError("bug")}
+    errors = {
+        "retry": RetryLater("busy", 60),
+        "reject": RejectMessage("no", "foreign bucket"),
+        "error": ValueError("bug"),
+    }
 
     def handler(body: str) -> None:
         if body in errors:
@@ -569,6 +573,7 @@ def test_telemetry_hears_how_each_message_ended_and_how_long_that_took(queue: Fa
     listener = listened(queue, handler)
     sums = listener.metrics.sums
     assert (sums[Metric.MESSAGES_DONE], sums[Metric.MESSAGES_PUT_BACK], sums[Metric.MESSAGES_REJECTED]) == (2, 1, 1)
+    assert listener.metrics.kinds == {(Metric.MESSAGES_REJECTED, "foreign bucket"): 1}
     assert len(listener.metrics.values[Metric.MESSAGE_SECONDS]) == 4
     assert sorted(str(span.outcome) for span in listener.tracer.spans) == ["done", "done", "put back", "rejected"]
 

@@ -626,16 +626,25 @@ def test_telemetry_hears_of_a_photo_its_faces_and_its_stages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "faces", "metric"),
-    [(photos.jpeg(), 0, Metric.PHOTOS_WITHOUT_FACES), (b"junk", 2, Metric.PHOTOS_REJECTED)],
+    ("data", "faces", "metric", "kind"),
+    [
+        (photos.jpeg(), 0, Metric.PHOTOS_WITHOUT_FACES, None),
+        (b"", 2, Metric.PHOTOS_REJECTED, "empty"),
+        (photos.text_named_jpg(), 2, Metric.PHOTOS_REJECTED, "no picture"),
+        (photos.truncated_jpeg(), 2, Metric.PHOTOS_REJECTED, "cut off"),
+        (photos.jpeg_claiming(2_000, 2_000), 2, Metric.PHOTOS_REJECTED, "too large"),
+    ],
 )
-def test_telemetry_hears_how_a_photo_without_faces_ended(data: bytes, faces: int, metric: Metric) -> None:
+def test_telemetry_hears_how_a_photo_without_faces_ended(
+    data: bytes, faces: int, metric: Metric, kind: str | None
+) -> None:
     listener = Listener()
     world = World(telemetry=listener.telemetry)
     world.detector.count = faces
     world.objects.upload("photos", PHOTO.key, data, NOON)
     world.detect()
     assert listener.metrics.sums == {metric: 1}
+    assert listener.metrics.kinds == ({(metric, kind): 1} if kind else {})
 
 
 def test_telemetry_hears_of_a_twin_and_nothing_of_a_photo_that_is_stored_already() -> None:

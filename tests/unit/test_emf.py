@@ -135,6 +135,16 @@ def test_a_line_says_whose_it_is_and_when_it_was(metrics: EmfMetrics, stream: io
     ]
 
 
+def test_what_was_rejected_is_counted_by_its_kind_beside_the_metric(metrics: EmfMetrics, stream: io.StringIO) -> None:
+    for kind in ("empty", "damaged", "empty"):
+        metrics.add(Metric.PHOTOS_REJECTED, kind=kind)
+    metrics.flush()
+    metrics.add(Metric.PHOTOS_REJECTED, kind="missing")
+    metrics.flush()
+    told = [(line["PhotosRejected"], line["PhotosRejectedBy"]) for line in lines(stream)]
+    assert told == [(3, {"empty": 2, "damaged": 1}), (1, {"missing": 1})]
+
+
 def test_each_line_tells_what_happened_since_the_last(metrics: EmfMetrics, stream: io.StringIO) -> None:
     metrics.add(Metric.FACES, 3)
     metrics.flush()

@@ -35,8 +35,18 @@ def test_prometheus_is_told_sums_spreads_and_levels() -> None:
 def test_what_never_happened_is_a_zero_but_a_gpu_that_is_not_there_is_nothing() -> None:
     with exporter() as metrics:
         text = fetched(metrics)
-    assert f"face_worker_photos_rejected_total{{{LABELS}}} 0.0" in text
+    assert f"face_worker_photos_indexed_total{{{LABELS}}} 0.0" in text
     assert "face_worker_gpu_temperature_c{" not in text
+
+
+def test_what_was_rejected_is_told_by_its_kind() -> None:
+    labels = {"compute": "ecs", "environment": "staging", "service": "detection"}
+    metrics = exporter()
+    for kind in ("empty", "damaged", "empty"):
+        metrics.add(Metric.PHOTOS_REJECTED, kind=kind)
+    told = metrics.registry.get_sample_value
+    assert told("face_worker_photos_rejected_total", {**labels, "kind": "empty"}) == 2
+    assert told("face_worker_photos_rejected_total", {**labels, "kind": "damaged"}) == 1
 
 
 def test_a_service_tells_nothing_of_the_other_one() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,7 +161,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_gauges_are_read_and_all_is_written_at_each_interval_and_at_the_end() -> None:
     metrics, written = RecordingMetrics(), []
-    with Sampler(metrics, lambda: [(Metric.MEMORY_SHARE, 0.5)], [lambda: written.append(1)], every_s=0.01):
+    with Sampler(
+        metrics, lambda: nullcontext(lambda: [(Metric.MEMORY_SHARE, 0.5)]), [lambda: written.append(1)], every_s=0.01
+    ):
         wait_until(lambda: len(written) >= 3)
     at_the_end = len(written)
     assert metrics.levels == {Metric.MEMORY_SHARE: 0.5}
@@ -170,7 +173,7 @@ def test_gauges_are_read_and_all_is_written_at_each_interval_and_at_the_end() ->
 
 def test_a_short_life_is_written_too() -> None:
     written: list[int] = []
-    with Sampler(NoMetrics(), list, [lambda: written.append(1)], every_s=3_600):
+    with Sampler(NoMetrics(), lambda: nullcontext(list), [lambda: written.append(1)], every_s=3_600):
         pass
     assert written == [1]
 
@@ -182,9 +185,26 @@ def test_what_cannot_be_read_is_told_once_and_asked_again(caplog: pytest.LogCapt
         tries.append(1)
         raise OSError("no such file")
 
-    with Sampler(NoMetrics(), broken, [], every_s=0.01):
+    written: list[int] = []
+    with Sampler(NoMetrics(), lambda: nullcontext(broken), [lambda: written.append(1)], every_s=0.01):
         wait_until(lambda: len(tries) >= 3)
-    assert caplog.text.count("metrics can't be read; work goes on without") == 1
+    assert caplog.text.count("gauges can't be read; work goes on without") == 1
+    assert len(written) == len(tries)
+
+
+def test_a_driver_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "CLOSE_WITHIN_S", 0.1)
+    answers = threading.Event()
+
+    def hanging() -> list[opening.Reading]:
+        answers.wait(PATIENCE_S)
+        return []
+
+    begin = time.monotonic()
+    with Sampler(NoMetrics(), lambda: nullcontext(hanging), [], every_s=0.01):
+        pass
+    assert time.monotonic() - begin < PATIENCE_S / 2
+    answers.set()
 
 
 def test_a_process_knows_its_memory() -> None:
