@@ -45,11 +45,12 @@ MOST_SHARE = 0.01
 STAGES = ("thumbnail", "fetch", "decode", "prefilter", "detect", "align", "quality", "embed", "pictures", "store")
 MODES: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
+    "control": (False, False),
     "metrics": (True, False),
     "traces": (False, True),
     "both": (True, True),
 }
-"""Name → whether there are metrics, and traces."""
+"""Name → whether there are metrics, and traces. The control is off as well: what it seems to cost is the noise."""
 
 
 def main(arguments: list[str] | None = None) -> int:

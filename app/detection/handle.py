@@ -200,7 +200,8 @@ def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
     if photo.bucket not in parts.readable_buckets:
         raise RejectMessage(
-            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read.",
+            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be "
+            "read.",
             "foreign bucket",
         )
 

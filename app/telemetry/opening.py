@@ -82,8 +82,10 @@ def process_readings() -> list[Reading]:
 
 
 class Sampler:
-    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end, all from
-    one thread, so that a driver or a reader of standard output that hangs holds up nobody. What goes wrong is told once.
+    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end.
+
+    All from one thread, so that a driver or a reader of standard output that hangs holds up nobody. What goes wrong is
+    told once.
     """
 
     def __init__(
@@ -109,18 +111,29 @@ class Sampler:
         self._thread.join(CLOSE_WITHIN_S)
 
     def _run(self) -> None:
-        with self._open_gauges() as read:
+        with ExitStack() as stack:
+            read = self._opened(stack)
             while not self._closing.wait(self._every_s):
                 self._once(read)
             self._once(read)
+
+    def _opened(self, stack: ExitStack) -> Read:
+        try:
+            return stack.enter_context(self._open_gauges())
+        except Exception:  # noqa: BLE001 - told; figures are worth less than work
+            self._complain()
+            return list
 
     def _once(self, read: Read) -> None:
         try:
             for metric, value in read():
                 self._metrics.level(metric, value)
-        except Exception:
-            if not self._complained:
-                log.exception("gauges can't be read; work goes on without")
-            self._complained = True
+        except Exception:  # noqa: BLE001 - as above
+            self._complain()
         for flush in self._flushes:
             flush()
+
+    def _complain(self) -> None:
+        if not self._complained:
+            log.warning("gauges can't be read; work goes on without", exc_info=True)
+        self._complained = True
