@@ -135,3 +135,7 @@ rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and w
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
 	@bash benchmarks/newcomer.sh
+
+.PHONY: telemetry
+telemetry: setup ## what metrics and traces cost a photo, in microseconds and in throughput
+	$(PYTHON) -m benchmarks.telemetry --json

@@ -24,7 +24,7 @@ UNTIL_SENT_S = 1_000_000
 PAUSE_S = 10.0
 """Between two tries to find or make the log group."""
 TELL_EVERY_S = 60.0
-CLOSE_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 3.0
 MOST_WAITING_CHARS = 16_000_000
 BATCH_LINES = 1_000
 OWN_LOGGERS = ("botocore", "boto3", "urllib3", "watchtower")

@@ -11,26 +11,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TextIO
 
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import Distribution
+from app.telemetry.place import Place
 
 log = logging.getLogger(__name__)
 
 DIGITS = 6
 """Significant digits of a value."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Whose metrics these are. `compute` is `ecs`, `batch` or `local`."""
-
-    namespace: str
-    environment: str
-    service: str
-    compute: str
 
 
 class EmfMetrics:

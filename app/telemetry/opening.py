@@ -11,16 +11,18 @@ import psutil
 
 from app.config import Settings
 from app.telemetry.catalogue import Metric
-from app.telemetry.emf import EmfMetrics, Place
+from app.telemetry.emf import EmfMetrics
 from app.telemetry.metrics import Metrics, NoMetrics, Several
 from app.telemetry.parts import Telemetry
+from app.telemetry.place import Place
 from app.telemetry.traces import NoTracer, Tracer
 from app.worker.container import memory_share
 
 log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 20.0
-CLOSE_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 3.0
+"""With those of the traces and of the log: less than what stopTimeout leaves after SHUTDOWN_DEADLINE_S and a poll."""
 
 Reading = tuple[Metric, float]
 Read = Callable[[], Iterable[Reading]]

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from app.telemetry.emf import Place
+from app.telemetry.place import Place
 from app.telemetry.traces import NOTHING, MessageSpan
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SEND_EVERY_MS = 5_000
 SEND_TIMEOUT_S = 5.0
 MOST_WAITING = 2_048
-CLOSE_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 3.0
 NANOSECONDS = 1_000_000_000
 GOOD_OUTCOMES = ("done",)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import MOST_BUCKETS, Distribution
-from app.telemetry.emf import EmfMetrics, Place
+from app.telemetry.emf import EmfMetrics
+from app.telemetry.place import Place
 
 PLACE = Place("FaceWorker", "production", "detection", "batch")
 NOW = 1_700_000_000.25

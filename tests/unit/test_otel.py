@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.telemetry import otel
-from app.telemetry.emf import Place
 from app.telemetry.otel import OtelTracer
+from app.telemetry.place import Place
 from tests.otlp import Collector, collector
 
 PLACE = Place("FaceWorker", "staging", "detection", "ecs")

@@ -4,7 +4,7 @@ import urllib.request
 import pytest
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.emf import Place
+from app.telemetry.place import Place
 from app.telemetry.prometheus import PrometheusMetrics
 
 LABELS = 'compute="ecs",environment="staging",service="detection"'
