@@ -37,6 +37,7 @@ from app.telemetry.opening import open_telemetry
 from app.telemetry.parts import Telemetry
 from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings, log
 from app.worker.shutdown import Shutdown
+from app.worker.story import Story
 from benchmarks.command import printed
 
 FACES = 3
@@ -70,12 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Microseconds that each mode adds to a message, as shares of a photo, and the ratio of throughputs."""
+    """Microseconds that each mode adds to a message, as shares of a photo, and the ratio of throughputs.
+
+    `off_us` is what a message pays where there is no telemetry, `message_us` all that the consumer takes for one.
+    """
     photo_s = options.photo_ms / 1000
     with _collector() as endpoint:
         free = _cpu_per_message(options.messages, 0.0, options.rounds, endpoint)
         busy = _cpu_per_message(options.photos, photo_s, options.rounds, endpoint)
-    result = {"message_us": round(median(free["off"]) * 1e6, 1)}
+    result = {"message_us": round(median(free["off"]) * 1e6, 1), "off_us": round(_cost_of_silence() * 1e6, 1)}
     for mode in list(MODES)[1:]:
         added_s = median(on - off for on, off in zip(free[mode], free["off"], strict=True))
         ratio = median(off / on for on, off in zip(busy[mode], busy["off"], strict=True))
@@ -85,6 +89,23 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             f"{mode}_throughput_ratio": round(ratio, 4),
         }
     return {**result, "photo_ms": options.photo_ms, "rounds": options.rounds}
+
+
+def _cost_of_silence(times: int = 20_000) -> float:
+    """Seconds that telling a message and its photo takes where nobody listens."""
+    message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
+    begin = time.thread_time()
+    for _ in range(times):
+        story = Story(message, 0.0, silent)
+        with story.told():
+            silent.tracer.note(image="g/i")
+            for stage in STAGES:
+                with silent.tracer.stage(stage):
+                    pass
+            report(RESULT, stages, silent.metrics, kind=None, has_twin=False)
+            silent.tracer.traceparent()
+        story.ended("done")
+    return (time.thread_time() - begin) / times
 
 
 def _cpu_per_message(messages: int, photo_s: float, rounds: int, endpoint: str) -> dict[str, list[float]]:

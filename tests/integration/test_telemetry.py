@@ -100,6 +100,8 @@ def test_the_metrics_of_detection_tell_how_its_photos_and_messages_ended(told: T
     once = ("PhotosIndexed", "PhotosRejected", "Faces", "MessagesRejected")
     assert {name: told.sum_of("detection", name) for name in once} == dict.fromkeys(once, 1)
     assert told.sum_of("detection", "MessagesDone") == 2
+    kinds = [line[name] for line in told.emf("detection") for name in line if name.endswith("RejectedBy")]
+    assert sorted(map(str, kinds)) == ["{'no picture': 1}", "{'not JSON': 1}"]
     assert (told.count_of("detection", "PhotoSeconds"), told.count_of("detection", "DecodeSeconds")) == (2, 1)
     assert (told.count_of("detection", "FaceQuality"), told.count_of("detection", "MessageAgeSeconds")) == (1, 3)
     assert told.emf("detection")[-1]["ProcessMemoryBytes"] > 10_000_000

@@ -194,7 +194,9 @@ def test_a_stream_that_breaks_is_told_once(caplog: pytest.LogCaptureFixture) -> 
 
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=400))
-def test_a_distribution_knows_each_value_to_three_percent_unless_they_lie_far_apart(values: list[float]) -> None:
+def test_a_distribution_knows_values_to_two_and_a_half_percent_unless_they_lie_far_apart(
+    values: list[float],
+) -> None:
     spread = Distribution()
     for value in values:
         spread.add(value)
@@ -207,7 +209,7 @@ def test_a_distribution_knows_each_value_to_three_percent_unless_they_lie_far_ap
     told = [middle for middle, count in zip(middles, counts, strict=True) for _ in range(count)]
     positive = [value for value in values if value > 0]
     if positive and max(positive) / min(positive) < 100:
-        assert told == pytest.approx(sorted(values), rel=0.03)
+        assert told == pytest.approx(sorted(values), rel=0.025)
 
 
 def test_a_distribution_of_values_over_17_orders_of_magnitude_still_tells_how_large_they_are() -> None:
