@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -53,6 +54,9 @@ MODES: Mapping[str, tuple[bool, bool]] = {
 }
 """Name → whether there are metrics, and traces. The control is off as well: what it seems to cost is the noise."""
 
+Round = Callable[[int, float], float]
+"""So many messages of photos that take so many seconds of CPU → seconds of CPU a message."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -76,9 +80,9 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     `off_us` is what a message pays where there is no telemetry, `message_us` all that the consumer takes for one.
     """
     photo_s = options.photo_ms / 1000
-    with _collector() as endpoint:
-        free = _cpu_per_message(options.messages, 0.0, options.rounds, endpoint)
-        busy = _cpu_per_message(options.photos, photo_s, options.rounds, endpoint)
+    with _collector() as endpoint, _opened(endpoint) as rounds:
+        free = _in_turns(rounds, options.messages, 0.0, options.rounds)
+        busy = _in_turns(rounds, options.photos, photo_s, options.rounds)
     result = {"message_us": round(median(free["off"]) * 1e6, 1), "off_us": round(_cost_of_silence() * 1e6, 1)}
     for mode in list(MODES)[1:]:
         added_s = median(on - off for on, off in zip(free[mode], free["off"], strict=True))
@@ -89,6 +93,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             f"{mode}_throughput_ratio": round(ratio, 4),
         }
     return {**result, "photo_ms": options.photo_ms, "rounds": options.rounds}
+
+
+@contextlib.contextmanager
+def _opened(endpoint: str) -> Iterator[dict[str, Round]]:
+    """Mode → a round of it. All are open at the same time, so that what is done once in a service's life is done once
+    here, before anything is measured."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        logs = stack.enter_context(Logging(_settings("off", endpoint), lambda: None))
+        told = {mode: stack.enter_context(open_telemetry(_settings(mode, endpoint))) for mode in MODES}
+        yield {mode: partial(_round, telemetry, logs) for mode, telemetry in told.items()}
 
 
 def _cost_of_silence(times: int = 20_000) -> float:
@@ -108,36 +124,30 @@ def _cost_of_silence(times: int = 20_000) -> float:
     return (time.thread_time() - begin) / times
 
 
-def _cpu_per_message(messages: int, photo_s: float, rounds: int, endpoint: str) -> dict[str, list[float]]:
-    """Mode → seconds of CPU a message, one of each round. The first round, which loads libraries, doesn't count."""
-    names = list(MODES)
+def _in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, times: int) -> dict[str, list[float]]:
+    """Mode → seconds of CPU a message, one of each round. The first round, which warms up, doesn't count."""
+    names = list(rounds)
     seconds: dict[str, list[float]] = {mode: [] for mode in names}
-    for number in range(rounds + 1):
+    for number in range(times + 1):
         # Whoever comes first in a round would otherwise always be the same.
         turn = number % len(names)
         for mode in names[turn:] + names[:turn]:
-            took_s = _round(_settings(mode, endpoint), min(messages, 500) if number == 0 else messages, photo_s)
+            took_s = rounds[mode](messages if number else min(messages, 500), photo_s)
             if number:
                 seconds[mode].append(took_s)
     return seconds
 
 
-def _round(settings: Settings, messages: int, photo_s: float) -> float:
-    """Seconds of CPU a message, of all threads of this process, opening and closing aside."""
-    queue = MemoryQueue(messages)
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,  # noqa: PTH123 - as standard output would be
-        contextlib.redirect_stdout(nowhere),
-        Logging(settings, lambda: None) as logs,
-        open_telemetry(settings) as telemetry,
-    ):
-        logs.trace_id = telemetry.tracer.trace_id
-        handler = partial(_handle, telemetry=telemetry, photo_s=photo_s)
-        options = ConsumerOptions(THREADS, 24, 120, 0, 80, 300, empty_polls=1)
-        consumer = Consumer(queue, handler, options, Shutdown(), Surroundings(Health(None), telemetry=telemetry))
-        begin = time.process_time()
-        consumer.run()
-        return (time.process_time() - begin) / messages
+def _round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: float) -> float:
+    """Seconds of CPU a message, of all threads of this process, those that write and send included."""
+    logs.trace_id = telemetry.tracer.trace_id
+    handler = partial(_handle, telemetry=telemetry, photo_s=photo_s)
+    options = ConsumerOptions(THREADS, 24, 120, 0, 80, 300, empty_polls=1)
+    around = Surroundings(Health(None), telemetry=telemetry)
+    consumer = Consumer(MemoryQueue(messages), handler, options, Shutdown(), around)
+    begin = time.process_time()
+    consumer.run()
+    return (time.process_time() - begin) / messages
 
 
 def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: float) -> None:

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from app.local.stack import ROOT
 from app.telemetry import cloudwatch
 from app.telemetry.cloudwatch import CloudWatchHandler
 from tests.conftest import REGION
@@ -102,6 +106,40 @@ def test_an_end_of_the_process_after_that_waits_no_second_time(limits: None) -> 
         begin = time.perf_counter()
         logging.shutdown()
         assert time.perf_counter() - begin < 0.5
+
+
+A_SERVICE_THAT_ENDS = """
+import logging, sys
+from types import SimpleNamespace
+from app.adapters.aws import client
+from app.telemetry.logs import Logging
+settings = SimpleNamespace(log_group="group", log_level="INFO", service_type="detection")
+with Logging(settings, lambda: client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
+    logging.getLogger("app.some").info("at work")
+sys.exit(7)
+"""
+
+
+def test_a_process_whose_cloudwatch_hangs_ends_with_its_own_exit_code_and_says_what_was_lost() -> None:
+    with hanging_endpoint() as endpoint:
+        settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", A_SERVICE_THAT_ENDS],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=ROOT,
+            env={**os.environ, **settings},
+        )
+        took_s = time.perf_counter() - begin
+    assert done.returncode == 7, done.stderr
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == [
+        "at work",
+        "1 log lines did not reach CloudWatch so far",
+    ]
+    assert took_s < 30, "the client alone would have waited for a minute"
 
 
 def test_all_lines_arrive_in_order_and_the_last_one_too(aws: str) -> None:
