@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         description="Where metrics go, separated by commas: `emf` writes them to standard output for CloudWatch, "
         "`prometheus` answers on PROMETHEUS_PORT.",
     )
-    metrics_namespace: str = Field("FaceWorker", min_length=1, description="CloudWatch namespace of the metrics.")
+    metrics_namespace: str = Field(
+        "FaceWorker", pattern=r"^[A-Za-z0-9._#:/-]{1,255}$", description="CloudWatch namespace of the metrics."
+    )
     environment: str = Field(
         "local", min_length=1, description="What metrics and traces say of where they come from, such as production."
     )

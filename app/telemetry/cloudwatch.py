@@ -149,7 +149,7 @@ class CloudWatchHandler(logging.Handler):
         lost, now = self.lost, time.monotonic()
         if lost > self._told and now - self._told_at >= every_s:
             self._told, self._told_at = lost, now
-            log.warning("%d log lines did not reach CloudWatch so far", lost, extra={"lost_lines": lost})
+            log.warning("log lines that did not reach CloudWatch so far: %d", lost, extra={"lost_lines": lost})
 
 
 class _CountingClient:

@@ -86,7 +86,7 @@ def test_a_cloudwatch_that_hangs_costs_neither_who_logs_nor_the_end(
     assert took_s / LINES < MOST_A_LINE_S
     assert closing_s < 2
     assert handler.lost == LINES
-    assert f"{LINES} log lines did not reach CloudWatch" in caplog.text
+    assert f"log lines that did not reach CloudWatch so far: {LINES}" in caplog.text
 
 
 def test_what_waits_is_bounded(limits: None) -> None:
@@ -137,7 +137,7 @@ def test_a_process_whose_cloudwatch_hangs_ends_with_its_own_exit_code_and_says_w
     assert done.returncode == 7, done.stderr
     assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == [
         "at work",
-        "1 log lines did not reach CloudWatch so far",
+        "log lines that did not reach CloudWatch so far: 1",
     ]
     assert took_s < 30, "the client alone would have waited for a minute"
 
