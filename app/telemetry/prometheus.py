@@ -13,6 +13,7 @@ from app.telemetry.place import Place
 log = logging.getLogger(__name__)
 
 PREFIX = "face_worker_"
+LABELS = ("environment", "service", "compute")
 
 
 class PrometheusMetrics:
@@ -73,9 +74,6 @@ class PrometheusMetrics:
 
     def _histogram(self, metric: Metric) -> Histogram:
         return Histogram(_name(metric), metric.meaning, LABELS, registry=self.registry, buckets=metric.bounds)
-
-
-LABELS = ("environment", "service", "compute")
 
 
 def _name(metric: Metric) -> str:

@@ -215,21 +215,23 @@ class Consumer:
     def _settle(self, message: ReceivedMessage, ending: _Ending, story: Story) -> None:
         if ending.settle is None:
             self._leases.rest(message)
-            self._deletions.add(message, lambda deleted: story.ended("done" if deleted else "not deleted"))
+            self._deletions.add(message, lambda deleted: story.ended("done" if deleted else "not settled"))
             return
-        outcome: Outcome = "lost"
+        about = {"message_id": message.message_id}
+        if not self._leases.drop(message):
+            log.warning("not settled: its lease was lost", extra=about)
+            story.ended("lost")
+            return
         try:
-            if self._leases.drop(message):
-                ending.settle()
-                outcome = ending.outcome
-            else:
-                log.warning("not settled: its lease was lost", extra={"message_id": message.message_id})
+            ending.settle()
         except (RetryLater, LeaseLost) as error:
             # The message comes again by itself; handlers are idempotent.
-            log.warning("not settled: %s", error, extra={"message_id": message.message_id})
+            log.warning("not settled: %s", error, extra=about)
             if isinstance(error, LeaseLost):
                 self._count_lost()
-        story.ended(outcome, ending.kind if outcome == "rejected" else None)
+            story.ended("lost" if isinstance(error, LeaseLost) else "not settled")
+        else:
+            story.ended(ending.outcome, ending.kind)
 
     def _count_lost(self) -> None:
         self._around.telemetry.metrics.add(Metric.LEASES_LOST)

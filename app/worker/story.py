@@ -8,7 +8,7 @@ from app.ports import ReceivedMessage
 from app.telemetry.catalogue import Metric
 from app.telemetry.parts import Telemetry
 
-Outcome = Literal["done", "not deleted", "put back", "rejected", "lost"]
+Outcome = Literal["done", "put back", "rejected", "lost", "not settled"]
 
 COUNTED = {
     "done": Metric.MESSAGES_DONE,

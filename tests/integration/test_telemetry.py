@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.adapters.aws import client
+from app.telemetry.cloudwatch import OWN_LOGGERS
 from benchmarks.running import local_stack
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
@@ -156,7 +157,8 @@ def test_the_log_lines_of_a_traced_message_carry_its_trace(told: Told) -> None:
 @pytest.mark.parametrize("service", ["detection", "grouping"])
 def test_the_last_line_before_the_end_arrives_in_cloudwatch(told: Told, service: str) -> None:
     assert told.cloudwatch[service][-1]["message"] == "stopped"
-    here = [line["message"] for line in told.logs[service] if "message" in line]
+    lines = [line for line in told.logs[service] if "message" in line]
+    here = [line["message"] for line in lines if not line["logger"].startswith(OWN_LOGGERS)]
     assert [line["message"] for line in told.cloudwatch[service]] == here
 
 

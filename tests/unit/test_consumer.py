@@ -593,7 +593,19 @@ def test_a_message_is_done_for_telemetry_once_it_is_deleted(queue: FakeQueue, mo
     queue.outages["delete"] = deletions_module.TRIES
     listener = listened(queue, lambda _: None)
     assert listener.metrics.sums[Metric.MESSAGES_DONE] == 0
-    assert [span.outcome for span in listener.tracer.spans] == ["not deleted"]
+    assert [span.outcome for span in listener.tracer.spans] == ["not settled"]
+
+
+def test_a_message_that_could_not_be_put_back_is_none_that_was(queue: FakeQueue) -> None:
+    queue.send("bad")
+
+    def handler(_: str) -> None:
+        queue.outages["hide"] = 1
+        raise RetryLater("busy")
+
+    listener = listened(queue, handler)
+    assert listener.metrics.sums == {}
+    assert [span.outcome for span in listener.tracer.spans] == ["not settled"]
 
 
 def test_telemetry_hears_once_of_a_lease_that_was_lost(queue: FakeQueue) -> None:

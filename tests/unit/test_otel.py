@@ -1,5 +1,6 @@
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from app.telemetry.otel import OtelTracer
 from app.telemetry.place import Place
 from tests.otlp import Collector, collector
 
+PATIENCE_S = 20.0
 PLACE = Place("FaceWorker", "staging", "detection", "ecs")
 TRACED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_TRACED = TRACED[:-1] + "0"
@@ -129,5 +131,9 @@ def test_a_collector_that_hangs_holds_up_neither_work_nor_the_end(monkeypatch: p
         working_s = time.perf_counter() - begin
         tracer.__exit__(None, None, None)
         closing_s = time.perf_counter() - begin - working_s
+    # The server is gone by now, and so the thread that waited for it ends.
+    for thread in threading.enumerate():
+        if thread.name.startswith("Otel"):
+            thread.join(PATIENCE_S)
     assert working_s / 10_000 < 0.001
     assert closing_s < 1.5
