@@ -23,7 +23,10 @@ from app.config import ServiceType, Settings, load_settings
 from app.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.health import Health
 from app.packs.store import InstalledPack, PackStore
+from app.telemetry.catalogue import Metric
 from app.telemetry.logs import Logging
+from app.telemetry.opening import open_telemetry
+from app.telemetry.parts import Telemetry
 from app.vision.decode import PhotoLimits
 from app.worker.batcher import Batcher
 from app.worker.breaker import Breaker
@@ -51,11 +54,17 @@ def run(service: ServiceType | None = None) -> int:
     """
     try:
         settings = load_settings(**({"service_type": service} if service else {}))
-        with Logging(settings, lambda: client("logs", settings.aws_default_region)):
-            return _run_logged(settings)
+        with Logging(settings, partial(_logs_client, settings)) as logs, open_telemetry(settings) as telemetry:
+            logs.trace_id = telemetry.tracer.trace_id
+            end = _run_told(settings, telemetry)
     except FatalWorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    if end.unfinished:
+        # A thread that didn't end in time can't be stopped, and would keep the process from exiting.
+        sys.stdout.flush()
+        os._exit(end.code)
+    return end.code
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,24 @@ class Service:
     has_room: Callable[[], bool] = lambda: True
 
 
-def _run_logged(settings: Settings) -> int:
+@dataclass(frozen=True)
+class End:
+    """How a service ended: its exit code, and how many messages are still under work in threads that go on."""
+
+    code: int
+    unfinished: int = 0
+
+
+def _run_told(settings: Settings, telemetry: Telemetry) -> End:
     shutdown = Shutdown()
     try:
         with shutdown.on_signals(), ExitStack() as stack:
-            service = SERVICES[settings.service_type](settings, stack, shutdown)
+            service = SERVICES[settings.service_type](settings, stack, shutdown, telemetry)
             for probe in service.probes.values():
                 probe()
             if settings.watch_spot_notice:
-                stack.enter_context(SpotNotice(shutdown.request))
-            around = _surroundings(settings, service)
+                stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
+            around = _surroundings(settings, service, telemetry)
             log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
             consumer = Consumer(service.queue, service.handler, _options(settings), shutdown, around)
             code = consumer.run()
@@ -88,16 +105,22 @@ def _run_logged(settings: Settings) -> int:
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
-        return EXIT_UNREACHABLE
+        return End(EXIT_UNREACHABLE)
     log.info("stopped", extra={"exit_code": code, "unfinished": consumer.unfinished})
-    if consumer.unfinished:
-        # A thread that didn't end in time can't be stopped, and would keep the process from exiting.
-        logging.shutdown()
-        os._exit(code)
-    return code
+    return End(code, consumer.unfinished)
 
 
-def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Service:
+def _logs_client(settings: Settings) -> object:
+    # Watchtower tries a batch five times itself.
+    return client("logs", settings.aws_default_region, read_timeout_s=5, attempts=1)
+
+
+def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
+    telemetry.metrics.add(Metric.SPOT_INTERRUPTIONS)
+    shutdown.request()
+
+
+def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
     from app.detection.handle import DetectionParts, handle, saver
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
@@ -125,6 +148,7 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown) -> Serv
         file_bytes=Budget(settings.bytes_in_work),
         pixels=Budget(settings.pixels_in_work),
         kill_points=_kill_points(settings),
+        telemetry=telemetry,
     )
     return Service(
         queue=_queue(settings, settings.queue_url),
@@ -151,7 +175,7 @@ def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) ->
     return Eyes(stack.enter_context(device), limits, prefilter)
 
 
-def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Service:
+def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, telemetry: Telemetry) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _packs(settings).read(settings.model_pack)
@@ -175,6 +199,7 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown) -> Serv
         search=neighbour_search(settings),
         index=_gallery_index(settings),
         kill_points=_kill_points(settings),
+        telemetry=telemetry,
     )
     return Service(queue, partial(handle, parts=parts), _probes(database, objects), parts.kill_points)
 
@@ -211,13 +236,13 @@ def neighbour_search(settings: Settings) -> "NeighbourSearch":
     return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
-SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown], Service]] = {
+SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown, Telemetry], Service]] = {
     "detection": _detection,
     "grouping": _grouping,
 }
 
 
-def _surroundings(settings: Settings, service: Service) -> Surroundings:
+def _surroundings(settings: Settings, service: Service, telemetry: Telemetry) -> Surroundings:
     health = Health(settings.health_file)
     health.ready()
     protection = TaskProtection(settings.ecs_agent_uri)
@@ -228,7 +253,7 @@ def _surroundings(settings: Settings, service: Service) -> Surroundings:
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return Surroundings(health, has_room, protection.set, Breaker(service.probes), service.kill_points)
+    return Surroundings(health, has_room, protection.set, Breaker(service.probes), service.kill_points, telemetry)
 
 
 def _kill_points(settings: Settings) -> KillPoints:

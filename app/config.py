@@ -17,6 +17,8 @@ SQS_MAX_DELAY_S = 900
 SQS_MAX_BATCH = 10
 
 ServiceType = Literal["detection", "grouping"]
+MetricsExporter = Literal["emf", "prometheus"]
+Compute = Literal["ecs", "batch", "local"]
 
 
 class Settings(BaseSettings):
@@ -45,6 +47,26 @@ class Settings(BaseSettings):
     )
     log_group: str | None = Field(None, description="CloudWatch Logs group; unset logs to standard output only.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    metrics: Annotated[frozenset[MetricsExporter], NoDecode] = Field(
+        frozenset(),
+        description="Where metrics go, separated by commas: `emf` writes them to standard output for CloudWatch, "
+        "`prometheus` answers on PROMETHEUS_PORT.",
+    )
+    metrics_namespace: str = Field(
+        "FaceWorker", pattern=r"^[A-Za-z0-9._#:/-]{1,255}$", description="CloudWatch namespace of the metrics."
+    )
+    environment: str = Field(
+        "local", min_length=1, description="What metrics and traces say of where they come from, such as production."
+    )
+    prometheus_port: int = Field(9464, ge=1, le=65_535, description="Port that Prometheus asks, at /metrics.")
+    traces_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="OTLP/HTTP collector that traces are sent to, such as http://localhost:4318; unset, none are.",
+    )
+    traces_sample_share: float = Field(
+        0.05, ge=0, le=1, description="Share of the messages that are traced, of those whose sender doesn't say."
+    )
 
     message_visibility_timeout: int = Field(
         120,
@@ -67,6 +89,8 @@ class Settings(BaseSettings):
     )
     health_file: Path | None = Field(None, description="File whose age tells liveness, for `python -m app.health`.")
     ecs_agent_uri: str | None = Field(None, description="Set by ECS: where task protection is asked for.")
+    ecs_container_metadata_uri_v4: str | None = Field(None, description="Set by ECS: tells that this is a task.")
+    aws_batch_job_id: str | None = Field(None, description="Set by Batch: tells that this is a job.")
     watch_spot_notice: bool = Field(
         False, description="Ask the instance metadata service for Spot interruptions (Batch, bare EC2)."
     )
@@ -173,9 +197,9 @@ class Settings(BaseSettings):
         None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."
     )
 
-    @field_validator("allowed_buckets", mode="before")
+    @field_validator("allowed_buckets", "metrics", mode="before")
     @classmethod
-    def _split_buckets(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("thumbnail_key")
@@ -206,6 +230,13 @@ class Settings(BaseSettings):
         if self.grouping_delay_s >= self.message_visibility_timeout:
             raise ValueError("GROUPING_DELAY_S must be smaller than MESSAGE_VISIBILITY_TIMEOUT")
         return self
+
+    @property
+    def compute(self) -> Compute:
+        """What runs this process. A Batch job is an ECS task as well."""
+        if self.aws_batch_job_id:
+            return "batch"
+        return "ecs" if self.ecs_agent_uri or self.ecs_container_metadata_uri_v4 else "local"
 
     @property
     def readable_buckets(self) -> frozenset[str]:

@@ -52,11 +52,19 @@ class LeaseLost(WorkerError):
 
 
 class RejectMessage(WorkerError):
-    """A message that can never succeed: dead-letter it with this reason."""
+    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`, one of few words."""
+
+    def __init__(self, reason: str, kind: str = "invalid") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class BadPhoto(WorkerError):
-    """The photo itself can't be used: store `rejected` with this reason and go on."""
+    """The photo itself can't be used: store `rejected` with this reason and go on. It is counted by `kind`."""
+
+    def __init__(self, reason: str, kind: str = "damaged") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class LowQuality(WorkerError):

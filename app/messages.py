@@ -102,16 +102,18 @@ def _json_object(body: str) -> dict[str, Any]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RejectMessage(f"The message is not JSON: {error}") from error
+        raise RejectMessage(f"The message is not JSON: {error}", "not JSON") from error
     if not isinstance(fields, dict):
-        raise RejectMessage("The message is JSON, but not an object.")
+        raise RejectMessage("The message is JSON, but not an object.", "not JSON")
     return fields
 
 
 def _validate(adapter: TypeAdapter[M], fields: dict[str, Any], expected: str) -> M:
     kind = fields.get("type")
     if kind != expected:
-        raise RejectMessage(f"Message type {kind!r:.80} is not known to this queue; it takes {expected!r}.")
+        raise RejectMessage(
+            f"Message type {kind!r:.80} is not known to this queue; it takes {expected!r}.", "unknown type"
+        )
     try:
         return adapter.validate_python(fields)
     except ValidationError as error:
@@ -134,7 +136,8 @@ def _from_s3_record(record: dict[str, Any]) -> DetectImage:
     event = str(record.get("eventName", ""))
     if not event.startswith("ObjectCreated:"):
         raise RejectMessage(
-            f"S3 event {event!r:.80} is not ObjectCreated; restrict the bucket's notification to s3:ObjectCreated:*."
+            f"S3 event {event!r:.80} is not ObjectCreated; restrict the bucket's notification to s3:ObjectCreated:*.",
+            "unknown type",
         )
     try:
         bucket, item = record["s3"]["bucket"]["name"], record["s3"]["object"]

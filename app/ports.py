@@ -15,12 +15,17 @@ from app.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, PhotoRef
 
 @dataclass(frozen=True)
 class ReceivedMessage:
-    """A message under lease: `receipt` names the lease, `receive_count` is 1 on the first delivery."""
+    """A message under lease: `receipt` names the lease, `receive_count` is 1 on the first delivery.
+
+    `sent_at` is the Unix time of its sending, None where the queue doesn't tell; `traceparent` is its sender's trace.
+    """
 
     message_id: str
     body: str
     receipt: str
     receive_count: int
+    sent_at: float | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class MessageQueue(Protocol):
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]: ...
 
-    def send(self, body: str, delay_s: int = 0) -> None: ...
+    def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
+        """`traceparent` travels beside the body; see app/telemetry/traces.py."""
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         """Delete at most ten messages. Returns those that the queue could not delete now."""

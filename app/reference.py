@@ -1,4 +1,4 @@
-"""`python -m app.reference`: writes the reference pages that follow from the code (settings, JSON Schemas).
+"""`python -m app.reference`: writes the reference pages that follow from the code (settings, metrics, JSON Schemas).
 
 `--check` writes nothing and exits 1 where a page is out of date.
 """
@@ -11,8 +11,24 @@ from pathlib import Path
 from app.config import settings_table
 from app.grouping.output import Groups
 from app.messages import json_schemas
+from app.telemetry.catalogue import metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+METRICS_INTRODUCTION = """# Metrics
+
+Told where `METRICS` names an exporter; how they get there is in [telemetry](telemetry.md). This page is written by
+`python -m app.reference`.
+
+In CloudWatch each has the dimension sets {`Environment`, `Service`} and {`Environment`, `Service`, `Compute`}, in the
+namespace `METRICS_NAMESPACE`. A counter's points are what came since the last, so its `Sum` counts; a distribution has
+percentiles (`p50`, `p99`) within 2.5 %, an exact `Sum`, `Minimum`, `Maximum` and `SampleCount`; a gauge is read every
+20 s. What does not happen has no points: alarms must treat missing data as zero or as good.
+
+In Prometheus the names are in small letters, `PhotosIndexed` being `face_worker_photos_indexed_total`, with the labels
+`environment`, `service` and `compute`; distributions are histograms, and a counter is there from the start.
+
+"""
 
 
 def pages() -> dict[Path, str]:
@@ -25,6 +41,7 @@ def pages() -> dict[Path, str]:
         "# Configuration\n\nEverything is set by environment variables. A wrong or missing value stops the start, "
         "with every problem listed at once.\nThis page is written by `python -m app.reference`.\n\n" + settings_table()
     )
+    written[Path("metrics.md")] = METRICS_INTRODUCTION + metrics_table()
     return written
 
 

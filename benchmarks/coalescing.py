@@ -33,6 +33,7 @@ from app.messages import DetectImage
 from app.packs.manifest import QualityBars
 from app.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.records import FaceBatch, ImageRecord
+from app.telemetry.parts import Telemetry
 from app.worker.consumer import Consumer, ConsumerOptions, Surroundings
 from app.worker.shutdown import Shutdown
 from benchmarks.command import printed
@@ -80,8 +81,8 @@ class CountingQueue(SqsQueue):
         super().__init__(place.queue_url, place.region, VISIBILITY_S)
         self._notes = place.database()
 
-    def send(self, body: str, delay_s: int = 0) -> None:
-        super().send(body, delay_s)
+    def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
+        super().send(body, delay_s, traceparent)
         self._notes["sent"].insert_one({"body": body})
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
@@ -217,7 +218,10 @@ def _arrive(place: Place, flood: Flood, number: int) -> None:
     """A process's part of the photos: each is stored, then told of, as detection does."""
     database = place.database()
     parts = SimpleNamespace(
-        galleries=MongoGalleryStore(database), grouping_queue=place.queue(), grouping_delay_s=flood.delay_s
+        galleries=MongoGalleryStore(database),
+        grouping_queue=place.queue(),
+        grouping_delay_s=flood.delay_s,
+        telemetry=Telemetry(),
     )
     begin = time.monotonic()
     for photo in range(number, flood.photos, SENDERS):

@@ -69,6 +69,7 @@ class Letter:
     attributes: Mapping[str, str] = field(default_factory=dict)
     receipt: str = ""
     receive_count: int = 0
+    sent_at: float = 0.0
 
 
 class FakeQueue(Outages):
@@ -98,13 +99,14 @@ class FakeQueue(Outages):
             self._clock.sleep(0.001)
         return messages
 
-    def send(self, body: str, delay_s: int = 0) -> None:
+    def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
         self._pass("send")
-        self.put(body, {}, delay_s)
+        self.put(body, {"traceparent": traceparent} if traceparent else {}, delay_s)
 
     def put(self, body: str, attributes: Mapping[str, str], delay_s: float = 0) -> None:
         with self._lock:
-            self.letters.append(Letter(str(next(self._numbers)), body, self._clock.now() + delay_s, attributes))
+            now = self._clock.now()
+            self.letters.append(Letter(str(next(self._numbers)), body, now + delay_s, attributes, sent_at=time.time()))
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         self._pass("delete")
@@ -125,7 +127,9 @@ class FakeQueue(Outages):
     def reject(self, message: ReceivedMessage, reason: str) -> None:
         self._pass("reject")
         if self._dead_letters is not None:
-            self._dead_letters.put(message.body, {"reason": reason, "receive_count": str(message.receive_count)})
+            attributes = {"reason": reason, "receive_count": str(message.receive_count)}
+            attributes |= {"traceparent": message.traceparent} if message.traceparent else {}
+            self._dead_letters.put(message.body, attributes)
         self.delete([message])
 
     @property
@@ -147,7 +151,17 @@ class FakeQueue(Outages):
                 letter.visible_at = now + self._visibility_s
                 letter.receive_count += 1
                 letter.receipt = f"{letter.message_id}#{letter.receive_count}"
-            return [ReceivedMessage(one.message_id, one.body, one.receipt, one.receive_count) for one in chosen]
+            return [self._received(one) for one in chosen]
+
+    def _received(self, letter: Letter) -> ReceivedMessage:
+        return ReceivedMessage(
+            letter.message_id,
+            letter.body,
+            letter.receipt,
+            letter.receive_count,
+            letter.sent_at,
+            letter.attributes.get("traceparent"),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.adapters.aws import aws_errors, client
+from app.adapters.sqs import TRACEPARENT, trace_attribute
 from app.config import SQS_MAX_BATCH
 from app.errors import BadConfiguration, RetryLater
 
@@ -108,7 +109,10 @@ class DeadLetters:
         while remaining > 0 and (messages := self._receive(remaining, MOVE_VISIBILITY_S)):
             for message in messages:
                 with aws_errors("Moving a dead letter"):
-                    self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=message["Body"])
+                    trace = trace_attribute(_text_of(message, TRACEPARENT))
+                    self._sqs.send_message(
+                        QueueUrl=self._queue_url, MessageBody=message["Body"], MessageAttributes=trace
+                    )
                     self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
                 yield _letter(message)
                 time.sleep(1 / per_second)
@@ -143,14 +147,18 @@ class DeadLetters:
                 self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
 
+def _text_of(message: dict[str, Any], attribute: str) -> str | None:
+    text: str | None = message.get("MessageAttributes", {}).get(attribute, {}).get("StringValue")
+    return text
+
+
 def _letter(message: dict[str, Any]) -> DeadLetter:
-    own = {name: value.get("StringValue") for name, value in message.get("MessageAttributes", {}).items()}
     system = message.get("Attributes", {})
     return DeadLetter(
         message_id=message["MessageId"],
         body=message["Body"],
         sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
         # The worker's count is that of the first queue; SQS's own grows with every look at the letter.
-        receive_count=int(own.get("receive_count") or system.get("ApproximateReceiveCount", 1)),
-        reason=own.get("reason"),
+        receive_count=int(_text_of(message, "receive_count") or system.get("ApproximateReceiveCount", 1)),
+        reason=_text_of(message, "reason"),
     )

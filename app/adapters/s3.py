@@ -43,7 +43,9 @@ class S3Store:
         size, etag, last_modified = _identity(answer)
         with answer["Body"] as body:
             if size > max_bytes:
-                raise BadPhoto(f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.")
+                raise BadPhoto(
+                    f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.", "too large"
+                )
 
             def read() -> bytes:
                 with aws_errors(f"Reading {where}", "S3"):
@@ -58,7 +60,7 @@ class S3Store:
                 answer: dict[str, Any] = operation(Bucket=photo.bucket, Key=photo.key, **version)
             except ClientError as error:
                 if error_code(error) in GONE:
-                    raise BadPhoto(f"There is no object {_where(photo)}.") from error
+                    raise BadPhoto(f"There is no object {_where(photo)}.", "missing") from error
                 raise
         return answer
 

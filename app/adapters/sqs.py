@@ -16,6 +16,8 @@ from app.ports import ReceivedMessage
 log = logging.getLogger(__name__)
 
 MAX_REASON_CHARS = 1000
+TRACEPARENT = "traceparent"
+"""The attribute that carries a trace: https://www.w3.org/TR/trace-context/#traceparent-header"""
 LOST_CODES = {
     "ReceiptHandleIsInvalid",
     "MessageNotInflight",
@@ -58,13 +60,19 @@ class SqsQueue:
                 MaxNumberOfMessages=min(max_messages, SQS_MAX_BATCH),
                 WaitTimeSeconds=wait_s,
                 VisibilityTimeout=self._visibility_s,
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageAttributeNames=[TRACEPARENT],
             )
         return [_received(message) for message in answer.get("Messages", [])]
 
-    def send(self, body: str, delay_s: int = 0) -> None:
+    def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
         with sqs_errors("Sending a message"):
-            self._sqs.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=delay_s)
+            self._sqs.send_message(
+                QueueUrl=self._url,
+                MessageBody=body,
+                DelaySeconds=delay_s,
+                MessageAttributes=trace_attribute(traceparent),
+            )
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         entries = [{"Id": str(row), "ReceiptHandle": message.receipt} for row, message in enumerate(messages)]
@@ -98,6 +106,7 @@ class SqsQueue:
                     MessageAttributes={
                         "reason": _text(reason[:MAX_REASON_CHARS]),
                         "receive_count": _text(str(message.receive_count)),
+                        **trace_attribute(message.traceparent),
                     },
                 )
         if self.delete([message]):
@@ -115,12 +124,21 @@ class SqsQueue:
 
 
 def _received(message: dict[str, Any]) -> ReceivedMessage:
+    system, own = message.get("Attributes", {}), message.get("MessageAttributes", {})
+    sent_ms = system.get("SentTimestamp")
     return ReceivedMessage(
         message_id=message["MessageId"],
         body=message["Body"],
         receipt=message["ReceiptHandle"],
-        receive_count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+        receive_count=int(system.get("ApproximateReceiveCount", 1)),
+        sent_at=int(sent_ms) / 1000 if sent_ms else None,
+        traceparent=own.get(TRACEPARENT, {}).get("StringValue"),
     )
+
+
+def trace_attribute(traceparent: str | None) -> dict[str, dict[str, str]]:
+    """What a message carries of its sender's trace, as an attribute; nothing where there is none."""
+    return {TRACEPARENT: _text(traceparent)} if traceparent else {}
 
 
 def _text(value: str) -> dict[str, str]:

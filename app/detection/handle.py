@@ -4,9 +4,10 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from app.detection.look import Eyes, Seen, look
+from app.detection.report import report
 from app.detection.stages import StageTimes
 from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.messages import DetectImage, GroupGallery, parse_detection
@@ -24,6 +25,7 @@ from app.records import (
     preview_key,
     quality_columns,
 )
+from app.telemetry.parts import Telemetry
 from app.vision.crops import encode_crops
 from app.vision.decode import PhotoHeader, read_header
 from app.vision.prefilter import Verdict
@@ -60,6 +62,7 @@ class DetectionParts:
     file_bytes: Budget
     pixels: Budget
     kill_points: KillPoints
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None) -> None:
@@ -69,6 +72,7 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         if _is_own_output(photo, parts):
             continue
         _check_bucket(photo, parts)
+        parts.telemetry.tracer.note(image=photo.document_id)
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
         index_photo(photo, previous, parts, progress, force=request.force)
@@ -82,10 +86,11 @@ def index_photo(
 
     Unless by `force`, what is stored already is left as it is, and no picture is looked at twice by one model.
     """
-    times = StageTimes(progress)
+    times = StageTimes(progress, parts.telemetry.tracer)
     stored: StoredObject | None = None
     verdict: Verdict | None = None
     twin: PhotoResult | None = None
+    kind: str | None = None
     try:
         with ExitStack() as held:
             if thumbnail := parts.eyes.prefilter.thumbnail_of(photo):
@@ -115,7 +120,7 @@ def index_photo(
     except LowQuality as low:
         records, result = [], _low_quality(photo, low)
     except BadPhoto as bad:
-        records, result = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad))
+        records, result, kind = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
 
     result = replace(result, model_id=parts.eyes.device.pack.model_id, timings_s=dict(times.seconds))
     if stored:
@@ -124,6 +129,7 @@ def index_photo(
     with times.stage("store"):
         _store(PhotoResult(result, records), parts)
     parts.kill_points.reach("after-save")
+    report(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
     log.info(
         "photo %s",
         result.status.value,
@@ -168,7 +174,9 @@ def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
     message = GroupGallery(gallery_id=request.gallery_id)
     try:
         if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
-            parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s)
+            # The photo that opens the window lends the run its trace; those that follow in it have none of their own.
+            traceparent = parts.telemetry.tracer.traceparent()
+            parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
     except RetryLater as error:
         # We may have opened the window: tried sooner, this photo would find it open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
@@ -192,7 +200,9 @@ def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
     if photo.bucket not in parts.readable_buckets:
         raise RejectMessage(
-            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be read."
+            f"The bucket {photo.bucket!r:.100} is not on the list; add it to ALLOWED_BUCKETS if its photos may be "
+            "read.",
+            "foreign bucket",
         )
 
 
@@ -201,7 +211,8 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
     if request.id_from_key and previous and previous.photo.key != request.s3_key:
         raise RejectMessage(
             f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
-            "detect_image message with an id of its own if it is another photo."
+            "detect_image message with an id of its own if it is another photo.",
+            "id taken",
         )
 
 

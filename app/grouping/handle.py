@@ -22,6 +22,8 @@ from app.messages import GroupGallery, parse_grouping
 from app.packs.manifest import QualityBars
 from app.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
+from app.telemetry.catalogue import Metric
+from app.telemetry.parts import Telemetry
 from app.vision.quality.roles import all_found, roles_of
 from app.worker.chaos import KillPoints
 
@@ -50,18 +52,20 @@ class GroupingParts:
     search: NeighbourSearch
     index: GalleryIndex | None = None
     kill_points: KillPoints = field(default_factory=KillPoints)
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
     """Do what one message of the grouping queue asks for; done when it returns. Calls `progress` between stages."""
     request = parse_grouping(body)
+    parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:
         _wait(request, parts)
         return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
-            with Run(lease, parts.galleries, parts.lease_s, progress) as run:
+            with Run(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer) as run:
                 group_gallery(run, parts, full=request.mode == "full")
     finally:
         parts.galleries.release(lease)
@@ -89,12 +93,8 @@ def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     run.stage("publish")
     output = digest(groups, page)
     if full or output != lease.output:
-        parts.objects.replace(
-            groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", lease.fence
-        )
-        parts.kill_points.reach("after-groups")
-        run.keep()
-        parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", lease.fence)
+        with run.tracer.stage("write files"):
+            _write_files(run, parts, groups, page)
 
     seconds = round(time.monotonic() - started, 3)
     unassigned = matched.person_ids.count(None)
@@ -102,6 +102,7 @@ def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
     summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
     parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
+    _report(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
@@ -110,6 +111,8 @@ def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: boo
     gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
     run.stage("read")
     known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
+    if parts.index:
+        parts.telemetry.metrics.add(Metric.INDEX_MISSES if known is None else Metric.INDEX_HITS)
     anew = full or known is None
     faces = _read_faces(run, parts, with_embeddings=anew)
 
@@ -138,7 +141,7 @@ def _wait(request: GroupGallery, parts: GroupingParts) -> None:
     log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
     try:
         if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
-            parts.queue.send(request.model_dump_json(), delay_s)
+            parts.queue.send(request.model_dump_json(), delay_s, parts.telemetry.tracer.traceparent())
     except RetryLater as error:
         # The claim may be ours: tried sooner, this message would find it made and send nothing.
         raise RetryLater(str(error), delay_s + 1) from error
@@ -157,10 +160,30 @@ def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], 
     """Readers get all of it at once, or go on with what there was."""
     if not people and not moves:
         return
-    parts.people.write_people(run.lease, people, _advancing(moves, run))
+    with run.tracer.stage("write people"):
+        parts.people.write_people(run.lease, people, _advancing(moves, run))
     parts.kill_points.reach("before-publish")
-    parts.people.publish_people(run.lease)
+    with run.tracer.stage("publish people"):
+        parts.people.publish_people(run.lease)
     parts.kill_points.reach("after-publish")
+
+
+def _write_files(run: Run, parts: GroupingParts, groups: Groups, page: str) -> None:
+    gallery_id, fence = run.lease.gallery_id, run.lease.fence
+    parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
+    parts.kill_points.reach("after-groups")
+    run.keep()
+    parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
+
+
+def _report(found: Regrouped, faces: int, people: int, seconds: float, parts: GroupingParts) -> None:
+    metrics = parts.telemetry.metrics
+    metrics.add(Metric.FULL_RUNS if found.kind == "full" else Metric.INCREMENTAL_RUNS)
+    metrics.add(Metric.FACES_GROUPED, faces)
+    metrics.observe(Metric.PEOPLE, people)
+    metrics.observe(Metric.GROUPING_SECONDS, seconds)
+    if found.difference is not None:
+        metrics.observe(Metric.GROUPING_DIFFERENCE, found.difference)
 
 
 def _advancing(moves: list[FaceMove], run: Run) -> Iterator[FaceMove]:

@@ -4,11 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 
 from app.errors import RetryLater, StaleFence
 from app.ports import GalleryLease, GalleryStore, RunProgress
+from app.telemetry.traces import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +28,16 @@ class Run:
     """
 
     def __init__(
-        self, lease: GalleryLease, galleries: GalleryStore, lease_s: float, progress: Callable[[], None] = lambda: None
+        self,
+        lease: GalleryLease,
+        galleries: GalleryStore,
+        lease_s: float,
+        progress: Callable[[], None] = lambda: None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.lease = lease
+        self.tracer = tracer
+        self._span = ExitStack()
         self.stages_s: dict[str, float] = {}
         self._galleries = galleries
         self._lease_s = lease_s
@@ -47,6 +56,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._span.close()
         # Joined, for a late renewal would take the lease again after it was given back.
         self._closing.set()
         self._thread.join()
@@ -55,6 +65,7 @@ class Run:
         """The stage before, if any, is done. Raises StaleFence once the gallery is another worker's."""
         self._end_stage()
         self._stage, self._part = name, 0.0
+        self._span.enter_context(self.tracer.stage(name))
         self.keep()
 
     def advance(self, part: float) -> None:
@@ -79,6 +90,7 @@ class Run:
         now = time.monotonic()
         if self._stage:
             self.stages_s[self._stage] = self.stages_s.get(self._stage, 0.0) + now - self._stage_begun
+        self._span.close()
         self._stage_begun = now
 
     def _renew(self) -> None:

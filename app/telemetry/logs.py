@@ -7,31 +7,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-import watchtower
 from pythonjsonlogger.json import JsonFormatter
 
 from app.config import Settings
+from app.telemetry.cloudwatch import CloudWatchHandler
 
 FIELDS = "%(levelname)s %(name)s %(message)s"
 NOISY = ("botocore", "boto3", "urllib3", "pymongo", "s3transfer", "PIL", "watchtower")
 
 
 class Logging(AbstractContextManager["Logging"]):
-    """Log handlers for the life of a process; flushed at the end."""
+    """Log handlers for the life of a process; what waits is sent at the end, within some seconds.
+
+    Set `trace_id` where there are traces: its value is part of the lines of whoever works on a traced message.
+    """
 
     def __init__(self, settings: Settings, logs_client: Callable[[], object]) -> None:
+        self.trace_id: Callable[[], str | None] = lambda: None
         self._handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
         if settings.log_group:
             stream = f"{settings.service_type}/{socket.gethostname()}/{{process_id}}"
-            self._handlers.append(
-                watchtower.CloudWatchLogHandler(
-                    log_group_name=settings.log_group,
-                    log_stream_name=stream,
-                    boto3_client=logs_client(),
-                    send_interval=5,
-                    create_log_group=True,
-                )
-            )
+            self._handlers.append(CloudWatchHandler(settings.log_group, stream, logs_client))
         self._level = settings.log_level
         self._service = settings.service_type
 
@@ -44,6 +40,7 @@ class Logging(AbstractContextManager["Logging"]):
         )
         for handler in self._handlers:
             handler.setFormatter(formatter)
+            handler.addFilter(self._mark)
             logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(self._level)
         for name in NOISY:
@@ -53,6 +50,12 @@ class Logging(AbstractContextManager["Logging"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handler in self._handlers:
+        # Standard output last: what did not reach CloudWatch is told there.
+        for handler in reversed(self._handlers):
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+    def _mark(self, record: logging.LogRecord) -> bool:
+        if trace_id := self.trace_id():
+            record.trace_id = trace_id
+        return True

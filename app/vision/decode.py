@@ -166,7 +166,9 @@ def _opened(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[Imag
         raise
     except Pil.DecompressionBombError as error:
         most = min(limits.max_pixels, 2 * (Pil.MAX_IMAGE_PIXELS or limits.max_pixels)) / 1e6
-        raise BadPhoto(f"The picture claims too many megapixels; at most {most:.1f} are accepted.") from error
+        raise BadPhoto(
+            f"The picture claims too many megapixels; at most {most:.1f} are accepted.", "too large"
+        ) from error
     except MemoryError as error:
         # More likely this machine's want than the photo's fault; if it is the photo's, redrive ends it.
         raise RetryLater(f"There is not enough memory to decode this {format_name}.") from error
@@ -177,20 +179,20 @@ def _opened(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[Imag
 def _bad_photo(format_name: str, error: Exception) -> BadPhoto:
     message = str(error).lower()
     if isinstance(error, EOFError) or "truncated" in message or "end of file" in message:
-        return _CutOff(f"The {format_name} is cut off: the file ends before its last pixel.")
+        return _CutOff(f"The {format_name} is cut off: the file ends before its last pixel.", "cut off")
     detail = " ".join(str(error).split())[:120] or type(error).__name__
     return BadPhoto(f"The {format_name} is damaged and can't be decoded: {detail}")
 
 
 def _format_of(data: bytes, limits: PhotoLimits) -> str:
     if not data:
-        raise BadPhoto("The file is empty.")
+        raise BadPhoto("The file is empty.", "empty")
     if len(data) > limits.max_bytes:
-        raise BadPhoto(f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted.")
+        raise BadPhoto(f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted.", "too large")
     format_name = _sniff(data)
     if format_name is None:
         start = ascii(data[:12].decode("latin-1"))
-        raise BadPhoto(f"The file is not a picture that can be read (it begins with {start}).")
+        raise BadPhoto(f"The file is not a picture that can be read (it begins with {start}).", "no picture")
     return format_name
 
 
@@ -211,7 +213,8 @@ def _check_pixels(size_px: tuple[int, int], limits: PhotoLimits) -> None:
     pixels = size_px[0] * size_px[1]
     if pixels > limits.max_pixels:
         raise BadPhoto(
-            f"The picture claims {pixels / 1e6:.1f} megapixels; at most {limits.max_pixels / 1e6:.1f} are accepted."
+            f"The picture claims {pixels / 1e6:.1f} megapixels; at most {limits.max_pixels / 1e6:.1f} are accepted.",
+            "too large",
         )
 
 
@@ -233,7 +236,9 @@ def _to_srgb(picture: Pil.Image) -> Pil.Image:
 
 def _to_rgb(picture: Pil.Image) -> Pil.Image:
     if picture.mode in ("I", "F"):
-        raise BadPhoto(f"The picture has 32-bit pixels (mode {picture.mode}), whose range of light is unknown.")
+        raise BadPhoto(
+            f"The picture has 32-bit pixels (mode {picture.mode}), whose range of light is unknown.", "not supported"
+        )
     if picture.mode.startswith("I;16"):
         # PIL would clip at 255. The high byte is also what it keeps of 16-bit colour.
         return Pil.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")

@@ -19,11 +19,14 @@ from typing import Protocol
 
 from app.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
 from app.ports import MessageQueue, ReceivedMessage
+from app.telemetry.catalogue import Metric
+from app.telemetry.parts import Telemetry
 from app.worker.breaker import Breaker
 from app.worker.chaos import KillPoints
 from app.worker.deletions import Deletions
 from app.worker.leases import Leases
 from app.worker.shutdown import Shutdown
+from app.worker.story import Outcome, Story
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,16 @@ class Surroundings:
     set_busy: Callable[[bool], None] = lambda _: None
     breaker: Breaker = field(default_factory=lambda: Breaker({}))
     kill_points: KillPoints = field(default_factory=KillPoints)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a handler ended, and what is to be done with the message; nothing where it is to be deleted."""
+
+    outcome: Outcome
+    settle: Callable[[], None] | None = None
+    kind: str | None = None
 
 
 class Consumer:
@@ -99,6 +112,7 @@ class Consumer:
             options.stuck_after_s,
             on_stuck=lambda: shutdown.request(EXIT_STUCK),
             on_death=lambda: shutdown.request(EXIT_DEAD_THREAD),
+            on_lost=self._count_lost,
         )
         self._deletions = Deletions(
             queue, self._leases, lambda: shutdown.request(EXIT_DEAD_THREAD), surroundings.kill_points
@@ -180,7 +194,7 @@ class Consumer:
 
     def _start(self, message: ReceivedMessage, asked_at: float, pool: ThreadPoolExecutor) -> None:
         self._leases.hold(message, asked_at)
-        future = pool.submit(self._work, message)
+        future = pool.submit(self._work, message, time.time())
         self._running[future] = message
         future.add_done_callback(self._ended)
 
@@ -188,26 +202,42 @@ class Consumer:
         self._running.pop(future, None)
         self._room.release()
 
-    def _work(self, message: ReceivedMessage) -> None:
+    def _work(self, message: ReceivedMessage, received_at: float) -> None:
         """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
         try:
-            settle = self._outcome(message)
-            if settle is None:
-                self._leases.rest(message)
-                self._deletions.add(message)
-            elif self._leases.drop(message):
-                settle()
-            else:
-                log.warning("not settled: its lease was lost", extra={"message_id": message.message_id})
-        except (RetryLater, LeaseLost) as error:
-            # The message comes again by itself; handlers are idempotent.
-            log.warning("not settled: %s", error, extra={"message_id": message.message_id})
+            story = Story(message, received_at, self._around.telemetry)
+            with story.told():
+                self._settle(message, self._handled(message), story)
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _outcome(self, message: ReceivedMessage) -> Callable[[], None] | None:
-        """Run the handler. None where the message is done, else what is to be done with it."""
+    def _settle(self, message: ReceivedMessage, ending: _Ending, story: Story) -> None:
+        if ending.settle is None:
+            self._leases.rest(message)
+            self._deletions.add(message, lambda deleted: story.ended("done" if deleted else "not settled"))
+            return
+        about = {"message_id": message.message_id}
+        if not self._leases.drop(message):
+            log.warning("not settled: its lease was lost", extra=about)
+            story.ended("lost")
+            return
+        try:
+            ending.settle()
+        except (RetryLater, LeaseLost) as error:
+            # The message comes again by itself; handlers are idempotent.
+            log.warning("not settled: %s", error, extra=about)
+            if isinstance(error, LeaseLost):
+                self._count_lost()
+            story.ended("lost" if isinstance(error, LeaseLost) else "not settled")
+        else:
+            story.ended(ending.outcome, ending.kind)
+
+    def _count_lost(self) -> None:
+        self._around.telemetry.metrics.add(Metric.LEASES_LOST)
+
+    def _handled(self, message: ReceivedMessage) -> _Ending:
+        """Run the handler."""
         about = {"message_id": message.message_id, "receive_count": message.receive_count}
         delay_s = backoff_s(message.receive_count)
         try:
@@ -215,7 +245,7 @@ class Consumer:
         except RejectMessage as reject:
             reason = str(reject)
             log.warning("message rejected: %s", reason, extra=about)
-            return lambda: self._queue.reject(message, reason)
+            return _Ending("rejected", lambda: self._queue.reject(message, reason), reject.kind)
         except RetryLater as retry:
             self._around.breaker.failed(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s
@@ -228,8 +258,8 @@ class Consumer:
             log.exception("unexpected error; message put back for %.0f s", delay_s, extra=about)
         else:
             self._around.breaker.succeeded()
-            return None
-        return lambda: self._queue.hide(message, delay_s)
+            return _Ending("done")
+        return _Ending("put back", lambda: self._queue.hide(message, delay_s))
 
     def _progress_of(self, message: ReceivedMessage) -> Progress:
         def progress() -> None:

@@ -15,6 +15,9 @@ from app.worker.leases import Leases
 
 log = logging.getLogger(__name__)
 
+Settled = Callable[[bool], None]
+"""Called once it is known whether a message is deleted."""
+
 GATHER_S = 0.1
 TRIES = 3
 PAUSE_S = 0.5
@@ -30,7 +33,7 @@ class Deletions:
         self._leases = leases
         self._on_death = on_death
         self._kill_points = kill_points
-        self._waiting: queue.SimpleQueue[ReceivedMessage | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[ReceivedMessage, Settled] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
 
     def __enter__(self) -> "Deletions":
@@ -43,8 +46,8 @@ class Deletions:
         self._waiting.put(None)
         self._thread.join()
 
-    def add(self, message: ReceivedMessage) -> None:
-        self._waiting.put(message)
+    def add(self, message: ReceivedMessage, settled: Settled = lambda _: None) -> None:
+        self._waiting.put((message, settled))
 
     def _run(self) -> None:
         try:
@@ -54,26 +57,26 @@ class Deletions:
             log.exception("the deleting thread died")
             self._on_death()
 
-    def _gather(self) -> list[ReceivedMessage]:
+    def _gather(self) -> list[tuple[ReceivedMessage, Settled]]:
         """The next messages, at most ten, waiting a moment for more; none at the end."""
-        batch: list[ReceivedMessage] = []
+        batch: list[tuple[ReceivedMessage, Settled]] = []
         until = None
         while len(batch) < SQS_MAX_BATCH:
             try:
                 timeout = None if until is None else max(0.0, until - time.monotonic())
-                message = self._waiting.get(timeout=timeout)
+                next_one = self._waiting.get(timeout=timeout)
             except queue.Empty:
                 break
-            if message is None:
+            if next_one is None:
                 # The end, seen again by the next call once this batch is deleted.
                 self._waiting.put(None)
                 break
-            batch.append(message)
+            batch.append(next_one)
             until = until or time.monotonic() + GATHER_S
         return batch
 
-    def _delete(self, batch: list[ReceivedMessage]) -> None:
-        left = batch
+    def _delete(self, batch: list[tuple[ReceivedMessage, Settled]]) -> None:
+        left = [message for message, _ in batch]
         for attempt in range(TRIES):
             try:
                 left = self._messages.delete(left)
@@ -82,8 +85,9 @@ class Deletions:
             if not left:
                 break
             time.sleep(PAUSE_S * (attempt + 1))
-        for message in batch:
+        for message, settled in batch:
             self._leases.drop(message)
+            settled(message not in left)
         if left:
             log.error("%d done messages could not be deleted; they come again and change nothing", len(left))
         else:

@@ -34,7 +34,7 @@ class Leases:
 
     A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
     is too old. `on_stuck` is called for a message whose handler makes no progress, `on_death` where the thread
-    itself ends: messages without a beat would be done twice.
+    itself ends: messages without a beat would be done twice. `on_lost` is called for each lease that is let go.
     """
 
     def __init__(
@@ -44,11 +44,12 @@ class Leases:
         stuck_after_s: float,
         on_stuck: Callable[[], None],
         on_death: Callable[[], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._visibility_s = visibility_s
         self._stuck_after_s = stuck_after_s
-        self._on_stuck, self._on_death = on_stuck, on_death
+        self._on_stuck, self._on_death, self._on_lost = on_stuck, on_death, on_lost
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -118,11 +119,11 @@ class Leases:
         about = {"message_id": held.message.message_id}
         if held.progressed_at is not None and now - held.progressed_at > self._stuck_after_s:
             log.critical("no progress for %.0f s: lease let go", now - held.progressed_at, extra=about)
-            held.lost = True
+            self._lose(held)
             self._on_stuck()
         elif now - held.received_at > LONGEST_LEASE_S:
             log.error("worked on for %.0f h: lease let go", LONGEST_LEASE_S / 3600, extra=about)
-            held.lost = True
+            self._lose(held)
         else:
             self._try_to_extend(held, now)
 
@@ -133,7 +134,12 @@ class Leases:
             held.extended_at = now
         except LeaseLost as error:
             log.warning("lease lost: %s", error, extra=about)
-            held.lost = True
+            self._lose(held)
         except RetryLater as error:
             log.warning("lease not extended: %s", error, extra=about)
-            held.lost = now - held.extended_at > self._visibility_s
+            if now - held.extended_at > self._visibility_s:
+                self._lose(held)
+
+    def _lose(self, held: _Held) -> None:
+        held.lost = True
+        self._on_lost()

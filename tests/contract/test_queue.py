@@ -17,6 +17,7 @@ from tests.conftest import REGION, aws_client
 from tests.fakes import FakeClock, FakeQueue
 
 VISIBILITY_S = 1
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,23 @@ def test_what_is_sent_is_received_as_it_was(rig: Rig) -> None:
     message = rig.receive_one()
     assert message.body == '{"key": "Fête/Ärzte 1 🎉.jpg"}'
     assert message.receive_count == 1
+
+
+def test_a_message_brings_its_senders_trace_and_the_time_it_was_sent_at(rig: Rig) -> None:
+    before = time.time()
+    rig.queue.send("traced", traceparent=TRACEPARENT)
+    rig.queue.send("not traced")
+    messages = [rig.receive_one(), rig.receive_one()]
+    assert {one.body: one.traceparent for one in messages} == {"traced": TRACEPARENT, "not traced": None}
+    for message in messages:
+        assert message.sent_at == pytest.approx(before, abs=5)
+
+
+def test_a_rejected_message_keeps_its_trace(rig: Rig) -> None:
+    rig.queue.send("broken", traceparent=TRACEPARENT)
+    rig.queue.reject(rig.receive_one(), "no")
+    ((_, attributes),) = rig.dead_letters()
+    assert attributes["traceparent"] == TRACEPARENT
 
 
 def test_an_empty_queue_gives_no_messages(rig: Rig) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import BadModelPack, RejectMessage, RetryLater, StoreUnavailable
 from app.ports import ReceivedMessage
+from app.telemetry.catalogue import Metric
 from app.worker import breaker as breaker_module
 from app.worker import consumer as consumer_module
 from app.worker import deletions as deletions_module
@@ -24,6 +25,7 @@ from app.worker.consumer import (
 )
 from app.worker.shutdown import Shutdown
 from tests.fakes import FakeQueue
+from tests.telling import Listener
 
 PATIENCE_S = 20.0
 
@@ -546,3 +548,74 @@ def test_the_pulse_beats_with_every_poll_and_every_progress(queue: FakeQueue) ->
     queue.send("one")
     consumer_of(queue, lambda _: None, around=Surroundings(pulse)).run()
     assert pulse.beats >= queue.polls + 2
+
+
+def listened(queue: FakeQueue, handler: Simple, **changes: Any) -> Listener:
+    """What telemetry heard of a run."""
+    listener = Listener()
+    consumer_of(queue, handler, around=Surroundings(Pulse(), telemetry=listener.telemetry), **changes).run()
+    return listener
+
+
+def test_telemetry_hears_how_each_message_ended_and_how_long_that_took(queue: FakeQueue) -> None:
+    errors = {
+        "retry": RetryLater("busy", 60),
+        "reject": RejectMessage("no", "foreign bucket"),
+        "error": ValueError("bug"),
+    }
+
+    def handler(body: str) -> None:
+        if body in errors:
+            raise errors[body]
+
+    for body in ("a", "retry", "b", "reject"):
+        queue.send(body)
+    listener = listened(queue, handler)
+    sums = listener.metrics.sums
+    assert (sums[Metric.MESSAGES_DONE], sums[Metric.MESSAGES_PUT_BACK], sums[Metric.MESSAGES_REJECTED]) == (2, 1, 1)
+    assert listener.metrics.kinds == {(Metric.MESSAGES_REJECTED, "foreign bucket"): 1}
+    assert len(listener.metrics.values[Metric.MESSAGE_SECONDS]) == 4
+    assert sorted(str(span.outcome) for span in listener.tracer.spans) == ["done", "done", "put back", "rejected"]
+
+
+def test_telemetry_hears_how_old_a_message_was_and_goes_on_with_its_trace(queue: FakeQueue) -> None:
+    queue.send("old", traceparent="00-trace")
+    queue.letters[0].sent_at -= 100
+    listener = listened(queue, lambda _: None)
+    (age_s,) = listener.metrics.values[Metric.MESSAGE_AGE_SECONDS]
+    assert 100 <= age_s < 100 + PATIENCE_S
+    assert [span.traceparent for span in listener.tracer.spans] == ["00-trace"]
+
+
+def test_a_message_is_done_for_telemetry_once_it_is_deleted(queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deletions_module, "PAUSE_S", 0)
+    queue.send("one")
+    queue.outages["delete"] = deletions_module.TRIES
+    listener = listened(queue, lambda _: None)
+    assert listener.metrics.sums[Metric.MESSAGES_DONE] == 0
+    assert [span.outcome for span in listener.tracer.spans] == ["not settled"]
+
+
+def test_a_message_that_could_not_be_put_back_is_none_that_was(queue: FakeQueue) -> None:
+    queue.send("bad")
+
+    def handler(_: str) -> None:
+        queue.outages["hide"] = 1
+        raise RetryLater("busy")
+
+    listener = listened(queue, handler)
+    assert listener.metrics.sums == {}
+    assert [span.outcome for span in listener.tracer.spans] == ["not settled"]
+
+
+def test_telemetry_hears_once_of_a_lease_that_was_lost(queue: FakeQueue) -> None:
+    queue.send("late")
+
+    def handler(_: str) -> None:
+        queue.letters[0].receipt = "another worker's"
+        wait_until(lambda: bool(queue.hides))
+        raise RetryLater("busy")
+
+    listener = listened(queue, handler, visibility_s=0.06)
+    assert listener.metrics.sums[Metric.LEASES_LOST] == 1
+    assert listener.tracer.spans[0].outcome == "lost"

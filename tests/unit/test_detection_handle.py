@@ -15,6 +15,7 @@ from app.errors import RejectMessage, RetryLater
 from app.messages import parse_grouping
 from app.ports import OpenObject
 from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
+from app.telemetry.catalogue import Metric
 from app.vision.decode import PhotoLimits
 from app.vision.faces import FacePack
 from app.vision.types import FaceDetector
@@ -24,6 +25,7 @@ from app.worker.chaos import KillPoints
 from tests import photos
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
+from tests.telling import Listener
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 
 PHOTO = PhotoRef("g", "a", "photos", "g/a.jpg")
@@ -601,3 +603,63 @@ def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
     world.detect()
     assert len(world.image().left_out) == 2
     assert all("below 99" in reason for reason in world.image().left_out)
+
+
+def test_telemetry_hears_of_a_photo_its_faces_and_its_stages() -> None:
+    listener = Listener()
+    World(telemetry=listener.telemetry).detect()
+    assert listener.metrics.sums == {Metric.PHOTOS_INDEXED: 1, Metric.FACES: 2}
+    assert {metric: len(values) for metric, values in listener.metrics.values.items()} == {
+        Metric.PHOTO_SECONDS: 1,
+        Metric.FETCH_SECONDS: 1,
+        Metric.DECODE_SECONDS: 1,
+        Metric.DETECT_SECONDS: 1,
+        Metric.EMBED_SECONDS: 1,
+        Metric.DEVICE_WAIT_SECONDS: 1,
+        Metric.STORE_SECONDS: 1,
+        Metric.FACE_QUALITY: 2,
+    }
+    (whole_s,) = listener.metrics.values[Metric.PHOTO_SECONDS]
+    assert whole_s >= listener.metrics.values[Metric.DECODE_SECONDS][0]
+    assert listener.tracer.facts == {"image": "g/a"}
+    assert [stage for stage in listener.tracer.stages if stage in ("fetch", "store")] == ["fetch", "store"]
+
+
+@pytest.mark.parametrize(
+    ("data", "faces", "metric", "kind"),
+    [
+        (photos.jpeg(), 0, Metric.PHOTOS_WITHOUT_FACES, None),
+        (b"", 2, Metric.PHOTOS_REJECTED, "empty"),
+        (photos.text_named_jpg(), 2, Metric.PHOTOS_REJECTED, "no picture"),
+        (photos.truncated_jpeg(), 2, Metric.PHOTOS_REJECTED, "cut off"),
+        (photos.jpeg_claiming(2_000, 2_000), 2, Metric.PHOTOS_REJECTED, "too large"),
+    ],
+)
+def test_telemetry_hears_how_a_photo_without_faces_ended(
+    data: bytes, faces: int, metric: Metric, kind: str | None
+) -> None:
+    listener = Listener()
+    world = World(telemetry=listener.telemetry)
+    world.detector.count = faces
+    world.objects.upload("photos", PHOTO.key, data, NOON)
+    world.detect()
+    assert listener.metrics.sums == {metric: 1}
+    assert listener.metrics.kinds == ({(metric, kind): 1} if kind else {})
+
+
+def test_telemetry_hears_of_a_twin_and_nothing_of_a_photo_that_is_stored_already() -> None:
+    listener = Listener()
+    world = World(telemetry=listener.telemetry)
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
+    world.detect()
+    world.detect(twin)
+    world.detect(twin)
+    assert listener.metrics.sums == {Metric.PHOTOS_INDEXED: 2, Metric.FACES: 4, Metric.TWIN_HITS: 1}
+
+
+def test_the_grouping_message_carries_the_trace_of_the_photo_that_sends_it() -> None:
+    world = World(telemetry=Listener(sends="00-trace").telemetry)
+    world.detect()
+    (letter,) = world.grouping_queue.letters
+    assert letter.attributes == {"traceparent": "00-trace"}

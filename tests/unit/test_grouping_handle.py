@@ -15,10 +15,12 @@ from app.grouping.page import without_time
 from app.packs.manifest import QualityBars
 from app.ports import GalleryLease, RunProgress
 from app.records import FaceRecord, ImageStatus, PhotoResult
+from app.telemetry.catalogue import Metric
 from app.worker.chaos import KillPoint, KillPoints
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo
+from tests.telling import Listener
 
 LEASE_S = 60
 DELAY_S = 30
@@ -673,3 +675,40 @@ def test_quality_that_is_only_recorded_leaves_no_face_out(world: World) -> None:
     add_poor(world, "4", unified=1)
     assert world.group().unassigned == []
     assert world.person_of("4") == world.person_of("1", 0)
+
+
+def test_telemetry_hears_of_a_run_its_people_and_its_stages(world: World) -> None:
+    listener = Listener()
+    world.parts = replace(world.parts, telemetry=listener.telemetry)
+    world.group()
+    sums = listener.metrics.sums
+    assert (sums[Metric.FULL_RUNS], sums[Metric.INCREMENTAL_RUNS], sums[Metric.FACES_GROUPED]) == (1, 0, 6)
+    assert listener.metrics.values[Metric.PEOPLE] == [3]
+    assert len(listener.metrics.values[Metric.GROUPING_SECONDS]) == 1
+    stages = ["read", "cluster", "people", "write people", "publish people", "publish", "write files"]
+    assert listener.tracer.stages == stages
+    assert listener.tracer.facts == {"gallery": "g", "mode": "auto"}
+
+
+def test_telemetry_hears_whether_a_run_knew_the_one_before_and_how_a_full_one_differs(tmp_path: Path) -> None:
+    listener = Listener()
+    world = World().with_index(tmp_path)
+    world.parts = replace(world.parts, telemetry=listener.telemetry)
+    for number in range(4):
+        world.add(f"a{number}", near(ANN, number))
+    world.group()
+    world.add("b", near(ANN, 9))
+    world.group()
+    world.group(mode="full")
+    sums = listener.metrics.sums
+    assert (sums[Metric.INDEX_MISSES], sums[Metric.INDEX_HITS]) == (1, 2)
+    assert (sums[Metric.FULL_RUNS], sums[Metric.INCREMENTAL_RUNS]) == (2, 1)
+    assert listener.metrics.values[Metric.GROUPING_DIFFERENCE] == [0]
+
+
+def test_a_message_that_is_left_for_a_gallery_under_work_carries_the_trace_on(world: World) -> None:
+    world.parts = replace(world.parts, telemetry=Listener(sends="00-trace").telemetry)
+    world.galleries.take_lease("g", "another", LEASE_S)
+    world.receive(mode="full")
+    (letter,) = world.queue.letters
+    assert letter.attributes == {"traceparent": "00-trace"}

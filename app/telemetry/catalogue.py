@@ -1,0 +1,194 @@
+"""Every metric of both services: the one list that both exporters and docs/metrics.md are made from."""
+
+from enum import Enum
+from typing import Literal
+
+Kind = Literal["counter", "distribution", "gauge"]
+"""What is added up, values of which the spread matters, and what is so just now."""
+Unit = Literal["Count", "Seconds", "Bytes", "Percent", "None"]
+"""As CloudWatch writes them:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
+Where = Literal["detection", "grouping", "both"]
+
+STAGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+MESSAGE_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600)
+AGE_S = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
+PEOPLE_COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 100_000)
+QUALITY = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+SHARE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+class Metric(Enum):
+    """A metric: its name in CloudWatch, who has it, its kind and unit, what it says, and the upper bounds of
+    Prometheus's buckets where it is a distribution."""
+
+    PHOTOS_INDEXED = ("PhotosIndexed", "detection", "counter", "Count", "Photos stored with at least one face.")
+    PHOTOS_WITHOUT_FACES = ("PhotosWithoutFaces", "detection", "counter", "Count", "Photos stored without a face.")
+    PHOTOS_LOW_QUALITY = (
+        "PhotosLowQuality",
+        "detection",
+        "counter",
+        "Count",
+        "Photos that the pre-filter ended as `low_quality` (`PREFILTER=enforce`).",
+    )
+    PHOTOS_REJECTED = (
+        "PhotosRejected",
+        "detection",
+        "counter",
+        "Count",
+        "Photos that can't be used, by kind: `cut off`, `damaged`, `empty`, `missing`, `no picture`, `not supported`, "
+        "`too large`. The log line of each has the `reason`.",
+    )
+    FACES = ("Faces", "detection", "counter", "Count", "Faces stored.")
+    PHOTO_SECONDS = (
+        "PhotoSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "From the first look at a photo until it is stored, waiting included.",
+        STAGE_S,
+    )
+    FETCH_SECONDS = (
+        "FetchSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "Stage `fetch` of a photo: opening and reading it, and waiting for room in BYTES_IN_WORK.",
+        STAGE_S,
+    )
+    DECODE_SECONDS = ("DecodeSeconds", "detection", "distribution", "Seconds", "Stage `decode` of a photo.", STAGE_S)
+    DETECT_SECONDS = (
+        "DetectSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "Stage `detect` of a photo, waiting for the network included.",
+        STAGE_S,
+    )
+    EMBED_SECONDS = (
+        "EmbedSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "Stage `embed` of a photo with faces, waiting for the network included.",
+        STAGE_S,
+    )
+    DEVICE_WAIT_SECONDS = (
+        "DeviceWaitSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "Part of `detect` and `embed` that a photo waited for the networks.",
+        STAGE_S,
+    )
+    STORE_SECONDS = (
+        "StoreSeconds",
+        "detection",
+        "distribution",
+        "Seconds",
+        "Stage `store` of a photo: its documents in MongoDB.",
+        STAGE_S,
+    )
+    FACE_QUALITY = (
+        "FaceQuality",
+        "detection",
+        "distribution",
+        "None",
+        "The unified quality of each face stored, 0 to 100.",
+        QUALITY,
+    )
+    TWIN_HITS = (
+        "TwinHits",
+        "detection",
+        "counter",
+        "Count",
+        "Photos whose faces were taken over from a photo of the same bytes.",
+    )
+
+    PEOPLE = ("People", "grouping", "distribution", "Count", "People of a gallery after a run.", PEOPLE_COUNTS)
+    FACES_GROUPED = ("FacesGrouped", "grouping", "counter", "Count", "Faces of the galleries that runs grouped.")
+    GROUPING_SECONDS = ("GroupingSeconds", "grouping", "distribution", "Seconds", "Length of a run.", MESSAGE_S)
+    FULL_RUNS = ("FullRuns", "grouping", "counter", "Count", "Runs that looked at all faces.")
+    INCREMENTAL_RUNS = ("IncrementalRuns", "grouping", "counter", "Count", "Runs that looked at what had changed.")
+    GROUPING_DIFFERENCE = (
+        "GroupingDifference",
+        "grouping",
+        "distribution",
+        "None",
+        "Share (0 to 1) of known faces that a full run gave other companions than the incremental ones before it.",
+        SHARE,
+    )
+    INDEX_HITS = ("IndexHits", "grouping", "counter", "Count", "Runs that found their gallery in GALLERY_INDEX_DIR.")
+    INDEX_MISSES = ("IndexMisses", "grouping", "counter", "Count", "Runs that did not find it there.")
+
+    MESSAGES_DONE = ("MessagesDone", "both", "counter", "Count", "Messages handled and deleted.")
+    MESSAGES_PUT_BACK = (
+        "MessagesPutBack",
+        "both",
+        "counter",
+        "Count",
+        "Messages put back to be tried again; those that a stopping worker gives back don't count.",
+    )
+    MESSAGES_REJECTED = (
+        "MessagesRejected",
+        "both",
+        "counter",
+        "Count",
+        "Messages sent to the dead-letter queue, by kind: `foreign bucket`, `id taken`, `invalid`, `not JSON`, "
+        "`unknown type`. The log line of each has the reason.",
+    )
+    MESSAGE_SECONDS = (
+        "MessageSeconds",
+        "both",
+        "distribution",
+        "Seconds",
+        "From a message's receive until it is settled, waiting for a thread included.",
+        MESSAGE_S,
+    )
+    MESSAGE_AGE_SECONDS = (
+        "MessageAgeSeconds",
+        "both",
+        "distribution",
+        "Seconds",
+        "From a message's sending to its receive, its delay and earlier tries included.",
+        AGE_S,
+    )
+    LEASES_LOST = ("LeasesLost", "both", "counter", "Count", "Messages whose lease ended while they were worked on.")
+    SPOT_INTERRUPTIONS = (
+        "SpotInterruptions",
+        "both",
+        "counter",
+        "Count",
+        "Spot notices (`WATCH_SPOT_NOTICE`); on ECS the agent sees them and sends SIGTERM.",
+    )
+    PROCESS_MEMORY = ("ProcessMemoryBytes", "both", "gauge", "Bytes", "Resident memory of the process.")
+    MEMORY_SHARE = (
+        "MemoryShare",
+        "both",
+        "gauge",
+        "None",
+        "Used share (0 to 1) of the container's memory, or of the machine's where it has no limit.",
+    )
+    GPU_UTILISATION = ("GpuUtilisation", "both", "gauge", "Percent", "Time that the GPUs were busy, their mean.")
+    GPU_MEMORY = ("GpuMemoryBytes", "both", "gauge", "Bytes", "Memory of the GPUs in use by all processes, in sum.")
+    GPU_TEMPERATURE = ("GpuTemperatureC", "both", "gauge", "None", "Degrees Celsius of the hottest GPU.")
+
+    def __init__(
+        self, title: str, where: Where, kind: Kind, unit: Unit, meaning: str, bounds: tuple[float, ...] = ()
+    ) -> None:
+        self.title, self.where, self.meaning = title, where, meaning
+        self.kind: Kind = kind
+        self.unit: Unit = unit
+        self.bounds = bounds
+
+    @property
+    def has_kinds(self) -> bool:
+        """Whether a counter tells of what kind were the things that it counts."""
+        return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
+
+
+def metrics_table() -> str:
+    """All metrics as a Markdown table, for the documentation."""
+    rows = ["| metric | service | kind | unit | meaning |", "|---|---|---|---|---|"]
+    rows += [f"| `{one.title}` | {one.where} | {one.kind} | {one.unit} | {one.meaning} |" for one in Metric]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,176 @@
+"""Log lines to CloudWatch Logs by watchtower, which alone would keep any number of them while CloudWatch is away, and
+hold up the start and the end of the process.
+
+So watchtower is given one batch at a time, from a thread of its own: what waits is bounded here, what is too much is
+dropped and counted, and whoever logs never waits for the network.
+"""
+
+import logging
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import watchtower
+
+log = logging.getLogger(__name__)
+
+SEND_EVERY_S = 2
+UNTIL_SENT_S = 1_000_000
+"""Until a batch is sent or given up: no second one may wait behind one that is stuck."""
+PAUSE_S = 10.0
+"""Between two tries to find or make the log group."""
+TELL_EVERY_S = 60.0
+CLOSE_WITHIN_S = 3.0
+MOST_WAITING_CHARS = 16_000_000
+BATCH_LINES = 1_000
+OWN_LOGGERS = ("botocore", "boto3", "urllib3", "watchtower")
+"""What they say while they send would be sent next, and so on for ever."""
+
+Open = Callable[[], object]
+
+
+class CloudWatchHandler(logging.Handler):
+    """Hands lines to CloudWatch Logs. `emit` never waits and `close` not longer than CLOSE_WITHIN_S.
+
+    Nothing is logged with `_changed` held: whoever logs holds the handler's own lock and then wants that one.
+    """
+
+    def __init__(self, group: str, stream: str, logs_client: Open, most_chars: int = MOST_WAITING_CHARS) -> None:
+        super().__init__()
+        self._group, self._stream, self._logs_client, self._most_chars = group, stream, logs_client, most_chars
+        self._lines: deque[logging.LogRecord] = deque()
+        self._chars = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._logged = self._told = 0
+        self._told_at = -inf
+        self._failing = False
+        self._client: _CountingClient | None = None
+        self._watchtower: watchtower.CloudWatchLogHandler | None = None
+        self.addFilter(lambda record: not record.name.startswith(OWN_LOGGERS))
+        # It warns of every failure; here they are counted, and told in one line.
+        warnings.simplefilter("ignore", watchtower.WatchtowerWarning)
+        self._thread = threading.Thread(target=self._run, name="cloudwatch logs", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Lines that neither reached CloudWatch nor wait; those under way count."""
+        with self._changed:
+            delivered = self._client.delivered if self._client else 0
+            return self._logged - len(self._lines) - delivered
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a line that can't be written must not end who logs it
+            self.handleError(record)
+            return
+        line = logging.LogRecord(record.name, record.levelno, "", 0, text, None, None)
+        line.created = record.created
+        with self._changed:
+            self._logged += 1
+            if self._closing or self._chars + len(text) > self._most_chars:
+                return
+            self._lines.append(line)
+            self._chars += len(text)
+            if len(self._lines) in (1, BATCH_LINES):
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Send what waits, for a limited time; then it counts as lost."""
+        with self._changed:
+            first, self._closing = not self._closing, True
+            self._changed.notify()
+        if first:
+            self._thread.join(CLOSE_WITHIN_S)
+            self._abandon()
+            self._tell(every_s=0)
+        super().close()
+
+    def _abandon(self) -> None:
+        with self._changed:
+            self._lines.clear()
+        if self._watchtower is not None:
+            # So it neither takes more nor waits, also when `logging` closes all handlers at the process's end.
+            self._watchtower.shutting_down = True
+
+    def _run(self) -> None:
+        while not self._try_to_open() and not self._closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, PAUSE_S)
+        if self._watchtower is None:
+            return
+        while batch := self._gather():
+            for line in batch:
+                self._watchtower.emit(line)
+            self._watchtower.flush()
+            self._tell(TELL_EVERY_S)
+        self._watchtower.close()
+
+    def _try_to_open(self) -> bool:
+        try:
+            self._watchtower = self._open()
+        except Exception as error:  # noqa: BLE001 - whatever CloudWatch does, work goes on
+            if not self._failing:
+                log.warning("CloudWatch Logs can't be used; work goes on without: %s", error)
+            self._failing = True
+        return self._watchtower is not None
+
+    def _gather(self) -> list[logging.LogRecord]:
+        """The next lines: those of SEND_EVERY_S, or as many as make a batch. None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._closing)
+            self._changed.wait_for(lambda: len(self._lines) >= BATCH_LINES or self._closing, SEND_EVERY_S)
+            batch = [self._lines.popleft() for _ in range(min(BATCH_LINES, len(self._lines)))]
+            self._chars -= sum(len(line.msg) for line in batch)
+            return batch
+
+    def _open(self) -> watchtower.CloudWatchLogHandler:
+        client = _CountingClient(self._logs_client())
+        handler = watchtower.CloudWatchLogHandler(
+            log_group_name=self._group,
+            log_stream_name=self._stream,
+            boto3_client=client,
+            send_interval=SEND_EVERY_S,
+            create_log_group=True,
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.FLUSH_TIMEOUT = UNTIL_SENT_S
+        self._client = client
+        return handler
+
+    def _tell(self, every_s: float) -> None:
+        """Say how many lines are lost, if that is news; not with each batch, for what is said is a line too."""
+        lost, now = self.lost, time.monotonic()
+        if lost > self._told and now - self._told_at >= every_s:
+            self._told, self._told_at = lost, now
+            log.warning("log lines that did not reach CloudWatch so far: %d", lost, extra={"lost_lines": lost})
+
+
+class _CountingClient:
+    """boto3's client for CloudWatch Logs, which counts the lines that were taken, and needs no right to make groups."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - boto3 clients are made at run time
+        self._client = client
+        self.delivered = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._client, name)
+
+    def put_log_events(self, **named: Any) -> Any:  # noqa: ANN401
+        answer = self._client.put_log_events(**named)
+        self.delivered += len(named["logEvents"])
+        return answer
+
+    def create_log_group(self, **named: Any) -> None:  # noqa: ANN401
+        try:
+            self._client.create_log_group(**named)
+        except self._client.exceptions.ClientError as error:
+            # Watchtower asks for a group that is there already where it may not look. Without one, lines are lost.
+            if error.response["Error"]["Code"] != "AccessDeniedException":
+                raise

@@ -1,0 +1,67 @@
+"""What NVIDIA's driver says of the GPUs of this container; nothing where there is none."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from types import TracebackType
+from typing import Any
+
+import pynvml
+
+from app.telemetry.catalogue import Metric
+
+Reading = tuple[Metric, float]
+
+
+class Gpus:
+    """Asks while inside. A container sees its GPUs here only with NVIDIA_DRIVER_CAPABILITIES=compute,utility."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "Gpus":
+        try:
+            pynvml.nvmlInit()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except pynvml.NVMLError:
+            # No driver, no GPU, or no right to ask: all the same to whoever wants figures.
+            self._handles = []
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handles:
+            pynvml.nvmlShutdown()
+
+    def read(self) -> list[Reading]:
+        """What can be read now; a figure that some GPU does not have is left out of that GPU."""
+        return [
+            *_together(Metric.GPU_UTILISATION, fmean, self._each(_utilisation)),
+            *_together(Metric.GPU_MEMORY, sum, self._each(_memory)),
+            *_together(Metric.GPU_TEMPERATURE, max, self._each(_temperature)),
+        ]
+
+    def _each(self, ask: Callable[[Any], float]) -> list[float]:
+        figures = []
+        for handle in self._handles:
+            try:
+                figures.append(ask(handle))
+            except pynvml.NVMLError:
+                continue
+        return figures
+
+
+def _together(metric: Metric, fold: Callable[[Sequence[float]], float], figures: list[float]) -> list[Reading]:
+    return [(metric, float(fold(figures)))] if figures else []
+
+
+def _utilisation(handle: Any) -> float:  # noqa: ANN401 - NVML's handles have no type
+    return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+
+def _memory(handle: Any) -> float:  # noqa: ANN401
+    return float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+
+
+def _temperature(handle: Any) -> float:  # noqa: ANN401
+    return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
