@@ -299,4 +299,5 @@ def _options(settings: Settings) -> ConsumerOptions:
         deadline_s=settings.shutdown_deadline_s,
         stuck_after_s=settings.stuck_after_s,
         empty_polls=settings.drain_empty_polls if settings.worker_mode == "drain" else None,
+        drain_s=settings.drain_max_s if settings.worker_mode == "drain" else None,
     )

@@ -68,6 +68,13 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Share of the messages that are traced, of those whose sender doesn't say."
     )
 
+    drain_max_s: int | None = Field(
+        None,
+        ge=60,
+        description="Seconds after which WORKER_MODE=drain takes in nothing new and ends, so that a machine comes free "
+        "though a few messages keep coming; unset, it works until the queue stays empty.",
+    )
+
     message_visibility_timeout: int = Field(
         120,
         ge=10,

@@ -57,7 +57,8 @@ class Pulse(Protocol):
 
 @dataclass(frozen=True)
 class ConsumerOptions:
-    """`batch_size` messages are held at once, `threads` of them worked on. Drains where `empty_polls` is set."""
+    """`batch_size` messages are held at once, `threads` of them worked on. Drains where `empty_polls` is set, and then
+    for `drain_s` at most."""
 
     threads: int
     batch_size: int
@@ -66,6 +67,7 @@ class ConsumerOptions:
     deadline_s: float
     stuck_after_s: float
     empty_polls: int | None = None
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,14 @@ class Consumer:
     def run(self) -> int:
         """Work until a stop is asked for, or until the queue stays empty when draining. Returns the exit code."""
         pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="work")
+        began = time.monotonic()
         with self._leases, self._deletions:
             while not self._shutdown.requested:
                 self._around.pulse.beat()
                 self._poll(pool)
+                if self._options.drain_s is not None and time.monotonic() - began > self._options.drain_s:
+                    log.info("drained for long enough: what is left is for others")
+                    self._shutdown.request()
             self._give_back(lambda future: future.cancel())
             self._finish_started()
             self._give_back(lambda _: True)

@@ -86,8 +86,8 @@ class Conditions:
     """BATCH_SIZE"""
     poll_s: float = POLL_S
     drain_polls: int = DRAIN_POLLS
-    job_s: float = 14_400
-    """After which a Batch job is asked to stop: attempt_seconds of the job definitions."""
+    job_s: float = 1_800
+    """After which a Batch job takes in nothing new: DRAIN_MAX_S of the job definitions."""
     visibility_s: float = 120
     """MESSAGE_VISIBILITY_TIMEOUT; after it, a killed worker's messages come back."""
     notice_s: float = 120

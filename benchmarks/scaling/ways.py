@@ -24,6 +24,8 @@ AFTER_S = 2 * HOUR_S
 """How long what is left may take once the load is over."""
 PLANNED_VISIBILITY_S = 900
 """The plan had 15 to 30 minutes."""
+PLANNED_JOB_S = 14_400
+"""The plan had a limit of four hours on an attempt, and none but the empty queue before."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Way:
     share: int
     metric: Metric = work_per_desired_task
     job_s: float | None = None
-    """After which a Batch job is asked to stop, if not as `Conditions` says."""
+    """After which a Batch job takes in nothing new, if not as `Conditions` says."""
     planned: bool = False
 
 
@@ -43,7 +45,7 @@ WAYS = (
     Way("Batch", 100),
     Way("ECS and Batch, half each", 50),
     Way("ECS, by the backlog of running tasks alone", 0, backlog_per_running_task),
-    Way("Batch, jobs end after 30 minutes", 100, job_s=1_800),
+    Way("Batch, jobs last as long as the queue has any", 100, job_s=PLANNED_JOB_S),
     Way("planned: ECS at one message a task", 0, depth, planned=True),
     Way("planned: a Batch job every minute", 100, planned=True),
 )
@@ -97,7 +99,7 @@ def simulate(way: Way, load: Load, given: Conditions, seed: int = 0) -> Trace:
 
 def _conditions(way: Way, given: Conditions) -> Conditions:
     if way.planned:
-        return replace(given, heeds_stop=False, visibility_s=PLANNED_VISIBILITY_S)
+        return replace(given, heeds_stop=False, visibility_s=PLANNED_VISIBILITY_S, job_s=PLANNED_JOB_S)
     return given if way.job_s is None else replace(given, job_s=way.job_s)
 
 

@@ -234,6 +234,17 @@ def test_draining_ends_after_so_many_empty_polls(queue: FakeQueue, polls: int) -
     assert queue.polls == polls
 
 
+def test_draining_ends_in_time_though_messages_keep_coming(queue: FakeQueue) -> None:
+    class NeverEmpty(FakeQueue):
+        def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
+            self.send("another")
+            return super().receive(1, wait_s)
+
+    never_empty, done = NeverEmpty(), list[str]()
+    assert consumer_of(never_empty, done.append, empty_polls=3, drain_s=0.2).run() == 0
+    assert len(done) + len(never_empty.bodies) == never_empty.polls
+
+
 def test_draining_does_not_end_while_work_is_in_flight(queue: FakeQueue) -> None:
     queue.send("slow")
     consumer_of(queue, lambda _: wait_until(lambda: queue.polls >= 12), empty_polls=2).run()

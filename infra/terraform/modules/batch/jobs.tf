@@ -101,7 +101,9 @@ locals {
       )
 
       environment = [
-        for setting, value in merge(service.environment, {
+        for setting, value in merge(service.environment, service.drain_max_s == null ? {} : {
+          DRAIN_MAX_S = tostring(service.drain_max_s)
+          }, {
           SERVICE_TYPE      = name
           WORKER_MODE       = "drain"
           WATCH_SPOT_NOTICE = "true" # ECS's own draining tells tasks of services only

@@ -51,7 +51,9 @@ variable "services" {
     - environment: settings (docs/configuration.md); SERVICE_TYPE, WORKER_MODE and WATCH_SPOT_NOTICE are set here.
     - secrets: name of a setting to the ARN of the secret (or ARN:key::) that holds it.
     - attempts: how often a job is begun at most; only a lost host is a reason to begin again.
-    - attempt_seconds: after which an attempt is stopped; a backstop above what a full queue takes.
+    - drain_max_s: after which a job takes in no new message and ends, so that a machine comes free though a few
+      messages keep coming; the submitter begins another where there is work for one. Null: as long as the queue has any.
+    - attempt_seconds: after which an attempt is stopped; a backstop above what the last message of a job takes.
     - primary, secondary: machines, tried in this order. purchase is SPOT or EC2 (On-Demand). Instance types are
       best of several families and sizes: each is a Spot pool of its own in each zone.
     - root_volume_gib: disk of an instance: image, layers and gallery index.
@@ -69,6 +71,7 @@ variable "services" {
     environment        = optional(map(string), {})
     secrets            = optional(map(string), {})
     attempts           = optional(number, 5)
+    drain_max_s        = optional(number, 1800)
     attempt_seconds    = optional(number, 14400)
     root_volume_gib    = optional(number, 60)
     image_type         = optional(string)
