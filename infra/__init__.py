@@ -1,0 +1,1 @@
+"""What runs the system on AWS, and the tools around it: Terraform, the Lambda, deploying, costs."""
