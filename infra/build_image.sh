@@ -20,7 +20,7 @@ if command -v git >/dev/null && git rev-parse HEAD >/dev/null 2>&1; then
     source=$(git config --get remote.origin.url || true)
     [[ $source =~ ^https://[^@]+$ ]] || source=''
 fi
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+version=$(sed -n '0,/^version = /s/^version = "\(.*\)"$/\1/p' pyproject.toml)
 
 echo "Building $image of $commit…"
 exec docker build --tag "$image" --build-arg COMMIT="$commit" --build-arg CREATED="$created" \
