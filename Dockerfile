@@ -4,7 +4,7 @@
 
 # A tag can be moved: `make pin` appends the digest (@sha256:…) that it stands for now.
 ARG PYTHON=python:3.11.14-slim-bookworm
-# The pack that the image brings; any other is fetched at the start, into /srv/models/<pack>.
+# The pack that the image brings, and runs by default.
 ARG PACK=open
 
 FROM ${PYTHON} AS build
@@ -27,11 +27,13 @@ ARG PACK
 # "--source s3://bucket/prefix --region REGION" for weights of the model bucket, with --secret id=aws,src=FILE for
 # credentials that no layer keeps; "--accept-research-licence" for packs that ask for it.
 ARG PACK_OPTIONS=""
-# A folder for each pack, so that a volume put there for its weights belongs to the worker.
+# Packs that the image does not bring are fetched at the start (MODEL_SOURCE) into the volume, the root being read-only.
 # hadolint ignore=SC2086
 RUN --mount=type=secret,id=aws,target=/root/.aws/credentials \
     /opt/venv/bin/python -m app.packs install ${PACK_OPTIONS} "${PACK}" \
-    && for manifest in models/*.toml; do mkdir -p "${manifest%.toml}"; done
+    && for manifest in models/*.toml; do \
+        weights="${manifest%.toml}"; [ -d "$weights" ] || ln -s "/var/lib/face-worker/$weights" "$weights"; \
+    done
 
 FROM ${PYTHON} AS code
 WORKDIR /srv

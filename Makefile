@@ -167,5 +167,5 @@ push: setup ## build the image of this commit and push it to ECR: NAME=stack (FO
 	$(PYTHON) -m infra.deploy.push --name $(NAME) $(if $(FORCE),--force)
 
 .PHONY: deploy
-deploy: setup ## bring the pushed image to the services, and back where it fails: NAME=stack ON=ecs|batch|both IMAGE=
-	$(PYTHON) -m infra.deploy --name $(NAME) $(if $(ON),--on $(ON)) $(if $(IMAGE),--image $(IMAGE))
+deploy: setup ## bring the pushed image to the services, and back where it fails: NAME=stack IMAGE=
+	$(PYTHON) -m infra.deploy --name $(NAME) $(if $(IMAGE),--image $(IMAGE))

@@ -23,5 +23,8 @@ fi
 version=$(sed -n '0,/^version = /s/^version = "\(.*\)"$/\1/p' pyproject.toml)
 
 echo "Building $image of $commit…"
-exec docker build --tag "$image" --build-arg COMMIT="$commit" --build-arg CREATED="$created" \
+# Without attestations a tag's digest is that of the image itself, which is what ECS says it runs.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
+# The wheels for GPUs are for this platform alone.
+exec docker build --platform linux/amd64 --tag "$image" --build-arg COMMIT="$commit" --build-arg CREATED="$created" \
     --build-arg SOURCE="$source" --build-arg VERSION="$version" "$@" .

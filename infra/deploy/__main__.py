@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.batch import register
+from infra.deploy.batch import exists, register
 from infra.deploy.ecs import EcsService, short
 from infra.deploy.image import DeployError, find_image, repository_uri
 from infra.deploy.rollout import Patience, roll_out
@@ -45,28 +45,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m infra.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--name",
-        required=True,
-        help="the stack's: its cluster, its ECR repository, and the beginning of all other names",
-    )
+    parser.add_argument("--name", required=True, help="the stack's: its cluster, ECR repository, services, definitions")
     parser.add_argument("--image", help="repository:tag; by default the image of the commit that is checked out")
-    parser.add_argument(
-        "--on", choices=("ecs", "batch", "both"), default="both", help="where the stack computes (both)"
-    )
     parser.add_argument("--timeout-s", type=float, default=1800, help="for a roll-out, and for the way back (1800)")
     options = parser.parse_args(arguments)
-    names = [f"{options.name}-{kind}" for kind in KINDS]
-    target = Target(options.name, names if options.on != "batch" else (), names if options.on != "ecs" else ())
-    clients = Clients(boto3.client("ecr"), boto3.client("ecs"), boto3.client("batch"))
     try:
+        clients = Clients(boto3.client("ecr"), boto3.client("ecs"), boto3.client("batch"))
         image = options.image or f"{repository_uri(clients.ecr, options.name)}:{tag_of_head()}"
-        return 0 if deploy(target, image, clients, Patience(options.timeout_s)) else 1
+        return 0 if deploy(find_target(options.name, clients), image, clients, Patience(options.timeout_s)) else 1
     except (DeployError, BotoCoreError, ClientError) as error:
         print(f"{error}\nLook at the services before you try again: what was begun may be under way.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Stopped waiting; ECS goes on with the roll-out.", file=sys.stderr)
     return 1
+
+
+def find_target(name: str, clients: Clients) -> Target:
+    """What there is of a stack: on ECS, on Batch, or on both. Raises DeployError where there is nothing."""
+    names = [f"{name}-{kind}" for kind in KINDS]
+    target = Target(
+        name,
+        [one for one in names if EcsService(clients.ecs, name, one).exists()],
+        [one for one in names if exists(clients.batch, one)],
+    )
+    if not target.services and not target.job_definitions:
+        raise DeployError(
+            f"There is neither a service nor a job definition of {name} here: are name, region and account right?"
+        )
+    return target
 
 
 def deploy(target: Target, reference: str, clients: Clients, patience: Patience) -> bool:

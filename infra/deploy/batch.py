@@ -19,12 +19,21 @@ def register(batch: Any, name: str, image: Image) -> str:  # noqa: ANN401 - boto
     return str(batch.register_job_definition(**copied)["jobDefinitionArn"])
 
 
+def exists(batch: Any, name: str) -> bool:  # noqa: ANN401
+    """Whether there is an active job definition of this name."""
+    return bool(_revisions(batch, name))
+
+
 def _newest(batch: Any, name: str) -> dict[str, Any]:  # noqa: ANN401
-    pages = batch.get_paginator("describe_job_definitions").paginate(jobDefinitionName=name, status="ACTIVE")
-    found: list[dict[str, Any]] = [one for page in pages for one in page["jobDefinitions"]]
+    found = _revisions(batch, name)
     if not found:
         raise DeployError(f"There is no active Batch job definition {name}.")
     return max(found, key=lambda one: int(one["revision"]))
+
+
+def _revisions(batch: Any, name: str) -> list[dict[str, Any]]:  # noqa: ANN401
+    pages = batch.get_paginator("describe_job_definitions").paginate(jobDefinitionName=name, status="ACTIVE")
+    return [one for page in pages for one in page["jobDefinitions"]]
 
 
 def _container(definition: dict[str, Any], name: str) -> dict[str, Any]:

@@ -54,6 +54,13 @@ class EcsService:
         self._cluster = cluster
         self.name = name
 
+    def exists(self) -> bool:
+        try:
+            self._describe()
+        except (DeployError, self._ecs.exceptions.ClusterNotFoundException):
+            return False
+        return True
+
     def revision(self) -> str:
         """The ARN of the task definition that the service is set to."""
         return str(self._describe()["taskDefinition"])

@@ -11,7 +11,7 @@ import pytest
 
 from app.adapters.aws import client
 from infra.deploy import source
-from infra.deploy.__main__ import Clients, Target, deploy, main
+from infra.deploy.__main__ import Clients, Target, deploy, find_target, main
 from infra.deploy.ecs import EcsService, short
 from infra.deploy.image import DeployError, Image, find_image, put_image, repository_of
 from infra.deploy.rollout import Patience, roll_out
@@ -225,13 +225,22 @@ def test_services_and_job_definitions_get_the_digest_and_keep_all_else(
     assert "commit new" in said
 
 
+def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_told(stack: Clients) -> None:
+    names = ["stack-detection", "stack-grouping"]
+    assert find_target("stack", stack) == Target("stack", names, names)
+    _make_job_definition(stack.batch, "batch-only-detection", "face-worker:1")
+    assert find_target("batch-only", stack) == Target("batch-only", [], ["batch-only-detection"])
+    with pytest.raises(DeployError, match="neither a service nor a job definition of nothing here"):
+        find_target("nothing", stack)
+
+
 def test_an_image_that_was_never_pushed_is_told_before_anything_is_done(
     stack: Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = stack.ecr.describe_repositories(repositoryNames=["stack"])["repositories"][0]["repositoryUri"]
     with pytest.raises(DeployError, match="`make push` builds and pushes one"):
         find_image(f"{uri}:none-such", stack.ecr)
-    assert main(["--name", "none-such", "--image", f"{uri}:none-such"]) == 1
+    assert main(["--name", "stack", "--image", f"{uri}:none-such"]) == 1
     assert "There is no image" in capsys.readouterr().err
     before = stack.ecs.describe_services(cluster="stack", services=["stack-detection"])["services"][0]
     assert short(before["taskDefinition"]).startswith("stack-detection")
