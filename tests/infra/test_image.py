@@ -79,6 +79,12 @@ def test_every_base_can_be_pinned_and_every_process_has_its_own_user() -> None:
     assert "HEALTHCHECK" in last_stage
 
 
+def test_the_image_is_built_with_the_uv_that_wrote_the_lock() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))
+    (uv,) = (package for package in lock["package"] if package["name"] == "uv")
+    assert f"uv=={uv['version']}\n" in DOCKERFILE
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`srv` and `venv` of an image for CPUs: the build's own `uv sync`, and only the files that it is sent."""
