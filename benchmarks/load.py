@@ -3,10 +3,12 @@
 `python -m benchmarks.load [--messages 20000] [--workers 2] [--json]`
 
 The workers are the detection service as it is, but for the networks (benchmarks/load_worker.py); SQS and S3 are moto's,
-MongoDB is SecantusDB. Every photo has content of its own. At most BACKLOG messages wait at once, since moto looks
-through all of them at every call. CPU seconds tell whose the time was: where all cores are busy, a part's share of
-them is its share of the pace. `ceiling_per_s` is what one core would get through if a worker had it to itself, and
-stores took nothing; `consumer_alone_per_s` is the loop, with a queue in memory and nothing to do.
+MongoDB is SecantusDB. Every photo has content of its own. Hardly more messages wait than the workers can hold, since
+moto counts all of them at every call, and again for each that it hands out.
+
+CPU seconds tell whose the time was: where all cores are busy, a part's share of them is its share of the pace.
+`ceiling_per_s` is what one core would get through if a worker had it to itself, and stores took nothing;
+`consumer_alone_per_s` is the loop, with a queue in memory and nothing to do.
 
 The exit code is 1 where a message was lost or done twice, or where memory grew (judged from 5,000 messages on).
 """
@@ -46,7 +48,7 @@ PRODUCTION = {
 """The defaults of a service, in place of those of a storm; but polls are short, for the end waits for the last one."""
 PHOTO_PX = (128, 96)
 PHOTOS_A_GALLERY = 1_000
-BACKLOG = 500
+WAITING_FOR_EACH_HELD = 1
 SENDERS = 4
 LOOK_EVERY_S = 1.0
 POLL_EVERY_S = 0.1
@@ -83,7 +85,7 @@ def measure(messages: int, workers: int) -> dict[str, Any]:
         with World(WorldOptions(home, settings=PRODUCTION)) as world:
             put_photos(world, messages)
             with Processes(world, workers, home / "logs") as processes:
-                samples = run(world, processes, messages)
+                samples = run(world, processes, messages, workers * BATCH * (1 + WAITING_FOR_EACH_HELD))
                 processes.stop()
             counts = count(world, home / "logs", messages)
     return {
@@ -119,13 +121,13 @@ def request_of(number: int) -> DetectImage:
     return DetectImage(gallery_id=gallery, image_id=image, s3_key=f"{gallery}/{image}.jpg")
 
 
-def run(world: World, processes: Processes, messages: int) -> list[Sample]:
-    """Send everything, and look at the processes every second until all of it is settled."""
+def run(world: World, processes: Processes, messages: int, most_at_once: int) -> list[Sample]:
+    """Send everything, so many at once, and look at the processes every second until all of it is settled."""
     journal, seen, sent, done = JournalReader(world.journal_path), 0, 0, 0
     samples = [processes.sample(0)]
     progressed_at = time.monotonic()
     while done < messages:
-        while sent < min(messages, done + BACKLOG):
+        while sent < min(messages, done + most_at_once):
             sent += _send(world, range(sent, min(sent + SQS_BATCH, messages)))
         new = journal.read()[seen:]
         seen += len(new)
