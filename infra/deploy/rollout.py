@@ -1,14 +1,16 @@
 """All services to a new image, or all of them back: what is decided between two looks at ECS.
 
 A service is done once ECS says so of the new revision. It has failed where ECS says that, where ECS's circuit breaker
-has gone back to another revision by itself, or where the time is up. One failure takes every service back to the
-revision it came from, as both services read the same documents and are released together.
+has gone back to another revision by itself, where AWS refuses to answer, or where the time is up. One failure takes
+every service back to the revision it came from, as both read the same documents and are released together.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy.ecs import ServiceState, short
 from infra.deploy.image import Image
@@ -94,7 +96,10 @@ def _await(changes: Sequence[Change], patience: Patience, say: Say) -> None:
     while True:
         for change in changes:
             if not change.done:
-                _look(change, say)
+                try:
+                    _look(change, say)
+                except (BotoCoreError, ClientError) as error:
+                    change.failure = f"AWS does not tell how far it is: {error}"
         waiting = [change for change in changes if not change.done]
         if not waiting or any(change.failure for change in changes):
             return

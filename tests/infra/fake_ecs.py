@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import boto3
+from botocore.exceptions import ClientError
 
 from tests.fakes import FakeClock
 
@@ -37,6 +38,7 @@ class FakeEcs:
         self.definitions: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, list[dict[str, str]]] = {}
         self.updates: list[tuple[str, str]] = []
+        self.denied = False
         for service in services:
             containers = [{"name": "worker", "image": image}, {"name": "collector", "image": "otel/collector:1"}]
             answer = self.register_task_definition(family=service.name, containerDefinitions=containers, tags=[])
@@ -67,6 +69,8 @@ class FakeEcs:
 
     def update_task_protection(self, *, cluster: str, tasks: list[str], protectionEnabled: bool) -> None:
         assert not protectionEnabled
+        if self.denied:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateTaskProtection")
         for service in self.services.values():
             service.protected -= {task.removeprefix("task of ") for task in tasks}
 

@@ -37,10 +37,11 @@ class Rollout:
         return [short(service.current) for service in self.ecs.services.values()]
 
 
-def rolled_out(detection: Ending, grouping: Ending = "stable", lag: int = 0) -> Rollout:
+def rolled_out(detection: Ending, grouping: Ending = "stable", lag: int = 0, *, denied: bool = False) -> Rollout:
     clock = FakeClock()
     services = FakeService("s-detection", detection, lag), FakeService("s-grouping", grouping)
     ecs = FakeEcs(clock, *services, image=OLD)
+    ecs.denied = denied
     lines: list[str] = []
     began = clock.now()
     both = [EcsService(ecs, "s", service.name) for service in services]
@@ -92,6 +93,13 @@ def test_a_roll_out_that_never_gets_stable_is_taken_back_when_its_time_is_up() -
 
 def test_busy_tasks_that_protect_themselves_do_not_hold_it_up() -> None:
     assert rolled_out("stable once unprotected").well
+
+
+def test_what_may_not_be_asked_is_taken_back_too() -> None:
+    done = rolled_out("stable", denied=True)
+    assert not done.well
+    assert done.revisions == ["s-detection:1", "s-grouping:1"]
+    assert "s-detection: AWS does not tell how far it is: An error occurred (AccessDenied" in "\n".join(done.lines)
 
 
 def test_an_answer_that_is_older_than_the_order_is_not_taken_for_a_way_back() -> None:
