@@ -31,7 +31,7 @@ lint: setup ## style, types, import rules, Dockerfile, shell scripts, reference 
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
-	.venv/bin/shellcheck dev_worker.sh prod_worker.sh benchmarks/newcomer.sh .ci/run
+	.venv/bin/shellcheck dev_worker.sh prod_worker.sh benchmarks/newcomer.sh infra/*.sh .ci/run
 	$(PYTHON) -m app.reference --check
 	@$(MAKE) --no-print-directory requirements-check
 
@@ -44,7 +44,9 @@ format: setup ## put the code in the house style
 reference: setup ## write docs/configuration.md and docs/schemas from the code
 	$(PYTHON) -m app.reference
 
-EXPORT = $(PYTHON) -m uv export --frozen --quiet --extra gpu --no-default-groups --no-emit-project --no-header
+# As the Dockerfile installs them.
+IMAGE_PACKAGES = --frozen --quiet --extra gpu --no-default-groups --no-emit-project
+EXPORT = $(PYTHON) -m uv export $(IMAGE_PACKAGES) --no-header
 .PHONY: requirements
 requirements: setup ## write requirements.txt (GPU) from uv.lock
 	$(EXPORT) --output-file requirements.txt >/dev/null
@@ -151,3 +153,35 @@ scaling: setup ## a simulated day of load on ECS, Batch, both, and what was plan
 .PHONY: telemetry
 telemetry: setup ## what metrics and traces cost a photo, in microseconds and in throughput
 	$(PYTHON) -m benchmarks.telemetry --json
+
+.PHONY: load
+load: setup ## 20,000 messages through worker processes with a stub model: messages a second, memory, nothing twice
+	$(PYTHON) -m benchmarks.load --json
+
+.PHONY: pin
+pin: ## write the digest of the base image into the Dockerfile
+	@infra/pin_base.sh
+
+.PHONY: image-check
+image-check: setup ## what can be told of the image without Docker: hadolint, its packages alone, a read-only start
+	.venv/bin/hadolint Dockerfile
+	$(PYTHON) -m pytest -q tests/infra/test_image.py
+
+.PHONY: image-size
+image-size: setup ## megabytes of the image's packages, by uv.lock
+	$(PYTHON) -m infra.image_size
+
+SBOM ?= sbom.cdx.json
+.PHONY: sbom
+sbom: setup ## what is in the image, with hashes, as CycloneDX: SBOM=file
+	$(PYTHON) -m uv export $(IMAGE_PACKAGES) --preview-features sbom-export --format cyclonedx1.5 --output-file $(SBOM) >/dev/null
+
+# The stack's name, as in Terraform.
+NAME ?= face-worker
+.PHONY: push
+push: setup ## build the image of this commit and push it to ECR: NAME=stack (FORCE=1 with files not committed)
+	$(PYTHON) -m infra.deploy.push --name $(NAME) $(if $(FORCE),--force)
+
+.PHONY: deploy
+deploy: setup ## bring the pushed image to the services, and back where it fails: NAME=stack IMAGE=
+	$(PYTHON) -m infra.deploy --name $(NAME) $(if $(IMAGE),--image $(IMAGE))

@@ -65,7 +65,7 @@ rebuild() {
     command -v docker >/dev/null || fail "docker is missing; install it, or run without --rebuild."
     docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it, or run without --rebuild."
     export DEV_WORKER_IMAGE=face-worker:dev
-    docker build --tag "$DEV_WORKER_IMAGE" "$root" || fail "the image could not be built; see the lines above."
+    "$root/infra/build_image.sh" "$DEV_WORKER_IMAGE" || fail "the image could not be built; see the lines above."
 }
 
 case "${1:-}" in

@@ -12,7 +12,8 @@ Usage: ./prod_worker.sh [detection|grouping] [--rebuild]
 
 Runs a service (detection where none is named) in the production image on this GPU host. --rebuild builds the image
 first; it is also built where it is missing. Settings are read from prod.env, one NAME=value a line (another file
-by ENV_FILE; another image by IMAGE); docs/configuration.md lists them.
+by ENV_FILE; another image by IMAGE); docs/configuration.md lists them. Whether this host suits is told at the start,
+and in full by: docker run --rm --gpus all IMAGE -m app.preflight
 TEXT
 }
 
@@ -40,8 +41,7 @@ docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it, or run 
 [[ -f $env_file ]] || fail "$env_file is missing; write the settings into it, one NAME=value a line (docs/configuration.md)."
 
 if [[ -n $rebuild ]] || ! docker image inspect "$image" >/dev/null 2>&1; then
-    echo "Building $image…"
-    docker build --tag "$image" .
+    infra/build_image.sh "$image" || fail "the image could not be built; see the lines above."
 fi
 
 gpus=(--gpus all)

@@ -1,1 +1,1 @@
-"""What surrounds the worker in AWS: Terraform, the submitter of Batch jobs, and what it all costs."""
+"""What surrounds the worker in AWS: Terraform, the submitter of Batch jobs, deploying, and what it all costs."""

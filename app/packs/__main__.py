@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     install = commands.add_parser("install", help="get a pack's weights and check them")
     install.add_argument("pack")
     install.add_argument("--accept-research-licence", action="store_true")
+    install.add_argument("--source", metavar="S3_URL", help="s3://bucket/prefix with <pack>/<file>, as MODEL_SOURCE")
+    install.add_argument("--region", help="AWS region of the bucket that --source, or the manifest, names")
     describe = commands.add_parser("describe", help="what is in a directory of InsightFace .onnx files")
     describe.add_argument("directory", type=Path)
     _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
@@ -41,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
             use = "commercial use" if manifest.commercial_use else "research only"
             print(f"{manifest.name:14} {use:15} {manifest.licence}")
     elif options.command == "install":
-        installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
+        installed = _install(options)
         print(f"{installed.manifest.name}: {installed.manifest.model_id} in {installed.weights}")
     elif options.command == "optimise":
         return _optimise(options)
@@ -50,6 +53,18 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(describe_directory(options.directory).model_dump_json(indent=2))
     return 0
+
+
+def _install(options: argparse.Namespace) -> InstalledPack:
+    store = PackStore(options.models_dir, options.accept_research_licence)
+    if options.region:
+        # boto3, which no other command needs, takes longer to import than most of them run.
+        from app.adapters.models import model_downloader
+
+        store = replace(store, model_source=options.source, download=model_downloader(options.region))
+    elif options.source:
+        raise BadConfiguration("--source needs --region: the AWS region of the bucket.")
+    return store.install(options.pack)
 
 
 def _add_optimise(parser: argparse.ArgumentParser) -> None:

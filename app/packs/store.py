@@ -93,7 +93,8 @@ class PackStore:
 
     def _fetch_once(self, manifest: PackManifest, weights: Path) -> None:
         try:
-            weights.mkdir(parents=True, exist_ok=True)
+            # In the image a pack's folder is a link into the volume, for the image itself is read-only.
+            weights.resolve().mkdir(parents=True, exist_ok=True)
             with FileLock(weights / ".lock"):
                 if not _is_complete(manifest, weights):
                     self._fetch(manifest, weights)

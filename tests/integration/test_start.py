@@ -11,6 +11,8 @@ from app.adapters.aws import client
 from app.adapters.models import model_downloader
 from app.errors import BadModelPack
 from app.local.stack import ROOT
+from app.packs.__main__ import main as packs
+from tests.toy_networks import write_toy_pack
 
 SETTINGS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
@@ -107,3 +109,19 @@ def test_the_scripts_explain_themselves_and_name_what_is_missing(script: str, tm
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)})
     assert done.returncode == 1
     assert "docker is missing" in done.stderr
+
+
+def test_the_image_can_be_built_with_weights_of_a_bucket(aws: str, tmp_path: Path) -> None:
+    s3 = client("s3", "eu-central-1")
+    s3.create_bucket(Bucket="weights", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    _, manifest = write_toy_pack(tmp_path / "made")
+    for name in ("detector.onnx", "embedder.onnx"):
+        s3.put_object(Bucket="weights", Key=f"packs/toy/{name}", Body=(tmp_path / "made" / name).read_bytes())
+    models = tmp_path / "models"
+    models.mkdir()
+    text = manifest.read_text().replace('kind = "directory"\npath = "."', 'kind = "s3"\npath = "s3://elsewhere"')
+    (models / "toy.toml").write_text(text)
+    install = ["--models-dir", str(models), "install", "toy", "--source", "s3://weights/packs"]
+    assert packs(install) == 2, "a bucket without its region"
+    assert packs([*install, "--region", "eu-central-1"]) == 0
+    assert (models / "toy" / "embedder.onnx").read_bytes() == (tmp_path / "made" / "embedder.onnx").read_bytes()

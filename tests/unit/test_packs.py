@@ -79,6 +79,15 @@ def test_a_pack_is_found_by_its_manifests_path(models: Path, tmp_path: Path) -> 
     assert PackStore(tmp_path / "elsewhere").install(str(path)).weights == models / "toy"
 
 
+def test_weights_may_lie_behind_a_link_whose_folder_is_made_when_they_come(
+    models: Path, builder: Path, tmp_path: Path
+) -> None:
+    write_manifest(models, source=BUILT)
+    (models / "toy").symlink_to(tmp_path / "volume" / "models" / "toy")
+    PackStore(models).install("toy")
+    assert (tmp_path / "volume" / "models" / "toy" / "detector.onnx").read_bytes() == CONTENT["detector.onnx"]
+
+
 def test_an_unknown_pack_names_the_known_ones(models: Path) -> None:
     with pytest.raises(BadModelPack, match=r"no pack 'toy' .* \(known: none\)"):
         PackStore(models).install("toy")

@@ -1,0 +1,57 @@
+"""The consumer by itself: messages of a queue in memory, done at once. What is left is what the loop costs."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from app.health import Health
+from app.ports import ReceivedMessage
+from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings
+from app.worker.shutdown import Shutdown
+
+SQS_BATCH = 10
+
+
+class MemoryQueue:
+    """So many messages, as SQS hands them out: at most ten at once, each once."""
+
+    def __init__(self, messages: int) -> None:
+        self._waiting = deque(ReceivedMessage(str(number), "", str(number), 1) for number in range(messages))
+        self.deleted: list[str] = []
+
+    def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
+        return [self._waiting.popleft() for _ in range(min(max_messages, SQS_BATCH, len(self._waiting)))]
+
+    def send(self, body: str, delay_s: int = 0) -> None: ...
+
+    def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        self.deleted += [message.message_id for message in messages]
+        return []
+
+    def hide(self, message: ReceivedMessage, for_s: float) -> None: ...
+
+    def reject(self, message: ReceivedMessage, reason: str) -> None: ...
+
+
+def consumer_alone(messages: int, threads: int, batch_size: int) -> float:
+    """Messages that one process's loop gets through in a CPU second, with a handler that only reports progress."""
+    queue = MemoryQueue(messages)
+    options = ConsumerOptions(
+        threads=threads,
+        batch_size=batch_size,
+        visibility_s=120,
+        wait_s=0,
+        deadline_s=20,
+        stuck_after_s=300,
+        empty_polls=1,
+    )
+    began_s = time.process_time()
+    Consumer(queue, _done_at_once, options, Shutdown(), Surroundings(Health(None))).run()
+    cpu_s = time.process_time() - began_s
+    if sorted(queue.deleted, key=int) != [str(number) for number in range(messages)]:
+        raise AssertionError("The consumer did not settle every message once.")
+    return messages / cpu_s
+
+
+def _done_at_once(body: str, *, progress: Progress) -> None:
+    progress()

@@ -1,0 +1,1 @@
+"""A new image for the running services: `python -m infra.deploy --help`."""

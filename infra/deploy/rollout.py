@@ -1,0 +1,146 @@
+"""All services to a new image, or all of them back: what is decided between two looks at ECS.
+
+A service is done once ECS says so of the new revision. It has failed where ECS says that, where ECS's circuit breaker
+has gone back to another revision by itself, where AWS refuses to answer, or where the time is up. One failure takes
+every service back to the revision it came from, as both read the same documents and are released together.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.deploy.ecs import ServiceState, short
+from infra.deploy.image import Image
+
+LOOK_EVERY_S = 10.0
+
+Say = Callable[[str], None]
+
+
+class Service(Protocol):
+    """What a roll-out asks of a service; infra.deploy.ecs.EcsService says what each does."""
+
+    name: str
+
+    def revision(self) -> str: ...
+    def register(self, image: Image) -> str: ...
+    def set_revision(self, revision: str) -> None: ...
+    def state(self) -> ServiceState: ...
+    def unprotect(self, revision: str) -> None: ...
+    def last_stop(self, revision: str) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a roll-out, and each way back, may take, and the clock that says so."""
+
+    seconds: float
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass
+class Change:
+    """A service on its way from one revision to another. `failure` is set once it can't get there.
+
+    `seen` once ECS has shown that it aims there: an answer right after the order may be older than the order.
+    """
+
+    service: Service
+    former: str
+    wanted: str
+    seen: bool = False
+    done: bool = False
+    failure: str | None = None
+    said: str = field(default="", repr=False)
+
+
+def roll_out(services: Sequence[Service], image: Image, patience: Patience, say: Say = print) -> bool:
+    """Whether every service runs the image now. If not, each runs its former revision, or a line says that it can't.
+
+    Nothing is changed before a new revision of every service is registered.
+    """
+    changes = [Change(service, service.revision(), service.register(image)) for service in services]
+    for change in changes:
+        say(f"{change.service.name}: {short(change.former)} → {short(change.wanted)}")
+        change.service.set_revision(change.wanted)
+    _await(changes, patience, say)
+    failed = [change for change in changes if change.failure]
+    for change in failed:
+        say(f"{change.service.name}: {change.failure}")
+    if failed:
+        _roll_back(changes, patience, say)
+    return not failed
+
+
+def _roll_back(changes: Sequence[Change], patience: Patience, say: Say) -> None:
+    ways_back = [Change(change.service, former=change.wanted, wanted=change.former) for change in changes]
+    for way in ways_back:
+        if _primary(way.service.state()) == way.wanted:
+            say(f"{way.service.name}: ECS is on its way back to {short(way.wanted)} already")
+        else:
+            say(f"{way.service.name}: rolling back to {short(way.wanted)}")
+            way.service.set_revision(way.wanted)
+    _await(ways_back, patience, say)
+    for way in ways_back:
+        end = f"does not reach {short(way.wanted)}: {way.failure}" if way.failure else f"runs {short(way.wanted)} again"
+        say(f"{way.service.name}: {end}")
+
+
+def _await(changes: Sequence[Change], patience: Patience, say: Say) -> None:
+    """Returns once every change is done, or one has failed: the others would only be taken back."""
+    until = patience.now() + patience.seconds
+    while True:
+        for change in changes:
+            if not change.done:
+                try:
+                    _look(change, say)
+                except (BotoCoreError, ClientError) as error:
+                    change.failure = f"AWS does not tell how far it is: {error}"
+        waiting = [change for change in changes if not change.done]
+        if not waiting or any(change.failure for change in changes):
+            return
+        if patience.now() >= until:
+            for change in waiting:
+                change.failure = f"was not stable after {patience.seconds:.0f} s{_why(change)}"
+            return
+        patience.sleep(LOOK_EVERY_S)
+
+
+def _look(change: Change, say: Say) -> None:
+    change.service.unprotect(change.former)
+    state = change.service.state()
+    _report(change, state, say)
+    mine = next((one for one in state.deployments if one.revision == change.wanted), None)
+    primary = _primary(state)
+    change.seen = change.seen or mine is not None
+    if primary != change.wanted and change.seen:
+        reason = f" ({mine.reason})" if mine and mine.reason else ""
+        change.failure = f"ECS went back to {short(primary)} by itself{reason}{_why(change)}"
+    elif mine and mine.state == "FAILED":
+        change.failure = f"ECS gave up: {mine.reason}{_why(change)}"
+    else:
+        change.done = mine is not None and mine.state == "COMPLETED"
+
+
+def _primary(state: ServiceState) -> str:
+    return next((one.revision for one in state.deployments if one.primary), "")
+
+
+def _report(change: Change, state: ServiceState, say: Say) -> None:
+    """A line, where it is another than the last."""
+    failed = sum(one.failed_tasks for one in state.deployments if one.revision == change.wanted)
+    line = f"{change.service.name}: {state.running} of {state.desired} running"
+    line += f", {failed} failed" if failed else ""
+    line += f"; {state.last_event}" if state.last_event else ""
+    if line != change.said:
+        say(line)
+        change.said = line
+
+
+def _why(change: Change) -> str:
+    stopped = change.service.last_stop(change.wanted)
+    return f"; its last task: {stopped}" if stopped else ""

@@ -1,0 +1,49 @@
+from benchmarks.load import is_sound
+from benchmarks.load_consumer import consumer_alone
+from benchmarks.load_processes import PARTS, Sample, growth, pace
+
+SOUND = {"messages": 20_000, "lost": 0, "done_twice": 0, "received_twice": 0, "growth": 0.01}
+
+
+def samples(mb_at_start: float, mb_a_sample: float, warm_up_mb: float = 0.0) -> list[Sample]:
+    """A look at every 100 of 10,000 messages, one a second; memory is `warm_up_mb` lower in the first tenth."""
+    return [
+        Sample(
+            at_s=float(number),
+            done=100 * number,
+            cpu_s={part: number * share for part, share in zip(PARTS, (0.5, 0.25, 0.2, 0.05), strict=True)},
+            resident_bytes=(round((mb_at_start + mb_a_sample * number - (number < 10) * warm_up_mb) * 1e6),) * 2,
+        )
+        for number in range(101)
+    ]
+
+
+def test_memory_that_comes_with_the_warm_up_is_no_growth() -> None:
+    found = growth(samples(200, 0, warm_up_mb=100))
+    assert found["growth"] == 0
+    assert found["resident_mb_after_warm_up"] == found["resident_mb_at_end"] == 200
+
+
+def test_memory_that_goes_on_growing_is_found_with_its_slope() -> None:
+    found = growth(samples(200, 1.0))
+    assert round(found["slope_mb_per_1000"], 3) == 10
+    assert found["growth"] > 0.2
+    assert not is_sound({**SOUND, **found})
+    assert is_sound({**SOUND, **found, "messages": 300}), "a short run has not warmed up"
+
+
+def test_pace_and_shares_come_from_the_clock_and_from_cpu_time() -> None:
+    found = pace(samples(200, 0), workers=2)
+    assert (found["messages_per_s"], found["messages_per_s_a_worker"]) == (100, 50)
+    assert (found["worker_cpu_ms_a_message"], found["ceiling_per_s"]) == (5, 200)
+    assert (found["workers_share"], found["mongodb_share"], found["cores_busy"]) == (0.5, 0.2, 1)
+
+
+def test_any_message_lost_or_done_twice_is_unsound() -> None:
+    assert is_sound(SOUND)
+    for name in ("lost", "done_twice", "received_twice"):
+        assert not is_sound({**SOUND, name: 1})
+
+
+def test_the_consumer_alone_settles_every_message_and_tells_its_pace() -> None:
+    assert consumer_alone(500, threads=4, batch_size=8) > 100
