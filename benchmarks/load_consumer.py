@@ -22,7 +22,7 @@ class MemoryQueue:
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
         return [self._waiting.popleft() for _ in range(min(max_messages, SQS_BATCH, len(self._waiting)))]
 
-    def send(self, body: str, delay_s: int = 0) -> None: ...
+    def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None: ...
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         self.deleted += [message.message_id for message in messages]

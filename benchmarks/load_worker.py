@@ -47,7 +47,7 @@ class StubDetector:
 class StubEmbedder:
     """Gives every chip the same vector."""
 
-    def embed(self, chips: Image) -> Floats:
+    def vectors(self, chips: Image) -> Floats:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
