@@ -185,3 +185,20 @@ push: setup ## build the image of this commit and push it to ECR: NAME=stack (FO
 .PHONY: deploy
 deploy: setup ## bring the pushed image to the services, and back where it fails: NAME=stack IMAGE=
 	$(PYTHON) -m infra.deploy --name $(NAME) $(if $(IMAGE),--image $(IMAGE))
+
+STACK ?= staging
+EXAMPLE = infra/terraform/examples/$(STACK)
+.PHONY: infra
+infra: submitter ## make or change a stack on AWS: STACK=staging|production STATE_BUCKET= (settings: terraform.tfvars beside it)
+	$(if $(STATE_BUCKET),,$(error STATE_BUCKET names the bucket that Terraform's state lies in))
+	terraform -chdir=$(EXAMPLE) init -input=false -backend-config=bucket=$(STATE_BUCKET)
+	TF_VAR_image_tag=$${TF_VAR_image_tag:-$$(git rev-parse --short=12 HEAD)} terraform -chdir=$(EXAMPLE) apply
+
+.PHONY: infra-check
+infra-check: ## Terraform: form, validity, and every part's logic with mocked providers
+	@infra/check_terraform.sh
+
+.PHONY: infra-test
+infra-test: setup ## infra-check, checkov, then all of it applied against moto's server and the worker run on it
+	@infra/check_terraform.sh --with-checkov
+	INFRA_TEST=1 $(PYTHON) -m pytest tests/infra

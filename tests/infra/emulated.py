@@ -1,4 +1,4 @@
-"""A Terraform module applied against moto's server, to look at what AWS would have been told."""
+"""Terraform run against moto's server, to look at what AWS would have been told."""
 
 import os
 import shutil
@@ -43,19 +43,64 @@ class Emulated:
 def applied(module: str, arguments: str, folder: Path) -> Iterator[Emulated]:
     """While inside, the module is applied with these arguments (HCL). Skips where Terraform or its provider lacks."""
     (folder / "main.tf").write_text(f'{PROVIDER}\nmodule "it" {{\n  source = "{MODULES / module}"\n{arguments}\n}}\n')
-    with _moto() as endpoint:
-        environment = _environment(endpoint)
-        _init(folder, environment)
-        _terraform(["apply", "-auto-approve", "-input=false", "-no-color"], folder, environment)
+    with moto() as endpoint:
+        terraform = Terraform(folder, endpoint)
+        terraform.init()
+        terraform.run("apply", "-auto-approve", "-input=false")
         yield Emulated(endpoint)
 
 
+class Terraform:
+    """Terraform in one folder, told that the emulator is AWS."""
+
+    def __init__(self, folder: Path, endpoint: str, variables: dict[str, str] | None = None) -> None:
+        """`variables` by name, in HCL."""
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
+        self._folder = folder
+        self._environment = mine | {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            # What moto does not know ends in an error; the provider would ask for it 25 times, ever more slowly.
+            "AWS_MAX_ATTEMPTS": "3",
+            **{f"TF_VAR_{name}": value for name, value in (variables or {}).items()},
+        }
+
+    def init(self) -> None:
+        """Skips the test where Terraform or its provider lacks."""
+        if shutil.which("terraform") is None:
+            pytest.skip("terraform is not installed")
+        plugins = os.environ.get("TF_PLUGIN_DIR")
+        ended = self._run(["init", "-input=false", *([f"-plugin-dir={plugins}"] if plugins else [])])
+        if ended.returncode:
+            pytest.skip("the AWS provider can't be had: set TF_PLUGIN_DIR to a folder that has it, or go online")
+
+    def run(self, *command: str) -> str:
+        """What the command printed; fails the test, with its last words, where it fails."""
+        ended = self._run(list(command))
+        if ended.returncode:
+            pytest.fail(f"terraform {command[0]} failed:\n{ended.stderr[-3000:]}")
+        return ended.stdout
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["terraform", *command, "-no-color"],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
 @contextmanager
-def _moto() -> Iterator[str]:
+def moto() -> Iterator[str]:
+    """URL of a moto server of its own, with the answers that the provider needs (see moto_server.py)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _await(port)
@@ -72,38 +117,3 @@ def _await(port: int) -> None:
                 return
         time.sleep(0.1)
     pytest.fail("moto's server did not start within 60 s")
-
-
-def _environment(endpoint: str) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
-    return mine | {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-
-
-def _init(folder: Path, environment: dict[str, str]) -> None:
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not installed")
-    plugins = os.environ.get("TF_PLUGIN_DIR")
-    command = ["terraform", "init", "-input=false", "-no-color"]
-    ended = subprocess.run(
-        [*command, *([f"-plugin-dir={plugins}"] if plugins else [])],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode:
-        pytest.skip("the AWS provider can't be had: set TF_PLUGIN_DIR to a folder that has it, or go online")
-
-
-def _terraform(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    ended = subprocess.run(
-        ["terraform", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        pytest.fail(f"terraform {command[0]} failed:\n{ended.stderr}")

@@ -1,0 +1,114 @@
+# What the code calls, on what it calls it on: see app/adapters.
+
+locals {
+  received = { for service in local.services : service => [var.queues[service].arn] }
+  # Detection orders grouping; grouping puts messages of galleries under work back as new ones.
+  sent = {
+    detection = [var.queues.detection.dead.arn, var.queues.grouping.arn]
+    grouping  = [var.queues.grouping.dead.arn, var.queues.grouping.arn]
+  }
+  # Each service looks up the dead-letter queue behind every queue that it opens.
+  opened = {
+    detection = [for queue in values(var.queues) : queue.arn]
+    grouping  = [var.queues.grouping.arn]
+  }
+  looked_up = {
+    detection = [for queue in values(var.queues) : queue.dead.arn]
+    grouping  = [var.queues.grouping.dead.arn]
+  }
+
+  photo_buckets  = [for name in var.photo_bucket_names : "arn:${local.partition}:s3:::${name}"]
+  photo_prefixes = length(var.photo_prefixes) == 0 ? ["*"] : [for prefix in var.photo_prefixes : "${prefix}*"]
+
+  # The keys of results: see app/records.py.
+  written = {
+    detection = ["*/faces/*", "*/previews/*"]
+    grouping  = ["*/groups.json", "*/people.html"]
+  }
+}
+
+data "aws_iam_policy_document" "task" {
+  for_each = local.services
+
+  statement {
+    sid       = "ReceiveMessages"
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
+    resources = local.received[each.key]
+  }
+
+  statement {
+    sid       = "SendMessages"
+    actions   = ["sqs:SendMessage"]
+    resources = local.sent[each.key]
+  }
+
+  statement {
+    sid       = "OpenQueues"
+    actions   = ["sqs:GetQueueAttributes"]
+    resources = local.opened[each.key]
+  }
+
+  statement {
+    sid       = "FindDeadLetterQueues"
+    actions   = ["sqs:GetQueueUrl"]
+    resources = local.looked_up[each.key]
+  }
+
+  dynamic "statement" {
+    for_each = each.key == "detection" ? [true] : []
+
+    content {
+      sid       = "ReadPhotos"
+      actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+      resources = [for pair in setproduct(local.photo_buckets, local.photo_prefixes) : join("/", pair)]
+    }
+  }
+
+  # Without leave to list, S3 answers 403 for a photo that is not there, which reads as an outage, and not 404. A read
+  # has no s3:prefix, hence "IfExists": a plain condition on it would make every such answer a 403 again.
+  dynamic "statement" {
+    for_each = each.key == "detection" ? [true] : []
+
+    content {
+      sid       = "TellMissingPhotos"
+      actions   = ["s3:ListBucket"]
+      resources = local.photo_buckets
+
+      condition {
+        test     = "StringLikeIfExists"
+        variable = "s3:prefix"
+        values   = local.photo_prefixes
+      }
+    }
+  }
+
+  statement {
+    sid       = "WriteResults"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+    resources = [for pattern in local.written[each.key] : "${var.results_bucket_arn}/${pattern}"]
+  }
+
+  statement {
+    sid       = "TellMissingResults"
+    actions   = ["s3:ListBucket"]
+    resources = [var.results_bucket_arn]
+
+    condition {
+      test     = "StringLikeIfExists"
+      variable = "s3:prefix"
+      values   = local.written[each.key]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.ecs_cluster_arn == null ? [] : [var.ecs_cluster_arn]
+
+    content {
+      sid       = "ProtectOwnTask"
+      actions   = ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"]
+      resources = ["${replace(statement.value, ":cluster/", ":task/")}/*"]
+    }
+  }
+
+  source_policy_documents = [data.aws_iam_policy_document.task_options.json]
+}

@@ -1,0 +1,116 @@
+mock_provider "aws" {
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{}" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "111122223333" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "eu-central-1" }
+  }
+}
+
+variables {
+  name = "face-worker-test"
+  queues = {
+    detection = { arn = "arn:aws:sqs:eu-central-1:111122223333:d", dead = { arn = "arn:aws:sqs:eu-central-1:111122223333:d-dead" } }
+    grouping  = { arn = "arn:aws:sqs:eu-central-1:111122223333:g", dead = { arn = "arn:aws:sqs:eu-central-1:111122223333:g-dead" } }
+  }
+  photo_bucket_names = ["photos"]
+  results_bucket_arn = "arn:aws:s3:::results"
+  models_bucket_arn  = "arn:aws:s3:::models"
+  secret_arns        = { uri = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef" }
+  repository_arns    = ["arn:aws:ecr:eu-central-1:111122223333:repository/face-worker-test"]
+  log_group_arns     = ["arn:aws:logs:eu-central-1:111122223333:log-group:/face-worker-test/ecs/detection"]
+  ecs_cluster_arn    = "arn:aws:ecs:eu-central-1:111122223333:cluster/face-worker-test"
+}
+
+run "no_action_is_a_pattern" {
+  assert {
+    condition = alltrue(flatten([
+      for document in concat(values(data.aws_iam_policy_document.task), values(data.aws_iam_policy_document.instance), [data.aws_iam_policy_document.execution]) :
+      [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]
+    ]))
+    error_message = "an action holds *"
+  }
+}
+
+run "grouping_reads_no_photos_and_detection_only_those_of_its_prefixes" {
+  variables {
+    photo_prefixes = ["galleries/"]
+  }
+  assert {
+    condition = [
+      for statement in data.aws_iam_policy_document.task["detection"].statement : statement.resources if statement.sid == "ReadPhotos"
+    ] == [toset(["arn:aws:s3:::photos/galleries/*"])]
+    error_message = "detection reads other photos"
+  }
+  assert {
+    condition = [
+      for statement in data.aws_iam_policy_document.task["detection"].statement : one(statement.condition).values if statement.sid == "TellMissingPhotos"
+    ] == [tolist(["galleries/*"])]
+    error_message = "detection lists more than its prefixes"
+  }
+  assert {
+    condition = !anytrue(flatten([
+      for statement in data.aws_iam_policy_document.task["grouping"].statement : [for resource in statement.resources : strcontains(resource, "photos")]
+    ]))
+    error_message = "grouping reads photos"
+  }
+}
+
+run "ecs_only_makes_no_role_for_batch" {
+  assert {
+    condition     = keys(aws_iam_role.instance) == ["ecs"]
+    error_message = "there are other machine roles than that of ECS"
+  }
+}
+
+run "batch_only_makes_no_role_for_ecs_and_protects_no_task" {
+  variables {
+    ecs_cluster_arn = null
+    batch_enabled   = true
+  }
+  assert {
+    condition     = keys(aws_iam_role.instance) == ["batch"]
+    error_message = "there are other machine roles than that of Batch"
+  }
+  assert {
+    condition = !anytrue([
+      for statement in data.aws_iam_policy_document.task["detection"].statement : statement.sid == "ProtectOwnTask"
+    ])
+    error_message = "jobs may protect tasks"
+  }
+}
+
+run "what_is_not_asked_for_is_not_allowed" {
+  assert {
+    condition     = length(data.aws_iam_policy_document.task_options.statement) == 0
+    error_message = "weights, logs, traces or keys are allowed unasked"
+  }
+}
+
+run "each_option_allows_its_own" {
+  variables {
+    model_prefix         = "packs/"
+    worker_log_group_arn = "arn:aws:logs:eu-central-1:111122223333:log-group:workers"
+    traces               = true
+    kms_key_arns         = ["arn:aws:kms:eu-central-1:111122223333:key/1"]
+  }
+  assert {
+    condition     = [for statement in data.aws_iam_policy_document.task_options.statement : statement.sid] == ["ReadWeights", "WriteOwnLog", "SendTraces", "UseKey0"]
+    error_message = "an option has no statement, or there are others"
+  }
+}
+
+run "patterns_in_names_are_refused" {
+  command = plan
+  variables {
+    photo_bucket_names = ["photos-*"]
+    model_prefix       = "*/"
+  }
+  expect_failures = [var.photo_bucket_names, var.model_prefix]
+}

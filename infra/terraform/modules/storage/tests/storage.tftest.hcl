@@ -1,0 +1,96 @@
+mock_provider "aws" {
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{}" }
+  }
+}
+
+variables {
+  buckets = {
+    photos  = { name = "customers-photos", create = false }
+    results = { name = "face-results", create = true }
+    models  = { name = "face-models", create = true }
+  }
+}
+
+run "a_bucket_that_exists_is_only_referred_to" {
+  assert {
+    condition     = toset(keys(aws_s3_bucket.created)) == toset(["results", "models"])
+    error_message = "the photo bucket was to be created"
+  }
+  assert {
+    condition     = !contains(keys(aws_s3_bucket_policy.tls), "photos") && !contains(keys(aws_s3_bucket_lifecycle_configuration.created), "photos")
+    error_message = "an existing bucket is changed"
+  }
+  assert {
+    condition     = length(aws_s3_bucket_notification.photos) == 0
+    error_message = "notifications are set unasked"
+  }
+}
+
+run "created_buckets_are_private_versioned_and_tls_only" {
+  assert {
+    condition = alltrue([
+      for block in aws_s3_bucket_public_access_block.created :
+      block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets
+    ])
+    error_message = "a bucket may become public"
+  }
+  assert {
+    condition     = alltrue([for versioning in aws_s3_bucket_versioning.created : versioning.versioning_configuration[0].status == "Enabled"])
+    error_message = "a bucket has no versions"
+  }
+  assert {
+    condition     = toset(keys(aws_s3_bucket_policy.tls)) == toset(["results", "models"])
+    error_message = "a bucket has no policy against requests without TLS"
+  }
+  assert {
+    condition     = alltrue([for bucket in aws_s3_bucket.created : !bucket.force_destroy])
+    error_message = "a destroy would delete objects unasked"
+  }
+}
+
+run "photos_go_after_some_days_only_where_asked_for" {
+  variables {
+    buckets = {
+      photos  = { name = "face-photos", create = true }
+      results = { name = "face-results", create = true }
+      models  = { name = "face-models", create = true }
+    }
+    photos_expire_days = 30
+  }
+  assert {
+    condition     = contains([for rule in aws_s3_bucket_lifecycle_configuration.created["photos"].rule : rule.id], "photos")
+    error_message = "photos stay for ever"
+  }
+  assert {
+    condition     = !contains([for rule in aws_s3_bucket_lifecycle_configuration.created["results"].rule : rule.id], "photos")
+    error_message = "results go with the photos"
+  }
+}
+
+run "each_prefix_is_announced" {
+  variables {
+    photo_notifications = { queue_arn = "arn:aws:sqs:eu-central-1:111122223333:q", prefixes = ["a/", "b/"] }
+  }
+  assert {
+    condition     = [for queue in aws_s3_bucket_notification.photos[0].queue : queue.filter_prefix] == ["a/", "b/"]
+    error_message = "not each prefix is announced"
+  }
+}
+
+run "a_bucket_missing_from_the_list_is_refused" {
+  command = plan
+  variables {
+    buckets = { photos = { name = "photos", create = true } }
+  }
+  expect_failures = [var.buckets]
+}
+
+run "no_days_at_all_are_refused" {
+  command = plan
+  variables {
+    former_versions_days = 0
+    photos_expire_days   = 0
+  }
+  expect_failures = [var.former_versions_days, var.photos_expire_days]
+}

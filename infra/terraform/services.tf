@@ -1,0 +1,40 @@
+# What both services are given, wherever they run.
+
+locals {
+  common_environment = merge(
+    {
+      AWS_DEFAULT_REGION         = local.region
+      QUEUE_URL                  = module.queues.queues.detection.url
+      GROUP_FACE_QUEUE_URL       = module.queues.queues.grouping.url
+      BUCKET_NAME                = module.storage.buckets["photos"].name
+      FACE_GROUP_BUCKET_NAME     = module.storage.buckets["results"].name
+      MESSAGE_VISIBILITY_TIMEOUT = tostring(var.queues.visibility_timeout_s)
+      ENVIRONMENT                = var.environment
+      METRICS                    = "emf"
+      METRICS_NAMESPACE          = var.metrics_namespace
+    },
+    length(var.further_photo_buckets) == 0 ? {} : { ALLOWED_BUCKETS = join(",", var.further_photo_buckets) },
+    var.model_prefix == null ? {} : { MODEL_SOURCE = "s3://${module.storage.buckets["models"].name}/${trimsuffix(var.model_prefix, "/")}" },
+    var.worker_log_group == null ? {} : { LOG_GROUP = var.worker_log_group },
+  )
+
+  # Settings of one service win over those of both, and these over what is computed above.
+  environment = {
+    for name, service in local.services : name => merge(local.common_environment, var.worker_environment, service.environment)
+  }
+
+  secret_settings = {
+    GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images
+    HUEMN_MONGO_URI          = module.secrets.arns.huemn
+  }
+
+  ecs_services = {
+    for name, service in local.services : name => {
+      pool                    = service.pool
+      task                    = service.task
+      scaling                 = service.scaling
+      one_task_an_instance    = service.one_task_an_instance
+      minimum_healthy_percent = service.minimum_healthy_percent
+    }
+  }
+}

@@ -1,0 +1,183 @@
+# The switches of the root: what is there with ECS only, Batch only and both, and what is refused.
+
+mock_provider "aws" {
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{}" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "111122223333" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "eu-central-1" }
+  }
+}
+
+variables {
+  name             = "face-worker-test"
+  environment      = "test"
+  image_tag        = "0123abc"
+  runbook_base_url = "https://example.com/runbooks.md"
+  network          = { vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"] }
+  mongo_secret_arns = {
+    gallery_images = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef"
+    huemn          = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:h-abcdef"
+  }
+  submitter_package = "modules/submitter/tests/package.zip"
+  pools = {
+    gpu = { instance_types = ["g4dn.xlarge", "g4dn.2xlarge"], gpu = true, max_instances = 5 }
+    cpu = { instance_types = ["r5.large", "r5a.large"], max_instances = 2 }
+  }
+  detection = {
+    pool    = "gpu"
+    task    = { cpu = 3584, memory_mib = 13312, gpus = 1 }
+    scaling = { max_tasks = 5, latency_goal_s = 600, seconds_per_message = 0.5 }
+    batch   = { messages_per_job = 1000, max_jobs = 5, primary = { instance_types = ["g4dn.xlarge", "g5.xlarge"], max_vcpus = 32 } }
+  }
+  grouping = {
+    pool    = "cpu"
+    task    = { cpu = 1024, memory_mib = 8192 }
+    scaling = { max_tasks = 2, latency_goal_s = 1800, seconds_per_message = 60 }
+    batch   = { messages_per_job = 10, max_jobs = 2, primary = { instance_types = ["r5.large", "r5a.large"], max_vcpus = 16 } }
+  }
+}
+
+run "ecs_only_has_no_jobs_and_does_all_the_work" {
+  command = plan
+  assert {
+    condition     = length(module.ecs) == 1 && length(module.batch) == 0 && length(module.submitter) == 0
+    error_message = "there is no ECS, or there is Batch"
+  }
+  assert {
+    condition     = local.batch_share == 0
+    error_message = "work is left to Batch, which is not there"
+  }
+}
+
+run "batch_only_has_no_cluster_and_does_all_the_work" {
+  command = plan
+  variables {
+    ecs_enabled   = false
+    batch_enabled = true
+    pools         = {}
+  }
+  assert {
+    condition     = length(module.ecs) == 0 && length(module.batch) == 1 && length(module.submitter) == 2
+    error_message = "there is no Batch, or there is ECS"
+  }
+  assert {
+    condition     = local.batch_share == 100
+    error_message = "work is left to ECS, which is not there"
+  }
+  assert {
+    condition     = output.cluster_name == null && length(output.ecs_services) == 0
+    error_message = "a cluster is spoken of"
+  }
+}
+
+run "both_share_the_work_as_asked_for" {
+  command = plan
+  variables {
+    batch_enabled = true
+    traffic_share = 25
+  }
+  assert {
+    condition     = local.batch_share == 25 && length(module.ecs) == 1 && length(module.submitter) == 2
+    error_message = "the share is another"
+  }
+}
+
+run "settings_of_a_service_win_over_those_of_both" {
+  command = plan
+  variables {
+    worker_environment = { LOG_LEVEL = "DEBUG", PREFILTER = "enforce" }
+    grouping = {
+      pool        = "cpu"
+      environment = { LOG_LEVEL = "WARNING" }
+      task        = { cpu = 1024, memory_mib = 8192 }
+      scaling     = { max_tasks = 2, latency_goal_s = 1800, seconds_per_message = 60 }
+    }
+  }
+  assert {
+    condition     = local.environment["grouping"]["LOG_LEVEL"] == "WARNING" && local.environment["grouping"]["PREFILTER"] == "enforce"
+    error_message = "the service's own setting is lost"
+  }
+  assert {
+    condition     = local.environment["detection"]["LOG_LEVEL"] == "DEBUG" && local.environment["detection"]["ENVIRONMENT"] == "test"
+    error_message = "a setting of both is lost"
+  }
+}
+
+run "neither_ecs_nor_batch_is_refused" {
+  command = plan
+  variables {
+    ecs_enabled = false
+  }
+  expect_failures = [var.ecs_enabled]
+}
+
+run "a_share_beyond_all_is_refused" {
+  command = plan
+  variables {
+    batch_enabled = true
+    traffic_share = 101
+  }
+  expect_failures = [var.traffic_share]
+}
+
+run "a_share_between_one_and_nothing_is_refused" {
+  command = plan
+  variables {
+    traffic_share = 10
+  }
+  expect_failures = [var.traffic_share]
+}
+
+run "batch_without_its_numbers_is_refused" {
+  command = plan
+  variables {
+    batch_enabled = true
+    grouping = {
+      pool    = "cpu"
+      task    = { cpu = 1024, memory_mib = 8192 }
+      scaling = { max_tasks = 2, latency_goal_s = 1800, seconds_per_message = 60 }
+    }
+  }
+  expect_failures = [var.detection]
+}
+
+run "a_pool_that_is_not_there_is_refused" {
+  command = plan
+  variables {
+    pools = { cpu = { instance_types = ["r5.large", "r5a.large"], max_instances = 2 } }
+  }
+  expect_failures = [var.pools]
+}
+
+run "a_gpu_task_on_machines_without_one_is_refused" {
+  command = plan
+  variables {
+    pools = {
+      gpu = { instance_types = ["c5.2xlarge"], max_instances = 5 }
+      cpu = { instance_types = ["r5.large"], max_instances = 2 }
+    }
+  }
+  expect_failures = [var.pools]
+}
+
+run "names_and_tags_that_aws_or_a_reader_cannot_take_are_refused" {
+  command = plan
+  variables {
+    name               = "ecs-faces"
+    environment        = "Production!"
+    image_tag          = "latest"
+    log_retention_days = 8
+    kms_key_arn        = "arn:aws:kms:eu-central-1:111122223333:alias/mine"
+    photo_prefixes     = ["*"]
+  }
+  expect_failures = [
+    var.name, var.environment, var.image_tag, var.log_retention_days, var.kms_key_arn, var.photo_prefixes,
+  ]
+}
