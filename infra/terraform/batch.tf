@@ -25,6 +25,7 @@ module "batch" {
       execution_role_arn = module.iam.execution_role_arn
       environment        = local.environment[name]
       secrets            = local.secret_settings
+      drain_max_s        = service.batch.drain_max_s
       attempt_seconds    = service.batch.attempt_seconds
       primary            = service.batch.primary
       secondary          = service.batch.secondary

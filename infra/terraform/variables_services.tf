@@ -44,11 +44,13 @@ variable "detection" {
       min_tasks           = optional(number, 0)
       max_tasks           = number
       latency_goal_s      = number
+      drain_s             = optional(number)
       seconds_per_message = number
     })
     batch = optional(object({
       messages_per_job = number
       max_jobs         = number
+      drain_max_s      = optional(number, 1800)
       attempt_seconds  = optional(number, 14400)
       primary          = object({ purchase = optional(string, "SPOT"), instance_types = list(string), max_vcpus = number })
       secondary        = optional(object({ purchase = optional(string, "EC2"), instance_types = list(string), max_vcpus = number }))
@@ -67,7 +69,8 @@ variable "grouping" {
     one_task_an_instance: a machine for each task, whatever would fit beside it. minimum_healthy_percent: see
     modules/ecs/modules/service/main.tf. task: cpu (1024 to a vCPU), memory_mib, gpus, shared_memory_mib (/dev/shm) and
     tmpfs_mib (/tmp). scaling: tasks on ECS such that a message waits at most latency_goal_s where one task takes
-    seconds_per_message for each. batch: see modules/batch and modules/submitter.
+    seconds_per_message for each; drain_s of that is for the work itself, the rest for noticing it and starting machines
+    (null: half). batch: see modules/batch and modules/submitter.
   TEXT
   type = object({
     pool                    = optional(string, "default")
@@ -85,11 +88,13 @@ variable "grouping" {
       min_tasks           = optional(number, 0)
       max_tasks           = number
       latency_goal_s      = number
+      drain_s             = optional(number)
       seconds_per_message = number
     })
     batch = optional(object({
       messages_per_job = number
       max_jobs         = number
+      drain_max_s      = optional(number, 1800)
       attempt_seconds  = optional(number, 14400)
       primary          = object({ purchase = optional(string, "SPOT"), instance_types = list(string), max_vcpus = number })
       secondary        = optional(object({ purchase = optional(string, "EC2"), instance_types = list(string), max_vcpus = number }))

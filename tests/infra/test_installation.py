@@ -182,7 +182,7 @@ def test_scaling_counts_what_ecs_is_left_to_do_with_a_quarter_at_batch(installat
     policies = installation.resources("aws_appautoscaling_policy")
     policy = policies['module.ecs[0].module.service["detection"].aws_appautoscaling_policy.backlog']
     [tracking] = policy["target_tracking_scaling_policy_configuration"]
-    assert (tracking["target_value"], tracking["scale_out_cooldown"], tracking["scale_in_cooldown"]) == (1200, 60, 300)
+    assert (tracking["target_value"], tracking["scale_out_cooldown"], tracking["scale_in_cooldown"]) == (600, 60, 300)
     expressions = {one["id"]: one["expression"] for one in tracking["customized_metric_specification"][0]["metrics"]}
     assert expressions["m1"].endswith("* 0.75")
     assert expressions["backlog_per_task"] == "IF(FILL(m2, 0) > 0, m1 / m2, m1)"

@@ -3,7 +3,7 @@
 resource "aws_ecs_cluster" "this" {
   name = var.name
 
-  # The scaling policies read RunningTaskCount and DesiredTaskCount, which come from here.
+  # The scaling policies read DesiredTaskCount, which comes from here.
   setting {
     name  = "containerInsights"
     value = var.container_insights

@@ -43,6 +43,7 @@ variable "services" {
       min_tasks           = number
       max_tasks           = number
       latency_goal_s      = number
+      drain_s             = optional(number)
       seconds_per_message = number
     })
     one_task_an_instance    = bool

@@ -1,14 +1,18 @@
-# How many tasks: by the backlog of each running task, so that a message waits no longer than latency_goal_s.
+# How many tasks: by the work of each wanted task, so that a message waits no longer than latency_goal_s. docs/scaling.md
+# has a day of it, simulated, beside other measures.
 #
-# backlog  messages that wait, are delayed, or are being worked on. With those in work left out, the last of a burst
-#          would look like an empty queue, and idle tasks would be ended and started again in waves.
+# work     messages that wait, are delayed, or are being worked on, and those that come within drain_s at the pace of this
+#          minute. Without those in work, the last of a burst would look like an empty queue; without those that come, a
+#          service that keeps up would look idle. Either way tasks would be ended and started again in waves.
+# tasks    those wanted. By those that run, the same backlog would ask for more tasks each minute until they have booted.
 # share    what ECS is to do of it; the rest is left to Batch.
-# target   messages that one task does within the goal: latency_goal_s / seconds_per_message.
+# target   messages that one task does within drain_s.
 
 locals {
   # With all work left to Batch, the last task goes as well.
   min_tasks = var.traffic_share == 100 ? 0 : var.scaling.min_tasks
-  target    = var.scaling.latency_goal_s / var.scaling.seconds_per_message
+  drain_s   = coalesce(var.scaling.drain_s, var.scaling.latency_goal_s / 2)
+  target    = local.drain_s / var.scaling.seconds_per_message
   ecs_share = (100 - var.traffic_share) / 100
 
   queue = { QueueName = var.queue_name }
@@ -17,11 +21,11 @@ locals {
     visible = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", dimensions = local.queue, stat = "Maximum" }
     delayed = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesDelayed", dimensions = local.queue, stat = "Maximum" }
     in_work = { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesNotVisible", dimensions = local.queue, stat = "Maximum" }
-    m2      = { namespace = "ECS/ContainerInsights", name = "RunningTaskCount", dimensions = local.tasks, stat = "Average" }
-    desired = { namespace = "ECS/ContainerInsights", name = "DesiredTaskCount", dimensions = local.tasks, stat = "Maximum" }
+    sent    = { namespace = "AWS/SQS", name = "NumberOfMessagesSent", dimensions = local.queue, stat = "Sum" }
+    m2      = { namespace = "ECS/ContainerInsights", name = "DesiredTaskCount", dimensions = local.tasks, stat = "Maximum" }
   }
-  backlog_metrics = [for id in ["visible", "delayed", "in_work", "m2"] : merge({ id = id }, local.metrics[id])]
-  wake_metrics    = [for id in ["visible", "delayed", "desired"] : merge({ id = id }, local.metrics[id])]
+  backlog_metrics = [for id in ["visible", "delayed", "in_work", "sent", "m2"] : merge({ id = id }, local.metrics[id])]
+  wake_metrics    = [for id in ["visible", "delayed", "m2"] : merge({ id = id }, local.metrics[id])]
 }
 
 resource "aws_appautoscaling_target" "tasks" {
@@ -75,14 +79,14 @@ resource "aws_appautoscaling_policy" "backlog" {
       metrics {
         id          = "m1"
         label       = "Messages that ECS is to work on"
-        expression  = "(FILL(visible, 0) + FILL(delayed, 0) + FILL(in_work, 0)) * ${local.ecs_share}"
+        expression  = "(FILL(visible, 0) + FILL(delayed, 0) + FILL(in_work, 0) + FILL(sent, 0) * ${local.drain_s / 60}) * ${local.ecs_share}"
         return_data = false
       }
 
-      # With no task running there is nothing to divide by, and no data for m2 either.
+      # With no task wanted there is nothing to divide by, and where the service is new no data for m2 either.
       metrics {
         id          = "backlog_per_task"
-        label       = "Backlog of each running task"
+        label       = "Work of each wanted task"
         expression  = "IF(FILL(m2, 0) > 0, m1 / m2, m1)"
         return_data = true
       }

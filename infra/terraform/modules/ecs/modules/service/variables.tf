@@ -92,13 +92,25 @@ variable "task_role_arn" {
 variable "scaling" {
   description = <<-TEXT
     min_tasks to max_tasks, so that a message waits at most latency_goal_s where a task takes seconds_per_message for
-    each (the time divided by how many it works on at once; measured: see docs/operations.md).
+    each (the time divided by how many it works on at once; measured: see docs/operations.md). drain_s: how much of that is
+    for the work itself once tasks are there; null takes half, and leaves the rest for noticing it and starting machines.
   TEXT
-  type        = object({ min_tasks = number, max_tasks = number, latency_goal_s = number, seconds_per_message = number })
+  type = object({
+    min_tasks           = number
+    max_tasks           = number
+    latency_goal_s      = number
+    drain_s             = optional(number)
+    seconds_per_message = number
+  })
 
   validation {
     condition     = var.scaling.min_tasks >= 0 && var.scaling.max_tasks >= 1 && var.scaling.max_tasks >= var.scaling.min_tasks
     error_message = "scaling needs 0 <= min_tasks <= max_tasks, and max_tasks of at least 1."
+  }
+
+  validation {
+    condition     = var.scaling.drain_s == null ? true : var.scaling.drain_s >= var.scaling.seconds_per_message && var.scaling.drain_s <= var.scaling.latency_goal_s
+    error_message = "scaling.drain_s is a part of latency_goal_s, and no shorter than seconds_per_message."
   }
 
   validation {

@@ -54,8 +54,8 @@ run "secrets_are_named_and_not_shown" {
 
 run "the_goal_and_the_seconds_make_the_target" {
   assert {
-    condition     = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].target_value == 1200
-    error_message = "600 s of goal at 0.5 s a message are 1200 messages"
+    condition     = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].target_value == 600
+    error_message = "half of 600 s at 0.5 s a message are 600 messages"
   }
   assert {
     condition     = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].scale_out_cooldown == 60 && aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].scale_in_cooldown == 300
@@ -65,8 +65,32 @@ run "the_goal_and_the_seconds_make_the_target" {
     condition = contains([
       for metric in aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].metrics : metric.expression if metric.expression != null
     ], "IF(FILL(m2, 0) > 0, m1 / m2, m1)")
-    error_message = "the backlog is not that of each running task"
+    error_message = "the work is not that of each wanted task"
   }
+}
+
+run "the_time_for_the_work_may_be_said" {
+  variables {
+    scaling = { min_tasks = 0, max_tasks = 5, latency_goal_s = 600, drain_s = 120, seconds_per_message = 0.5 }
+  }
+  assert {
+    condition     = aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].target_value == 240
+    error_message = "120 s at 0.5 s a message are 240 messages"
+  }
+  assert {
+    condition = contains([
+      for metric in aws_appautoscaling_policy.backlog.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].metrics : metric.expression if metric.expression != null
+    ], "(FILL(visible, 0) + FILL(delayed, 0) + FILL(in_work, 0) + FILL(sent, 0) * 2) * 1")
+    error_message = "what comes within two minutes does not count as work"
+  }
+}
+
+run "the_time_for_the_work_is_a_part_of_the_goal" {
+  command = plan
+  variables {
+    scaling = { min_tasks = 0, max_tasks = 5, latency_goal_s = 600, drain_s = 601, seconds_per_message = 0.5 }
+  }
+  expect_failures = [var.scaling]
 }
 
 run "without_a_share_at_batch_ecs_does_it_all" {
