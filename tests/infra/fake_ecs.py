@@ -54,7 +54,9 @@ class FakeEcs:
 
     def describe_task_definition(self, *, taskDefinition: str, include: list[str]) -> dict[str, Any]:
         assert include == ["TAGS"]
-        return {"taskDefinition": self.definitions[taskDefinition], "tags": self.tags[taskDefinition]}
+        newest = [arn for arn in self.definitions if arn.startswith(f"{PREFIX}{taskDefinition}:")]
+        arn = taskDefinition if taskDefinition in self.definitions else newest[-1]
+        return {"taskDefinition": self.definitions[arn], "tags": self.tags[arn]}
 
     def update_service(self, *, cluster: str, service: str, taskDefinition: str) -> None:
         chosen = self.services[service]

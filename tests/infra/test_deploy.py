@@ -66,6 +66,15 @@ def test_only_the_worker_gets_the_image_and_the_revision_tells_the_commit() -> N
     assert (runs.commit, runs.digests, runs.running, runs.desired) == (NEW.commit, {"sha256:bb"}, 2, 2)
 
 
+def test_settings_that_terraform_registered_meanwhile_come_with_the_deploy() -> None:
+    clock = FakeClock()
+    ecs = FakeEcs(clock, FakeService("s-detection"), image=OLD)
+    containers = [{"name": "worker", "image": OLD, "memory": 4096}]
+    ecs.register_task_definition(family="s-detection", containerDefinitions=containers, tags=[])
+    revision = EcsService(ecs, "s", "s-detection").register(NEW)
+    assert ecs.definitions[revision]["containerDefinitions"] == [{**containers[0], "image": NEW.reference}]
+
+
 def test_one_failed_service_takes_both_back_and_says_why_its_task_stopped() -> None:
     done = rolled_out("stable", "failed")
     assert not done.well
