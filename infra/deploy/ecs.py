@@ -68,8 +68,8 @@ class EcsService:
     def register(self, image: Image) -> str:
         """A revision like the newest one but with this image. Returns its ARN.
 
-        The newest, and not what runs: Terraform registers revisions with new settings and leaves it to a deploy to bring
-        them to the service. They are of a family named as the service is.
+        The newest, and not what runs: Terraform registers revisions with new settings and leaves it to a deploy to
+        bring them to the service. They are of a family named as the service is.
         """
         answer = self._ecs.describe_task_definition(taskDefinition=self.name, include=["TAGS"])
         # Whatever a revision may be made of is taken over, also what AWS adds to it after this was written.
