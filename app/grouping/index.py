@@ -38,20 +38,19 @@ class GalleryIndex:
 
     def load(self, gallery_id: str, model_id: str, threshold: float) -> Known | None:
         """What the last run on this machine left, None where there is nothing that can be used."""
-        path = self._path(gallery_id, model_id)
+        path, about = self._path(gallery_id, model_id), _about(gallery_id, model_id, threshold)
         try:
             # The archive has a checksum for each array, which is compared as it is read.
             with path.open("rb") as file, np.load(file) as stored:
                 header = json.loads(_text(stored["header"]))
+                if {name: header.get(name) for name in about} != about:
+                    log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
+                    return None
                 arrays = {name: stored[name] for name in ARRAYS}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("gallery index rebuilt: it is broken", extra={"gallery": gallery_id, "error": str(error)})
-            return None
-        about = _about(gallery_id, model_id, threshold)
-        if {name: header.get(name) for name in about} != about:
-            log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
             return None
         with suppress(OSError):
             os.utime(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.grouping import index as index_module
 from app.grouping.clustering import DRIFT, cluster
 from app.grouping.graph import Floats, Rows, connected, extended, numbered
 from app.grouping.incremental import GalleryFaces, Known, Regrouped, has_same_companions, regrouped
@@ -221,6 +222,17 @@ def test_an_index_of_another_gallery_model_or_threshold_is_not_used(
     assert index.load("g", "n", THRESHOLD) is None
     assert not caplog.messages
     assert index.load("g", "m", 0.6) is None
+    assert caplog.messages == ["gallery index rebuilt: it is of another setting"]
+
+
+def test_an_index_of_an_earlier_version_is_not_used_whatever_is_in_it(
+    index: GalleryIndex, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    index.save("g", "m", THRESHOLD, small_gallery().run(None).known)
+    monkeypatch.setattr(index_module, "VERSION", index_module.VERSION + 1)
+    monkeypatch.setattr(index_module, "ARRAYS", (*index_module.ARRAYS, "something new"))
+    assert index.load("g", "m", THRESHOLD) is None
     assert caplog.messages == ["gallery index rebuilt: it is of another setting"]
 
 
