@@ -24,7 +24,7 @@ Event = Mapping[str, Any]
 def handle(event: Event, _context: object) -> dict[str, Any]:
     """One tick of the schedule. Returns what was seen and done, which is logged as well."""
     settings = Settings.read(os.environ)
-    # A second try of SubmitJob by the client could submit a second array; Lambda's second try finds the first one.
+    # A second try of SubmitJob by the client could submit a second array; the next tick looks at what is there first.
     return tick(settings, job_name(settings.job_name, event), _client("sqs", 3), _client("batch", 1))
 
 
@@ -48,7 +48,7 @@ def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dic
 def job_name(prefix: str, event: Event) -> str:
     """`<prefix>-20260131T1405Z`: the minute that this tick was scheduled for, by the event's `time`, else by the clock.
 
-    Lambda's retries of an event carry the same time. Batch has no token that would make SubmitJob idempotent, and takes
+    An event that comes twice carries the same time. Batch has no token that would make SubmitJob idempotent, and takes
     a name any number of times; so the name is looked for before.
     """
     given = event.get("time")
