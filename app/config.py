@@ -19,6 +19,7 @@ SQS_MAX_BATCH = 10
 ServiceType = Literal["detection", "grouping"]
 MetricsExporter = Literal["emf", "prometheus"]
 Compute = Literal["ecs", "batch", "local"]
+WantedDevice = Literal["auto", "cpu", "gpu"]
 
 
 class Settings(BaseSettings):
@@ -249,6 +250,27 @@ class Settings(BaseSettings):
     def readable_buckets(self) -> frozenset[str]:
         """Buckets that a message may name."""
         return self.allowed_buckets | {self.bucket_name}
+
+
+class Wishes(BaseSettings):
+    """Those of the settings that decide what a machine must have (see app.preflight), meant as in Settings. By
+    themselves, so that a machine can be looked at before the others are known."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    service_type: ServiceType = "detection"
+    execution_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    neighbours_device: WantedDevice = "auto"
+    health_file: Path | None = None
+    gallery_index_dir: Path | None = None
+
+    @property
+    def device(self) -> tuple[str, WantedDevice]:
+        """The setting that says where this service computes, and what it asks for."""
+        if self.service_type == "grouping":
+            return f"NEIGHBOURS_DEVICE={self.neighbours_device}", self.neighbours_device
+        devices: dict[str, WantedDevice] = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
+        return f"EXECUTION_PROVIDER={self.execution_provider}", devices[self.execution_provider]
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -13,18 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.config import ServiceType, Settings
+from app.config import ServiceType, Settings, Wishes
 from app.errors import BadConfiguration, FatalWorkerError
 from app.machine import Driver, Library, ThisMachine
 
 log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "gpu"]
 
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 LEAST_DRIVER = {12: 525, 13: 580}
@@ -44,26 +41,6 @@ class UnfitMachine(FatalWorkerError):
     """This image can't work on this machine, or was put together wrongly; restarting won't help."""
 
     exit_code = 5
-
-
-class Wishes(BaseSettings):
-    """The settings that decide what a machine must have; meaning and form as in app.config.Settings."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
-
-    service_type: ServiceType = "detection"
-    execution_provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    neighbours_device: Device = "auto"
-    health_file: Path | None = None
-    gallery_index_dir: Path | None = None
-
-    @property
-    def device(self) -> tuple[str, Device]:
-        """The setting that says where this service computes, and what it asks for."""
-        if self.service_type == "grouping":
-            return f"NEIGHBOURS_DEVICE={self.neighbours_device}", self.neighbours_device
-        devices: dict[str, Device] = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
-        return f"EXECUTION_PROVIDER={self.execution_provider}", devices[self.execution_provider]
 
 
 class Machine(Protocol):

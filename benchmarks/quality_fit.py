@@ -38,20 +38,23 @@ def fit(samples: Samples, covers: Samples, *, unseen: bool) -> Fitted:
     functions["sharpness"] = _regression(statistics[shown], known.genuine[shown], most)
     features = unified_features(raw_measures(known.faces) | covered(known.faces, functions), statistics)
     functions["unified"] = _regression(features, known.genuine, _bounds(features, most))
-    return fit_embedder(samples, functions)
+    return Fitted(functions, _view(known, features, most))
 
 
 def fit_embedder(samples: Samples, functions: Mapping[str, Perceptron]) -> Fitted:
     """The functions that serve every pack as they are, and beside them what the embedder of the samples tells."""
     known, statistics, most = _known(samples)
     features = unified_features(raw_measures(known.faces) | covered(known.faces, functions), statistics)
+    return Fitted(functions, _view(known, features, most))
+
+
+def _view(known: Samples, features: Floats, most: Floats) -> EmbedderView:
     centre = known.embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
     view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.none())
     seen = view.features(known.vectors)
     bounds = np.concatenate([_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
-    unified = _regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER)
-    return Fitted(functions, replace(view, unified=unified))
+    return replace(view, unified=_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
 
 
 def _known(samples: Samples) -> tuple[Samples, Floats, Floats]:

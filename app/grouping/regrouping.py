@@ -108,15 +108,16 @@ def _pairs_beside(graph: FaceGraph, new: Rows, threshold: float) -> _Pairs:
     speaking = np.union1d(new, beside)
     place = np.full(len(graph) + 1, -1)
     place[speaking] = np.arange(len(speaking))
-    row, column = np.nonzero(near.similarities[speaking] > least)
-    listed = _Pairs(speaking, row, near.indices[speaking[row], column], near.similarities[speaking[row], column])
+    row, listed = np.nonzero(near.similarities[speaking] > least)
     # And those in whose lists they are: a person in many photos has more faces than a list.
-    other, column = np.nonzero((place >= 0)[near.indices] & (near.similarities > least))
-    other, column = other[graph.roles[other] == Role.FOUNDS], column[graph.roles[other] == Role.FOUNDS]
-    row = np.r_[listed.row, place[near.indices[other, column]]]
-    similarity = np.r_[listed.similarity, near.similarities[other, column]]
-    _, once = np.unique(row * len(graph) + np.r_[listed.other, other], return_index=True)
-    return _Pairs(speaking, row[once], np.r_[listed.other, other][once], similarity[once])
+    lists = (place >= 0)[near.indices] & (near.similarities > least)
+    lists[graph.roles != Role.FOUNDS] = False
+    other, listing = np.nonzero(lists)
+    similarity = np.r_[near.similarities[speaking[row], listed], near.similarities[other, listing]]
+    rows = np.r_[row, place[near.indices[other, listing]]]
+    others = np.r_[near.indices[speaking[row], listed], other]
+    _, once = np.unique(rows * len(graph) + others, return_index=True)
+    return _Pairs(speaking, rows[once], others[once], similarity[once])
 
 
 def _whispered(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.config import ServiceType
+from app.config import ServiceType, Wishes
 from app.machine import ThisMachine
-from app.preflight import Wishes, examine
+from app.preflight import examine
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,11 +14,11 @@ import pynvml
 import pytest
 
 from app import __main__, machine, preflight
-from app.config import ServiceType
+from app.config import ServiceType, Wishes
 from app.errors import BadConfiguration, DeviceLost, FatalWorkerError
 from app.local.stack import ROOT
 from app.machine import Driver, Gpu, Library, ThisMachine
-from app.preflight import UnfitMachine, Wishes, examine
+from app.preflight import UnfitMachine, examine
 
 T4, V100 = Gpu("Tesla T4", (7, 5)), Gpu("Tesla V100", (7, 0))
 GOOD = Driver("580.178.04", (13, 0), (T4,))
