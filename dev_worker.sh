@@ -58,7 +58,7 @@ setup() {
 
 # From the caller's folder, so that the paths given mean what they say.
 run() {
-    PYTHONPATH=$root exec "$root/.venv/bin/python" -m app.local "$@"
+    PYTHONPATH=$root exec "$root/.venv/bin/python" -m local "$@"
 }
 
 rebuild() {

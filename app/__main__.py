@@ -2,10 +2,10 @@
 
 import sys
 
-from app import preflight
 from app.bootstrap import run
 from app.config import load_settings
-from app.errors import FatalWorkerError
+from app.core.errors import FatalWorkerError
+from app.preflight import checks as preflight
 from app.telemetry.logs import Logging
 
 

@@ -20,26 +20,26 @@ from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings
-from app.errors import BadConfiguration, FatalWorkerError, RetryLater
+from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
+from app.core.kill_points import KillPoints
+from app.detection.batcher import Batcher
+from app.detection.budget import Budget
 from app.health import Health
+from app.host import memory_share
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.catalogue import Metric
+from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
-from app.telemetry.parts import Telemetry
 from app.vision.decode import PhotoLimits
-from app.worker.batcher import Batcher
 from app.worker.breaker import Breaker
-from app.worker.budget import Budget
-from app.worker.chaos import KillPoints
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, Surroundings
-from app.worker.container import memory_share
 from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
+    from app.clustering.neighbours import NeighbourSearch
     from app.detection.look import Eyes
     from app.grouping.index import GalleryIndex
-    from app.grouping.neighbours import NeighbourSearch
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ def _gallery_index(settings: Settings) -> "GalleryIndex | None":
 
 def neighbour_search(settings: Settings) -> "NeighbourSearch":
     """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
-    from app.grouping.candidates import GpuMemory, gpu_available
-    from app.grouping.neighbours import NeighbourSearch
+    from app.clustering.candidates import GpuMemory, gpu_available
+    from app.clustering.neighbours import NeighbourSearch
 
     if settings.neighbours_device == "gpu" and not gpu_available():
         raise BadConfiguration(
@@ -227,7 +227,7 @@ def neighbour_search(settings: Settings) -> "NeighbourSearch":
     if settings.ray_address is None:
         return search
     try:
-        from app.grouping.distributed import Cluster, ClusterSearch
+        from app.clustering.distributed import Cluster, ClusterSearch
     except ImportError as error:
         raise BadConfiguration(
             f"RAY_ADDRESS is set, but Ray can't be used here ({error}): install the extra `ray`, or unset it."

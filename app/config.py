@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.errors import BadConfiguration
-from app.records import PhotoRef, thumbnail_key
+from app.core.errors import BadConfiguration
+from app.core.records import PhotoRef, thumbnail_key
 
 SQS_MAX_VISIBILITY_S = 43_200
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto",
-        description="Variant of the networks, made by `python -m app.packs optimise`; auto takes int8 on a CPU and "
+        description="Variant of the networks, made by `python -m workshop optimise`; auto takes int8 on a CPU and "
         "fp16 on a GPU where they were made and accepted.",
     )
     inference_threads: int = Field(

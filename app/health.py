@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 
-from app.errors import BadConfiguration
+from app.core.errors import BadConfiguration
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from app.config import settings_table
+from app.core.messages import json_schemas
 from app.grouping.output import Groups
-from app.messages import json_schemas
 from app.telemetry.catalogue import metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from scipy.optimize import linear_sum_assignment
 
 from app.grouping.output import Groups
-from app.grouping.scores import bcubed, pairwise
 from benchmarks.command import UnusableInput
+from workshop.scores import bcubed, pairwise
 
 # Far beyond any distance within a photo: a pairing outside the box is taken only where no other is left.
 OUTSIDE_PX = 1e9

@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from app.core.arrays import Floats, Image
 from app.detection.device import Device
 from app.detection.stages import StageTimes
-from app.packs.parity import most_central
-from app.packs.samples import images
-from app.vision.types import Floats, Image
-from app.worker.container import cores
+from app.host import cores
 from benchmarks.album import LabelledFace
 from benchmarks.degradations import DEGRADATIONS, Portrait
+from workshop.parity import most_central
+from workshop.samples import images
 
 PAGE_PX = (1200, 800)
 FEWEST_FACES, MOST_FACES = 2, 8

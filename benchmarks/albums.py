@@ -42,20 +42,18 @@ from pymongo import MongoClient
 
 from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
+from app.clustering.full import cluster
+from app.clustering.graph import NOBODY
+from app.core.arrays import Floats
+from app.core.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
+from app.core.roles import roles_of
 from app.detection.device import Device, open_device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.grouping.clustering import cluster
-from app.grouping.graph import NOBODY
-from app.local.album import Album, find_photos
-from app.local.stack import LocalStack
+from app.host import cores
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
-from app.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
 from app.vision.decode import read_header
-from app.vision.quality.roles import roles_of
-from app.vision.types import Floats
-from app.worker.container import cores
 from benchmarks.album import FoundFace, match_faces, score_faces
 from benchmarks.album_pages import PageFace, choose_people, plan_pages, write_pages
 from benchmarks.command import UnusableInput, printed
@@ -65,6 +63,8 @@ from benchmarks.grouping_baselines import BASELINES, Labels, Method, Setting
 from benchmarks.grouping_measures import Figures, best, each_alone, scores
 from benchmarks.running import local_stack, wait_until_grouped
 from benchmarks.verification_pairs import find_people
+from local.album import Album, find_photos
+from local.stack import LocalStack
 
 GALLERY = "albums"
 SCORES = ("bcubed_f", "bcubed_precision", "bcubed_recall", "pairwise_f", "pairwise_precision", "pairwise_recall")

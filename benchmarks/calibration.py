@@ -1,4 +1,4 @@
-"""Whether the rule by which `python -m app.packs calibrate` chooses a threshold holds for people it hasn't seen.
+"""Whether the rule by which `python -m workshop calibrate` chooses a threshold holds for people it hasn't seen.
 
 `python -m benchmarks.calibration --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--splits N]
 [--json]`
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from app.packs.calibration import KnownFaces, best_threshold, error_rates
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping import Faces, embeddings_parser, read_faces
 from benchmarks.grouping_measures import Figures, measured_ours
+from workshop.calibration import KnownFaces, best_threshold, error_rates
 
 SHIPPED = "shipped"
 FIXED_RATES = (1e-4, 3e-5, 1e-5, 3e-6)

@@ -24,20 +24,20 @@ from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
+from app.clustering.neighbours import NeighbourSearch
+from app.core.messages import DetectImage
+from app.core.ports import FaceReader, ObjectStore, ReceivedMessage
+from app.core.records import FaceBatch, ImageRecord
+from app.core.roles import QualityBars
 from app.detection.handle import DetectionParts, tell_grouping
 from app.grouping.handle import GroupingParts, handle
-from app.grouping.neighbours import NeighbourSearch
 from app.health import Health
-from app.local.stack import LocalStackError
-from app.messages import DetectImage
-from app.packs.manifest import QualityBars
-from app.ports import FaceReader, ObjectStore, ReceivedMessage
-from app.records import FaceBatch, ImageRecord
-from app.telemetry.parts import Telemetry
+from app.telemetry.interface import Telemetry
 from app.worker.consumer import Consumer, ConsumerOptions, Surroundings
 from app.worker.shutdown import Shutdown
 from benchmarks.command import printed
 from benchmarks.running import local_stores
+from local.stack import LocalStackError
 
 GALLERY, MODEL = "gallery", "model-0123456789ab"
 SENDERS, WORKERS = 3, 2

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.errors import WorkerError
+from app.core.errors import WorkerError
 
 PHOTO_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
 """What both OpenCV's reader and the service's decoder take."""

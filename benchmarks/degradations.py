@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
 from benchmarks.prefilter_photos import compressed, moved
 
 

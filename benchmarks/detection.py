@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from app.config import Settings
+from app.core.arrays import Floats
+from app.detection.budget import Budget
 from app.detection.device import open_device
 from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
+from app.host import cores
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
 from app.vision.turned import AnyWayUp
-from app.vision.types import Floats
-from app.worker.budget import Budget
-from app.worker.container import cores
 from benchmarks.arithmetic import PROVIDERS, CountedSession, matmul_macs_per_s
 from benchmarks.command import UnusableInput, find_photos, printed
 from benchmarks.peak import PeakMemory

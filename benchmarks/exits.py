@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.errors import WorkerError
-from app.local.stack import LocalStackError
+from app.core.errors import WorkerError
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.proxy import Faults
 from benchmarks.chaos.storm import put_photos, queue_counts, send
 from benchmarks.chaos.workload import calm_messages, make_workload
 from benchmarks.chaos.world import World, WorldOptions
+from local.stack import LocalStackError
 
 PRODUCTION = {
     "MESSAGE_VISIBILITY_TIMEOUT": "120",

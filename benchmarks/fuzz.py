@@ -24,8 +24,8 @@ import numpy as np
 import psutil
 
 from app.config import Settings
-from app.errors import BadPhoto, RejectMessage, RetryLater
-from app.messages import parse_detection, parse_grouping
+from app.core.errors import BadPhoto, RejectMessage, RetryLater
+from app.core.messages import parse_detection, parse_grouping
 from app.vision.decode import PhotoLimits, decode
 from benchmarks.fuzz_inputs import image_case, message_case
 

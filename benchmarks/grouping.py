@@ -4,10 +4,10 @@
 [--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
 
 FILE has an array of embeddings (KEY, by default the only one there is), and who and which photo each is of. Grouped by
-app.grouping.clustering at the threshold of the embedder's pack: for `mobilefacenet_128` that of
+app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
 tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
 
-bcubed_f, pairwise_f    with precision and recall of each (app.grouping.scores). A face of nobody (-1, in FILE or found)
+bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). A face of nobody (-1, in FILE or found)
                         is a person of one face.
 people, nobody          how many people come out, and how many of them are such faces.
 seconds                 from embeddings to people; ours also as `cpu_seconds`, of all cores together.
@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.graph import numbered
+from app.clustering.graph import numbered
 from app.packs.manifest import read_manifest
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping_baselines import BASELINES, Floats, Labels

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import psutil
 
+from app.clustering.full import group
+from app.clustering.graph import connected, numbered
+from app.clustering.neighbours import NeighbourSearch
 from app.config import Settings
-from app.grouping.clustering import group
-from app.grouping.graph import connected, numbered
-from app.grouping.neighbours import NeighbourSearch
-from app.grouping.scores import bcubed, pairwise
-from app.vision.quality.roles import all_found
+from app.core.roles import all_found
 from benchmarks.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.peak import PeakMemory
+from workshop.scores import bcubed, pairwise
 
 Figures = dict[str, Any]
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from app.grouping.clustering import Grouping, group
-from app.grouping.graph import Floats, Labels, connected, extended
-from app.grouping.incremental import has_same_companions
+from app.clustering.full import Grouping, group
+from app.clustering.graph import Labels, connected, extended
+from app.clustering.incremental import has_same_companions
+from app.clustering.regrouping import regroup
+from app.core.arrays import Floats
+from app.core.records import FaceBatch, PersonRecord, quality_columns
+from app.core.roles import all_found
 from app.grouping.people import match_people
-from app.grouping.regrouping import regroup
-from app.records import FaceBatch, PersonRecord, quality_columns
-from app.vision.quality.roles import all_found
 from benchmarks.grouping_measures import SEARCH, scores
 
 Figures = dict[str, Any]

@@ -20,11 +20,11 @@ import bson
 from pymongo import MongoClient
 
 from app.adapters.aws import client
-from app.errors import WorkerError
-from app.local.album import Album
-from app.local.stack import LocalStack
-from app.messages import DetectImage
+from app.core.errors import WorkerError
+from app.core.messages import DetectImage
 from benchmarks.running import local_stack, wait_until_grouped
+from local.album import Album
+from local.stack import LocalStack
 
 TIMES = ("processed_at", "timings_s")
 GALLERY = "idempotence"

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.local.stack import LocalStackError
-from app.messages import DetectImage
+from app.core.messages import DetectImage
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
 from benchmarks.command import printed
 from benchmarks.load_consumer import SQS_BATCH, consumer_alone
 from benchmarks.load_processes import Processes, Sample, growth, pace
+from local.stack import LocalStackError
 
 THREADS, BATCH = 16, 24
 PRODUCTION = {

@@ -4,8 +4,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from app.core.ports import ReceivedMessage
 from app.health import Health
-from app.ports import ReceivedMessage
 from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings
 from app.worker.shutdown import Shutdown
 

@@ -12,8 +12,8 @@ from types import TracebackType
 
 import psutil
 
-from app.local.stack import ROOT, LocalStackError
 from benchmarks.chaos.world import World
+from local.stack import ROOT, LocalStackError
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0

@@ -11,14 +11,15 @@ import numpy as np
 
 from app import bootstrap
 from app.config import Settings
+from app.core.arrays import Floats, Image
 from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
 from app.detection.look import Eyes
 from app.detection.prefilter import Prefilter
+from app.host import cores
 from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
 from app.vision.decode import PhotoLimits
-from app.vision.faces import FacePack
-from app.vision.types import Detections, Floats, Image
-from app.worker.container import cores
+from app.vision.face_pack import FacePack
+from app.vision.types import Detections
 
 DIMENSION = 128
 FACE_PX = np.array([[16, 8, 80, 88]], np.float32)

@@ -24,9 +24,9 @@ import psutil
 
 from app.adapters.mongo import Document, MongoDatabase, batches, ensure_indexes, mongo_errors, open_database
 from app.adapters.mongo_faces import MongoFaceStore, face_batch, face_fields, raw_faces
-from app.records import FaceRecord, PhotoRef, crop_key, face_id, join_batches
-from app.vision.quality.faces import CHIP_PX, Faces
+from app.core.records import FaceRecord, PhotoRef, crop_key, face_id, join_batches
 from app.vision.quality.fitted import fitted
+from app.vision.quality.inputs import CHIP_PX, Faces
 from app.vision.quality.measures import as_rows, measure
 from benchmarks.command import printed
 from benchmarks.peak import PeakMemory

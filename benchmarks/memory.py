@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from app.errors import WorkerError
-from app.local.album import Album, find_photos
-from app.local.stack import LocalStack
+from app.core.errors import WorkerError
 from benchmarks.running import local_stack, wait_until_grouped
+from local.album import Album, find_photos
+from local.stack import LocalStack
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from app.clustering.neighbours import EXACT, Neighbours, NeighbourSearch
 from app.config import Settings
-from app.grouping.candidates import Floats
-from app.grouping.neighbours import EXACT, Neighbours, NeighbourSearch
+from app.core.arrays import Floats
 from app.packs.manifest import read_manifest
 from benchmarks.command import UnusableInput, printed
 from benchmarks.grouping import PACKS, read_faces

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from app.core.arrays import Floats, Image
 from app.packs.store import PackStore
-from app.vision import prefilter
+from app.vision import photo_quality as prefilter
 from app.vision.decode import PhotoLimits, decode
-from app.vision.faces import FacePack, load_pack
-from app.vision.types import Floats, Image
+from app.vision.face_pack import FacePack, load_pack
 from benchmarks.command import UnusableInput, find_photos, printed
 from benchmarks.prefilter_photos import DAMAGES, EMPTY, FRAMINGS, Subject
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
 
 SCENE_PX = 600
 SMALL = (0.35, 1.0)

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from PIL import Image as Pil
 
-from app.errors import WorkerError
-from app.local.album import find_photos
+from app.core.arrays import Image
+from app.core.errors import WorkerError
 from app.vision.decode import PhotoLimits, decode
-from app.vision.types import Image
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
 from benchmarks.service import SERVICE, measure, one_worker
+from local.album import find_photos
 
 LIMITS = PhotoLimits(max_bytes=100_000_000, max_pixels=150_000_000)
 THUMBNAIL_PX = 320

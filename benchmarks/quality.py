@@ -26,24 +26,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.clustering import cluster
-from app.grouping.graph import NOBODY
-from app.grouping.scores import bcubed, pairwise
+from app.clustering.full import cluster
+from app.clustering.graph import NOBODY
+from app.core.arrays import Floats
+from app.core.roles import Role, roles_of
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
-from app.vision.faces import load_pack
+from app.vision.face_pack import load_pack
 from app.vision.quality import fitted, measures
-from app.vision.quality.faces import Faces
 from app.vision.quality.fitted import Fitted
+from app.vision.quality.inputs import Faces
 from app.vision.quality.occlusion import PARTS
-from app.vision.quality.roles import Role, roles_of
-from app.vision.types import Floats
 from benchmarks.command import printed
 from benchmarks.degradations import COVERS, OVER_EYES, OVER_MOUTH
 from benchmarks.quality_curves import auc, error_versus_discard, partial_area
 from benchmarks.quality_fit import fit, fit_embedder
 from benchmarks.quality_plot import write_plot
 from benchmarks.quality_samples import Samples, covered_samples, make_samples, people_of
+from workshop.scores import bcubed, pairwise
 
 START_FNMR = (0.05, 0.10)
 COVERED_AT = 0.5

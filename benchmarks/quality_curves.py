@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 DISCARDED = np.arange(31) / 100
 """Shares of the faces that are discarded, 0 to 30 %."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from app.core.arrays import Floats
 from app.vision.light import lit
 from app.vision.quality.fitted import EmbedderView, Fitted, Perceptron
 from app.vision.quality.measures import covered, raw_measures, sharpness_features, unified_features
 from app.vision.quality.occlusion import occlusion_features
-from app.vision.types import Floats
 from benchmarks.degradations import OVER_EYES, OVER_MOUTH, UNSEEN_COVERS
 from benchmarks.quality_samples import CLEAN, Samples
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 from benchmarks.quality_curves import DISCARDED
 
 SHOWN = (

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from app.packs.samples import images
+from app.core.arrays import Floats, Image
 from app.vision.embedder import unit
-from app.vision.faces import FacePack
-from app.vision.quality.faces import Faces
-from app.vision.types import Floats, Image
+from app.vision.face_pack import FacePack
+from app.vision.quality.inputs import Faces
 from benchmarks.command import is_photo
 from benchmarks.degradations import DEGRADATIONS, Degradation, Portrait, sharpened
+from workshop.samples import images
 
 DEGRADED_SHARE = 0.6
 CLEAN, SHARPENED = "clean", "sharpened"

@@ -21,11 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from app.core.arrays import Floats, Image
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import PhotoLimits, decode
-from app.vision.faces import FacePack, load_pack
+from app.vision.face_pack import FacePack, load_pack
 from app.vision.turned import AnyWayUp, turned, turned_back
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Detections
 from benchmarks.command import UnusableInput, find_photos, printed
 
 LIMITS = PhotoLimits(100_000_000, 100_000_000)

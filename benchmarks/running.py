@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.local.album import Album
-from app.local.stack import LocalStack
+from local.album import Album
+from local.stack import LocalStack
 
 
 @contextmanager

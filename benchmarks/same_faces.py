@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 SAME_FACE_IOU = 0.5
 

@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-from app.errors import WorkerError
-from app.local.album import find_photos
-from app.local.stack import LocalStackError
-from app.messages import DetectImage
+from app.core.errors import WorkerError
+from app.core.messages import DetectImage
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.proxy import Faults
 from benchmarks.chaos.storm import put_photos, queue_counts
 from benchmarks.chaos.world import World, WorldOptions
+from local.album import find_photos
+from local.stack import LocalStackError
 
 # The defaults of a service, in place of those of a storm.
 SERVICE = {

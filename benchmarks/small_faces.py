@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from app.core.arrays import Floats, Image
 from app.packs.store import PackStore
 from app.vision.decode import PhotoLimits, decode
 from app.vision.scrfd import ScrfdDetector, open_scrfd
-from app.vision.types import Floats, Image
 from benchmarks.command import UnusableInput, find_photos, printed
 
 PAGE = (4000, 3000)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.errors import WorkerError
-from app.local.album import Album
-from app.local.stack import LocalStack
+from app.core.errors import WorkerError
 from benchmarks.peak import PeakMemory
 from benchmarks.running import local_stack, wait_until_grouped
+from local.album import Album
+from local.stack import LocalStack
 
 SIDE_PX = 64
 

@@ -16,11 +16,11 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from app.errors import BadModelPack
-from app.packs.onnx_graph import IR_VERSION, OPSET, Shape
+from app.core.arrays import Floats
+from app.core.errors import BadModelPack
+from app.packs.open_pack.onnx_graph import IR_VERSION, OPSET, Shape
 from app.packs.store import sha256
 from app.vision.align import TEMPLATES
-from app.vision.types import Floats
 
 IMAGE = "input.1"
 """The input of both networks, as InsightFace names it."""

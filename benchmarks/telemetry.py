@@ -28,14 +28,13 @@ from typing import Any
 import numpy as np
 
 from app.config import Settings, load_settings
-from app.detection.report import report
-from app.detection.stages import StageTimes
+from app.core.ports import ReceivedMessage
+from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
+from app.detection.stages import StageTimes, report
 from app.health import Health
-from app.ports import ReceivedMessage
-from app.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
+from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
-from app.telemetry.parts import Telemetry
 from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings, log
 from app.worker.shutdown import Shutdown
 from app.worker.story import Story

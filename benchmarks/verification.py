@@ -30,11 +30,10 @@ import cv2
 import numpy as np
 from insightface.app import FaceAnalysis
 
+from app.core.arrays import Floats
 from app.detection.device import open_device
-from app.packs.calibration import embed_central_faces
-from app.packs.parity import most_central
 from app.packs.store import InstalledPack, PackStore
-from app.vision.types import Detections, Floats
+from app.vision.types import Detections
 from benchmarks.command import UnusableInput, printed
 from benchmarks.detection import insightface_loop
 from benchmarks.verification_pairs import FoldedPair, find_people, folded_pairs
@@ -47,6 +46,8 @@ from benchmarks.verification_scores import (
     share_by_fold,
     tar_at_far,
 )
+from workshop.calibration import embed_central_faces
+from workshop.parity import most_central
 
 Embeddings = Mapping[Path, Floats]
 """(D,) float32 of unit length by photo; a photo without a face is not in it."""

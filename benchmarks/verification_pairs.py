@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import chain, combinations, islice, zip_longest
 from pathlib import Path
 
-from app.packs.samples import Pair
 from benchmarks.command import UnusableInput, is_photo
+from workshop.samples import Pair
 
 FOLDS = 10
 DRAWS_A_PAIR = 20

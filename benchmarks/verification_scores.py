@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.adapters.mongo import batches
-from app.errors import RejectMessage, RetryLater, StaleFence
-from app.packs.manifest import QualityBars
-from app.ports import GalleryLease, GalleryState, RunProgress
-from app.records import (
+from app.core.errors import RejectMessage, RetryLater, StaleFence
+from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.records import (
     FaceBatch,
     FaceMove,
     FaceRecord,
@@ -26,6 +25,7 @@ from app.records import (
     is_overtaken,
     quality_columns,
 )
+from app.core.roles import QualityBars
 from tests.fakes import Clock, Outages, RealClock
 
 READ_BATCH = 10_000

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
-from app.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
-from app.ports import OpenObject, ReceivedMessage, StoredObject
-from app.records import PhotoRef
+from app.core.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
+from app.core.ports import OpenObject, ReceivedMessage, StoredObject
+from app.core.records import PhotoRef
 
 RECEIVE_BATCH = 10
 

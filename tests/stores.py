@@ -15,8 +15,17 @@ from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore, person_record
-from app.ports import FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
-from app.records import FaceRecord, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult, crop_key, face_id
+from app.core.ports import FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
+from app.core.records import (
+    FaceRecord,
+    ImageRecord,
+    ImageStatus,
+    PersonRecord,
+    PhotoRef,
+    PhotoResult,
+    crop_key,
+    face_id,
+)
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
 

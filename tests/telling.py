@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.parts import Telemetry
+from app.telemetry.interface import Telemetry
 
 
 class RecordingMetrics:

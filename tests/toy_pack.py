@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from app.core.arrays import Floats, Image
 from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Detections
 
 
 class ToyDetector:

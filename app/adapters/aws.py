@@ -18,7 +18,7 @@ from botocore.exceptions import (
     NoRegionError,
 )
 
-from app.errors import BadConfiguration, RetryLater, StoreUnavailable
+from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
 
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 

@@ -11,7 +11,7 @@ from typing import Any
 from app.adapters.aws import aws_errors, client
 from app.adapters.sqs import TRACEPARENT, trace_attribute
 from app.config import SQS_MAX_BATCH
-from app.errors import BadConfiguration, RetryLater
+from app.core.errors import BadConfiguration, RetryLater
 
 LOOK_VISIBILITY_S = 30
 MOVE_VISIBILITY_S = 60

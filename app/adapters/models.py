@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.adapters.aws import client
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
 
 
 def model_downloader(region: str) -> Callable[[str, Path], None]:

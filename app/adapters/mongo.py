@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
-from app.errors import BadConfiguration, RetryLater, StoreUnavailable
+from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
 
 Document = dict[str, Any]
 MongoDatabase = Database[Document]

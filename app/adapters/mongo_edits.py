@@ -10,9 +10,9 @@ from pymongo.database import Database
 from app.adapters.mongo import Document, mongo_errors
 from app.adapters.mongo_galleries import Leases
 from app.adapters.mongo_people import MongoPeopleStore, person_key
-from app.errors import RejectMessage
-from app.ports import GalleryLease
-from app.records import PersonStatus
+from app.core.errors import RejectMessage
+from app.core.ports import GalleryLease
+from app.core.records import PersonStatus
 
 
 class MongoPeopleEditor:

@@ -15,8 +15,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.adapters.mongo import Document, batches, in_transaction, mongo_errors
-from app.errors import RetryLater
-from app.records import (
+from app.core.errors import RetryLater
+from app.core.records import (
     GROUPING_MEASURES,
     FaceBatch,
     FaceRecord,

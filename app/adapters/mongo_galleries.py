@@ -14,10 +14,10 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.adapters.mongo import MAJORITY, Document, mongo_errors
-from app.errors import RetryLater, StaleFence
-from app.packs.manifest import QualityBars
-from app.ports import GalleryLease, GalleryState, RunProgress
-from app.records import ImageRecord
+from app.core.errors import RetryLater, StaleFence
+from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.records import ImageRecord
+from app.core.roles import QualityBars
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEXT_REVISION = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}

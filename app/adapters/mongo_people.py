@@ -17,8 +17,8 @@ from pymongo.database import Database
 
 from app.adapters.mongo import Document, batches, mongo_errors
 from app.adapters.mongo_galleries import Leases
-from app.ports import GalleryLease
-from app.records import FaceMove, PersonRecord, PersonStatus
+from app.core.ports import GalleryLease
+from app.core.records import FaceMove, PersonRecord, PersonStatus
 
 VERSIONED = ("cover_face_id", "face_count", "photo_count", "status", "merged_into", "version")
 """What a run writes of a person; its name is not a run's to write."""

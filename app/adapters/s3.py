@@ -8,9 +8,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import aws_errors, client, error_code
-from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import OpenObject, StoredObject
-from app.records import PhotoRef
+from app.core.errors import BadPhoto, RetryLater, StaleFence
+from app.core.ports import OpenObject, StoredObject
+from app.core.records import PhotoRef
 
 DELETE_BATCH = 1000
 """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""

@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import aws_errors, client, error_code
 from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
-from app.errors import LeaseLost, RetryLater
-from app.ports import ReceivedMessage
+from app.core.errors import LeaseLost, RetryLater
+from app.core.ports import ReceivedMessage
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
+from app.core.arrays import Floats, Image
+from app.detection.batcher import Batcher
 from app.detection.stages import StageTimes
+from app.host import cores
 from app.packs.store import InstalledPack
-from app.vision.faces import FacePack, Precision, load_pack
+from app.vision.face_pack import FacePack, Precision, load_pack
 from app.vision.sessions import Provider, is_gpu
-from app.vision.types import Detections, Floats, Image
-from app.worker.batcher import Batcher
-from app.worker.container import cores
+from app.vision.types import Detections
 
 GPU_PHOTOS, GPU_FACES = 32, 64
 CPU_PHOTOS, CPU_FACES = 1, 16

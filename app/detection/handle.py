@@ -6,14 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from app.detection.look import Eyes, Seen, look
-from app.detection.report import report
-from app.detection.stages import StageTimes
-from app.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
-from app.messages import DetectImage, GroupGallery, parse_detection
-from app.packs.manifest import QualityBars
-from app.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
-from app.records import (
+from app.core.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
+from app.core.kill_points import KillPoints
+from app.core.messages import DetectImage, GroupGallery, parse_detection
+from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.core.records import (
     FaceRecord,
     ImageRecord,
     ImageStatus,
@@ -25,15 +22,15 @@ from app.records import (
     preview_key,
     quality_columns,
 )
-from app.telemetry.parts import Telemetry
-from app.vision.crops import encode_crops
+from app.core.roles import QualityBars, Role, roles_of, why_alone
+from app.detection.batcher import Batcher
+from app.detection.budget import Budget
+from app.detection.look import Eyes, Seen, look
+from app.detection.stages import StageTimes, report
+from app.telemetry.interface import Telemetry
+from app.vision.crops import encode_crops, encode_preview
 from app.vision.decode import PhotoHeader, read_header
-from app.vision.prefilter import Verdict
-from app.vision.preview import encode_preview
-from app.vision.quality.roles import Role, roles_of, why_alone
-from app.worker.batcher import Batcher
-from app.worker.budget import Budget
-from app.worker.chaos import KillPoints
+from app.vision.photo_quality import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.core.arrays import Floats, Image
+from app.core.records import PhotoResult
 from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
-from app.records import PhotoResult
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
 from app.vision.embedder import unit
-from app.vision.faces import FacePack
-from app.vision.prefilter import Verdict
-from app.vision.quality.faces import Faces
+from app.vision.face_pack import FacePack
+from app.vision.photo_quality import Verdict
+from app.vision.quality.inputs import Faces
 from app.vision.quality.measures import as_rows, measure
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Detections
 
 
 @dataclass(frozen=True)

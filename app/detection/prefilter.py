@@ -4,12 +4,12 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.errors import BadPhoto, LowQuality
-from app.ports import ObjectStore
-from app.records import PhotoRef, thumbnail_key
+from app.core.arrays import Image
+from app.core.errors import BadPhoto, LowQuality
+from app.core.ports import ObjectStore
+from app.core.records import PhotoRef, thumbnail_key
 from app.vision.decode import PhotoHeader, PhotoLimits, decode
-from app.vision.prefilter import LEAST_COPY_PX, Verdict, judge, judge_size
-from app.vision.types import Image
+from app.vision.photo_quality import LEAST_COPY_PX, Verdict, judge, judge_size
 
 log = logging.getLogger(__name__)
 

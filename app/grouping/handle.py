@@ -7,25 +7,25 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from app.errors import RetryLater
-from app.grouping.graph import Floats, Rows
-from app.grouping.incremental import GalleryFaces, Regrouped, regrouped
+from app.clustering.graph import Rows
+from app.clustering.incremental import GalleryFaces, Regrouped, regrouped
+from app.clustering.neighbours import NeighbourSearch
+from app.core.arrays import Floats
+from app.core.errors import RetryLater
+from app.core.kill_points import KillPoints
+from app.core.messages import GroupGallery, parse_grouping
+from app.core.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
+from app.core.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
+from app.core.roles import QualityBars, all_found, roles_of
 from app.grouping.index import GalleryIndex
-from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import Matched, match_people
 from app.grouping.publish import crop_urls, describe, digest, page_photos
 from app.grouping.run import Run
 from app.grouping.summary import changed, everybody, summarise
-from app.messages import GroupGallery, parse_grouping
-from app.packs.manifest import QualityBars
-from app.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
-from app.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
 from app.telemetry.catalogue import Metric
-from app.telemetry.parts import Telemetry
-from app.vision.quality.roles import all_found, roles_of
-from app.worker.chaos import KillPoints
+from app.telemetry.interface import Telemetry
 
 log = logging.getLogger(__name__)
 

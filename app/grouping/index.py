@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.clustering import Grouping
-from app.grouping.graph import FaceGraph
-from app.grouping.incremental import Known
-from app.grouping.neighbours import Neighbours
+from app.clustering.full import Grouping
+from app.clustering.graph import FaceGraph
+from app.clustering.incremental import Known
+from app.clustering.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.records import ImageStatus
+from app.core.records import ImageStatus
 
 
 class _Part(BaseModel):

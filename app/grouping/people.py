@@ -14,8 +14,8 @@ from itertools import combinations, count
 import numpy as np
 from numpy.typing import NDArray
 
-from app.grouping.graph import NOBODY
-from app.records import FaceBatch, PersonRecord
+from app.clustering.graph import NOBODY
+from app.core.records import FaceBatch, PersonRecord
 
 EmbeddingsOf = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 """(M,) rows of faces → (M,D) float32 unit length."""

@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, preview_key
+from app.core.roles import QualityBars, why_alone
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, without_time
 from app.grouping.people import Matched
-from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, preview_key
-from app.vision.quality.roles import why_alone
 
 BOX_DECIMALS = 2
 PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", "mouth_covered")

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 
-from app.errors import RetryLater, StaleFence
-from app.ports import GalleryLease, GalleryStore, RunProgress
-from app.telemetry.traces import NO_TRACER, Tracer
+from app.core.errors import RetryLater, StaleFence
+from app.core.ports import GalleryLease, GalleryStore, RunProgress
+from app.telemetry.interface import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 

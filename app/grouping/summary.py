@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from app.core.records import FaceBatch, PersonRecord, PersonStatus
 from app.grouping.people import living_ids
-from app.records import FaceBatch, PersonRecord, PersonStatus
 
 COVER_PX = 200
 """A larger face makes no better cover."""

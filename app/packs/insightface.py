@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime
 
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
 from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
 
 UNCALIBRATED_THRESHOLD = 0.45

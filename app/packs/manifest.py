@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
+from app.core.roles import QualityBars
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -77,21 +78,8 @@ class OnnxEmbedder(_Part):
     dimension: int
 
 
-class QualityBars(_Part):
-    """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
-
-    found: float = Field(default=55, ge=0, le=100)
-    join: float = Field(default=20, ge=0, le=100)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.join > self.found:
-            raise ValueError(f"join ({self.join:g}) must not be above found ({self.found:g})")
-        return self
-
-
 class Calibration(_Part):
-    """Where `similarity_threshold` is from: written by `python -m app.packs calibrate`.
+    """Where `similarity_threshold` is from: written by `python -m workshop calibrate`.
 
     `false_match_rate` is the share of pairs of different people that lie above it, `false_non_match_rate` that of one
     person's pairs that don't, each person and each pair of people weighing the same. `collection` names the photos.
@@ -140,6 +128,14 @@ class PackManifest(_Part):
         if missing := used - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
         return self
+
+    @property
+    def networks(self) -> dict[str, frozenset[str]]:
+        """`detector` and `embedder` → their files: what is measured together, and used together or not at all."""
+        return {
+            "detector": frozenset(self.detector.used_files),
+            "embedder": frozenset({self.embedder.file}),
+        }
 
     @property
     def model_id(self) -> str:

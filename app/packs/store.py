@@ -9,12 +9,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
 from app.packs.insightface import describe_directory, download_pack
 from app.packs.manifest import PackManifest, read_manifest
 
 Download = Callable[[str, Path], None]
 """Copies the object at an s3:// URL to a path."""
+
+MOVED_BUILDERS = {"app.packs.build_open": "app.packs.open_pack.build"}
+"""Where a builder lies now that manifests written before name elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class PackStore:
             for name in manifest.files:
                 self.download(f"{prefix.rstrip('/')}/{manifest.name}/{name}", aside / name)
         elif source.kind == "built":
-            importlib.import_module(source.path).build(aside)
+            importlib.import_module(MOVED_BUILDERS.get(source.path, source.path)).build(aside)
         elif source.kind == "insightface":
             download_pack(manifest.name, list(manifest.files), aside)
         else:

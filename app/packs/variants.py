@@ -1,6 +1,6 @@
 """Variants of a pack's networks: what is recorded of each, and finding one that may be used.
 
-They lie with `report.json` in the folder `optimised` beside the weights, made by `python -m app.packs optimise`.
+They lie with `report.json` in the folder `optimised` beside the weights, made by `python -m workshop optimise`.
 A variant is used only as it was measured: made from these very weights, itself unchanged, by this version of
 ONNX Runtime. An accepted variant keeps the pack's model id, because it keeps its vector space: the bar it had to
 pass compares embeddings of the original with its own, as happens where a gallery is read by workers of both kinds.

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import Distribution
-from app.telemetry.place import Place
+from app.telemetry.interface import Place
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,10 @@ from types import TracebackType
 import psutil
 
 from app.config import Settings
+from app.host import memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
-from app.telemetry.metrics import Metrics, NoMetrics, Several
-from app.telemetry.parts import Telemetry
-from app.telemetry.place import Place
-from app.telemetry.traces import NoTracer, Tracer
-from app.worker.container import memory_share
+from app.telemetry.interface import Metrics, NoMetrics, NoTracer, Place, Several, Telemetry, Tracer
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from app.telemetry.place import Place
-from app.telemetry.traces import NOTHING, MessageSpan
+from app.telemetry.interface import NOTHING, MessageSpan, Place
 
 log = logging.getLogger(__name__)
 

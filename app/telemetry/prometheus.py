@@ -8,7 +8,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.place import Place
+from app.telemetry.interface import Place
 
 log = logging.getLogger(__name__)
 

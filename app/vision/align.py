@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
 
 Alignment = Literal["arcface", "dlib"]
 Points = NDArray[np.float64]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.errors import DeviceOutOfMemory
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
+from app.core.errors import DeviceOutOfMemory
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Small pictures of faces, for people to look at."""
+"""Small pictures for people to look at: of each face, and of the whole photo."""
 
 from io import BytesIO
 
@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pil
 
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
 
 _WEBP_QUALITY = 85
 _WEBP_METHOD = 4
+_PREVIEW_JPEG_QUALITY = 80
 
 
 def encode_crops(image: Image, boxes: Floats, max_side_px: int = 256, margin: float = 0.3) -> list[bytes]:
@@ -20,6 +21,14 @@ def encode_crops(image: Image, boxes: Floats, max_side_px: int = 256, margin: fl
     reaches, made smaller where it exceeds `max_side_px` and never larger. The same input gives the same bytes.
     """
     return [_encode(_shrunk(image[rows, columns], max_side_px)) for rows, columns in _windows(image, boxes, margin)]
+
+
+def encode_preview(image: Image, longer_side_px: int) -> bytes:
+    """(H,W,3) uint8 RGB → JPEG whose longer side is at most `longer_side_px`: browsers show neither HEIC nor 16-bit
+    TIFF, and originals are large."""
+    shown = cv2.cvtColor(_shrunk(image, longer_side_px), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _PREVIEW_JPEG_QUALITY])
+    return data.tobytes()
 
 
 def _windows(image: Image, boxes: Floats, margin: float) -> list[tuple[slice, slice]]:

@@ -28,11 +28,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from app.errors import BadPhoto, RetryLater
+from app.core.arrays import Image
+from app.core.errors import BadPhoto, RetryLater
 from app.vision.colour import to_srgb
 from app.vision.heif import HeifImageFile
 from app.vision.jpeg import decode_jpeg
-from app.vision.types import Image
 
 
 @dataclass(frozen=True)

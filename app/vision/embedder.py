@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.errors import BadModelPack
+from app.core.arrays import Floats, Image
+from app.core.errors import BadModelPack
 from app.packs.manifest import OnnxEmbedder as EmbedderConfig
 from app.vision.batching import RunLimit, run_within
-from app.vision.graphs import with_free_batch
-from app.vision.sessions import Provider, Session, float_blob, open_session
-from app.vision.types import Floats, Image
+from app.vision.sessions import Provider, Session, float_blob, open_session, with_free_batch
 
 log = logging.getLogger(__name__)
 

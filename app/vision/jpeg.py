@@ -6,7 +6,7 @@ Pillow's time. A scaled inverse DCT costs a fraction of a full one, and averages
 
 import simplejpeg
 
-from app.vision.types import Image
+from app.core.arrays import Image
 
 _FACTORS = (8, 4, 2, 1)
 """Sizes for which libjpeg-turbo has vectorised code: an eighth, a quarter, a half."""

@@ -7,7 +7,7 @@ faces. What noise there is grows with the light, so much of it is smoothed away 
 import cv2
 import numpy as np
 
-from app.vision.types import Floats, Image
+from app.core.arrays import Floats, Image
 
 DARK_BELOW = 90.0
 """A chip is dark where all but its brightest twentieth lies below. Skin of any tone has brighter spots in daylight: of

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.arrays import Floats, Image
 from app.packs.manifest import MtcnnDetector as MtcnnConfig
 from app.vision.nms import nms
 from app.vision.sessions import Session, float_blob
-from app.vision.types import Detections, Floats, Image
+from app.vision.types import Detections
 
 # What the networks were trained with.
 PNET_WINDOW_PX = 12

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 Mode = Literal["union", "min"]
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.arrays import Floats, Image
 from app.packs.manifest import ScrfdDetector as ScrfdConfig
 from app.vision.batching import RunLimit, run_within
-from app.vision.graphs import with_free_batch
 from app.vision.nms import nms
-from app.vision.sessions import Provider, Session, float_blob, open_session
-from app.vision.types import Detections, Floats, Image
+from app.vision.sessions import Provider, Session, float_blob, open_session, with_free_batch
+from app.vision.types import Detections
 
 log = logging.getLogger(__name__)
 

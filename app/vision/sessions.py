@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from app.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
+from app.core.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 ProviderChain = list[tuple[str, dict[str, str]]]
@@ -203,3 +205,19 @@ def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -
         np.subtract(images[..., channel], np.float32(offset), out=blob[:, channel], dtype=np.float32)
     blob /= np.float32(scale)
     return blob
+
+
+def with_free_batch(model: Path) -> bytes:
+    """The graph with a symbolic first input dimension, and without the shapes derived from the fixed one.
+
+    Whether it then gives what single runs give, its reader must check. Raises BadModelPack for what is no graph.
+    """
+    try:
+        graph = onnx.load(str(model))
+    except (DecodeError, OSError) as error:
+        raise BadModelPack(f"{model} is not an ONNX graph: {error}") from error
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for output in graph.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph.graph.ClearField("value_info")
+    return bytes(graph.SerializeToString())

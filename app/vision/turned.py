@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from app.core.arrays import Floats, Image
 from app.vision.nms import nms
-from app.vision.types import Detections, FaceDetector, Floats, Image
+from app.vision.types import Detections, FaceDetector
 
 QUARTERS = (1, 2, 3)
 """Quarter turns against the clock that may put a turned photo upright."""

@@ -7,10 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-"""(H,W,3) uint8 RGB, upright."""
-
-Floats = NDArray[np.float32]
+from app.core.arrays import Floats, Image
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from app.errors import RetryLater, StoreUnavailable
+from app.core.errors import RetryLater, StoreUnavailable
 
 log = logging.getLogger(__name__)
 

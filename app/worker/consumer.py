@@ -17,12 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
-from app.ports import MessageQueue, ReceivedMessage
+from app.core.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
+from app.core.kill_points import KillPoints
+from app.core.ports import MessageQueue, ReceivedMessage
 from app.telemetry.catalogue import Metric
-from app.telemetry.parts import Telemetry
+from app.telemetry.interface import Telemetry
 from app.worker.breaker import Breaker
-from app.worker.chaos import KillPoints
 from app.worker.deletions import Deletions
 from app.worker.leases import Leases
 from app.worker.shutdown import Shutdown
@@ -43,7 +43,7 @@ class Handler(Protocol):
     def __call__(self, body: str, *, progress: Progress) -> None:
         """Do what a message body asks for, calling `progress` now and then.
 
-        Returning means done; errors say what else (see app.errors).
+        Returning means done; errors say what else (see app.core.errors).
         """
 
 

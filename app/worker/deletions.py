@@ -8,9 +8,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 from app.config import SQS_MAX_BATCH
-from app.errors import RetryLater
-from app.ports import MessageQueue, ReceivedMessage
-from app.worker.chaos import KillPoints
+from app.core.errors import RetryLater
+from app.core.kill_points import KillPoints
+from app.core.ports import MessageQueue, ReceivedMessage
 from app.worker.leases import Leases
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from app.errors import LeaseLost, RetryLater
-from app.ports import MessageQueue, ReceivedMessage
+from app.core.errors import LeaseLost, RetryLater
+from app.core.ports import MessageQueue, ReceivedMessage
 
 log = logging.getLogger(__name__)
 

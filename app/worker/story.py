@@ -4,9 +4,9 @@ import time
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from app.ports import ReceivedMessage
+from app.core.ports import ReceivedMessage
 from app.telemetry.catalogue import Metric
-from app.telemetry.parts import Telemetry
+from app.telemetry.interface import Telemetry
 
 Outcome = Literal["done", "put back", "rejected", "lost", "not settled"]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.errors import WorkerError
+from app.core.errors import WorkerError
 from benchmarks.chaos.nemesis import ALL_POINTS
 from benchmarks.chaos.storm import RoundOptions, run_calm, run_round
 from benchmarks.chaos.world import VISIBILITY_S, WorldOptions

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from app.records import is_output_key
+from app.core.records import is_output_key
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event
 from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot

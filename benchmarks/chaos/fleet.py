@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from app.local.stack import ROOT, LocalStackError
+from local.stack import ROOT, LocalStackError
 
 READY_TIMEOUT_S = 120.0
 CRASH_PAUSE_S = 0.5
@@ -50,7 +50,7 @@ ExtraEnvironment = Callable[[Slot, Exit | None], Mapping[str, str]]
 """Place, and how its last process ended → variables for its next one."""
 
 KILLED_AT = re.compile(rb"killed at ([\w-]+), as CHAOS_KILL_AT asks")
-"""What app.worker.chaos logs with its last breath."""
+"""What app.core.kill_points logs with its last breath."""
 
 
 class Fleet:

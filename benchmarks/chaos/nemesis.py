@@ -40,7 +40,7 @@ KILL_POINTS: dict[str, tuple[str, ...]] = {
     "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-delete"),
     "grouping": ("after-receive", "before-publish", "after-publish", "after-groups", "after-delete"),
 }
-"""See app.worker.chaos. Points are passed at different rates, so each is counted from one to a few."""
+"""See app.core.kill_points. Points are passed at different rates, so each is counted from one to a few."""
 ALL_POINTS = [f"{service}/{point}" for service, points in KILL_POINTS.items() for point in points]
 
 Kind = Literal["kill", "term", "stop", "fault", "clock"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.adapters.mongo_faces import decode_vectors
-from app.records import groups_key
+from app.core.records import groups_key
 from benchmarks.chaos.world import SETTINGS, World
 
 LOOKED_AT_FOR_S = 120

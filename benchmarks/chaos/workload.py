@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from app.messages import DetectImage
+from app.core.messages import DetectImage
 
 GALLERIES = 5
 DUPLICATES = 0.10

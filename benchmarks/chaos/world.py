@@ -19,9 +19,9 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from app.adapters.aws import client
-from app.local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
 from benchmarks.chaos.proxy import FaultProxy
 from benchmarks.chaos.workload import NO_SUCH_BUCKET
+from local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
 
 START_TIMEOUT_S = 120.0
 STORES = ("s3", "sqs", "mongo")

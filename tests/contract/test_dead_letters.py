@@ -16,7 +16,7 @@ from app.adapters import dead_letters as adapter
 from app.adapters.aws import client
 from app.adapters.dead_letters import DeadLetter, DeadLetters, Move
 from app.adapters.sqs import SqsQueue
-from app.errors import BadConfiguration, RetryLater
+from app.core.errors import BadConfiguration, RetryLater
 from tests.conftest import REGION, aws_client
 
 PATIENCE_S = 10.0

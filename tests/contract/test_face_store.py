@@ -15,9 +15,9 @@ from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import Document, open_database
 from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
-from app.errors import BadConfiguration, RetryLater, StoreUnavailable
-from app.ports import GalleryLease
-from app.records import (
+from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
+from app.core.ports import GalleryLease
+from app.core.records import (
     GROUPING_MEASURES,
     FaceBatch,
     FaceMove,

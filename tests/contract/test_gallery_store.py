@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import pytest
 
-from app.errors import StaleFence
-from app.packs.manifest import QualityBars
-from app.ports import GalleryLease, GalleryState, RunProgress
+from app.core.errors import StaleFence
+from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.roles import QualityBars
 from tests.stores import MODEL, Stores
 
 T = TypeVar("T")

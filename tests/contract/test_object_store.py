@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
-from app.errors import BadPhoto, RetryLater, StaleFence
-from app.ports import ObjectStore, OpenObject, StoredObject
-from app.records import PhotoRef
+from app.core.errors import BadPhoto, RetryLater, StaleFence
+from app.core.ports import ObjectStore, OpenObject, StoredObject
+from app.core.records import PhotoRef
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeObjectStore
 

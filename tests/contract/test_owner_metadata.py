@@ -9,9 +9,9 @@ from pymongo import MongoClient
 
 from app.adapters.mongo import Document
 from app.adapters.mongo_galleries import MongoOwnerMetadata
-from app.errors import StoreUnavailable
-from app.ports import OwnerMetadata
-from app.records import ImageStatus
+from app.core.errors import StoreUnavailable
+from app.core.ports import OwnerMetadata
+from app.core.records import ImageStatus
 from tests.fake_stores import FakeOwnerMetadata
 from tests.stores import MODEL, image_record, photo
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import RejectMessage, StaleFence
-from app.ports import GalleryLease
-from app.records import FaceBatch, FaceMove, PersonRecord, PersonStatus, join_batches
+from app.core.errors import RejectMessage, StaleFence
+from app.core.ports import GalleryLease
+from app.core.records import FaceBatch, FaceMove, PersonRecord, PersonStatus, join_batches
 from tests.stores import MODEL, Stores, face_record, photo, photo_result
 
 A, B, C, D = (face_record(photo(name), 0).face_id for name in "abcd")

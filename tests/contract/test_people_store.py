@@ -12,9 +12,9 @@ from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import WRITE_BATCH, Document
 from app.adapters.mongo_people import MongoPeopleStore
-from app.errors import StaleFence
-from app.ports import GalleryLease
-from app.records import FaceMove, PersonRecord, PersonStatus
+from app.core.errors import StaleFence
+from app.core.ports import GalleryLease
+from app.core.records import FaceMove, PersonRecord, PersonStatus
 from tests.fake_stores import FakePeopleStore
 from tests.stores import OnceBefore, Stores, View, face_record, photo, photo_result
 

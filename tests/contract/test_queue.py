@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from app.adapters.sqs import SqsQueue
-from app.errors import LeaseLost, RetryLater
-from app.ports import MessageQueue, ReceivedMessage
+from app.core.errors import LeaseLost, RetryLater
+from app.core.ports import MessageQueue, ReceivedMessage
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeClock, FakeQueue
 

@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from app.core.arrays import Image
 from app.packs.manifest import PackManifest, read_manifest
 from app.vision import golden
 from app.vision.decode import PhotoLimits, decode
-from app.vision.faces import FacePack, load_pack
-from app.vision.types import Image
+from app.vision.face_pack import FacePack, load_pack
 from benchmarks.synthetic import build_pack
 
 pytestmark = [

@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from app.grouping.candidates import Floats, GpuMemory, gpu_available
-from app.grouping.neighbours import EXACT, NeighbourSearch
+from app.clustering.candidates import GpuMemory, gpu_available
+from app.clustering.neighbours import EXACT, NeighbourSearch
+from app.core.arrays import Floats
 
 pytestmark = [
     pytest.mark.gpu,

@@ -3,8 +3,8 @@
 import pytest
 
 from app.config import ServiceType, Wishes
-from app.machine import ThisMachine
-from app.preflight import examine
+from app.preflight.checks import examine
+from app.preflight.machine import ThisMachine
 
 pytestmark = [
     pytest.mark.gpu,

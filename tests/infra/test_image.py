@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from app.adapters.aws import client
-from app.local.stack import ROOT
 from infra.deploy.image import DeployError
 from infra.deploy.push import push
 from infra.image_size import wheel_sizes
+from local.stack import ROOT
 
 COPY = re.compile(r"^COPY (?!--from)(.+) (\S+)$", re.MULTILINE)
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

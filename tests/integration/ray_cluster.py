@@ -13,8 +13,8 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster as LocalCluster
 
-from app.grouping import distributed
-from app.grouping.neighbours import EXACT
+from app.clustering import distributed
+from app.clustering.neighbours import EXACT
 
 MEGABYTE = 1_000_000
 NODE = {"num_cpus": 2, "memory": 500 * MEGABYTE, "object_store_memory": 100 * MEGABYTE, "include_dashboard": False}

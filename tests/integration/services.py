@@ -8,7 +8,7 @@ from typing import Any
 from pymongo import MongoClient
 
 from app.adapters.aws import client
-from app.local.stack import LocalStack
+from local.stack import LocalStack
 
 PATIENCE_S = 90.0
 

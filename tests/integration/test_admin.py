@@ -18,10 +18,10 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
-from app.local.stack import ROOT
-from app.messages import parse_detection, parse_grouping
-from app.ports import RunProgress
-from app.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
+from app.core.messages import parse_detection, parse_grouping
+from app.core.ports import RunProgress
+from app.core.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
+from local.stack import ROOT
 from tests.conftest import REGION, aws_client
 from tests.stores import MODEL, face_record, photo, photo_result
 

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from app.local.stack import ROOT, LocalStack
 from benchmarks.idempotence import measure
 from benchmarks.running import local_stack
+from local.stack import ROOT, LocalStack
 from tests.integration.test_bad_input import astronaut
 
 SHARED_PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.local.stack import ROOT
 from benchmarks.album import read_labels
 from benchmarks.albums import main
+from local.stack import ROOT
 
 PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"
 FEW = ["--pack", str(PACK), "--people", "12", "--pages", "4", "--json"]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from app.local.stack import ROOT
+from local.stack import ROOT
 
 
 @pytest.mark.timeout(300)

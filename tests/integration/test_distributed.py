@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import BadConfiguration, RetryLater
-from app.grouping.neighbours import EXACT
+from app.clustering.neighbours import EXACT
+from app.core.errors import BadConfiguration, RetryLater
 
 pytest.importorskip("ray", reason="Ray is not installed: `uv sync --extra cpu --extra ray`")
 
 from ray.exceptions import RayError
 
-from app.grouping import distributed
-from app.grouping.distributed import Cluster, ClusterSearch
+from app.clustering import distributed
+from app.clustering.distributed import Cluster, ClusterSearch
 
 # A node counts as dead once it has missed its heartbeats for half a minute; on a busy machine Ray starts slowly too.
 PATIENCE_S = 400

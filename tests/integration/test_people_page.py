@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.core.records import ImageStatus
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, render_page
-from app.records import ImageStatus
 from tests.integration.chromium import headless_chromium
 
 SCREENSHOTS = Path(__file__).parents[2] / "test-output" / "people-page"

@@ -9,9 +9,9 @@ import pytest
 
 from app.adapters.aws import client
 from app.adapters.models import model_downloader
-from app.errors import BadModelPack
-from app.local.stack import ROOT
+from app.core.errors import BadModelPack
 from app.packs.__main__ import main as packs
+from local.stack import ROOT
 from tests.toy_networks import write_toy_pack
 
 SETTINGS = {

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from app.core.records import FaceBatch, quality_columns
 from app.detection.device import Device
-from app.records import FaceBatch, quality_columns
-from app.vision.faces import FacePack
+from app.vision.face_pack import FacePack
 from benchmarks.album import read_labels
 from benchmarks.album_pages import (
     CLEAN,

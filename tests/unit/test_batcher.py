@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.errors import DeviceOutOfMemory, RetryLater
-from app.worker.batcher import Batcher
+from app.core.errors import DeviceOutOfMemory, RetryLater
+from app.detection.batcher import Batcher
 
 PATIENCE_S = 20.0
 

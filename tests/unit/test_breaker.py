@@ -1,6 +1,6 @@
 import pytest
 
-from app.errors import RetryLater, StoreUnavailable
+from app.core.errors import RetryLater, StoreUnavailable
 from app.worker import breaker as breaker_module
 from app.worker.breaker import OPEN_AFTER, Breaker
 

@@ -2,7 +2,7 @@ import threading
 import time
 from contextlib import suppress
 
-from app.worker.budget import Budget
+from app.detection.budget import Budget
 
 PATIENCE_S = 20.0
 

@@ -11,15 +11,15 @@ import onnx
 import pytest
 import skimage.data
 
-from app.errors import BadModelPack
-from app.packs import build_open
-from app.packs.build_open import build
-from app.packs.dlib_weights import read_dlib_weights
+from app.core.arrays import Image
+from app.core.errors import BadModelPack
 from app.packs.manifest import read_manifest
-from app.packs.onnx_graph import GraphWriter
+from app.packs.open_pack import build as build_open
+from app.packs.open_pack.build import build
+from app.packs.open_pack.dlib_weights import read_dlib_weights
+from app.packs.open_pack.onnx_graph import GraphWriter
 from app.vision.mtcnn import PIXEL_MEAN, PIXEL_SCALE
 from app.vision.sessions import float_blob, open_session
-from app.vision.types import Image
 
 MANIFEST = read_manifest(Path(__file__).parents[2] / "models" / "open.toml")
 # Made by the package `mtcnn` 1.0.0 under TensorFlow 2.21 from the crops in `astronaut_crops`, six decimals.

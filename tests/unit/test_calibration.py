@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from app.clustering.full import cluster
+from app.core.arrays import Floats
+from app.core.errors import BadConfiguration, BadModelPack
 from app.detection.device import Device
-from app.errors import BadConfiguration, BadModelPack
-from app.grouping.clustering import cluster
-from app.grouping.scores import bcubed
-from app.packs.__main__ import main
-from app.packs.calibration import (
+from app.packs.manifest import Calibration, read_manifest
+from app.vision.face_pack import FacePack
+from tests.toy_networks import write_toy_pack, write_toy_people
+from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
+from workshop.__main__ import main
+from workshop.calibration import (
     FEWEST_IMPOSTOR_PAIRS,
     ErrorRates,
     KnownFaces,
@@ -23,11 +27,7 @@ from app.packs.calibration import (
     known_faces,
     write_calibration,
 )
-from app.packs.manifest import Calibration, read_manifest
-from app.vision.faces import FacePack
-from app.vision.types import Floats
-from tests.toy_networks import write_toy_pack, write_toy_people
-from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
+from workshop.scores import bcubed
 
 MANIFEST = """# What this pack is.
 name = "toy"
@@ -69,7 +69,7 @@ def calibration(**changes: object) -> Calibration:
         "faces": 640,
         "people": 600,
         "collection": "faces",
-        "command": "python -m app.packs calibrate toy --images faces",
+        "command": "python -m workshop calibrate toy --images faces",
         "date": date(2026, 1, 2),
     }
     return Calibration.model_validate({**fields, **changes})
@@ -217,7 +217,7 @@ def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
     assert written.similarity_threshold != 0.5
     assert (written.calibration.faces, written.calibration.people) == (560, 4)
     assert (written.calibration.false_match_rate, written.calibration.false_non_match_rate) == (0, 0)
-    assert written.calibration.command == "python -m app.packs calibrate toy.toml --images faces"
+    assert written.calibration.command == "python -m workshop calibrate toy.toml --images faces"
 
 
 def test_too_few_people_are_told_before_anybody_looks_at_them(
@@ -250,4 +250,4 @@ def test_the_manifests_that_are_calibrated_say_by_what() -> None:
         found = read_manifest(path).calibration
         assert found is not None
         assert found.impostor_pairs >= FEWEST_IMPOSTOR_PAIRS
-        assert found.command.startswith("python -m app.packs calibrate ")
+        assert found.command.startswith("python -m workshop calibrate ")

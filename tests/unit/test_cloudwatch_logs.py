@@ -15,9 +15,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from app.local.stack import ROOT
 from app.telemetry import cloudwatch
 from app.telemetry.cloudwatch import CloudWatchHandler
+from local.stack import ROOT
 from tests.conftest import REGION
 
 PATIENCE_S = 20.0

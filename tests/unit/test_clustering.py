@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.grouping.clustering import cluster
-from app.grouping.graph import NOBODY
-from app.grouping.scores import bcubed, pairwise
-from app.vision.quality.roles import Role
+from app.clustering.full import cluster
+from app.clustering.graph import NOBODY
+from app.core.roles import Role
+from workshop.scores import bcubed, pairwise
 
 LFW = Path(__file__).parents[2].parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings, load_settings, settings_table
-from app.errors import BadConfiguration
+from app.core.errors import BadConfiguration
 
 REQUIRED = {
     "SERVICE_TYPE": "detection",

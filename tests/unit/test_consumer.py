@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.errors import BadModelPack, RejectMessage, RetryLater, StoreUnavailable
-from app.ports import ReceivedMessage
+from app.core.errors import BadModelPack, RejectMessage, RetryLater, StoreUnavailable
+from app.core.ports import ReceivedMessage
 from app.telemetry.catalogue import Metric
 from app.worker import breaker as breaker_module
 from app.worker import consumer as consumer_module

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pil
 
-from app.errors import BadPhoto
+from app.core.errors import BadPhoto
 from app.vision.decode import PhotoHeader, PhotoLimits, decode, read_header
 from tests import photos
 
@@ -189,7 +189,7 @@ def test_a_bomb_is_refused_from_its_header_in_no_time_and_no_memory() -> None:
     """In a process of its own: the peak memory of this one is that of all tests before."""
     script = """
         import resource, time
-        from app.errors import BadPhoto
+        from app.core.errors import BadPhoto
         from app.vision.decode import PhotoLimits, decode
         from tests import photos
         limits = PhotoLimits(max_bytes=50_000_000, max_pixels=150_000_000)

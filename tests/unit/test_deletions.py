@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.ports import ReceivedMessage
+from app.core.kill_points import KillPoints
+from app.core.ports import ReceivedMessage
 from app.worker import deletions as deletions_module
-from app.worker.chaos import KillPoints
 from app.worker.deletions import Deletions
 from app.worker.leases import Leases
 from tests.fakes import FakeQueue

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.core.errors import RejectMessage, RetryLater
+from app.core.kill_points import KillPoints
+from app.core.messages import parse_grouping
+from app.core.ports import OpenObject
+from app.core.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
+from app.detection.batcher import Batcher
+from app.detection.budget import Budget
 from app.detection.device import Device
 from app.detection.handle import DetectionParts, handle, saver
 from app.detection.look import Eyes
 from app.detection.prefilter import Mode, Prefilter
-from app.errors import RejectMessage, RetryLater
-from app.messages import parse_grouping
-from app.ports import OpenObject
-from app.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
 from app.telemetry.catalogue import Metric
 from app.vision.decode import PhotoLimits
-from app.vision.faces import FacePack
+from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
-from app.worker.batcher import Batcher
-from app.worker.budget import Budget
-from app.worker.chaos import KillPoints
 from tests import photos
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx.helper import make_node
 
-from app.errors import BadModelPack, DeviceOutOfMemory
+from app.core.errors import BadModelPack, DeviceOutOfMemory
 from app.packs.manifest import OnnxEmbedder
 from app.vision.embedder import Embedder, open_embedder
 from tests import photos

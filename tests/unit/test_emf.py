@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import MOST_BUCKETS, Distribution
 from app.telemetry.emf import EmfMetrics
-from app.telemetry.place import Place
+from app.telemetry.interface import Place
 
 PLACE = Place("FaceWorker", "production", "detection", "batch")
 NOW = 1_700_000_000.25

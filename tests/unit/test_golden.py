@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import BadModelPack
+from app.core.arrays import Floats, Image
+from app.core.errors import BadModelPack
 from app.packs.store import PackStore
 from app.vision import golden
-from app.vision.faces import FacePack, load_pack
-from app.vision.types import Detections, Floats, Image
+from app.vision.face_pack import FacePack, load_pack
+from app.vision.types import Detections
 from tests.toy_pack import ToyDetector, toy_manifest
 
 ROOT = Path(__file__).parents[2]

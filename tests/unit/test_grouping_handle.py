@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import RejectMessage, RetryLater, StaleFence
+from app.clustering.neighbours import NeighbourSearch
+from app.core.errors import RejectMessage, RetryLater, StaleFence
+from app.core.kill_points import KillPoint, KillPoints
+from app.core.ports import GalleryLease, RunProgress
+from app.core.records import FaceRecord, ImageStatus, PhotoResult
+from app.core.roles import QualityBars
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.index import GalleryIndex
-from app.grouping.neighbours import NeighbourSearch
 from app.grouping.output import Groups
 from app.grouping.page import without_time
-from app.packs.manifest import QualityBars
-from app.ports import GalleryLease, RunProgress
-from app.records import FaceRecord, ImageStatus, PhotoResult
 from app.telemetry.catalogue import Metric
-from app.worker.chaos import KillPoint, KillPoints
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo

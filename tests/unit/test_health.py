@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import BadConfiguration
+from app.core.errors import BadConfiguration
 from app.health import Health, judge, main
 from tests.fakes import FakeClock
 

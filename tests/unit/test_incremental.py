@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.clustering.full import DRIFT, cluster
+from app.clustering.graph import Rows, connected, extended, numbered
+from app.clustering.incremental import GalleryFaces, Known, Regrouped, has_same_companions, regrouped
+from app.clustering.neighbours import NeighbourSearch
+from app.core.arrays import Floats
+from app.core.roles import Role
 from app.grouping import index as index_module
-from app.grouping.clustering import DRIFT, cluster
-from app.grouping.graph import Floats, Rows, connected, extended, numbered
-from app.grouping.incremental import GalleryFaces, Known, Regrouped, has_same_companions, regrouped
 from app.grouping.index import GalleryIndex
-from app.grouping.neighbours import NeighbourSearch
-from app.vision.quality.roles import Role
 
 THRESHOLD = 0.5
 DIMENSION = 64

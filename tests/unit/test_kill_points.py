@@ -3,14 +3,14 @@ import sys
 
 import pytest
 
-from app.worker.chaos import KillPoints
+from app.core.kill_points import KillPoints
 
 LOCAL = "http://127.0.0.1:4566"
 
 
 def die(kill_at: str, endpoint: str | None, reached: str = "after-put") -> int:
     code = (
-        "from app.worker.chaos import KillPoints\n"
+        "from app.core.kill_points import KillPoints\n"
         f"points = KillPoints({kill_at!r}, {endpoint!r})\n"
         f"for number in range(3): points.reach({reached!r}); print(number, flush=True)\n"
     )

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from app.ports import ReceivedMessage
+from app.core.ports import ReceivedMessage
 from app.worker.leases import LONGEST_LEASE_S, Leases
 from tests.fakes import FakeQueue
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from app.core.arrays import Image
 from app.vision.light import DARK_BELOW, LIT_TO, lit
-from app.vision.types import Image
 
 
 def chip(brightness: float, seed: int = 0) -> Image:

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from app.core.arrays import Image
 from app.detection import look as look_module
 from app.detection.device import Device
 from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
 from app.vision.decode import PhotoLimits, decode, read_header
-from app.vision.faces import FacePack
-from app.vision.types import Detections, Image
+from app.vision.face_pack import FacePack
+from app.vision.types import Detections
 from tests import photos
 from tests.toy_pack import ToyEmbedder, toy_manifest
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.grouping.clustering import once_in_each_photo
-from app.grouping.graph import FaceGraph, Floats, connected
-from app.grouping.local_scaling import Nearness, nearness_of_others, scaled, strength_of
-from app.grouping.merging import mean_faces, merge_beside, merge_people
-from app.grouping.neighbours import Neighbours, NeighbourSearch
-from app.vision.quality.roles import Role
+from app.clustering.full import once_in_each_photo
+from app.clustering.graph import FaceGraph, connected
+from app.clustering.local_scaling import Nearness, nearness_of_others, scaled, strength_of
+from app.clustering.merging import mean_faces, merge_beside, merge_people
+from app.clustering.neighbours import Neighbours, NeighbourSearch
+from app.core.arrays import Floats
+from app.core.roles import Role
 
 THRESHOLD = 0.5
 

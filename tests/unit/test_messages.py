@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.errors import RejectMessage
-from app.messages import DetectImage, GroupGallery, image_id_of, json_schemas, parse_detection, parse_grouping
-from app.records import PhotoRef
+from app.core.errors import RejectMessage
+from app.core.messages import DetectImage, GroupGallery, image_id_of, json_schemas, parse_detection, parse_grouping
+from app.core.records import PhotoRef
 
 
 def detect(**fields: Any) -> str:

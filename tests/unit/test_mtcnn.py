@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import skimage.data
 
-from app.packs.build_open import build
+from app.core.arrays import Image
 from app.packs.manifest import MtcnnDetector as MtcnnConfig
 from app.packs.manifest import read_manifest
+from app.packs.open_pack.build import build
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.nms import Mode, nms
 from app.vision.sessions import open_session
-from app.vision.types import Detections, Image
+from app.vision.types import Detections
 
 ROOT = Path(__file__).parents[2]
 ALBUM = ROOT.parent / "shared" / "album"

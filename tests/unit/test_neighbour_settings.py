@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from app.bootstrap import neighbour_search
+from app.clustering.candidates import GpuMemory, gpu_available
+from app.clustering.neighbours import NeighbourSearch
 from app.config import Settings
-from app.errors import BadConfiguration
-from app.grouping.candidates import GpuMemory, gpu_available
-from app.grouping.neighbours import NeighbourSearch
+from app.core.errors import BadConfiguration
 
 
 def settings(**changes: object) -> Settings:
@@ -33,7 +33,7 @@ def test_a_gpu_that_is_not_there_stops_the_start() -> None:
 
 
 def test_ray_that_is_not_installed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "app.grouping.distributed", raising=False)
+    monkeypatch.delitem(sys.modules, "app.clustering.distributed", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadConfiguration, match="install the extra `ray`"):
         neighbour_search(settings(ray_address="auto"))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.grouping import candidates
-from app.grouping.candidates import GpuMemory
-from app.grouping.neighbours import EXACT, NeighbourSearch
+from app.clustering import candidates
+from app.clustering.candidates import GpuMemory
+from app.clustering.neighbours import EXACT, NeighbourSearch
 
 
 def unit_rows(count: int, dimension: int = 16, seed: int = 0) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.grouping.neighbours import EXACT, Neighbours
+from app.clustering.neighbours import EXACT, Neighbours
 from benchmarks.neighbours import checked, main
 
 

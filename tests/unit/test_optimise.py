@@ -11,21 +11,22 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from app.errors import BadConfiguration, BadModelPack
-from app.packs import optimise
-from app.packs.__main__ import main
-from app.packs.networks import WatchedPack, open_on_cpu
-from app.packs.optimise import BARS, Optimiser
-from app.packs.samples import choose_samples
+from app.core.errors import BadConfiguration, BadModelPack
+from app.packs.__main__ import main as packs
 from app.packs.store import InstalledPack, PackStore, sha256
-from app.packs.tensorrt import profile_of
 from app.packs.variants import FOLDER, PRECISIONS, DetectorParity, EmbedderParity, read_report, variant_of
 from app.vision.align import align
-from app.vision.faces import load_pack
+from app.vision.face_pack import load_pack
 from app.vision.light import lit
 from app.vision.scrfd import MEAN, SCALE, letterbox
 from app.vision.sessions import GpuOptions, float_blob
+from app.vision.tensorrt import profile_of
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people
+from workshop import optimise
+from workshop.__main__ import main
+from workshop.networks import WatchedPack, open_on_cpu
+from workshop.optimise import BARS, Optimiser
+from workshop.samples import choose_samples
 
 
 @pytest.fixture
@@ -192,16 +193,16 @@ def test_too_few_photos_are_a_wrong_setting(toy: InstalledPack, tmp_path: Path) 
 
 
 def test_engines_are_refused_in_a_sentence_where_there_is_no_tensorrt(
-    toy: InstalledPack, people: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    toy: InstalledPack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    command = ["optimise", str(toy.weights / "toy.toml"), "--images", str(people), "--variant", "tensorrt"]
-    assert main(command) == 1
+    command = ["engines", str(toy.weights / "toy.toml")]
+    assert packs(command) == 1
     assert "toy tensorrt: refused, because this build of ONNX Runtime has no TensorRT" in capsys.readouterr().out
 
 
 def test_each_network_runs_at_its_least_and_usual_shape_with_the_cache_that_workers_read(
-    toy: InstalledPack, people: Path, monkeypatch: pytest.MonkeyPatch
+    toy: InstalledPack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[str, GpuOptions]] = []
     shapes: list[tuple[int, ...]] = []
@@ -211,9 +212,9 @@ def test_each_network_runs_at_its_least_and_usual_shape_with_the_cache_that_work
         return SimpleNamespace(run=lambda inputs: shapes.extend(blob.shape for blob in inputs.values()))
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
-    monkeypatch.setattr("app.packs.tensorrt.open_session", open_session)
-    command = ["optimise", str(toy.weights / "toy.toml"), "--images", str(people), "--variant", "tensorrt"]
-    assert main(command) == 0
+    monkeypatch.setattr("app.vision.tensorrt.open_session", open_session)
+    command = ["engines", str(toy.weights / "toy.toml")]
+    assert packs(command) == 0
     cache = toy.weights / FOLDER / "tensorrt"
     assert cache.is_dir()
     profiles = [profile_of(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx")]
@@ -234,9 +235,9 @@ def test_an_engine_is_built_for_every_shape_that_detector_and_embedder_give_it(t
 def test_int8_variants_of_scrfd_and_mobilefacenet_see_and_embed_as_the_originals_do(
     shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.packs.samples.CALIBRATION_PHOTOS", 6)
-    monkeypatch.setattr("app.packs.samples.PARITY_PHOTOS", 6)
-    monkeypatch.setattr("app.packs.quantise.PROBES", 4)
+    monkeypatch.setattr("workshop.samples.CALIBRATION_PHOTOS", 6)
+    monkeypatch.setattr("workshop.samples.PARITY_PHOTOS", 6)
+    monkeypatch.setattr("workshop.quantise.PROBES", 4)
     packs = Path(__file__).parents[1] / "packs"
     installed = PackStore(packs).install(str(packs / "shared-insightface.toml"))
     made = Optimiser(installed, choose_samples([shared_dir / "album"]), tmp_path).make("int8")

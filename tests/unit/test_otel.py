@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.telemetry import otel
+from app.telemetry.interface import Place
 from app.telemetry.otel import OtelTracer
-from app.telemetry.place import Place
 from tests.otlp import Collector, collector
 
 PATIENCE_S = 20.0

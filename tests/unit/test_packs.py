@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import multiprocessing
 import sys
 from pathlib import Path
@@ -7,11 +8,11 @@ from typing import Any
 import pytest
 from onnx.helper import make_node
 
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
 from app.packs.__main__ import main
 from app.packs.insightface import describe_directory, download_pack
 from app.packs.manifest import MtcnnDetector, read_manifest
-from app.packs.store import PackStore
+from app.packs.store import MOVED_BUILDERS, PackStore
 from tests.toy_pack import onnx_graph, toy_manifest
 
 CONTENT = {"detector.onnx": b"the detector", "embedder.onnx": b"the embedder"}
@@ -365,3 +366,17 @@ def test_weights_that_cannot_be_written_are_a_bad_pack_that_says_what_to_do(mode
     (models / "toy").write_text("a file where the folder should be", "utf-8")
     with pytest.raises(BadModelPack, match="Mount a writable folder there"):
         PackStore(models).install("toy")
+
+
+@pytest.mark.parametrize("command", ["optimise", "calibrate"])
+def test_a_command_that_has_moved_names_the_new_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "open", "--images", "somewhere"]) == 2
+    assert f"python -m workshop {command}" in capsys.readouterr().err
+
+
+def test_a_manifest_that_names_the_builder_where_it_once_lay_is_built() -> None:
+    assert [importlib.import_module(module).build for module in MOVED_BUILDERS.values()]
+    assert (
+        MOVED_BUILDERS["app.packs.build_open"]
+        == read_manifest(Path(__file__).parents[2] / "models" / "open.toml").source.path
+    )

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import BadConfiguration
-from app.packs.parity import accuracy_in_folds, landmark_shifts, matched, most_central, verify
-from app.packs.samples import MOST_PAIRS, PHOTOS_A_PERSON, Pair, choose_pairs, choose_samples, images
+from app.core.errors import BadConfiguration
 from app.vision.types import Detections
+from workshop.parity import accuracy_in_folds, landmark_shifts, matched, most_central, verify
+from workshop.samples import MOST_PAIRS, PHOTOS_A_PERSON, Pair, choose_pairs, choose_samples, images
 
 
 def faces(*boxes: tuple[float, float, float, float]) -> Detections:

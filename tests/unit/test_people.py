@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.grouping.graph import NOBODY
+from app.clustering.graph import NOBODY
+from app.core.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
 from app.grouping.people import Matched, living_ids, match_people
 from app.grouping.summary import changed, everybody, summarise
-from app.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40)
 NAMES = ["p1", "p2", "p3", "p4"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
+from app.core.records import ImageStatus
 from app.grouping import page
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, render_page
-from app.records import ImageStatus
 
 HOSTILE = "</script><!--<script>alert(\"x\")</script> & 'q' \u2028\u2029 {{ 7 * 7 }} Zoë"
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from app.core.arrays import Image
 from app.vision.decode import PhotoLimits, decode
-from app.vision.prefilter import MIN_SIDE_PX, Verdict, judge, judge_size
-from app.vision.types import Image
+from app.vision.photo_quality import MIN_SIDE_PX, Verdict, judge, judge_size
 from benchmarks.prefilter import Outcome, summary
 from benchmarks.prefilter_photos import DAMAGES, FRAMINGS, Subject
 from tests import photos

@@ -13,12 +13,15 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from app import __main__, machine, preflight
+from app import __main__
 from app.config import ServiceType, Wishes
-from app.errors import BadConfiguration, DeviceLost, FatalWorkerError
-from app.local.stack import ROOT
-from app.machine import Driver, Gpu, Library, ThisMachine
-from app.preflight import UnfitMachine, examine
+from app.core.errors import BadConfiguration, DeviceLost, FatalWorkerError
+from app.preflight import checks as preflight
+from app.preflight import machine
+from app.preflight.__main__ import main
+from app.preflight.checks import UnfitMachine, examine
+from app.preflight.machine import Driver, Gpu, Library, ThisMachine
+from local.stack import ROOT
 
 T4, V100 = Gpu("Tesla T4", (7, 5)), Gpu("Tesla V100", (7, 0))
 GOOD = Driver("580.178.04", (13, 0), (T4,))
@@ -138,16 +141,16 @@ def test_by_hand_there_is_a_line_a_check_and_the_exit_code_of_the_first_failure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXECUTION_PROVIDER", "auto")
-    assert preflight.main([], FakeMachine()) == 0
+    assert main([], FakeMachine()) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
         ["ok", "packages"],
         ["ok", "device"],
         ["ok", "paths"],
     ]
-    assert preflight.main(["--service", "detection"], FakeMachine(OLD)) == 5
+    assert main(["--service", "detection"], FakeMachine(OLD)) == 5
     assert "wrong device" in capsys.readouterr().out
     monkeypatch.setenv("EXECUTION_PROVIDER", "cudaa")
-    assert preflight.main([], FakeMachine()) == 2
+    assert main([], FakeMachine()) == 2
     assert "EXECUTION_PROVIDER" in capsys.readouterr().err
 
 

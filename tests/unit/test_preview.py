@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from app.vision.preview import encode_preview
+from app.vision.crops import encode_preview
 from tests import photos
 
 

@@ -4,7 +4,7 @@ import urllib.request
 import pytest
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.place import Place
+from app.telemetry.interface import Place
 from app.telemetry.prometheus import PrometheusMetrics
 
 LABELS = 'compute="ecs",environment="staging",service="detection"'

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, quality_columns
+from app.core.roles import QualityBars
 from app.grouping.output import Groups
 from app.grouping.page import PagePhoto, render_page
 from app.grouping.people import Matched
 from app.grouping.publish import crop_urls, describe, digest, page_photos
-from app.packs.manifest import QualityBars
-from app.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, quality_columns
 from tests.stores import image_record, photo
 
 HEADER = Groups(

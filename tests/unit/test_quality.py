@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import skimage
 
+from app.core.arrays import Image
 from app.packs.store import PackStore
 from app.vision.align import align
-from app.vision.faces import FacePack, load_pack
+from app.vision.face_pack import FacePack, load_pack
 from app.vision.quality import fitted as fitted_parameters
 from app.vision.quality.exposure import exposure
-from app.vision.quality.faces import CHIP_PX, Faces
 from app.vision.quality.fitted import (
     PARAMETERS,
     EmbedderView,
@@ -25,10 +25,10 @@ from app.vision.quality.fitted import (
     write_fitted,
     write_view,
 )
+from app.vision.quality.inputs import CHIP_PX, Faces
 from app.vision.quality.measures import as_rows, measure
 from app.vision.quality.pose import head_pose, inter_eye_px
 from app.vision.quality.sharpness import noise
-from app.vision.types import Image
 from benchmarks.degradations import COVERS, OVER_EYES, Portrait
 from tests import photos
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 from benchmarks.degradations import COVERS, DEGRADATIONS, OVER_EYES, OVER_MOUTH, UNSEEN_COVERS, Portrait
 from benchmarks.quality_curves import auc, error_versus_discard, partial_area
 from benchmarks.quality_samples import genuine_similarities

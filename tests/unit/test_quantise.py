@@ -8,13 +8,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from app.errors import BadModelPack
-from app.packs.quantise import first_and_last_layers, float_layers, quantised, relative_error
-from app.packs.rewrites import prepared
+from app.core.errors import BadModelPack
 from app.packs.store import InstalledPack
 from app.vision.scrfd import MEAN, SCALE
 from app.vision.sessions import float_blob, open_session
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack
+from workshop.quantise import first_and_last_layers, float_layers, quantised, relative_error
+from workshop.rewrites import prepared
 
 BUDGET = 0.02
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from app.records import (
+from app.core.records import (
     FaceBatch,
     ImageRecord,
     ImageStatus,

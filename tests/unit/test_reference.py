@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from app import reference
-from app.messages import DetectImage, GroupGallery
+from app.core.messages import DetectImage, GroupGallery
 
 
 def test_the_reference_pages_are_up_to_date() -> None:

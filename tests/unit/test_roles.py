@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
+from app.core.records import GROUPING_MEASURES
+from app.core.roles import WEAKNESSES, QualityBars, Role, roles_of, why_alone
 from app.grouping.publish import PUBLISHED_MEASURES
-from app.packs.manifest import QualityBars
-from app.records import GROUPING_MEASURES
-from app.vision.quality.roles import WEAKNESSES, Role, roles_of, why_alone
 
 BARS = QualityBars(found=50, join=20)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import StaleFence
+from app.core.errors import StaleFence
+from app.core.ports import GalleryLease, RunProgress
 from app.grouping.run import REPORT_EVERY_S, Run
-from app.ports import GalleryLease, RunProgress
 from tests.fake_stores import FakeGalleryStore
 from tests.fakes import RealClock
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups
-from app.grouping.scores import Score, bcubed, pairwise
 from benchmarks.album import FoundFace, LabelledFace, main, match_faces, score_album
+from workshop.scores import Score, bcubed, pairwise
 
 GROUPINGS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)
 HEADER = "photo,person,face_center_x_px,face_center_y_px\n"

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx.helper import make_node
 
-from app.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
+from app.core.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
 from app.vision.sessions import (
     CPU,
     CUDA,

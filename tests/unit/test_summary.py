@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
 from app.grouping.summary import changed, choose_cover, everybody, summarise
-from app.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
 
 
 def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) -> FaceBatch:

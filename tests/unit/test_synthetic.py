@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx.helper import make_graph, make_model, make_node, make_tensor_value_info
 
-from app.errors import BadModelPack
+from app.core.errors import BadModelPack
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
 from app.vision.embedder import open_embedder

@@ -15,16 +15,15 @@ import pytest
 
 from app.bootstrap import _on_spot_notice
 from app.config import Settings, load_settings
-from app.errors import BadConfiguration
-from app.local.stack import ROOT
+from app.core.errors import BadConfiguration
 from app.telemetry import gpu as gpu_module
 from app.telemetry import opening
 from app.telemetry.catalogue import Metric
 from app.telemetry.gpu import Gpus
-from app.telemetry.metrics import NoMetrics
+from app.telemetry.interface import NoMetrics, NoTracer
 from app.telemetry.opening import Sampler, open_telemetry, process_readings
-from app.telemetry.traces import NoTracer
 from app.worker.shutdown import Shutdown
+from local.stack import ROOT
 from tests.telling import Listener, RecordingMetrics
 
 PATIENCE_S = 20.0

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from app.core.arrays import Image
 from app.packs.manifest import ScrfdDetector as Config
 from app.packs.store import PackStore
-from app.vision.faces import load_pack
+from app.vision.face_pack import load_pack
 from app.vision.scrfd import open_scrfd
 from app.vision.turned import AnyWayUp, turned, turned_back
-from app.vision.types import Detections, Image
+from app.vision.types import Detections
 from tests import photos
 
 SPOTS = np.array([(0.3, 0.35), (0.7, 0.35), (0.5, 0.55), (0.35, 0.75), (0.65, 0.75)], np.float32)

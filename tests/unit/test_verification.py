@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.packs.samples import Pair
-from app.vision.types import Floats
+from app.core.arrays import Floats
 from benchmarks.command import UnusableInput
 from benchmarks.verification import difference, figures, main, scored
 from benchmarks.verification_pairs import (
@@ -27,6 +26,7 @@ from benchmarks.verification_scores import (
     share_by_fold,
     tar_at_far,
 )
+from workshop.samples import Pair
 
 COSINES = st.integers(-5, 5).map(lambda tenths: tenths / 10)
 JUDGED = st.lists(st.tuples(COSINES, st.booleans(), st.integers(0, 2)), min_size=1, max_size=30)

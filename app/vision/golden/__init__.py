@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from app.errors import BadModelPack
+from app.core.arrays import Floats, Image
+from app.core.errors import BadModelPack
 from app.vision.decode import PhotoLimits, decode
-from app.vision.faces import FacePack
-from app.vision.types import Detections, Floats, Image
+from app.vision.face_pack import FacePack
+from app.vision.types import Detections
 
 PHOTO = Path(__file__).with_name("astronaut.jpg")
 FACE = np.array([110, 60, 199, 176], np.float32)

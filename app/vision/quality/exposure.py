@@ -6,7 +6,7 @@ Shares are of the inner face, since hair, background and the black beyond the ph
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 DARK, BRIGHT = 25, 247
 """Luminance up to the one is under-exposed, from the other on over-exposed, as in OFIQ, which implements the standard.

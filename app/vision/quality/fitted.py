@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 PARAMETERS = Path(__file__).with_name("fitted.npz")
 EMBEDDERS = Path(__file__).with_name("embedders")

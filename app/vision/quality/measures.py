@@ -8,15 +8,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from app.records import QUALITY_DIGITS
+from app.core.arrays import Floats
+from app.core.records import QUALITY_DIGITS
 from app.vision.light import gains_of
 from app.vision.quality.exposure import exposure
-from app.vision.quality.faces import Faces
 from app.vision.quality.fitted import Fitted, Perceptron
+from app.vision.quality.inputs import Faces
 from app.vision.quality.occlusion import occlusion_features
 from app.vision.quality.pose import head_pose, inter_eye_px
 from app.vision.quality.sharpness import noise, sharpness_statistics
-from app.vision.types import Floats
 
 # From the brows to below the mouth: hair, background and the black beyond the photo's edge say nothing about a face.
 _INNER = (slice(32, 96), slice(24, 88))

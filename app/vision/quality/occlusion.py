@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.quality.faces import CHIP_PX
-from app.vision.types import Floats
+from app.core.arrays import Floats
+from app.vision.quality.inputs import CHIP_PX
 
 _CELLS = CHIP_PX // 4
 PARTS: Mapping[str, tuple[slice, slice]] = {"eyes": np.s_[8:17, 5:23], "mouth": np.s_[18:27, 5:23]}

@@ -6,7 +6,7 @@ face has a closed form for a whole batch, and is as near as five points of a sof
 
 import numpy as np
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 # Left eye, right eye, nose tip, left and right corner of the mouth, as the viewer sees them; x right, y down, z towards
 # the camera; 1 is the distance between the eyes. Depths are those of an average head: the nose tip lies about 0.45 of

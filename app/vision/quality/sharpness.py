@@ -7,7 +7,7 @@ Each is taken at several scales, for noise lives in the finest one and blur spar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.types import Floats
+from app.core.arrays import Floats
 
 OCTAVES = 3
 """Full, half and quarter size."""

@@ -20,7 +20,7 @@ locals {
   photo_buckets  = [for name in var.photo_bucket_names : "arn:${local.partition}:s3:::${name}"]
   photo_prefixes = length(var.photo_prefixes) == 0 ? ["*"] : [for prefix in var.photo_prefixes : "${prefix}*"]
 
-  # The keys of results: see app/records.py.
+  # The keys of results: see app/core/records.py.
   written = {
     detection = ["*/faces/*", "*/previews/*"]
     grouping  = ["*/groups.json", "*/people.html"]

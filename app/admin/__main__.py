@@ -1,0 +1,290 @@
+"""`python -m app.admin`: what operators do by hand.
+
+    dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
+    replay --gallery G [--image I | --group]                           photos or a grouping done again
+    gallery GALLERY                                                    its last run, and how far the present one is
+    quality --gallery G (--found F --join J | --reset)                 what a gallery asks of faces
+    people name|confirm|reject|merge GALLERY PERSON …                  what users say of people
+
+Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
+2 a wrong argument or setting.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from app.adapters.dead_letters import MAX_MOVES_PER_S, DeadLetter, DeadLetters
+from app.adapters.mongo import open_database
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.sqs import SqsQueue
+from app.admin.people import SEND_VISIBILITY_S, add_commands, grouping_order, send_grouping
+from app.admin.settings import AdminSetting, AdminSettings, Say
+from app.core.errors import FatalWorkerError, WorkerError
+from app.core.messages import DetectImage
+from app.core.records import ImageRecord, PhotoRef
+from app.core.roles import QualityBars
+
+QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_face_queue_url"}
+SHOW_MOST = 1_000
+LINE_CHARS = 120
+ASK_EVERY_S = 1.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    say: Say = _say_json if options.json else _say_line
+    try:
+        options.run(options, AdminSettings(), say)
+    except WorkerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code if isinstance(error, FatalWorkerError) else 1
+    return 0
+
+
+def list_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    letters = _dead_letters(options, settings).look(options.most)
+    for letter in letters:
+        first_line = next(iter(letter.body.splitlines()), "")[:LINE_CHARS]
+        age, count = _age_in_words(_age_s(letter)), letter.receive_count
+        say(f"{letter.message_id}  {age} old  received {count}x  {_reason(letter)}  {first_line}", _fields(letter))
+    if not letters and not options.json:
+        say(f"There are no dead letters of the {options.queue} queue.", {})
+
+
+def show_letter(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    for letter in _dead_letters(options, settings).look(SHOW_MOST):
+        if letter.message_id == options.message_id:
+            fields = _fields(letter)
+            lines = [f"{name}: {value}" for name, value in fields.items() if name not in ("reason", "body")]
+            say("\n".join([*lines, f"reason: {_reason(letter)}", "", letter.body]), fields)
+            return
+    raise WorkerError(
+        f"Among {SHOW_MOST:,} dead letters of the {options.queue} queue, none has the id {options.message_id}."
+    )
+
+
+def redrive(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    letters = _dead_letters(options, settings)
+    if options.one_by_one:
+        count = 0
+        for count, letter in enumerate(letters.move_one_by_one(options.per_second), 1):  # noqa: B007 - read below
+            say(f"moved {letter.message_id}", {"message_id": letter.message_id})
+        say(f"{count} dead letters moved.", {"moved": count})
+        return
+    try:
+        letters.start_move(options.per_second)
+    except WorkerError as error:
+        raise WorkerError(f"{error} With --one-by-one, the letters are moved from here instead.") from error
+    _follow_move(letters, say)
+
+
+def _follow_move(letters: DeadLetters, say: Say) -> None:
+    before = None
+    while True:
+        move = letters.last_move()
+        if move is None:
+            raise WorkerError("SQS knows of no move, although it took the order.")
+        if move != before:
+            total = "?" if move.total is None else move.total
+            say(f"{move.status.lower()}: {move.moved} of {total} dead letters moved", asdict(move))
+        if move.status == "COMPLETED":
+            return
+        if move.status != "RUNNING":
+            raise WorkerError(f"The move ended as {move.status}: {move.problem or 'SQS gives no reason'}.")
+        before = move
+        time.sleep(ASK_EVERY_S)
+
+
+def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    if options.group:
+        order = grouping_order(options.gallery, "full")
+        send_grouping(settings, order)
+        say(f"sent: full grouping of {options.gallery}", order.model_dump())
+        return
+    queue = SqsQueue(settings.need("queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
+    sent = 0
+    for image in _images(options, settings.need("gallery_images_mongo_uri")):
+        message = _detect_message(image.photo)
+        queue.send(message.model_dump_json(exclude_none=True))
+        say(f"sent: {image.photo.document_id} (was {image.status.value})", message.model_dump(exclude_none=True))
+        sent += 1
+    if not sent:
+        raise WorkerError(f"MongoDB knows no such photo: {'/'.join(filter(None, (options.gallery, options.image)))}.")
+
+
+def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    if not options.reset and (options.found is None or options.join is None):
+        raise WorkerError("Give both --found and --join (0 to 100), or --reset.")
+    try:
+        bars = None if options.reset else QualityBars(found=options.found, join=options.join)
+    except ValidationError as error:
+        raise WorkerError(f"--found and --join do not fit together: {error.errors()[0]['msg']}") from error
+    order = grouping_order(options.gallery, "auto")
+    settings.need("group_face_queue_url")
+    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        MongoGalleryStore(database).set_quality(options.gallery, bars)
+    send_grouping(settings, order)
+    asked = f"{bars.found:g} to found, {bars.join:g} to join" if bars else "what the pack asks"
+    say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
+
+
+def show_gallery(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        state = MongoGalleryStore(database).find_gallery(options.gallery)
+    if state is None:
+        raise WorkerError(f"MongoDB knows no gallery {options.gallery}: nothing of it has been stored yet.")
+    run, progress = state.last_run, state.progress
+    fields = json.loads(json.dumps({"gallery_id": options.gallery, **asdict(state)}, default=_iso))
+    lines = [f"revision: {state.revision}"]
+    if run:
+        lines += [f"last run: {name} {_shown(value)}" for name, value in fields["last_run"].items()]
+        behind = state.revision - int(str(run["revision"]))
+        lines.append(f"changes that are not grouped yet: {behind}")
+    else:
+        lines.append("never grouped")
+    if progress:
+        eta = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s to go"
+        ago = _age_in_words((datetime.now(UTC) - progress.at).total_seconds())
+        lines.append(f"being grouped: {progress.stage}, {progress.share:.0%}{eta} ({ago} ago)")
+    say("\n".join(lines), fields)
+
+
+def _iso(value: object) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:
+    database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        faces = MongoFaceStore(database)
+        if options.image is None:
+            yield from faces.read_images(options.gallery)
+        elif found := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
+            yield found
+
+
+def _detect_message(photo: PhotoRef) -> DetectImage:
+    return DetectImage(
+        gallery_id=photo.gallery_id,
+        image_id=photo.image_id,
+        s3_key=photo.key,
+        bucket=photo.bucket,
+        version_id=photo.version_id,
+        force=True,
+    )
+
+
+def _dead_letters(options: argparse.Namespace, settings: AdminSettings) -> DeadLetters:
+    return DeadLetters(settings.need(QUEUES[options.queue]), settings.need("aws_default_region"))
+
+
+def _fields(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "message_id": letter.message_id,
+        "age_s": round(_age_s(letter)),
+        "receive_count": letter.receive_count,
+        "reason": letter.reason,
+        "body": letter.body,
+    }
+
+
+def _reason(letter: DeadLetter) -> str:
+    return letter.reason or "Received too often without being done; see the log for the reason."
+
+
+def _age_s(letter: DeadLetter) -> float:
+    return max(0.0, (datetime.now(UTC) - letter.sent_at).total_seconds())
+
+
+def _age_in_words(age_s: float) -> str:
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if age_s >= 2 * seconds:
+            return f"{age_s / seconds:.0f} {unit}"
+    return f"{age_s:.0f} s"
+
+
+def _say_line(line: str, _fields: dict[str, object]) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _say_json(_line: str, fields: dict[str, object]) -> None:
+    sys.stdout.write(f"{json.dumps(fields, ensure_ascii=False)}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app.admin", description="What operators do by hand.")
+    commands = parser.add_subparsers(required=True)
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument("--json", action="store_true", help="an object a line, for scripts")
+    _add_dlq(commands.add_parser("dlq", help="messages that were given up").add_subparsers(required=True), every)
+
+    again = commands.add_parser("replay", parents=[every], help="have photos, or a grouping, done again")
+    again.add_argument("--gallery", required=True)
+    what = again.add_mutually_exclusive_group()
+    what.add_argument("--image", help="this photo's id alone; without it, all photos of the gallery")
+    what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
+    again.set_defaults(run=replay)
+
+    one = commands.add_parser("gallery", parents=[every], help="its last run, and how far the present one is")
+    one.add_argument("gallery")
+    one.set_defaults(run=show_gallery)
+
+    asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
+    asked.add_argument("--gallery", required=True)
+    asked.add_argument("--found", type=float, help="least unified quality (0 to 100) of a face that founds a person")
+    asked.add_argument("--join", type=float, help="least unified quality of a face that may join one")
+    asked.add_argument("--reset", action="store_true", help="what the pack asks")
+    asked.set_defaults(run=set_quality)
+
+    edits = commands.add_parser("people", help="what users say of people: names, confirmed and rejected faces, merges")
+    add_commands(edits.add_subparsers(required=True), every)
+    return parser
+
+
+def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", every: argparse.ArgumentParser) -> None:
+    of_queue = argparse.ArgumentParser(add_help=False, parents=[every])
+    of_queue.add_argument("--queue", required=True, choices=QUEUES, help="the queue they were sent to")
+
+    show_all = commands.add_parser("list", parents=[of_queue], help="what lies there and why")
+    show_all.add_argument("--most", type=_between(1, 10_000), default=100, metavar="N", help="at most N (100)")
+    show_all.set_defaults(run=list_letters)
+
+    one = commands.add_parser("show", parents=[of_queue], help="one of them in full")
+    one.add_argument("message_id")
+    one.set_defaults(run=show_letter)
+
+    back = commands.add_parser("redrive", parents=[of_queue], help="all of them back to their queue")
+    back.add_argument(
+        "--per-second", type=_between(1, MAX_MOVES_PER_S), default=10, metavar="N", help="how many a second (10)"
+    )
+    back.add_argument("--one-by-one", action="store_true", help="moved from here, where SQS can't do it")
+    back.set_defaults(run=redrive)
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most:,}")
+        return int(text)
+
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The search for neighbours on a Ray cluster; the only place that knows Ray.
+
+Every tile of queries meets every shard of the base in a task of its own, on whatever node has room. Since a pair's
+similarity is the same number everywhere (app.clustering.candidates), the neighbours are those of one machine's exact
+search, equal ones by index. The nodes run this same image (`ray start --address=…`).
+"""
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from app.clustering.candidates import Offer, Offers
+from app.clustering.neighbours import EXACT, Device, Neighbours, NeighbourSearch
+from app.core.arrays import Floats
+from app.core.errors import BadConfiguration, RetryLater
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Of a task, beside Ray's own three when a node or a process dies: it can't bring back what was put by the driver."""
+RETRY_DELAY_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+WAITING_PER_CORE = 2
+"""Tasks handed over for each core, so that results don't fill the cluster's memory before they are taken."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where it is, how many bytes of memory each of its processes is given, and how many faces one task compares."""
+
+    address: str
+    memory_per_process: int
+    shard_rows: int = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSearch(NeighbourSearch):
+    """Searches on the cluster where at least `from_faces` squared pairs are to be compared, else on this machine."""
+
+    cluster: Cluster
+    from_faces: int
+
+    def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
+        """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or loses too much."""
+        if len(queries) * len(base) < self.from_faces**2:
+            return super().offers(queries, base, k)
+        return self._offers_of_cluster(queries, base, k)
+
+    def _offers_of_cluster(self, queries: Floats, base: Floats, k: int) -> Offers:
+        with _connected(self.cluster):
+            shards = _Shards(base, self.cluster.shard_rows)
+            tiles = shards if queries is base else _Shards(queries, self.cluster.shard_rows)
+            yield from _Tasks(tiles, shards, k, self.device, self.cluster).offers()
+
+
+class _Shards:
+    """Rows in parts that the cluster's nodes can read, put there when they are first asked for."""
+
+    def __init__(self, rows: Floats, size: int) -> None:
+        self.starts = range(0, len(rows), size)
+        self._rows, self._size = rows, size
+        self._stored: dict[int, Any] = {}
+
+    def stored(self, start: int) -> Any:  # noqa: ANN401 - a reference of Ray's
+        if start not in self._stored:
+            self._stored[start] = ray.put(self._rows[start : start + self._size])
+        return self._stored[start]
+
+    def forget(self, start: int) -> None:
+        """Put it anew when it is next asked for: the node that held it may be gone."""
+        self._stored.pop(start, None)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Where its queries and its shard of the base begin, and how often it has failed."""
+
+    tile: int
+    shard: int
+    failures: int = 0
+
+
+class _Tasks:
+    def __init__(self, tiles: _Shards, shards: _Shards, k: int, device: Device, cluster: Cluster) -> None:
+        self._tiles, self._shards, self._k, self._device = tiles, shards, k, device
+        options = {"num_cpus": 1, "memory": cluster.memory_per_process, "num_gpus": int(device == "gpu")}
+        self._search = ray.remote(_nearest_in).options(**options)
+        self._running: dict[Any, _Task] = {}
+
+    def offers(self) -> Offers:
+        """What the tasks find, as each of them ends."""
+        waiting = (_Task(tile, shard) for tile, shard in product(self._tiles.starts, self._shards.starts))
+        room = 1 + WAITING_PER_CORE * int(ray.cluster_resources().get("CPU", 1))
+        for task in islice(waiting, room):
+            self._start(task)
+        while self._running:
+            (done,), _ = ray.wait(list(self._running))
+            task = self._running.pop(done)
+            try:
+                found: Neighbours = ray.get(done)
+            except RayError as error:
+                self._start_again(task, error)
+                continue
+            for following in islice(waiting, 1):
+                self._start(following)
+            yield Offer(task.tile, np.where(found.indices >= 0, found.indices + task.shard, -1), found.similarities)
+
+    def _start(self, task: _Task) -> None:
+        queries, base = self._tiles.stored(task.tile), self._shards.stored(task.shard)
+        self._running[self._search.remote(queries, base, self._k, self._device)] = task
+
+    def _start_again(self, task: _Task, error: RayError) -> None:
+        if task.failures + 1 == ATTEMPTS:
+            raise RetryLater(f"A task of the Ray cluster failed {ATTEMPTS} times: {error}", RETRY_DELAY_S) from error
+        log.warning("a task of the Ray cluster failed and starts again", extra={"reason": str(error)})
+        self._tiles.forget(task.tile)
+        self._shards.forget(task.shard)
+        self._start(replace(task, failures=task.failures + 1))
+
+
+def _nearest_in(queries: Floats, base: Floats, k: int, device: Device) -> Neighbours:
+    """What runs on a node."""
+    return replace(EXACT, device="gpu" if device == "gpu" else "cpu").nearest_in(queries, base, k)
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[None]:
+    try:
+        _check_port(cluster.address)
+        ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+        _check_memory(cluster)
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = f"The Ray cluster at {cluster.address} does not answer; see that it runs, or correct RAY_ADDRESS: "
+        raise RetryLater(f"{reason}{error}", RETRY_DELAY_S) from error
+    finally:
+        ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Ray itself asks a head that is away again and again, for minutes."""
+    _, _, place = address.rpartition("//")
+    host, colon, port = place.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+
+
+def _check_memory(cluster: Cluster) -> None:
+    """A task that no node has room for would wait for ever."""
+    most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+    if most < cluster.memory_per_process:
+        raise BadConfiguration(
+            f"No node of the Ray cluster has the {cluster.memory_per_process:,} bytes of RAY_MEMORY_PER_PROCESS; "
+            f"the largest has {most:,.0f}."
+        )

@@ -1,0 +1,135 @@
+"""From embeddings to people, all of a gallery's at once.
+
+Good faces found people, in three steps: Chinese Whispers on the nearest neighbours gives provisional ones; with these
+known, every similarity is scaled by how near other people lie, and the whispers go round again; people in pieces are
+put together by their mean faces. Then weak faces join whom they surely belong to. One threshold serves all, the pack's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows, connected, numbered
+from app.clustering.joining import join_people
+from app.clustering.local_scaling import nearness_of_others, scaled, strength_of
+from app.clustering.merging import merge_people
+from app.clustering.neighbours import EXACT, NeighbourSearch
+from app.clustering.whispers import nearly_equal, numbered_by_first_appearance, whisper
+from app.core.arrays import Floats
+from app.core.roles import Roles, all_found
+
+HALF_STRENGTH = 200
+"""Provisional people of a gallery in which the local scaling counts half."""
+DRIFT = 0.5
+"""Once so many faces have changed since, as a part of those grouped at once, all are looked at together again."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What a run found out, and the next one needs.
+
+    `labels` (N,) int64 people of the graph's faces, NOBODY where none. `beyond` (N,) float64 how much nearer than
+    `typical` others lie to a face, and `beyond_people` (N,) the same of its person's mean and `typical_people`, both 0
+    but for founding faces; `strength` how far it counts. `all_at_once` faces were grouped by the last run over all of
+    them, and `changed` came or went since.
+    """
+
+    graph: FaceGraph
+    labels: Labels
+    beyond: NDArray[np.float64]
+    beyond_people: NDArray[np.float64]
+    typical: float
+    typical_people: float
+    strength: float
+    all_at_once: int
+    changed: int = 0
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether so much has changed that all faces should be looked at together again."""
+        return self.changed > DRIFT * self.all_at_once
+
+    def take(self, rows: Rows) -> "Grouping":
+        """What is known of these faces alone, in this order."""
+        gone = len(self.graph) - len(rows)
+        return replace(
+            self,
+            graph=self.graph.take(rows),
+            labels=self.labels[rows],
+            beyond=self.beyond[rows],
+            beyond_people=self.beyond_people[rows],
+            changed=self.changed + gone,
+        )
+
+
+def cluster(
+    embeddings: Floats,
+    image_ids: Sequence[str],
+    threshold: float,
+    roles: Roles | None = None,
+    search: NeighbourSearch = EXACT,
+) -> Labels:
+    """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
+
+    Without `roles` (N,) every face founds, and gets a label: one that is like no other is a person of one photo. Faces
+    that may only join found nobody and bring nobody together; those without a person are NOBODY's, as are those that
+    are left out. Rows sorted by face id give the same labels on every machine; another order gives the same groups as
+    long as no two similarities are equal.
+    """
+    if len(image_ids) != len(embeddings):
+        raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
+    roles = all_found(len(embeddings)) if roles is None else roles
+    graph = connected(embeddings, numbered(image_ids), roles, search)
+    return group(graph, threshold).labels
+
+
+def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lambda: None) -> Grouping:
+    """All people of a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
+    founders = graph.founding
+    good = graph.take(founders)
+    provisional = whisper(good, threshold)
+    progress()
+    nearness = nearness_of_others(good.neighbours, provisional, provisional)
+    strength = strength_of(len(np.unique(provisional)), HALF_STRENGTH)
+    labels = whisper(_scaled(good, nearness.beyond, strength), threshold)
+    progress()
+    labels = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    labels, of_people = merge_people(good, labels, threshold)
+    progress()
+    people = np.full(len(graph), NOBODY, np.int64)
+    people[founders] = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    beyond, beyond_people = np.zeros(len(graph)), np.zeros(len(graph))
+    beyond[founders], beyond_people[founders] = nearness.beyond, of_people.beyond[labels]
+    people = join_people(graph, people, threshold)
+    return Grouping(graph, people, beyond, beyond_people, nearness.typical, of_people.typical, strength, len(graph))
+
+
+def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
+    """A graph of N faces, (N,) labels → (N,) labels: of a person's faces in one photo, those that are like its mean
+    least are somebody else, alone, unless nearly equal to the one that is like it most. Only these `rows` are looked
+    at, people with all of their faces."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    order = rows[np.lexsort((graph.photos[rows], labels[rows]))]
+    again = np.diff(labels[order]) == 0
+    again &= np.diff(graph.photos[order]) == 0
+    people = np.unique(labels[order[1:][again]])
+    begins, ends = (np.searchsorted(labels[order], people, side) for side in ("left", "right"))
+    number = int(labels.max(initial=NOBODY)) + 1
+    labels = labels.copy()
+    for begin, end in zip(begins, ends, strict=True):
+        faces = np.sort(order[begin:end])
+        vectors = graph.embeddings[faces]
+        nearest_first = np.argsort(-(vectors @ vectors.sum(axis=0)), kind="stable")
+        _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
+        best = nearest_first[first[photo]]
+        likeness = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
+        others = faces[nearest_first[(best != nearest_first) & (likeness <= nearly_equal(threshold))]]
+        labels[others] = number + np.arange(len(others))
+        number += len(others)
+    return labels
+
+
+def _scaled(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
+    return replace(graph, neighbours=scaled(graph.neighbours, beyond, strength))

@@ -1,0 +1,135 @@
+"""Which of a gallery's faces a run has to look at: all of them, or those that came, went or changed since the last."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.clustering.full import Grouping, group
+from app.clustering.graph import Labels, Rows, connected, extended, numbered
+from app.clustering.neighbours import NeighbourSearch
+from app.clustering.regrouping import regroup
+from app.core.arrays import Floats
+from app.core.roles import Role, Roles
+
+ReadEmbeddings = Callable[[Rows], Floats]
+"""Rows of the gallery → (M,D) float32 unit length."""
+
+
+@dataclass(frozen=True)
+class GalleryFaces:
+    """A gallery's faces as the store has them now, N of each: what a run needs of them but their embeddings.
+
+    `digests` tell whether a face's embedding is the one that is known; "" is never known.
+    """
+
+    face_ids: Sequence[str]
+    image_ids: Sequence[str]
+    digests: Sequence[str]
+    roles: Roles
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier run left, of its N faces in its own order: their ids and digests, and the grouping."""
+
+    face_ids: Sequence[str]
+    digests: Sequence[str]
+    grouping: Grouping
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """A run's result: what the next one should know, (N,) people in the gallery's order, and how it came about.
+
+    `places` (N,) tell where in `known` each face of the gallery is. `difference` is the share of the known faces that a
+    full run gave other companions than they had, None where nothing was compared.
+    """
+
+    known: Known
+    places: Rows
+    labels: Labels
+    kind: Literal["full", "incremental"]
+    new: int
+    gone: int
+    difference: float | None = None
+
+    @property
+    def may_found(self) -> NDArray[np.bool_]:
+        """(N,) which face of the gallery is good enough to be a person alone."""
+        return np.asarray(self.known.grouping.graph.roles[self.places] == Role.FOUNDS)
+
+    def embeddings_of(self, rows: Rows) -> Floats:
+        """(M,) rows of the gallery → (M,D) float32 unit length."""
+        return self.known.grouping.graph.embeddings[self.places[rows]]
+
+
+def regrouped(
+    faces: GalleryFaces,
+    known: Known | None,
+    threshold: float,
+    read_embeddings: ReadEmbeddings,
+    search: NeighbourSearch,
+    *,
+    full: bool = False,
+) -> Regrouped:
+    """The people of a gallery: all anew where nothing is `known`, on request, or where too much has changed."""
+    everybody = np.arange(len(faces.face_ids))
+    if known is None or not known.face_ids:
+        return _all_anew(faces, read_embeddings(everybody), threshold, search)
+    place = {face_id: row for row, face_id in enumerate(faces.face_ids)}
+    rows = np.array([place.get(face_id, -1) for face_id in known.face_ids], np.intp)
+    kept = np.array(
+        [
+            row >= 0 and digest == faces.digests[row] != "" and role == faces.roles[row]
+            for row, digest, role in zip(rows.tolist(), known.digests, known.grouping.graph.roles, strict=True)
+        ],
+        np.bool_,
+    )
+    before = known.grouping.take(np.flatnonzero(kept))
+    old = rows[kept]
+    new = np.setdiff1d(everybody, old)
+    if full:
+        # Nothing of what was kept is relied on.
+        anew = _all_anew(faces, read_embeddings(everybody), threshold, search)
+        return _compared(anew, before.labels, old)
+    embeddings = read_embeddings(new) if len(new) else before.graph.embeddings[:0]
+    if replace(before, changed=before.changed + len(new)).has_drifted:
+        together = np.concatenate([before.graph.embeddings, embeddings])[np.argsort(np.concatenate([old, new]))]
+        return _compared(_all_anew(faces, together, threshold, search), before.labels, old)
+    photos = numbered(faces.image_ids)
+    before = replace(before, graph=replace(before.graph, photos=photos[old]))
+    graph = extended(before.graph, embeddings, photos[new], faces.roles[new], search)
+    order = np.concatenate([old, new])
+    return _result(faces, order, regroup(before, graph, threshold), "incremental", len(new), len(rows) - len(old))
+
+
+def _all_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> Regrouped:
+    graph = connected(embeddings, numbered(faces.image_ids), faces.roles, search)
+    return _result(faces, np.arange(len(graph)), group(graph, threshold, search.progress), "full", len(graph), 0)
+
+
+def _compared(anew: Regrouped, before: Labels, rows: Rows) -> Regrouped:
+    """With the difference to what these rows' people were before."""
+    if not len(rows):
+        return anew
+    return replace(anew, difference=1 - float(has_same_companions(before, anew.labels[rows]).mean()))
+
+
+def _result(
+    faces: GalleryFaces, order: Rows, grouping: Grouping, kind: Literal["full", "incremental"], new: int, gone: int
+) -> Regrouped:
+    places = np.empty(len(order), np.intp)
+    places[order] = np.arange(len(order))
+    known = Known([faces.face_ids[row] for row in order], [faces.digests[row] for row in order], grouping)
+    return Regrouped(known, places, grouping.labels[places], kind, new, gone)
+
+
+def has_same_companions(before: Labels, now: Labels) -> NDArray[np.bool_]:
+    """(N,), (N,) people of the same faces → whether each face's person is made of the same ones of these."""
+    _, pair, counts = np.unique(np.stack([before, now], axis=1), axis=0, return_inverse=True, return_counts=True)
+    both = counts[pair.ravel()]
+    sizes = [np.unique(labels, return_inverse=True, return_counts=True) for labels in (before, now)]
+    return np.asarray(np.all([both == count[inverse] for _, inverse, count in sizes], axis=0))

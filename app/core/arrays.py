@@ -1,0 +1,9 @@
+"""Names for the arrays that many packages pass around."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+Image = NDArray[np.uint8]
+"""(H,W,3) uint8 RGB, upright."""

@@ -1,0 +1,128 @@
+"""What several threads ask for at the same time, answered by one call."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from app.core.errors import RetryLater, WorkerError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class _Question(Generic[Item, Answer]):
+    item: Item
+    asked_at: float
+    answer: Future[tuple[Answer, float]] = field(default_factory=Future)
+
+
+class Batcher(Generic[Item, Answer]):
+    """Gathers items while a call is under way, and passes what has gathered to the next one. Nobody waits for company.
+
+    `run` gets one or more items and gives an answer for each, in order. A call takes items until their weights
+    exceed `most`. `turn` is held around each call, so that several batchers can share a device.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it does, for whom and how much at a time
+        self,
+        name: str,
+        run: Callable[[Sequence[Item]], Sequence[Answer]],
+        *,
+        most: float,
+        weigh: Callable[[Item], float] = lambda _: 1,
+        threads: int = 1,
+        turn: AbstractContextManager[object] | None = None,
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name, self._run, self._most, self._weigh, self._on_death = name, run, most, weigh, on_death
+        self._turn = turn or nullcontext()
+        self._waiting: deque[_Question[Item, Answer]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> "Batcher[Item, Answer]":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def ask(self, item: Item) -> tuple[Answer, float]:
+        """The answer, and the seconds that the item waited for its call. Raises what the call raised."""
+        question: _Question[Item, Answer] = _Question(item, time.perf_counter())
+        with self._changed:
+            self._waiting.append(question)
+            self._changed.notify()
+        return question.answer.result()
+
+    def _serve(self) -> None:
+        try:
+            while self._await_work():
+                with self._turn:
+                    if batch := self._gather():
+                        self._answer(batch)
+        except BaseException:
+            log.exception("the thread %s died", self._name)
+            self._on_death()
+            self._release_all()
+            raise
+
+    def _release_all(self) -> None:
+        with self._changed:
+            while self._waiting:
+                self._waiting.popleft().answer.set_exception(
+                    RetryLater(f"The thread {self._name} of this worker died.")
+                )
+
+    def _await_work(self) -> bool:
+        """False at the end, once nobody waits any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return bool(self._waiting)
+
+    def _gather(self) -> list[_Question[Item, Answer]]:
+        """Those who have waited longest, up to the weight of one call; empty where another thread was faster."""
+        batch: list[_Question[Item, Answer]] = []
+        weight = 0.0
+        with self._changed:
+            while self._waiting and (not batch or weight + self._weigh(self._waiting[0].item) <= self._most):
+                batch.append(self._waiting.popleft())
+                weight += self._weigh(batch[-1].item)
+        return batch
+
+    def _answer(self, batch: Sequence[_Question[Item, Answer]]) -> None:
+        began_at = time.perf_counter()
+        try:
+            answers = self._run([question.item for question in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{self._name} gave {len(answers)} answers to {len(batch)} items")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            self._fail(batch, error)
+            return
+        for question, answer in zip(batch, answers, strict=True):
+            question.answer.set_result((answer, began_at - question.asked_at))
+
+    def _fail(self, batch: Sequence[_Question[Item, Answer]], error: Exception) -> None:
+        if len(batch) == 1 or isinstance(error, WorkerError):
+            for question in batch:
+                question.answer.set_exception(error)
+            return
+        # An unexpected error may be one item's fault: the others must not pay for it.
+        for question in batch:
+            self._answer([question])

@@ -1,0 +1,93 @@
+"""Writes ONNX graphs node by node, so that the same arrays give the same bytes on every machine."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from app.core.arrays import Floats
+
+Shape = Sequence[int | str]
+
+# Fixed here rather than taken from the onnx package, whose next release would change the files.
+OPSET = 17
+IR_VERSION = 8
+
+INPUT = "image"
+
+
+class GraphWriter:
+    """A graph from one image batch to named outputs. Layers take `arrays` in the order in which they are written.
+
+    Arrays are in ONNX layout: kernels (out,in,k,k), slopes (C,1,1) or (C,), dense layers (in,out).
+    """
+
+    def __init__(self, arrays: Sequence[Floats]) -> None:
+        self._arrays = list(arrays)
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: int | list[int]) -> str:
+        """Append a node; returns its output's name, which is made up where none is given."""
+        name = output or f"{op.lower()}_{len(self._nodes)}"
+        node = helper.make_node(op, inputs, [name], name)
+        node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
+        self._nodes.append(node)
+        return name
+
+    def conv(self, x: str, output: str = "", *, stride: int = 1, pad: int = 0) -> str:
+        kernel, bias = self._layer_array(), self._layer_array()
+        return self.add("Conv", [x, kernel, bias], output, strides=[stride, stride], pads=[pad] * 4)
+
+    def conv_prelu(self, x: str) -> str:
+        return self.prelu(self.conv(x))
+
+    def prelu(self, x: str) -> str:
+        return self.add("PRelu", [x, self._layer_array()])
+
+    def relu(self, x: str) -> str:
+        return self.add("Relu", [x])
+
+    def max_pool(self, x: str, size: int, *, ceil: bool = False) -> str:
+        """Stride 2. With `ceil` the last window may reach over the edge."""
+        return self.add("MaxPool", [x], kernel_shape=[size, size], strides=[2, 2], ceil_mode=int(ceil))
+
+    def dense(self, x: str, output: str = "") -> str:
+        weight, bias = self._layer_array(), self._layer_array()
+        return self.add("Gemm", [x, weight, bias], output)
+
+    def matmul(self, x: str, output: str = "") -> str:
+        return self.add("MatMul", [x, self._layer_array()], output)
+
+    def pad_end(self, x: str, channels: int, side_px: int) -> str:
+        """Zeros after the last channels and below and right of the map; the map itself where there are none to add."""
+        if channels == side_px == 0:
+            return x
+        pads = self._constant(np.array([0, 0, 0, 0, 0, channels, side_px, side_px], np.int64))
+        return self.add("Pad", [x, pads])
+
+    def model(self, name: str, image: Shape, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
+        """The finished graph. Raises ValueError where arrays are left over."""
+        if self._arrays:
+            raise ValueError(f"{name} has {len(self._arrays)} arrays too many")
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, image)],
+            [helper.make_tensor_value_info(key, TensorProto.FLOAT, shape) for key, shape in outputs.items()],
+            self._constants,
+        )
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+
+    def _layer_array(self) -> str:
+        if not self._arrays:
+            raise ValueError("fewer arrays than layers")
+        return self._constant(self._arrays.pop(0))
+
+    def _constant(self, array: Floats | NDArray[np.int64]) -> str:
+        name = f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name

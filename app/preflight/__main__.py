@@ -1,0 +1,34 @@
+"""`python -m app.preflight`: whether this machine suits a service, one line a check."""
+
+import argparse
+import sys
+
+from pydantic import ValidationError
+
+from app.config import Wishes
+from app.core.errors import BadConfiguration
+from app.preflight.checks import Machine, examine
+from app.preflight.machine import ThisMachine
+
+
+def main(arguments: list[str] | None = None, machine: Machine | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.preflight",
+        description="Tells whether this machine suits a service, one line a check, and exits as the service would.",
+    )
+    parser.add_argument("--service", choices=("detection", "grouping"), help="in place of SERVICE_TYPE")
+    options = parser.parse_args(arguments)
+    try:
+        wishes = Wishes(**({"service_type": options.service} if options.service else {}))
+    except ValidationError as error:
+        names = ", ".join(str(part["loc"][0]).upper() for part in error.errors())
+        sys.stderr.write(f"These settings must be put right: {names}.\n")
+        return BadConfiguration.exit_code
+    findings = examine(wishes, machine or ThisMachine())
+    for finding in findings:
+        sys.stdout.write(f"{'wrong' if finding.error else 'ok':6}{finding.check:10}{finding.sentence}\n")
+    return next((finding.error.exit_code for finding in findings if finding.error), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

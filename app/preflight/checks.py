@@ -1,0 +1,179 @@
+"""Does this machine suit the service? `python -m app` asks before it starts, `python -m app.preflight` by hand.
+
+A service that can't use the GPU beside it costs as much as one that can, and does less; a driver that is too old, or a
+package that overwrote another one's files, shows as an error deep in a library, or not at all. Here each is one
+sentence with what to do, and the process ends with a code of docs/operations.md.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.config import ServiceType, Settings, Wishes
+from app.core.errors import BadConfiguration, FatalWorkerError
+from app.preflight.machine import Driver, Library, ThisMachine
+
+log = logging.getLogger(__name__)
+
+# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+LEAST_DRIVER = {12: 525, 13: 580}
+# https://docs.nvidia.com/cuda/archive/13.0.1/cuda-toolkit-release-notes: Maxwell, Pascal and Volta are gone since 13.
+LEAST_CAPABILITY = {12: (5, 0), 13: (7, 5)}
+"""By the CUDA version that a wheel is built for; another one must be looked up before it is shipped."""
+
+CLASHES = (
+    ("onnxruntime", "onnxruntime-gpu"),
+    ("faiss-cpu", "faiss-gpu"),
+    ("opencv-python", "opencv-python-headless"),
+)
+"""Packages that install the same files: whichever came last is half of each."""
+
+
+class UnfitMachine(FatalWorkerError):
+    """This image can't work on this machine, or was put together wrongly; restarting won't help."""
+
+    exit_code = 5
+
+
+class Machine(Protocol):
+    """What is asked of the machine; the answers of the real one are in app.preflight.machine."""
+
+    def installed(self, package: str) -> str | None: ...
+    def library(self, service: ServiceType) -> Library: ...
+    def driver(self) -> Driver | None: ...
+    def try_gpu(self, service: ServiceType) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `error` is how the service would end; None where it may start."""
+
+    check: str
+    sentence: str
+    error: FatalWorkerError | None = None
+
+
+def refuse(settings: Settings, machine: Machine | None = None) -> None:
+    """Log what was found. Raises the first FatalWorkerError where the service must not start."""
+    wishes = Wishes(**{name: getattr(settings, name) for name in Wishes.model_fields})
+    findings = examine(wishes, machine or ThisMachine())
+    for finding in findings:
+        if finding.error is None:
+            log.info("preflight: %s", finding.sentence, extra={"check": finding.check})
+        else:
+            log.critical("preflight: %s", finding.sentence, extra={"check": finding.check})
+    errors = [finding.error for finding in findings if finding.error]
+    if errors:
+        raise errors[0]
+
+
+def examine(wishes: Wishes, machine: Machine) -> list[Finding]:
+    """Every check's finding, in an order in which the first error is the cause of those that follow."""
+    checks: Sequence[tuple[str, Callable[[], str]]] = (
+        ("packages", lambda: _packages(machine)),
+        ("device", lambda: _device(wishes, machine)),
+        ("paths", lambda: _paths(wishes)),
+    )
+    return [_found(check, look) for check, look in checks]
+
+
+def _found(check: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, look())
+    except FatalWorkerError as error:
+        return Finding(check, str(error), error)
+
+
+def _packages(machine: Machine) -> str:
+    for one, other in CLASHES:
+        if machine.installed(one) and machine.installed(other):
+            raise UnfitMachine(
+                f"{one} and {other} are both installed and overwrite each other's files: build the environment anew "
+                "with `uv sync` and one of the extras `gpu` and `cpu`."
+            )
+    return "no two packages overwrite each other's files."
+
+
+def _device(wishes: Wishes, machine: Machine) -> str:
+    """Where the service will compute, and why there."""
+    setting, wanted = wishes.device
+    if wanted == "cpu":
+        return f"the {wishes.service_type} service runs on the CPU, as {setting} asks."
+    library = machine.library(wishes.service_type)
+    driver = machine.driver() if library.cuda else None
+    why_not = _why_no_gpu(library, driver)
+    if driver is None or why_not:
+        if wanted == "gpu":
+            raise BadConfiguration(f"{setting}, but {why_not}; or set auto to run on the CPU.")
+        return f"the {wishes.service_type} service runs on the CPU, for {why_not}."
+    _check_gpu(library, driver)
+    trouble = machine.try_gpu(wishes.service_type)
+    if trouble:
+        raise UnfitMachine(
+            f"{library.name} {library.version} can't use the {driver.gpus[0].name} that the driver {driver.version} "
+            f"offers ({trouble}) Build the image anew from uv.lock, or set {setting.split('=')[0]}=cpu."
+        )
+    names = ", ".join(gpu.name for gpu in driver.gpus)
+    versions = f"driver {driver.version}, {library.name} {library.version}"
+    return f"the {wishes.service_type} service runs on {names} ({versions})."
+
+
+def _why_no_gpu(library: Library, driver: Driver | None) -> str | None:
+    if library.cuda is None:
+        return f"{library.name} {library.version} is the build for CPUs: install the extra `gpu` in its place"
+    if driver is None:
+        return "no NVIDIA driver can be seen here: on a GPU host, give the container a GPU (--gpus all, or GPU in ECS)"
+    if not driver.gpus:
+        return f"the NVIDIA driver {driver.version} shows no GPU here: give the container one (--gpus all, GPU in ECS)"
+    return None
+
+
+def _check_gpu(library: Library, driver: Driver) -> None:
+    """Raises UnfitMachine where the driver, or a GPU, is too old for what the library was built for."""
+    needed = library.cuda or 0
+    if driver.cuda[0] < needed:
+        raise UnfitMachine(
+            f"The NVIDIA driver {driver.version} runs CUDA {_dotted(driver.cuda)} at most, but {library.name} "
+            f"{library.version} is built for CUDA {needed}: take a machine image with driver "
+            f"{LEAST_DRIVER[needed]} or newer, such as the ECS-optimized Amazon Linux 2023 GPU AMI."
+        )
+    least = LEAST_CAPABILITY[needed]
+    for gpu in driver.gpus:
+        if gpu.capability < least:
+            raise UnfitMachine(
+                f"The {gpu.name} (compute capability {_dotted(gpu.capability)}) is too old for CUDA {needed}, which "
+                f"asks for {_dotted(least)}: take instances of g4dn, g5 or newer."
+            )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _paths(wishes: Wishes) -> str:
+    """The image's root is read-only, so each of these must be a tmpfs or a volume."""
+    wanted = list(_writable_folders(wishes))
+    for name, folder in wanted:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UnfitMachine(
+                f"{name} needs {folder} to be writable, which it is not ({error.strerror}): mount a tmpfs or a volume "
+                f"there that user {os.getuid()} may write to."
+            ) from error
+    return f"{', '.join(sorted({str(folder) for _, folder in wanted}))} can be written to."
+
+
+def _writable_folders(wishes: Wishes) -> Iterator[tuple[str, Path]]:
+    """Who needs each folder, and the folder."""
+    yield "The worker", Path("/tmp")  # noqa: S108 - it is what the image promises to its libraries
+    if wishes.health_file:
+        yield "HEALTH_FILE", wishes.health_file.parent
+    if wishes.gallery_index_dir and wishes.service_type == "grouping":
+        yield "GALLERY_INDEX_DIR", wishes.gallery_index_dir

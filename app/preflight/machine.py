@@ -1,0 +1,156 @@
+"""What this process finds of the machine and of its image: NVIDIA's driver, GPUs, and the libraries made for them."""
+
+import ctypes
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+
+import pynvml
+
+from app.config import ServiceType
+from app.core.errors import BadConfiguration, BadModelPack, DeviceLost
+
+CUDA_SUFFIX = re.compile(r"^nvidia-[\w-]+-cu(\d+)\b")
+"""NVIDIA's wheels end in the CUDA version they are of, so a wheel that asks for one tells what it was built for."""
+NO_DRIVER = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+BUILDS: dict[ServiceType, tuple[str, str]] = {
+    "detection": ("onnxruntime-gpu", "onnxruntime"),
+    "grouping": ("faiss-gpu", "faiss-cpu"),
+}
+"""What each service computes with: the package for GPUs, and the one for CPUs."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU by name and CUDA compute capability, such as (7, 5) of the T4."""
+
+    name: str
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver, the highest CUDA version that it runs (major, minor), and the GPUs that this process may see."""
+
+    version: str
+    cuda: tuple[int, int]
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that networks or searches run in. `cuda` is the major version it was built for; None: for CPUs only."""
+
+    name: str
+    version: str
+    cuda: int | None
+
+
+class ThisMachine:
+    """The real thing; app.preflight says what it is asked."""
+
+    def installed(self, package: str) -> str | None:
+        """The version of a package of this environment, None where it is not there."""
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def library(self, service: ServiceType) -> Library:
+        """What the service computes with. Raises BadConfiguration where neither build is installed."""
+        for package in BUILDS[service]:
+            if version := self.installed(package):
+                return Library(package, version, _cuda_major(package))
+        raise BadConfiguration(
+            f"Neither {' nor '.join(BUILDS[service])} is installed: install the extra `gpu` or `cpu` of this project."
+        )
+
+    def driver(self) -> Driver | None:
+        """None where no driver can be seen. Raises DeviceLost where one is there and does not work."""
+        with _nvml() as found:
+            if not found:
+                return None
+            cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+            return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), tuple(_gpus()))
+
+    def try_gpu(self, service: ServiceType) -> str | None:
+        """Have the service's library use the GPU. Returns what is wrong, None where it works.
+
+        Raises DeviceLost where not even CUDA's first call does, whatever the library.
+        """
+        _start_cuda()
+        return _try_networks() if service == "detection" else _try_search()
+
+
+def _cuda_major(package: str) -> int | None:
+    found = (CUDA_SUFFIX.match(requirement) for requirement in metadata.requires(package) or ())
+    return next((int(match.group(1)) for match in found if match), None)
+
+
+@contextmanager
+def _nvml() -> Iterator[bool]:
+    """NVIDIA's management library while inside; False where there is no driver. Raises DeviceLost where it fails."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        if error.value not in NO_DRIVER:
+            raise DeviceLost(_broken(error)) from error
+        yield False
+        return
+    try:
+        yield True
+    except pynvml.NVMLError as error:
+        raise DeviceLost(_broken(error)) from error
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _broken(error: Exception) -> str:
+    return f"The NVIDIA driver is there but does not answer ({error}): restart this machine, or replace it."
+
+
+def _gpus() -> Iterator[Gpu]:
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        yield Gpu(pynvml.nvmlDeviceGetName(handle), (major, minor))
+
+
+def _start_cuda() -> None:
+    """cuInit, which every CUDA library calls first; NVML answers without it even where it fails."""
+    try:
+        code = ctypes.CDLL("libcuda.so.1").cuInit(0)
+    except OSError as error:
+        raise BadConfiguration(
+            f"The container sees GPUs but not CUDA's driver library ({error}): set NVIDIA_DRIVER_CAPABILITIES to "
+            "compute,utility, as the image does."
+        ) from error
+    if code:
+        raise DeviceLost(
+            f"The NVIDIA driver answers, but CUDA does not start (cuInit returned {code}): restart this machine, or "
+            "replace it."
+        )
+
+
+def _try_networks() -> str | None:
+    # Imported here, since grouping has no use for it.
+    from onnx import TensorProto, helper
+
+    from app.vision.sessions import open_session
+
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    try:
+        open_session(model.SerializeToString(), "cuda", threads=1)
+    except (BadConfiguration, BadModelPack) as error:
+        return str(error)
+    return None
+
+
+def _try_search() -> str | None:
+    from app.clustering.candidates import gpu_available
+
+    return None if gpu_available() else "FAISS sees none."

@@ -1,0 +1,62 @@
+"""TensorRT engines of a pack, built ahead: a worker that finds none in its cache builds them itself, for minutes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from app.core.errors import BadConfiguration
+from app.packs.manifest import PackManifest
+from app.packs.store import InstalledPack
+from app.vision import embedder, mtcnn, scrfd
+from app.vision.sessions import TENSORRT, GpuOptions, ShapeProfile, open_session, with_free_batch
+
+FOLDER = "tensorrt"
+"""Below the folder of variants."""
+
+
+def profile_of(manifest: PackManifest, network: str) -> ShapeProfile:
+    """What shapes (N,3,h,w) a network of this pack is given; a worker must open its session with the same ones."""
+    if network == manifest.embedder.file:
+        side_px = manifest.embedder.input_size_px
+        return _square(side_px, usual=8, most=embedder.MAX_BATCH)
+    config = manifest.detector
+    if config.kind == "scrfd":
+        usual_px = max(config.input_sizes_px)
+        most_px = max(usual_px, config.closer_look_px)
+        # Most cameras' photos are 3:2.
+        usual = (4, 3, -(-usual_px * 2 // 3 // scrfd.GRID_PX) * scrfd.GRID_PX, usual_px)
+        return ShapeProfile((1, 3, scrfd.GRID_PX, scrfd.GRID_PX), usual, (scrfd.MAX_BATCH, 3, most_px, most_px))
+    if network == config.pnet:
+        least_px, most_px = mtcnn.PNET_WINDOW_PX, config.max_side_px
+        return ShapeProfile((1, 3, least_px, least_px), (1, 3, most_px // 3, most_px // 2), (1, 3, most_px, most_px))
+    side_px = mtcnn.RNET_INPUT_PX if network == config.rnet else mtcnn.ONET_INPUT_PX
+    return _square(side_px, usual=32, most=mtcnn.PATCHES_PER_RUN)
+
+
+def build_engines(installed: InstalledPack, folder: Path, say: Callable[[str], None]) -> None:
+    """Fill `folder` with the engines of all networks, by running each at the least and the usual shape.
+
+    The largest shape has the most photos of the largest size, which no worker runs at once: its budget is in pixels.
+
+    Raises BadConfiguration where ONNX Runtime has no TensorRT here, DeviceLost and BadModelPack where it fails.
+    """
+    if TENSORRT not in ort.get_available_providers():
+        raise BadConfiguration(
+            "this build of ONNX Runtime has no TensorRT; build the engines on the GPU host itself, "
+            "with the `gpu` extra and NVIDIA's TensorRT libraries installed."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for network in sorted(name for part in installed.manifest.networks.values() for name in part):
+        say(f"{network}: building its TensorRT engine")
+        model, profile = with_free_batch(installed.weights / network), profile_of(installed.manifest, network)
+        name = onnx.load_from_string(model).graph.input[0].name
+        session = open_session(model, "tensorrt", gpu=GpuOptions(engine_cache=folder, profiles={name: profile}))
+        for shape in (profile.least, profile.usual):
+            session.run({name: np.zeros(shape, np.float32)})
+
+
+def _square(side_px: int, usual: int, most: int) -> ShapeProfile:
+    return ShapeProfile((1, 3, side_px, side_px), (usual, 3, side_px, side_px), (most, 3, side_px, side_px))

@@ -1,0 +1,124 @@
+"""`python -m workshop`: what is made of a model pack before it is shipped: faster networks, its threshold."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.core.errors import FatalWorkerError
+from app.detection.device import open_device
+from app.packs.manifest import Calibration
+from app.packs.store import PackStore
+from app.packs.variants import FOLDER, PRECISIONS, Variant
+from workshop.calibration import best_threshold, error_rates, known_faces, write_calibration
+from workshop.samples import choose_samples
+
+ALL = "all"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m workshop", description="Model packs: measure and improve them.")
+    parser.add_argument("--models-dir", type=Path, default=Path("models"))
+    commands = parser.add_subparsers(required=True)
+    _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
+    _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except FatalWorkerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _add_optimise(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Exit code 1 where a variant was refused. The report lies beside the variants."
+    parser.add_argument("pack")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="photos to calibrate with and to measure on; with a folder a person, verification is measured too",
+    )
+    parser.add_argument(
+        "--variant", choices=(*PRECISIONS, ALL), default=ALL, help=f"{ALL} (default): {', '.join(PRECISIONS)}"
+    )
+    parser.add_argument("--output", type=Path, help=f"default: the folder {FOLDER!r} beside the weights")
+    parser.add_argument("--accept-research-licence", action="store_true")
+    parser.set_defaults(run=_optimise)
+
+
+def _optimise(options: argparse.Namespace) -> int:
+    # It brings in onnxruntime's tools, which no other command needs.
+    from workshop.optimise import Optimiser
+
+    installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
+    folder = options.output or installed.weights / FOLDER
+    optimiser = Optimiser(installed, choose_samples(options.images), folder, say=print)
+    made: list[Variant] = []
+    for precision in PRECISIONS if options.variant == ALL else [options.variant]:
+        made += optimiser.make(precision)
+    for variant in made:
+        print(_sentence(variant))
+    return 1 if any(variant.refused for variant in made) else 0
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compares the faces nearest the middle of all photos, and writes similarity_threshold and [calibration] into "
+        "the pack's manifest."
+    )
+    parser.add_argument("pack", help="name, or path of a manifest")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
+    parser.add_argument("--collection", help="what to call the photos in the manifest (the folder's name)")
+    parser.add_argument("--dry-run", action="store_true", help="only print")
+    parser.add_argument("--accept-research-licence", action="store_true")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    store = PackStore(options.models_dir, options.accept_research_licence)
+    path = store.manifest_path(options.pack)
+    pack = store.install(options.pack)
+    with open_device(pack, "cpu") as device:
+        known = known_faces(options.images, device)
+    rates = error_rates(known)
+    threshold = best_threshold(known, rates)
+    false_match, false_non_match = rates.at(threshold)
+    collection = options.collection or options.images.resolve().name
+    named = path.name if Path(options.pack).is_absolute() else options.pack
+    calibration = Calibration(
+        false_match_rate=float(f"{false_match:.3g}"),
+        false_non_match_rate=float(f"{false_non_match:.3g}"),
+        genuine_pairs=rates.genuine_pairs,
+        impostor_pairs=rates.impostor_pairs,
+        faces=rates.faces,
+        people=rates.people,
+        collection=collection,
+        command=f"python -m workshop calibrate {named} --images {collection}",
+        date=datetime.now(UTC).date(),
+    )
+    print(
+        f"{pack.manifest.name}: similarity_threshold {threshold} (was {pack.manifest.similarity_threshold}). Above it "
+        f"are {calibration.false_match_rate:g} of different people's pairs and {1 - false_non_match:.1%} of one "
+        f"person's, of {rates.faces:,} faces of {rates.people:,} people."
+    )
+    if not options.dry_run:
+        write_calibration(path, threshold, calibration)
+    return 0
+
+
+def _sentence(variant: Variant) -> str:
+    if variant.refused:
+        return f"{variant.network} {variant.precision}: refused, because {variant.refused}."
+    numbers = {
+        name: value for name, value in variant.parity.model_dump().items() if name not in ("photos", "faces")
+    } | (variant.verification.model_dump() if variant.verification else {})
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+    return f"{variant.network} {variant.precision}: {variant.speed:.2f} times as fast, {measured}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The cosine above which two faces are taken for one person's, chosen from photos of known people.
+
+The rule: what groups best. Random halves of the people, as many galleries, are grouped at thresholds that lie between
+the false match rates of 1e-3 and 1e-6 and scored by the mean of BCubed F and pairwise F; of the thresholds that score
+nearly as high as the best the strictest is taken. For there are more strangers in larger galleries, and a person in two
+pieces is put together more easily than two people are taken apart. A fixed false match rate is no rule for all
+embedders: one that tells people apart well gains from a strict one, another loses more of its people to it than it
+keeps apart; and how many errors of each kind grouping mends is grouping's own affair.
+
+The rates that are written beside it are of all pairs. Every person weighs the same in FNMR, and every pair of people in
+FMR, however many photos there are of them.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tomlkit
+from numpy.typing import NDArray
+
+from app.clustering.full import group
+from app.clustering.graph import connected
+from app.clustering.neighbours import EXACT
+from app.core.arrays import Floats
+from app.core.errors import BadConfiguration, BadModelPack, BadPhoto
+from app.core.roles import all_found
+from app.detection.device import Device
+from app.detection.look import Eyes, look
+from app.detection.stages import StageTimes
+from app.host import cores
+from app.packs.manifest import Calibration, read_manifest
+from app.vision.decode import read_header
+from workshop.parity import most_central
+from workshop.samples import LIMITS, SUFFIXES, people_below
+from workshop.scores import bcubed, pairwise
+
+log = logging.getLogger(__name__)
+
+CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
+"""False match rates of the thresholds that are tried: from where many are merged to where many are split."""
+HALVES = 6
+"""Fewer let single people that are merged at one threshold and not at the next decide."""
+NEARLY = 0.002
+"""What a threshold may lose of the highest score."""
+PHOTOS_A_PERSON = 40
+"""In a gallery that is grouped: the pairs of one person with hundreds would outweigh all others'."""
+MOST_FACES = 5000
+"""Of a gallery that is grouped, to end within minutes."""
+FEWEST_IMPOSTOR_PAIRS = 100_000
+"""A threshold's false match rate is near 1e-5: fewer would decide it by a single pair."""
+BINS = 20_000
+"""Of the cosines from -1 to 1: a tenth of a threshold's last decimal."""
+PER_ONE = 1000
+"""Thresholds have three decimals."""
+BLOCK_ROWS = 256
+
+Rates = NDArray[np.float64]
+People = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class KnownFaces:
+    """`embeddings` (N,D) float32 of unit length, and the `people` (N,) int64 whose they are, numbered from 0 on."""
+
+    embeddings: Floats
+    people: People
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """At each of `thresholds` (B,), ascending: the weighted shares of genuine pairs that are not above it (FNMR) and of
+    impostor pairs that are (FMR), both (B,)."""
+
+    thresholds: Rates
+    false_non_match: Rates
+    false_match: Rates
+    genuine_pairs: int
+    impostor_pairs: int
+    faces: int
+    people: int
+
+    def least_with(self, false_match_rate: float) -> float:
+        """The least threshold with at most this FMR."""
+        return float(self.thresholds[np.argmax(self.false_match <= false_match_rate)])
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """FMR and FNMR at the nearest of the thresholds."""
+        row = int(np.abs(self.thresholds - threshold).argmin())
+        return float(self.false_match[row]), float(self.false_non_match[row])
+
+
+def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Floats]:
+    """The (D,) embedding of the face nearest the middle of each photo, seen as the detection service sees it.
+
+    A file that can't be read, and a photo without a face, are left out.
+    """
+    eyes = Eyes(device, LIMITS)
+    with ThreadPoolExecutor(cores()) as pool:
+        found = pool.map(lambda photo: _central_face(photo, eyes), photos)
+        return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
+
+
+def known_faces(folder: Path, device: Device) -> KnownFaces:
+    """A folder with a folder of photos for each person → the face nearest the middle of each photo.
+
+    Raises BadConfiguration where there are too few photos or faces.
+    """
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    photos = {photo: person.name for person, some in people_below(folder, paths).items() for photo in some}
+    # Told before an hour is spent on them, and again if too many show no face.
+    _require_enough(folder, list(photos.values()))
+    embeddings = embed_central_faces(list(photos), device)
+    names = [photos[photo] for photo in embeddings]
+    _require_enough(folder, names)
+    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return KnownFaces(np.stack(list(embeddings.values())), people)
+
+
+def error_rates(faces: KnownFaces) -> ErrorRates:
+    """The error rates of all pairs of the faces."""
+    embeddings, people = faces.embeddings, faces.people
+    photos = np.bincount(people)[people].astype(np.float64)
+    genuine, impostors, counts = np.zeros(BINS), np.zeros(BINS), np.zeros(2, np.int64)
+    for begin in range(0, len(people), BLOCK_ROWS):
+        rows = slice(begin, min(begin + BLOCK_ROWS, len(people)))
+        cosines = embeddings[rows] @ embeddings[begin:].T
+        bins = np.clip((cosines + 1) * (BINS / 2), 0, BINS - 1).astype(np.int32)
+        later = np.arange(bins.shape[1]) > np.arange(len(bins))[:, None]
+        same = people[rows, None] == people[None, begin:]
+        products = photos[rows, None] * photos[None, begin:]
+        # A person of n photos has n(n-1)/2 pairs of its own, two people of n and m have n*m.
+        pairs = np.where(same, (products - photos[rows, None]) / 2, products)
+        for kind, rates in ((later & same, genuine), (later & ~same, impostors)):
+            rates += np.bincount(bins[kind], 1 / pairs[kind], BINS)
+        counts += int((later & same).sum()), int((later & ~same).sum())
+    return ErrorRates(
+        thresholds=np.linspace(-1, 1, BINS + 1),
+        false_non_match=1 - _share_above(genuine),
+        false_match=_share_above(impostors),
+        genuine_pairs=int(counts[0]),
+        impostor_pairs=int(counts[1]),
+        faces=len(people),
+        people=len(np.unique(people)),
+    )
+
+
+def best_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
+    """By the rule above, with three decimals."""
+    candidates = [rates.least_with(rate) for rate in CANDIDATE_RATES]
+    tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
+    scores = np.mean([_scores(faces, rows, tried) for rows in _galleries(faces.people)], axis=0)
+    return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]
+
+
+def write_calibration(path: Path, threshold: float, calibration: Calibration) -> None:
+    """Put both into a manifest, whose other lines and comments stay. Raises BadModelPack where it can't be written."""
+    document = tomlkit.parse(path.read_text("utf-8"))
+    document["similarity_threshold"] = threshold
+    # Where it stands already it stays, between the same lines.
+    part = document.setdefault("calibration", tomlkit.table())
+    part.update(calibration.model_dump())
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_text(tomlkit.dumps(document), "utf-8")
+        read_manifest(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise BadModelPack(f"The manifest {path} can't be written: {error}. Copy it to a folder of yours.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _require_enough(folder: Path, names: Sequence[str]) -> None:
+    """`names` has the person of each photo or face."""
+    sizes = np.unique(names, return_counts=True)[1]
+    impostors, several = (len(names) ** 2 - int((sizes**2).sum())) // 2, int((sizes > 1).sum())
+    if impostors < FEWEST_IMPOSTOR_PAIRS or not several:
+        raise BadConfiguration(
+            f"In {folder} are {len(names):,} faces or photos of {len(sizes):,} people, {several:,} of whom have two or "
+            f"more: {impostors:,} pairs of different people. A threshold needs {FEWEST_IMPOSTOR_PAIRS:,} (as 450 "
+            "people have) and people with two photos; name a folder that has more, in a folder for each person."
+        )
+
+
+def _galleries(people: People) -> Iterator[NDArray[np.intp]]:
+    """(N,) people → HALVES times the rows of the faces of a random half of them."""
+    for seed in range(HALVES):
+        random = np.random.default_rng(seed)
+        half = random.permutation(int(people.max()) + 1)[::2]
+        rows = random.permutation(np.flatnonzero(np.isin(people, half)))
+        rows = rows[np.argsort(people[rows], kind="stable")]
+        begins = np.searchsorted(people[rows], people[rows])
+        yield np.sort(rows[np.arange(len(rows)) - begins < PHOTOS_A_PERSON][:MOST_FACES])
+
+
+def _scores(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
+    """The mean of BCubed F and pairwise F of some faces, every one of which founds, at each threshold."""
+    photos, roles = np.arange(len(rows)), all_found(len(rows))
+    graph = connected(faces.embeddings[rows], photos, roles, EXACT)
+    true = faces.people[rows]
+    found = (group(graph, threshold).labels for threshold in thresholds)
+    return [(bcubed(true, labels).f + pairwise(true, labels).f) / 2 for labels in found]
+
+
+def _central_face(photo: Path, eyes: Eyes) -> Floats | None:
+    try:
+        data = photo.read_bytes()
+        seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
+    except (BadPhoto, OSError) as error:
+        log.warning("%s is left out: %s", photo, error)
+        return None
+    return seen.embeddings[most_central(seen.in_image, seen.image)] if len(seen.in_image) else None
+
+
+def _share_above(weights: Rates) -> Rates:
+    """(B,) weight in each bin → (B+1,) share of it above each edge."""
+    above = np.append(np.cumsum(weights[::-1])[::-1], 0)
+    shares: Rates = above / max(above[0], np.finfo(float).tiny)
+    return shares

@@ -1,0 +1,83 @@
+"""A pack's networks in the detector and the embedder that use them, with somebody looking over their shoulder."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from app.packs.manifest import PackManifest
+from app.vision.embedder import Embedder
+from app.vision.face_pack import FacePack
+from app.vision.mtcnn import MtcnnDetector
+from app.vision.scrfd import ScrfdDetector
+from app.vision.sessions import OnnxSession, Session, open_session, with_free_batch
+from app.vision.types import FaceDetector
+
+Inputs = Mapping[str, NDArray[Any]]
+
+
+class Watched:
+    """A session that sums up its CPU time, and keeps what it is fed while `keeps_inputs` is set."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.input_names = session.input_names
+        self.spent_s = 0.0
+        self.keeps_inputs = False
+        self._kept: list[Inputs] = []
+
+    def run(self, inputs: Inputs) -> list[NDArray[Any]]:
+        if self.keeps_inputs:
+            self._kept.append(inputs)
+        # With one thread the network runs on this one; its CPU time is the same however busy the host is.
+        start_s = time.thread_time()
+        outputs = self._session.run(inputs)
+        self.spent_s += time.thread_time() - start_s
+        return outputs
+
+    def taken(self) -> list[Inputs]:
+        """What it was fed since the last call."""
+        kept, self._kept = self._kept, []
+        return kept
+
+
+class WatchedPack:
+    """A pack whose networks are watched, each photo and each face run by itself.
+
+    `sessions` has those of all networks by their names in the manifest.
+    """
+
+    def __init__(self, manifest: PackManifest, sessions: Mapping[str, Session]) -> None:
+        self.manifest = manifest
+        self.networks = {name: Watched(session) for name, session in sessions.items()}
+        embedder = Embedder(self.networks[manifest.embedder.file], manifest.embedder, max_batch=1)
+        self.pack = FacePack(manifest, _detector(manifest, self.networks), embedder)
+
+    def spent_s(self, names: frozenset[str]) -> float:
+        """CPU time of these networks so far."""
+        return sum(self.networks[name].spent_s for name in names)
+
+    def fed_to(self, name: str, steps: Iterator[Callable[[FacePack], object]]) -> Iterator[Inputs]:
+        """What one network is fed while the pack does some steps."""
+        network = self.networks[name]
+        network.keeps_inputs = True
+        try:
+            for step in steps:
+                step(self.pack)
+                yield from network.taken()
+        finally:
+            network.keeps_inputs = False
+
+
+def open_on_cpu(model: Path) -> OnnxSession:
+    """A network with its batch dimension freed, on one CPU thread."""
+    return open_session(with_free_batch(model), "cpu", threads=1)
+
+
+def _detector(manifest: PackManifest, networks: Mapping[str, Session]) -> FaceDetector:
+    config = manifest.detector
+    if config.kind == "scrfd":
+        return ScrfdDetector(networks[config.file], config, max_batch=1)
+    return MtcnnDetector(networks[config.pnet], networks[config.rnet], networks[config.onet], config)

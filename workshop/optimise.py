@@ -1,0 +1,250 @@
+"""Variants of a pack's networks: made, measured beside the originals, and kept where they pass.
+
+A part (the detector, the embedder) is judged as a whole, then the pack with all variants that passed: what takes an
+original's place must find the same faces in the same places, embed them the same, and take nobody for somebody else.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from app.core.arrays import Floats, Image
+from app.core.errors import BadModelPack
+from app.packs.store import InstalledPack, sha256
+from app.packs.variants import (
+    DetectorParity,
+    EmbedderParity,
+    Precision,
+    Variant,
+    Verification,
+    file_of,
+    read_report,
+    write_report,
+)
+from app.vision.face_pack import FacePack
+from app.vision.sessions import with_free_batch
+from workshop.networks import Inputs, WatchedPack, open_on_cpu
+from workshop.parity import compare_detectors, compare_embedders, embedded, verify
+from workshop.quantise import DETECTOR_BUDGET, EMBEDDER_BUDGET, quantised
+from workshop.rewrites import prepared
+from workshop.samples import Samples, images
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What a variant must reach, or stay below for `landmark_shift` and `accuracy_loss`; the records in variants.py
+    say what each is of."""
+
+    matched_share: float
+    median_iou: float
+    landmark_shift: float
+    median_cosine: float
+    speed: float
+    accuracy_loss: float = 0.002
+
+
+BARS: Mapping[Precision, Bars] = {
+    # A variant that gives up digits and is no faster is worth nothing.
+    "int8": Bars(matched_share=0.98, median_iou=0.95, landmark_shift=0.01, median_cosine=0.99, speed=1.1),
+    # The CPU this is measured on computes float16 by way of float32: its speed says nothing of a GPU's.
+    "fp16": Bars(matched_share=0.99, median_iou=0.99, landmark_shift=0.005, median_cosine=0.999, speed=0),
+    # The same arithmetic in another order. It saves time at the start, not in the run.
+    "optimised": Bars(matched_share=0.999, median_iou=0.999, landmark_shift=0.0005, median_cosine=0.9999, speed=0),
+}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    parity: DetectorParity | EmbedderParity
+    speed: float
+    problem: str
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Makes variants of one pack into `folder`, from and on these photos. `say` gets a line on every step."""
+
+    installed: InstalledPack
+    samples: Samples
+    folder: Path
+    say: Callable[[str], None] = log.info
+
+    def make(self, precision: Precision) -> list[Variant]:
+        """The pack's variants of one precision, those refused without their files. The report is written anew.
+
+        Raises BadModelPack for a network that can't be converted or run, and where the folder can't be written to.
+        """
+        self._check_writable()
+        paths = {name: self._written(name, precision) for part in self._parts.values() for name in sorted(part)}
+        measured = {part: self._measured(part, precision, paths) for part in self._parts}
+        passed = [name for part, names in self._parts.items() if not measured[part].problem for name in names]
+        verification = self._verified({name: paths[name] for name in passed}) if passed else None
+        made = [
+            self._recorded(name, precision, paths[name], measured[part], verification)
+            for part, names in self._parts.items()
+            for name in sorted(names)
+        ]
+        self._keep_only(made)
+        return made
+
+    @cached_property
+    def _parts(self) -> dict[str, frozenset[str]]:
+        return self.installed.manifest.networks
+
+    @cached_property
+    def _original(self) -> WatchedPack:
+        return self._pack_with({})
+
+    @cached_property
+    def _original_embeddings(self) -> dict[Path, Floats]:
+        self.say(f"verification: the originals on {len(self.samples.pairs)} pairs")
+        return embedded(self._original, self.samples.pairs)
+
+    def _check_writable(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise BadModelPack(
+                f"Variants can't be written to {self.folder}: {error}. Name a writable folder with --output."
+            ) from error
+
+    def _pack_with(self, variants: Mapping[str, Path]) -> WatchedPack:
+        """The pack with these variants, by network, and the originals of the others."""
+        names = [name for part in self._parts.values() for name in part]
+        paths = {name: variants.get(name, self.installed.weights / name) for name in names}
+        return WatchedPack(self.installed.manifest, {name: open_on_cpu(path) for name, path in paths.items()})
+
+    def _written(self, name: str, precision: Precision) -> Path:
+        """A network in another precision, in its file, unmeasured."""
+        source = self.installed.weights / name
+        target = self.folder / file_of(name, self.installed.manifest.files[name], precision)
+        self.say(f"{name}: making {precision}")
+        if precision == "optimised":
+            _write_optimised(source, target)
+        elif precision == "fp16":
+            onnx.save(half_precision(source), str(target))
+        else:
+            budget = DETECTOR_BUDGET if name in self._parts["detector"] else EMBEDDER_BUDGET
+            onnx.save(quantised(prepared(source), lambda: self._fed_to(name), budget), str(target))
+        return target
+
+    def _fed_to(self, name: str) -> Iterator[Inputs]:
+        """What a network of the originals is fed with for the calibration photos."""
+        feed = _detect if name in self._parts["detector"] else _detect_and_embed
+        steps = (partial(feed, image) for _, image in images(self.samples.calibration, self._original.pack.view_px))
+        return self._original.fed_to(name, steps)
+
+    def _measured(self, part: str, precision: Precision, paths: Mapping[str, Path]) -> _Measured:
+        self.say(f"{part}: comparing {precision} with the original on {len(self.samples.parity)} photos")
+        variant = self._pack_with({name: paths[name] for name in self._parts[part]})
+        bars = BARS[precision]
+        parity: DetectorParity | EmbedderParity
+        if part == "detector":
+            parity, speed = compare_detectors(self._original, variant, self.samples.parity)
+            problems = [
+                _below("the share of faces found by both", parity.matched_share, bars.matched_share),
+                _below("the median IoU", parity.median_iou, bars.median_iou),
+                _above("the landmarks' median shift", parity.median_landmark_shift, bars.landmark_shift),
+            ]
+        else:
+            parity, speed = compare_embedders(self._original, variant, self.samples.parity)
+            problems = [_below("the median cosine", parity.median_cosine, bars.median_cosine)]
+        problems.append(_below("its speed over the original's", speed, bars.speed))
+        return _Measured(parity, speed, "; ".join(problem for problem in problems if problem))
+
+    def _verified(self, variants: Mapping[str, Path]) -> Verification | None:
+        if not self.samples.pairs:
+            return None
+        original = self._original_embeddings
+        self.say(f"verification: the variants on {len(self.samples.pairs)} pairs")
+        return verify(self.samples.pairs, original, embedded(self._pack_with(variants), self.samples.pairs))
+
+    def _recorded(
+        self, name: str, precision: Precision, path: Path, measured: _Measured, verification: Verification | None
+    ) -> Variant:
+        problem = measured.problem or ("" if verification is None else _lost(verification, BARS[precision]))
+        return Variant(
+            network=name,
+            source_sha256=self.installed.manifest.files[name],
+            runtime=ort.__version__,
+            precision=precision,
+            file="" if problem else path.name,
+            sha256=sha256(path),
+            size_bytes=path.stat().st_size,
+            source_size_bytes=(self.installed.weights / name).stat().st_size,
+            parity=measured.parity,
+            speed=measured.speed,
+            verification=None if measured.problem else verification,
+            refused=problem,
+        )
+
+    def _keep_only(self, made: Iterable[Variant]) -> None:
+        """Record these, and delete the files of this pack's networks that no record speaks of."""
+        report = read_report(self.folder).with_variants(tuple(made))
+        write_report(self.folder, report)
+        recorded = {variant.file for variant in report.variants}
+        stems = {Path(variant.network).stem for variant in report.variants}
+        for path in self.folder.glob("*-ort*.onnx"):
+            if path.name not in recorded and any(path.name.startswith(f"{stem}-") for stem in stems):
+                path.unlink()
+
+
+def _detect(image: Image, pack: FacePack) -> None:
+    pack.detect([image])
+
+
+def _detect_and_embed(image: Image, pack: FacePack) -> None:
+    pack.embed([pack.cut_chips(image, pack.detect([image])[0].landmarks)])
+
+
+def half_precision(model: Path) -> onnx.ModelProto:
+    """The graph in float16 between float32 inputs and outputs, its batch dimension free."""
+    graph = onnx.load_from_string(with_free_batch(model))
+    try:
+        half: onnx.ModelProto = convert_float_to_float16(graph, keep_io_types=True)
+    except Exception as error:
+        raise BadModelPack(f"{model.name} can't be converted to float16: {error}") from error
+    return half
+
+
+def _write_optimised(source: Path, target: Path) -> None:
+    """As ONNX Runtime rewrites the graph for any CPU. Its last level is left to the start: that is for one CPU."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    try:
+        ort.InferenceSession(with_free_batch(source), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BadModelPack(f"{source.name} can't be optimised by ONNX Runtime: {error}") from error
+
+
+def _below(what: str, value: float, least: float) -> str:
+    return f"{what} is {value:.4f}, less than {least:.4g}" if value < least else ""
+
+
+def _above(what: str, value: float, most: float) -> str:
+    return f"{what} is {value:.4f}, more than {most:.4g}" if value > most else ""
+
+
+def _lost(verification: Verification, bars: Bars) -> str:
+    """Why the pack may not take these variants; empty where it may."""
+    least = verification.original - bars.accuracy_loss
+    return "; ".join(
+        problem
+        for problem in (
+            _below("verification accuracy", verification.variant, least),
+            _below("verification accuracy between its embeddings and the original's", verification.mixed, least),
+        )
+        if problem
+    )

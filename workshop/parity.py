@@ -1,0 +1,182 @@
+"""How much a variant differs from its original: faces found, embeddings, and who is taken for whom."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.arrays import Floats, Image
+from app.packs.variants import DetectorParity, EmbedderParity, Verification
+from app.vision.types import Detections
+from workshop.networks import WatchedPack
+from workshop.samples import Pair, images
+
+SAME_FACE_IOU = 0.5
+FOLDS = 10
+
+
+def compare_detectors(
+    original: WatchedPack, variant: WatchedPack, photos: Sequence[Path]
+) -> tuple[DetectorParity, float]:
+    """Both on every photo, by turns → how far they agree, and the variant's speed."""
+    networks = original.manifest.networks["detector"]
+    ious, score_differences, shifts, seen, found_by_any = [], [], [], [], 0
+    times_s = []
+    for _, image in images(photos, original.pack.view_px):
+        before = original.spent_s(networks), variant.spent_s(networks)
+        theirs, ours = original.pack.detect([image])[0], variant.pack.detect([image])[0]
+        times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+        rows, columns, iou = matched(theirs, ours)
+        ious.append(iou)
+        score_differences.append(np.abs(theirs.scores[rows] - ours.scores[columns]))
+        shifts.append(landmark_shifts(theirs.landmarks[rows], ours.landmarks[columns]))
+        seen.append(len(theirs))
+        found_by_any += len(theirs) + len(ours) - len(rows)
+    iou, differences = np.concatenate([*ious, []]), np.concatenate([*score_differences, []])
+    parity = DetectorParity(
+        photos=len(seen),
+        faces=sum(seen),
+        matched_share=len(iou) / found_by_any if found_by_any else 0,
+        least_iou=float(iou.min(initial=1)),
+        median_iou=_median(iou),
+        largest_score_difference=float(differences.max(initial=0)),
+        median_landmark_shift=_median(np.concatenate([*shifts, []])),
+    )
+    return parity, _speed(times_s)
+
+
+def compare_embedders(
+    original: WatchedPack, variant: WatchedPack, photos: Sequence[Path]
+) -> tuple[EmbedderParity, float]:
+    """Both on every face that the original finds, by turns → how far they agree, and the variant's speed."""
+    networks = original.manifest.networks["embedder"]
+    cosines: list[float] = []
+    times_s = []
+    for _, image in images(photos, original.pack.view_px):
+        chips = original.pack.cut_chips(image, original.pack.detect([image])[0].landmarks)
+        for at in range(len(chips)):
+            before = original.spent_s(networks), variant.spent_s(networks)
+            theirs, ours = (pack.pack.embed([chips[at : at + 1]])[0][0] for pack in (original, variant))
+            times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+            cosines.append(float(theirs @ ours))
+    parity = EmbedderParity(
+        faces=len(cosines), least_cosine=min(cosines, default=0), median_cosine=_median(np.array(cosines))
+    )
+    return parity, _speed(times_s)
+
+
+def matched(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Faces of one photo as two detectors found them → rows of both that are one face (K,), (K,), and their IoU (K,).
+
+    The best overlaps first, each face once, none below SAME_FACE_IOU.
+    """
+    overlaps = _ious(some.boxes, others.boxes)
+    rows, columns = np.unravel_index(np.argsort(-overlaps, axis=None, kind="stable"), overlaps.shape)
+    chosen: list[tuple[int, int]] = []
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if overlaps[row, column] < SAME_FACE_IOU:
+            break
+        if all(row != taken[0] and column != taken[1] for taken in chosen):
+            chosen.append((row, column))
+    pairs = np.array(chosen, np.intp).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1], overlaps[pairs[:, 0], pairs[:, 1]]
+
+
+def landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]:
+    """(N,5,2), (N,5,2) of the same faces → (N,) mean distance of their landmarks, in distances of the eyes.
+
+    What turns an embedding more than anything else about a detector: the face is aligned by them.
+    """
+    eyes = np.linalg.norm(some[:, 0] - some[:, 1], axis=1).astype(np.float64)
+    apart = np.linalg.norm(some - others, axis=2).mean(axis=1)
+    shifts: NDArray[np.float64] = apart / np.maximum(eyes, np.finfo(np.float32).tiny)
+    return shifts
+
+
+def embedded(pack: WatchedPack, pairs: Sequence[Pair]) -> dict[Path, Floats]:
+    """The (D,) embedding of the person in each photo of the pairs; none where no face is found."""
+    paths = sorted({path for pair in pairs for path in (pair.first, pair.second)})
+    embeddings = {}
+    for path, image in images(paths, pack.pack.view_px):
+        found = pack.pack.detect([image])[0]
+        if len(found):
+            chip = pack.pack.cut_chips(image, found.landmarks[[most_central(found, image)]])
+            embeddings[path] = pack.pack.embed([chip])[0][0]
+    return embeddings
+
+
+def most_central(found: Detections, image: Image) -> int:
+    """Row of the face nearest the middle: whom a photo is of stands there, as in LFW."""
+    middle = np.array([image.shape[1], image.shape[0]]) / 2
+    centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    return int(np.argmin(np.linalg.norm(centres - middle, axis=1)))
+
+
+def verify(pairs: Sequence[Pair], original: dict[Path, Floats], variant: dict[Path, Floats]) -> Verification:
+    """Embeddings by photo, of original and variant → how often each tells same from different."""
+    genuine = np.array([pair.is_genuine for pair in pairs])
+    return Verification(
+        genuine_pairs=int(genuine.sum()),
+        impostor_pairs=int((~genuine).sum()),
+        original=accuracy_in_folds(_cosines(pairs, original, original), genuine),
+        variant=accuracy_in_folds(_cosines(pairs, variant, variant), genuine),
+        mixed=accuracy_in_folds(_cosines(pairs, original, variant), genuine),
+    )
+
+
+def accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
+    """(N,) cosines, (N,) whether same → mean accuracy over ten folds, each by the threshold that is best on the others.
+
+    The protocol of LFW (Huang et al., 2007).
+    """
+    fold = np.random.default_rng(FOLDS).permutation(len(cosines)) % FOLDS
+    right = np.zeros(len(cosines), bool)
+    for number in range(FOLDS):
+        held_out = fold == number
+        threshold = _best_threshold(cosines[~held_out], genuine[~held_out])
+        right[held_out] = (cosines[held_out] >= threshold) == genuine[held_out]
+    return float(right.mean())
+
+
+def _best_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
+    """The cosine from which on calling a pair the same is right most often: midway between two that occur."""
+    order = np.argsort(cosines)
+    ascending = np.concatenate([[-np.inf], cosines[order], [np.inf]])
+    # Cutting before the k-th: the impostors below and the genuine from there on are right.
+    impostors_below = np.concatenate([[0], np.cumsum(~genuine[order])])
+    genuine_below = np.concatenate([[0], np.cumsum(genuine[order])])
+    right = impostors_below + genuine.sum() - genuine_below
+    # There is no cut between equals.
+    cut = int(np.argmax(np.where(ascending[:-1] < ascending[1:], right, -1)))
+    return float(np.clip(ascending[cut : cut + 2], -2, 2).mean())
+
+
+def _cosines(pairs: Sequence[Pair], first: dict[Path, Floats], second: dict[Path, Floats]) -> NDArray[np.float64]:
+    """(N,): -1, the least alike, where a face is missing in either photo."""
+    return np.array(
+        [
+            float(first[pair.first] @ second[pair.second]) if pair.first in first and pair.second in second else -1
+            for pair in pairs
+        ]
+    )
+
+
+def _ious(some: Floats, others: Floats) -> NDArray[np.float64]:
+    """(N,4), (M,4) → (N,M)."""
+    top_left = np.maximum(some[:, None, :2], others[None, :, :2])
+    bottom_right = np.minimum(some[:, None, 2:], others[None, :, 2:])
+    shared = np.maximum(bottom_right - top_left, 0).prod(axis=-1).astype(np.float64)
+    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=-1) for boxes in (some, others)]
+    union: NDArray[np.float64] = areas[0][:, None] + areas[1][None] - shared
+    ious: NDArray[np.float64] = shared / np.maximum(union, np.finfo(np.float32).tiny)
+    return ious
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values)) if len(values) else 0
+
+
+def _speed(times_s: Sequence[tuple[float, float]]) -> float:
+    """Times of original and variant on the same input → the median of their ratios; 1 without any."""
+    return float(np.median([theirs / max(ours, 1e-9) for theirs, ours in times_s])) if times_s else 1

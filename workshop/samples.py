@@ -1,0 +1,104 @@
+"""Photos to calibrate with and to measure on: folders of photos, or of folders with the photos of one person each."""
+
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, zip_longest
+from pathlib import Path
+
+from app.core.arrays import Image
+from app.core.errors import BadConfiguration, BadPhoto
+from app.vision.decode import PhotoLimits, decode
+
+log = logging.getLogger(__name__)
+
+SEED = 20
+CALIBRATION_PHOTOS = 128
+PARITY_PHOTOS = 300
+MOST_PAIRS = 3000
+"""Of each kind, genuine and impostor, as in the larger half of what is measured on LFW."""
+PHOTOS_A_PERSON = 4
+"""More would let the few that everybody photographs decide the result, and each photo costs a run of the networks."""
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp", ".gif"})
+LIMITS = PhotoLimits(max_bytes=100_000_000, max_pixels=150_000_000)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two photos, each of one person: the same or not."""
+
+    first: Path
+    second: Path
+    is_genuine: bool
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`calibration` and `parity` share no photo; `pairs` are empty where the folders don't say who is who."""
+
+    calibration: Sequence[Path]
+    parity: Sequence[Path]
+    pairs: Sequence[Pair]
+
+
+def choose_samples(folders: Sequence[Path]) -> Samples:
+    """The same photos at every call for the same folders, as many of each as it has to give.
+
+    Raises BadConfiguration where there are too few.
+    """
+    chance = random.Random(SEED)  # noqa: S311 - nothing secret
+    by_folder = [sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) for folder in folders]
+    for paths in by_folder:
+        chance.shuffle(paths)
+    # Halved within each folder, so that photos of each kind are on both sides.
+    calibration = _mixed([paths[: len(paths) // 2] for paths in by_folder])[:CALIBRATION_PHOTOS]
+    parity = _mixed([paths[len(paths) // 2 :] for paths in by_folder])[:PARITY_PHOTOS]
+    if not calibration:
+        raise BadConfiguration(
+            f"There are fewer than two photos in {', '.join(map(str, folders))}; name other --images."
+        )
+    people: dict[Path, list[Path]] = {}
+    for folder, paths in zip(folders, by_folder, strict=True):
+        people |= people_below(folder, paths)
+    return Samples(calibration, parity, choose_pairs(people, chance))
+
+
+def choose_pairs(people: Mapping[Path, Sequence[Path]], chance: random.Random) -> list[Pair]:
+    """Folder of a person → its photos. Up to MOST_PAIRS genuine pairs, and as many impostor ones of the same photos."""
+    few = [chance.sample(list(files), min(PHOTOS_A_PERSON, len(files))) for _, files in sorted(people.items())]
+    chance.shuffle(few)
+    genuine = [Pair(a, b, is_genuine=True) for files in few for a, b in combinations(files, 2)][:MOST_PAIRS]
+    used = sorted({path for pair in genuine for path in (pair.first, pair.second)})
+    if len({path.parent for path in used}) < 2:
+        return []
+    impostors: set[tuple[Path, Path]] = set()
+    # Nearly every draw is a new pair of two people; the bound is for a few photos of two people.
+    for _ in range(20 * len(genuine)):
+        first, second = sorted(chance.sample(used, 2))
+        if first.parent != second.parent and len(impostors) < len(genuine):
+            impostors.add((first, second))
+    return genuine + [Pair(a, b, is_genuine=False) for a, b in sorted(impostors)]
+
+
+def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
+    """Photos decoded as detection decodes them, (H,W,3) uint8 RGB; those that can't be are left out."""
+    for path in paths:
+        try:
+            yield path, decode(path.read_bytes(), LIMITS, view_px)
+        except (BadPhoto, OSError) as error:
+            log.warning("%s is left out: %s", path, error)
+
+
+def people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The folders right below, each with its photos."""
+    people: dict[Path, list[Path]] = {}
+    for path in sorted(paths):
+        if path.parent.parent == folder:
+            people.setdefault(path.parent, []).append(path)
+    return people
+
+
+def _mixed(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
+    """One of each folder in turn, so that a small one has its share."""
+    return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]
