@@ -31,7 +31,7 @@ lint: setup ## style, types, import rules, Dockerfile, shell scripts, reference 
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
-	.venv/bin/shellcheck dev_worker.sh prod_worker.sh benchmarks/newcomer.sh infra/*.sh .ci/run
+	.venv/bin/shellcheck dev_worker.sh prod_worker.sh benchmarks/speed/newcomer.sh infra/*.sh .ci/run
 	$(PYTHON) -m app.reference --check
 	@$(MAKE) --no-print-directory requirements-check
 
@@ -57,86 +57,86 @@ requirements-check:
 
 .PHONY: memory
 memory: setup ## does the detection service grow? 50 photos against 500
-	$(PYTHON) -m benchmarks.memory --images $(IMAGES) --pack $(PACK)
+	$(PYTHON) -m benchmarks memory --images $(IMAGES) --pack $(PACK)
 
 .PHONY: idempotence
 idempotence: setup ## is a result the same after five more messages?
-	$(PYTHON) -m benchmarks.idempotence --images $(IMAGES) --pack $(PACK)
+	$(PYTHON) -m benchmarks idempotence --images $(IMAGES) --pack $(PACK)
 
 .PHONY: fuzz
 fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
-	$(PYTHON) -m benchmarks.fuzz
+	$(PYTHON) -m benchmarks fuzz
 
 .PHONY: chaos
 chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
-	$(PYTHON) -m benchmarks.chaos
+	$(PYTHON) -m benchmarks chaos
 
 .PHONY: exits
 exits: setup ## seconds from SIGTERM to the end, idle and busy, at production's settings
-	$(PYTHON) -m benchmarks.exits
+	$(PYTHON) -m benchmarks exits
 
 .PHONY: storm
 storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
-	$(PYTHON) -m benchmarks.storm
+	$(PYTHON) -m benchmarks storm
 
 .PHONY: detection
 detection: setup ## photos a second against insightface's loop (PACK=manifest of an SCRFD pack, IMAGES=folder)
-	$(PYTHON) -m benchmarks.detection --pack $(PACK) --images $(IMAGES) --json
+	$(PYTHON) -m benchmarks detection --pack $(PACK) --images $(IMAGES) --json
 
 .PHONY: gpu
 gpu: setup ## what only a GPU can show: tests/gpu, then the detection benchmark on it
 	$(PYTHON) -m pytest tests/gpu
-	$(PYTHON) -m benchmarks.detection --synthetic-pack buffalo_l --images $(IMAGES) --times 20 --provider cuda --json
+	$(PYTHON) -m benchmarks detection --synthetic-pack buffalo_l --images $(IMAGES) --times 20 --provider cuda --json
 
 .PHONY: service
 service: setup ## photos a second of the service as a process: slow S3, twins, messages that come again
-	$(PYTHON) -m benchmarks.service --images $(IMAGES) --pack $(PACK)
+	$(PYTHON) -m benchmarks service --images $(IMAGES) --pack $(PACK)
 
 .PHONY: quality
 quality: setup ## whether the quality measures predict recognition: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.quality --images $(IMAGES) --pack $(PACK)
+	$(PYTHON) -m benchmarks quality --images $(IMAGES) --pack $(PACK)
 
 .PHONY: quality-fit
 quality-fit: setup ## make app/vision/quality/fitted.npz and its picture anew: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.quality fit $(FIT) --images $(IMAGES) --pack $(PACK) $(if $(FIT),,--plot docs/images/error-versus-discard.svg)
+	$(PYTHON) -m benchmarks quality fit $(FIT) --images $(IMAGES) --pack $(PACK) $(if $(FIT),,--plot docs/images/error-versus-discard.svg)
 
 .PHONY: prefilter
 prefilter: setup ## what the pre-filter rejects and loses, and what it saves: IMAGES= PACK=
-	$(PYTHON) -m benchmarks.prefilter --images $(IMAGES) --pack $(PACK) --json
-	$(PYTHON) -m benchmarks.prefilter_savings --images $(IMAGES) --pack $(PACK)
+	$(PYTHON) -m benchmarks prefilter --images $(IMAGES) --pack $(PACK) --json
+	$(PYTHON) -m benchmarks prefilter_savings --images $(IMAGES) --pack $(PACK)
 
 .PHONY: verification
 verification: setup ## who is taken for whom, beside insightface's own pipeline (IMAGES=folder of people's folders, PACK=)
-	$(PYTHON) -m benchmarks.verification --images $(IMAGES) --pack $(PACK) --json
+	$(PYTHON) -m benchmarks verification --images $(IMAGES) --pack $(PACK) --json
 
 .PHONY: grouping
 grouping: setup ## how well faces come together as people, beside other projects' ways: EMBEDDINGS=file.npz VECTORS=key
-	$(PYTHON) -m benchmarks.grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
+	$(PYTHON) -m benchmarks grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
 
 .PHONY: loading
 loading: setup ## seconds until grouping has a gallery's 100,000 faces, and what share is the database's
-	$(PYTHON) -m benchmarks.loading --json
+	$(PYTHON) -m benchmarks loading --json
 
 .PHONY: coalescing
 coalescing: setup ## runs that 5,000 photos within a minute lead to; is every photo grouped in the end?
-	$(PYTHON) -m benchmarks.coalescing --json
-	$(PYTHON) -m benchmarks.coalescing --kill --json
+	$(PYTHON) -m benchmarks coalescing --json
+	$(PYTHON) -m benchmarks coalescing --kill --json
 
 .PHONY: albums
 albums: setup ## composed group photos with poor faces, from the files to people: IMAGES= (a folder a person) PACK=
-	$(PYTHON) -m benchmarks.albums --images $(IMAGES) --pack $(PACK) --json
+	$(PYTHON) -m benchmarks albums --images $(IMAGES) --pack $(PACK) --json
 
 .PHONY: neighbours
 neighbours: setup ## seconds, memory and recall of the search for neighbours: EMBEDDINGS=file.npz VECTORS=key FACES=100000
-	$(PYTHON) -m benchmarks.neighbours --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) $(if $(FACES),--faces $(FACES)) --json
+	$(PYTHON) -m benchmarks neighbours --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) $(if $(FACES),--faces $(FACES)) --json
 
 .PHONY: rotated
 rotated: setup ## faces found in photos turned by 90, 180 and 270 degrees, and what looking for them costs: IMAGES= PACK=
-	$(PYTHON) -m benchmarks.rotated --images $(IMAGES) --pack $(PACK) --json
+	$(PYTHON) -m benchmarks rotated --images $(IMAGES) --pack $(PACK) --json
 
 .PHONY: newcomer
 newcomer: ## time from git clone to the finished sample album
-	@bash benchmarks/newcomer.sh
+	@bash benchmarks/speed/newcomer.sh
 
 .PHONY: submitter
 submitter: setup ## write build/batch_submitter.zip, the same bytes from the same source
@@ -148,15 +148,15 @@ cost: setup ## what 1,000 photos cost on ECS and Batch, beside Rekognition
 
 .PHONY: scaling
 scaling: setup ## a simulated day of load on ECS, Batch, both, and what was planned first; draws docs/images/scaling.svg
-	$(PYTHON) -m benchmarks.scaling --plot docs/images/scaling.svg
+	$(PYTHON) -m benchmarks scaling --plot docs/images/scaling.svg
 
 .PHONY: telemetry
 telemetry: setup ## what metrics and traces cost a photo, in microseconds and in throughput
-	$(PYTHON) -m benchmarks.telemetry --json
+	$(PYTHON) -m benchmarks telemetry --json
 
 .PHONY: load
 load: setup ## 20,000 messages through worker processes with a stub model: messages a second, memory, nothing twice
-	$(PYTHON) -m benchmarks.load --json
+	$(PYTHON) -m benchmarks load --json
 
 .PHONY: pin
 pin: ## write the digest of the base image into the Dockerfile

@@ -22,6 +22,7 @@ from app.adapters.sqs import SqsQueue
 from app.config import ServiceType, Settings, load_settings
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.core.kill_points import KillPoints
+from app.core.pictures import PhotoLimits
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
@@ -31,7 +32,6 @@ from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
-from app.vision.decode import PhotoLimits
 from app.worker.breaker import Breaker
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, Surroundings
 from app.worker.shutdown import Shutdown

@@ -9,6 +9,7 @@ from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import BadConfiguration
+from app.core.pictures import PhotoLimits
 from app.core.records import PhotoRef, thumbnail_key
 
 SQS_MAX_VISIBILITY_S = 43_200
@@ -132,8 +133,8 @@ class Settings(BaseSettings):
         0, ge=0, description="CPU threads of one inference; 0 gives each one core, and runs as many at once."
     )
 
-    max_photo_bytes: int = Field(100_000_000, ge=1, description="A larger file is rejected unread.")
-    max_photo_pixels: int = Field(150_000_000, ge=1, description="A larger picture is rejected undecoded.")
+    max_photo_bytes: int = Field(PhotoLimits().max_bytes, ge=1, description="A larger file is rejected unread.")
+    max_photo_pixels: int = Field(PhotoLimits().max_pixels, ge=1, description="A larger picture is rejected undecoded.")
     bytes_in_work: int = Field(
         200_000_000, ge=1, description="Bytes of photo files held at the same time; a larger file is worked on alone."
     )

@@ -14,11 +14,11 @@ from pymongo import MongoClient, UpdateOne
 
 from app.adapters.aws import client
 from app.core.messages import DetectImage, image_id_of
+from app.core.pictures import PICTURE_ENDINGS, is_picture
 from app.core.records import groups_key, page_key
 from app.grouping.output import Groups
 from local.stack import LocalStackError
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".bmp"}
 PATIENCE_S = 180.0
 POLL_S = 0.3
 TRANSFERS = 8
@@ -138,14 +138,14 @@ def find_photos(folder: Path) -> dict[str, Path]:
         raise LocalStackError(f"{folder} is not a folder; name one with photos in it.")
     photos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix.lower() not in ENDINGS:
+        if not path.is_file() or not is_picture(path):
             continue
         image_id = image_id_of(path.name)
         if image_id in photos:
             raise LocalStackError(f"{photos[image_id].name} and {path.name} would be one photo; rename one of them.")
         photos[image_id] = path
     if not photos:
-        raise LocalStackError(f"There is no photo in {folder}: nothing ends in {', '.join(sorted(ENDINGS))}.")
+        raise LocalStackError(f"There is no photo in {folder}: nothing ends in {', '.join(sorted(PICTURE_ENDINGS))}.")
     return photos
 
 

@@ -27,6 +27,7 @@ from app.clustering.graph import connected
 from app.clustering.neighbours import EXACT
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack, BadPhoto
+from app.core.pictures import PhotoLimits, is_picture
 from app.core.roles import all_found
 from app.detection.device import Device
 from app.detection.look import Eyes, look
@@ -35,7 +36,7 @@ from app.host import cores
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.decode import read_header
 from workshop.parity import most_central
-from workshop.samples import LIMITS, SUFFIXES, people_below
+from workshop.samples import people_below
 from workshop.scores import bcubed, pairwise
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
 
     A file that can't be read, and a photo without a face, are left out.
     """
-    eyes = Eyes(device, LIMITS)
+    eyes = Eyes(device, PhotoLimits())
     with ThreadPoolExecutor(cores()) as pool:
         found = pool.map(lambda photo: _central_face(photo, eyes), photos)
         return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
@@ -109,7 +110,7 @@ def known_faces(folder: Path, device: Device) -> KnownFaces:
 
     Raises BadConfiguration where there are too few photos or faces.
     """
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    paths = [path for path in folder.rglob("*") if is_picture(path)]
     photos = {photo: person.name for person, some in people_below(folder, paths).items() for photo in some}
     # Told before an hour is spent on them, and again if too many show no face.
     _require_enough(folder, list(photos.values()))
@@ -209,7 +210,7 @@ def _scores(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[floa
 def _central_face(photo: Path, eyes: Eyes) -> Floats | None:
     try:
         data = photo.read_bytes()
-        seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
+        seen = look(data, read_header(data, PhotoLimits()), eyes, StageTimes())
     except (BadPhoto, OSError) as error:
         log.warning("%s is left out: %s", photo, error)
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from app.core.arrays import Image
 from app.core.errors import BadConfiguration, BadPhoto
-from app.vision.decode import PhotoLimits, decode
+from app.core.pictures import PhotoLimits, is_picture
+from app.vision.decode import decode
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ MOST_PAIRS = 3000
 """Of each kind, genuine and impostor, as in the larger half of what is measured on LFW."""
 PHOTOS_A_PERSON = 4
 """More would let the few that everybody photographs decide the result, and each photo costs a run of the networks."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp", ".gif"})
-LIMITS = PhotoLimits(max_bytes=100_000_000, max_pixels=150_000_000)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def choose_samples(folders: Sequence[Path]) -> Samples:
     Raises BadConfiguration where there are too few.
     """
     chance = random.Random(SEED)  # noqa: S311 - nothing secret
-    by_folder = [sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) for folder in folders]
+    by_folder = [sorted(path for path in folder.rglob("*") if is_picture(path)) for folder in folders]
     for paths in by_folder:
         chance.shuffle(paths)
     # Halved within each folder, so that photos of each kind are on both sides.
@@ -85,7 +84,7 @@ def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
     """Photos decoded as detection decodes them, (H,W,3) uint8 RGB; those that can't be are left out."""
     for path in paths:
         try:
-            yield path, decode(path.read_bytes(), LIMITS, view_px)
+            yield path, decode(path.read_bytes(), PhotoLimits(), view_px)
         except (BadPhoto, OSError) as error:
             log.warning("%s is left out: %s", path, error)
 

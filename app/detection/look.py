@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.core.arrays import Floats, Image
+from app.core.pictures import PhotoLimits
 from app.core.records import PhotoResult
 from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
-from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.decode import PhotoHeader, decode
 from app.vision.embedder import unit
 from app.vision.face_pack import FacePack
 from app.vision.photo_quality import Verdict

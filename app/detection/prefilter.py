@@ -6,9 +6,10 @@ from typing import Literal
 
 from app.core.arrays import Image
 from app.core.errors import BadPhoto, LowQuality
+from app.core.pictures import PhotoLimits
 from app.core.ports import ObjectStore
 from app.core.records import PhotoRef, thumbnail_key
-from app.vision.decode import PhotoHeader, PhotoLimits, decode
+from app.vision.decode import PhotoHeader, decode
 from app.vision.photo_quality import LEAST_COPY_PX, Verdict, judge, judge_size
 
 log = logging.getLogger(__name__)

@@ -30,17 +30,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from app.core.arrays import Image
 from app.core.errors import BadPhoto, RetryLater
+from app.core.pictures import PhotoLimits
 from app.vision.colour import to_srgb
 from app.vision.heif import HeifImageFile
 from app.vision.jpeg import decode_jpeg
-
-
-@dataclass(frozen=True)
-class PhotoLimits:
-    """What a photo may cost: the size of its file, and the pixels its header claims."""
-
-    max_bytes: int
-    max_pixels: int
 
 
 @dataclass(frozen=True)

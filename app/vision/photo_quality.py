@@ -2,8 +2,8 @@
 
 Every measure goes by the best part of a photo, never by its mean: a face that is lit in the dark, or sharp before a
 blurred background, is a face. And since a face may fill the frame, a photo fails only by what such a face would not
-survive either. Measures are named after ISO/IEC 29794-5; the limits come from `benchmarks/prefilter.py`: they are where
-the faces of LFW, framed and damaged in many ways, were no longer found or no longer known again.
+survive either. Measures are named after ISO/IEC 29794-5; the limits come from `python -m benchmarks prefilter`: they
+are where the faces of LFW, framed and damaged in many ways, were no longer found or no longer known again.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.chaos`: machines die and networks lie; is anything lost or done twice? One line of JSON a seed.
+"""`python -m benchmarks chaos`: machines die and networks lie; is anything lost or done twice? One line of JSON a seed.
 
 Not covered: the loss of a store's own data, several machines, and the memory of the workers over time. Clock steps
 need a C compiler (see benchmarks.chaos.clock).
@@ -88,7 +88,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
     parser.add_argument("--messages", type=int, default=60, help="messages of a round (60)")
     parser.add_argument("--kills", type=int, default=6, help="SIGKILLs of a round (6)")
     parser.add_argument("--seconds", type=float, default=60, help="how long a storm lasts (60)")

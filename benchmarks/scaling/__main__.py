@@ -1,6 +1,6 @@
 """A day of load through ways of scaling: ages, instances, what is killed and what piles up.
 
-`python -m benchmarks.scaling [--seed 0] [--seconds-per-photo S] [--plot FILE] [--json]`
+`python -m benchmarks scaling [--seed 0] [--seconds-per-photo S] [--plot FILE] [--json]`
 
 Simulated are the queue, workers, Spot instances, CloudWatch's delay, target tracking and Batch; how many jobs are
 submitted is decided by the submitter's own function. What a photo takes is in infra/workload.toml, the rest in
@@ -98,7 +98,7 @@ def _drawn(traces: Mapping[str, Trace]) -> dict[str, Trace]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0, help="of arrivals, starts and reclaims (0)")
     parser.add_argument("--seconds-per-photo", type=positive, help="of one worker, in place of the file's")

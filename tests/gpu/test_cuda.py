@@ -8,11 +8,12 @@ import onnxruntime as ort
 import pytest
 
 from app.core.arrays import Image
+from app.core.pictures import PhotoLimits
 from app.packs.manifest import PackManifest, read_manifest
 from app.vision import golden
-from app.vision.decode import PhotoLimits, decode
+from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
-from benchmarks.synthetic import build_pack
+from benchmarks.speed.synthetic import build_pack
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.running import local_stack
+from benchmarks.common.running import local_stack
 from tests.integration.services import Services
 
 

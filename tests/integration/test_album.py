@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from benchmarks.idempotence import measure
-from benchmarks.running import local_stack
+from benchmarks.common.running import local_stack
+from benchmarks.robustness.idempotence import measure
 from local.stack import ROOT, LocalStack
 from tests.integration.test_bad_input import astronaut
 
@@ -33,7 +33,7 @@ def dev_worker(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def scores(groups: Path, labels: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.album", "--groups", str(groups), "--labels", str(labels)]
+    command = [sys.executable, "-m", "benchmarks", "album", "--groups", str(groups), "--labels", str(labels)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return dict(json.loads(done.stdout))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.album import read_labels
-from benchmarks.albums import main
+from benchmarks.accuracy.album import read_labels
+from benchmarks.accuracy.albums import main
 from local.stack import ROOT
 
 PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"

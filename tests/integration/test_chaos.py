@@ -12,7 +12,7 @@ from local.stack import ROOT
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_done_twice_while_workers_die_and_networks_lie() -> None:
     small = ["--messages", "24", "--kills", "3", "--seconds", "10", "--max-receives", "2", "--seed", "7", "--strict"]
-    command = [sys.executable, "-m", "benchmarks.chaos", *small]
+    command = [sys.executable, "-m", "benchmarks", "chaos", *small]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)

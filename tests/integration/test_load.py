@@ -1,6 +1,6 @@
 """A short version of the load test: what is sent is done once, by two processes of the real service."""
 
-from benchmarks.load import is_sound, measure
+from benchmarks.speed.load import is_sound, measure
 
 MESSAGES = 300
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.running import local_stack
+from benchmarks.common.running import local_stack
 from tests.integration.proxy import Proxy
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut

@@ -12,7 +12,7 @@ import pytest
 
 from app.adapters.aws import client
 from app.telemetry.cloudwatch import OWN_LOGGERS
-from benchmarks.running import local_stack
+from benchmarks.common.running import local_stack
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
 from tests.otlp import Collector, ReceivedSpan, collector

@@ -11,8 +11,8 @@ import pytest
 from app.core.records import FaceBatch, quality_columns
 from app.detection.device import Device
 from app.vision.face_pack import FacePack
-from benchmarks.album import read_labels
-from benchmarks.album_pages import (
+from benchmarks.accuracy.album import read_labels
+from benchmarks.accuracy.album_pages import (
     CLEAN,
     LABELS,
     MOST_FACES,
@@ -23,9 +23,9 @@ from benchmarks.album_pages import (
     plan_pages,
     write_pages,
 )
-from benchmarks.albums import judged, main
-from benchmarks.degradations import DEGRADATIONS
+from benchmarks.accuracy.albums import judged, main
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
+from workshop.degradations import DEGRADATIONS
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (240, 240, 20)]
 JPEG_PX = 24

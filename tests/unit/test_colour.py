@@ -6,8 +6,9 @@ import pytest
 from PIL import Image as Pil
 from PIL import ImageCms
 
+from app.core.pictures import PhotoLimits
 from app.vision.colour import to_srgb
-from app.vision.decode import PhotoLimits, decode
+from app.vision.decode import decode
 from tests import photos
 
 LIMITS = PhotoLimits(10_000_000, 10_000_000)

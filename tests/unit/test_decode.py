@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pil
 
 from app.core.errors import BadPhoto
-from app.vision.decode import PhotoHeader, PhotoLimits, decode, read_header
+from app.core.pictures import PhotoLimits
+from app.vision.decode import PhotoHeader, decode, read_header
 from tests import photos
 
 LIMITS = PhotoLimits(max_bytes=50_000_000, max_pixels=150_000_000)
@@ -190,7 +191,8 @@ def test_a_bomb_is_refused_from_its_header_in_no_time_and_no_memory() -> None:
     script = """
         import resource, time
         from app.core.errors import BadPhoto
-        from app.vision.decode import PhotoLimits, decode
+        from app.core.pictures import PhotoLimits
+        from app.vision.decode import decode
         from tests import photos
         limits = PhotoLimits(max_bytes=50_000_000, max_pixels=150_000_000)
         decode(photos.png(), limits)

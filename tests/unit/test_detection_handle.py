@@ -10,6 +10,7 @@ import pytest
 from app.core.errors import RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import parse_grouping
+from app.core.pictures import PhotoLimits
 from app.core.ports import OpenObject
 from app.core.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
 from app.detection.batcher import Batcher
@@ -19,7 +20,6 @@ from app.detection.handle import DetectionParts, handle, saver
 from app.detection.look import Eyes
 from app.detection.prefilter import Mode, Prefilter
 from app.telemetry.catalogue import Metric
-from app.vision.decode import PhotoLimits
 from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
 from tests import photos

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from benchmarks import fuzz as fuzzer
-from benchmarks.fuzz import Case, fuzz, main
-from benchmarks.fuzz_inputs import PNG_START, image_case, image_samples, message_case, with_right_checksums
+from benchmarks.robustness import fuzz as fuzzer
+from benchmarks.robustness.fuzz import Case, fuzz, main
+from benchmarks.robustness.fuzz_inputs import PNG_START, image_case, image_samples, message_case, with_right_checksums
 
 
 def misbehave(case: Case, seed: int) -> str:

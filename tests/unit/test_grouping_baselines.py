@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.grouping import PACKS, main, read_faces
-from benchmarks.grouping_baselines import BASELINES, NOBODY, Baseline, Floats, NearPairs, Setting, near_pairs
-from benchmarks.grouping_measures import best, each_alone, measured_baseline, scores
+from benchmarks.accuracy.grouping import PACKS, main, read_faces
+from benchmarks.accuracy.grouping_baselines import BASELINES, NOBODY, Baseline, Floats, NearPairs, Setting, near_pairs
+from benchmarks.accuracy.grouping_measures import best, each_alone, measured_baseline, scores
 
 
 def at_degrees(*angles: float) -> Floats:

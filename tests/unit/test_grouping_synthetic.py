@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.grouping_synthetic import HARD_KEEPS, Floats, Labels, likeness, statistics_of, synthetic_faces
+from benchmarks.accuracy.grouping_synthetic import HARD_KEEPS, Floats, Labels, likeness, statistics_of, synthetic_faces
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from app.vision.decode import PhotoLimits, decode
+from app.core.pictures import PhotoLimits
+from app.vision.decode import decode
 from app.vision.jpeg import decode_jpeg, reduction
 from tests import photos
 

@@ -1,6 +1,6 @@
-from benchmarks.load import is_sound
-from benchmarks.load_consumer import consumer_alone
-from benchmarks.load_processes import PARTS, Sample, growth, pace
+from benchmarks.speed.load import is_sound
+from benchmarks.speed.load_consumer import consumer_alone
+from benchmarks.speed.load_processes import PARTS, Sample, growth, pace
 
 SOUND = {"messages": 20_000, "lost": 0, "done_twice": 0, "received_again": 0, "put_back": 0, "growth": 0.01}
 

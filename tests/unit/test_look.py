@@ -7,11 +7,12 @@ import pytest
 from PIL import Image as Pil
 
 from app.core.arrays import Image
+from app.core.pictures import PhotoLimits
 from app.detection import look as look_module
 from app.detection.device import Device
 from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
-from app.vision.decode import PhotoLimits, decode, read_header
+from app.vision.decode import decode, read_header
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 from tests import photos

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.clustering.neighbours import EXACT, Neighbours
-from benchmarks.neighbours import checked, main
+from benchmarks.speed.neighbours import checked, main
 
 
 def unit_rows(count: int, dimension: int) -> np.ndarray:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from app.core.arrays import Image
-from app.vision.decode import PhotoLimits, decode
+from app.core.pictures import PhotoLimits
+from app.vision.decode import decode
 from app.vision.photo_quality import MIN_SIDE_PX, Verdict, judge, judge_size
-from benchmarks.prefilter import Outcome, summary
-from benchmarks.prefilter_photos import DAMAGES, FRAMINGS, Subject
+from benchmarks.accuracy.prefilter import Outcome, summary
 from tests import photos
+from workshop.prefilter_photos import DAMAGES, FRAMINGS, Subject
 
 
 def portrait(side_px: int = 400) -> Image:

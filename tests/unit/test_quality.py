@@ -22,15 +22,14 @@ from app.vision.quality.fitted import (
     fitted,
     read_fitted,
     read_view,
-    write_fitted,
-    write_view,
 )
 from app.vision.quality.inputs import CHIP_PX, Faces
 from app.vision.quality.measures import as_rows, measure
 from app.vision.quality.pose import head_pose, inter_eye_px
 from app.vision.quality.sharpness import noise
-from benchmarks.degradations import COVERS, OVER_EYES, Portrait
 from tests import photos
+from workshop.degradations import COVERS, OVER_EYES, Portrait
+from workshop.quality_parameters import write_fitted, write_view
 
 WHOLE = (slice(None), slice(None))
 # A face from the front: left eye, right eye, nose tip and corners of the mouth; x right, y down, z towards the viewer.

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from app.core.arrays import Floats
-from benchmarks.degradations import COVERS, DEGRADATIONS, OVER_EYES, OVER_MOUTH, UNSEEN_COVERS, Portrait
-from benchmarks.quality_curves import auc, error_versus_discard, partial_area
-from benchmarks.quality_samples import genuine_similarities
+from benchmarks.accuracy.quality_curves import auc, error_versus_discard, partial_area
 from tests import photos
+from workshop.degradations import COVERS, DEGRADATIONS, OVER_EYES, OVER_MOUTH, UNSEEN_COVERS, Portrait
+from workshop.quality_samples import genuine_similarities
 
 GENUINE: Floats = np.linspace(0, 1, 1000, dtype=np.float32)
 LANDMARKS = np.array([(80, 90), (120, 90), (100, 112), (85, 132), (115, 132)], np.float32)

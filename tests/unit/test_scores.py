@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups
-from benchmarks.album import FoundFace, LabelledFace, main, match_faces, score_album
+from benchmarks.accuracy.album import FoundFace, LabelledFace, main, match_faces, score_album
 from workshop.scores import Score, bcubed, pairwise
 
 GROUPINGS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)

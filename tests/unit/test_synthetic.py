@@ -12,7 +12,7 @@ from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
 from app.vision.embedder import open_embedder
 from app.vision.scrfd import ANCHORS, STRIDES, ScrfdDetector, open_scrfd
-from benchmarks.synthetic import IMAGE, build_pack, macs, scrfd_10g
+from benchmarks.speed.synthetic import IMAGE, build_pack, macs, scrfd_10g
 from tests import photos
 
 # Guo et al. (2021) and InsightFace's model list count at VGA; arcface_torch's list of backbones at 112 px.

@@ -10,22 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.arrays import Floats
-from benchmarks.command import UnusableInput
-from benchmarks.verification import difference, figures, main, scored
-from benchmarks.verification_pairs import (
-    FoldedPair,
-    find_people,
-    folded_pairs,
-    genuine_pairs,
-    impostor_pairs,
-)
-from benchmarks.verification_scores import (
+from benchmarks.accuracy.verification import difference, figures, main, scored
+from benchmarks.accuracy.verification_pairs import FoldedPair, find_people, folded_pairs, genuine_pairs, impostor_pairs
+from benchmarks.accuracy.verification_scores import (
     best_threshold,
     impostor_scores,
     judged_in_folds,
     share_by_fold,
     tar_at_far,
 )
+from benchmarks.common.command import UnusableInput
 from workshop.samples import Pair
 
 COSINES = st.integers(-5, 5).map(lambda tenths: tenths / 10)

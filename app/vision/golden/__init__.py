@@ -11,7 +11,8 @@ import numpy as np
 
 from app.core.arrays import Floats, Image
 from app.core.errors import BadModelPack
-from app.vision.decode import PhotoLimits, decode
+from app.core.pictures import PhotoLimits
+from app.vision.decode import decode
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 

@@ -1,6 +1,6 @@
 """Functions whose parameters were fitted on faces, as small files beside this one: layers of weights, nothing else.
 
-They are made by `python -m benchmarks.quality fit`; docs/quality.md says on what, and what they reach.
+They are made by `python -m benchmarks quality fit`; docs/quality.md says on what, and what they reach.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ def embedder_path(sha256: str) -> Path:
 
 
 def read_fitted(path: Path) -> Mapping[str, Perceptron]:
-    """What `write_fitted` wrote. Raises ValueError for a file of another version."""
+    """What `workshop.quality_parameters.write_fitted` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         names = {key.partition("/")[0] for key in stored.files if "/" in key}
@@ -98,34 +98,11 @@ def read_fitted(path: Path) -> Mapping[str, Perceptron]:
 
 
 def read_view(path: Path) -> EmbedderView:
-    """What `write_view` wrote. Raises ValueError for a file of another version."""
+    """What `workshop.quality_parameters.write_view` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         centre, components = (np.asarray(stored[name], np.float32) for name in ("centre", "components"))
         return EmbedderView(centre, components, Perceptron(**_layers(stored, "unified")))
-
-
-def write_fitted(functions: Mapping[str, Perceptron], path: Path = PARAMETERS) -> None:
-    """Numbers in half precision: they are right to three digits, more than what they were fitted on is."""
-    _write(path, {key: values for name in functions for key, values in _arrays(name, functions[name]).items()})
-
-
-def write_view(view: EmbedderView, path: Path) -> None:
-    """The same for an embedder."""
-    plain = {name: np.asarray(getattr(view, name), np.float16) for name in ("centre", "components")}
-    _write(path, plain | _arrays("unified", view.unified))
-
-
-def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, version=np.array(VERSION), **arrays)  # type: ignore[arg-type]
-
-
-def _arrays(name: str, function: Perceptron) -> dict[str, NDArray[np.generic]]:
-    return {
-        f"{name}/{field}": np.asarray(values, np.float16 if field in LAYERS else np.float32)
-        for field, values in vars(function).items()
-    }
 
 
 def _check_version(path: Path, stored: Mapping[str, NDArray[np.generic]]) -> None:

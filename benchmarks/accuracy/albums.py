@@ -1,0 +1,276 @@
+"""Group photos of known people, 60 % of their faces damaged, from the files to people, beside other projects' ways.
+
+`python -m benchmarks albums --images DIR --pack MANIFEST [--pages N] [--people N] [--seed N] [--degraded SHARE]
+[--services] [--baselines NAMES|all|none] [--json] [--keep DIR]`
+
+DIR has a folder of photos for each person. Pages are composed of them (album_pages.py) and written as JPEGs,
+then go the way of any gallery: decode, detect, measure quality, embed, group by quality at the pack's settings. By
+default with the services' own functions in this process; with --services through both services, as processes on the
+local stack, as `./dev_worker.sh album` does it.
+
+faces_true, _found, _missed, _false    labelled faces; those whose nose lies in a found box (`benchmarks album`); those
+                        that nobody found; found faces of nobody who is labelled, such as passers-by in a portrait.
+recall_of_faces         found of true, in all and by the kind of damage.
+bcubed_f, pairwise_f    with precision and recall of each, over the found labelled faces alone: how well faces come
+                        together, whatever detection missed. A face of nobody is a person of one face.
+unassigned              share of the found labelled faces that are nobody's.
+missed_alone            the same scores over all labelled faces, each missed one a person of one face.
+best                    the scores at the threshold that gives the highest BCubed F, which only labels can tell.
+baselines               other projects' ways (grouping_baselines.py) on the same embeddings, each at its best
+                        setting, scored over the same faces. They see all found faces, too.
+unlit_baselines         the same on embeddings of faces as they are, as other projects make them: without this one's
+                        light on dark faces (app.vision.light). Not with --services, which stores none.
+above_best_baseline     BCubed F less that of the best of them, and `above_best_unlit_baseline` of the best of those.
+seconds                 of detection (files to embeddings) and grouping; of all of it with --services.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymongo import MongoClient
+
+from app.adapters.mongo import Document
+from app.adapters.mongo_faces import MongoFaceStore
+from app.clustering.full import cluster
+from app.clustering.graph import NOBODY
+from app.core.arrays import Floats
+from app.core.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
+from app.core.roles import roles_of
+from app.detection.device import Device, open_device
+from app.detection.look import Eyes, look
+from app.detection.stages import StageTimes
+from app.host import cores
+from app.packs.manifest import PackManifest
+from app.packs.store import InstalledPack, PackStore
+from app.vision.decode import read_header
+from benchmarks.accuracy.album import FoundFace, match_faces, score_faces
+from benchmarks.accuracy.album_pages import PageFace, choose_people, plan_pages, write_pages
+from benchmarks.accuracy.grouping import chosen_baselines
+from benchmarks.accuracy.grouping_baselines import BASELINES, Labels, Method, Setting
+from benchmarks.accuracy.grouping_measures import Figures, best, each_alone, scores
+from benchmarks.accuracy.verification_pairs import find_people
+from benchmarks.common.command import UnusableInput, printed
+from benchmarks.common.running import local_stack, wait_until_grouped
+from benchmarks.speed.detection import LIMITS
+from local.album import Album, find_photos
+from local.stack import LocalStack
+
+GALLERY = "albums"
+SCORES = ("bcubed_f", "bcubed_precision", "bcubed_recall", "pairwise_f", "pairwise_precision", "pairwise_recall")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    with _folder(options.keep) as folder:
+        return 1 if printed(lambda: run(options, folder), as_json=options.json) is None else 0
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Compose pages in the folder, bring them through, and score; the result as it is printed."""
+    names = chosen_baselines(options.baselines)
+    random = np.random.default_rng(options.seed)
+    people = choose_people(find_people(options.images), options.people, random)
+    plan = plan_pages(people, options.pages, random)
+    pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
+    with open_device(pack, "cpu") as device:
+        print(f"{len(plan)} pages are composed", file=sys.stderr)
+        labelled = write_pages(plan, folder, device, options.degraded, options.seed)
+        if not labelled:
+            raise UnusableInput(f"No page can be composed of {options.images}: it needs photos of faces of two people.")
+        print(f"{pack.manifest.name} looks at them", file=sys.stderr)
+        if options.services:
+            (faces, seconds), unlit = by_services(folder, options.pack, pack), None
+        else:
+            faces, unlit, seconds = in_process(folder, device)
+    head = {"pack": pack.manifest.name, "threshold": pack.manifest.similarity_threshold, "pages": len(plan)}
+    return {**head, **judged(labelled, faces, unlit, pack.manifest, names), "seconds": seconds}
+
+
+def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
+    """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
+    began = time.perf_counter()
+    eyes = Eyes(device, LIMITS)
+    with ThreadPoolExecutor(cores()) as pool:
+        seen = list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items())))
+    faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
+    looked_at = time.perf_counter()
+    labels = grouped(faces, device.pack.manifest)
+    people = [None if label == NOBODY else str(label) for label in labels.tolist()]
+    seconds = {"detection": looked_at - began, "grouping": time.perf_counter() - looked_at}
+    return replace(faces, person_ids=people), unlit, {name: round(value, 1) for name, value in seconds.items()}
+
+
+def by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
+    """The same through both services and what they store."""
+    named = str(Path(pack).resolve()) if Path(pack).exists() else pack
+    with local_stack(named) as stack:
+        began = time.perf_counter()
+        with Album(folder, stack.environment, GALLERY) as album:
+            album.send()
+            wait_until_grouped(album, stack)
+        seconds = {"services": round(time.perf_counter() - began, 1)}
+        return _stored(stack, installed.manifest.model_id), seconds
+
+
+def grouped(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
+    """N faces → (N,) people as the service finds them, at the pack's threshold or another."""
+    roles = roles_of(faces.quality["unified"], manifest.quality)
+    return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
+
+
+def judged(
+    labelled: Sequence[PageFace],
+    faces: FaceBatch,
+    unlit: Floats | None,
+    manifest: PackManifest,
+    baselines: Sequence[str],
+) -> dict[str, Any]:
+    """Labelled faces, found faces with their people → what is printed. Raises UnusableInput where none was found."""
+    predicted = _labels_of(faces.person_ids)
+    found = _found_faces(faces, predicted)
+    matches = match_faces(labelled, found)
+    if not matches:
+        raise UnusableInput("No face was found on any page, so nothing can be scored.")
+    rows = np.array(list(matches.values()))
+    _, true = np.unique([labelled[row].person for row in matches], return_inverse=True)
+
+    def ours(setting: Setting) -> Labels:
+        assert setting.distance is not None
+        return grouped(faces, manifest, 1 - setting.distance)
+
+    scored = scores(true, predicted[rows])
+    with_missed = score_faces(labelled, found)
+    beside = _beside("baseline", scored, faces.embeddings, rows, true, baselines)
+    if unlit is not None and baselines:
+        beside |= _beside("unlit_baseline", scored, unlit, rows, true, baselines)
+    return {
+        "people": len({face.person for face in labelled}),
+        "faces_true": len(labelled),
+        "faces_found": len(matches),
+        "faces_missed": len(labelled) - len(matches),
+        "faces_false": len(found) - len(matches),
+        "recall_of_faces": _recall(labelled, matches),
+        **{name: scored[name] for name in SCORES},
+        "people_found": scored["people"],
+        "unassigned": round(scored["nobody"] / len(rows), 4),
+        "missed_alone": {name: round(with_missed[name], 4) for name in SCORES},
+        "best": best(_only(ours, rows), true, (1,), Setting(1 - manifest.similarity_threshold)),
+        **beside,
+    }
+
+
+def _beside(
+    kind: str, ours: Figures, embeddings: Floats, rows: NDArray[np.intp], true: Labels, baselines: Sequence[str]
+) -> dict[str, Any]:
+    """Other projects' ways on these embeddings, and how far ours are above the best of them."""
+    found = {}
+    for name in baselines:
+        print(f"{name} groups them", file=sys.stderr)
+        method, published = BASELINES[name].prepare(embeddings), BASELINES[name].published
+        found[name] = best(_only(method, rows), true, BASELINES[name].cores, published)
+    above = {f"above_best_{kind}": _above(ours, list(found.values()))} if found else {}
+    return {f"{kind}s": found, **above}
+
+
+def _faces_of(page: tuple[str, Path], eyes: Eyes) -> tuple[FaceBatch, Floats]:
+    """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
+    image_id, path = page
+    data = path.read_bytes()
+    seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
+    photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), eyes.device.pack.model_id
+    count = len(seen.found)
+    pack = eyes.device.pack
+    unlit = seen.embeddings
+    if count:
+        (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
+    faces = FaceBatch(
+        face_ids=[face_id(photo, model_id, index) for index in range(count)],
+        image_ids=[image_id] * count,
+        boxes=seen.found.boxes,
+        det_scores=seen.found.scores,
+        quality=quality_columns(seen.quality),
+        embeddings=seen.embeddings,
+        crop_keys=[crop_key(photo, model_id, index) for index in range(count)],
+        person_ids=[None] * count,
+        digests=[""] * count,
+        etags=[None] * count,
+    )
+    return faces, unlit
+
+
+def _stored(stack: LocalStack, model_id: str) -> FaceBatch:
+    with MongoClient[Document](stack.environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True) as mongo:
+        store = MongoFaceStore(mongo.get_default_database("gallery_images"))
+        return join_batches(list(store.read_faces(GALLERY, model_id)))
+
+
+def _labels_of(person_ids: Sequence[str | None]) -> Labels:
+    """N person ids → (N,) numbers, NOBODY for None."""
+    numbers = {person: number for number, person in enumerate(sorted({one for one in person_ids if one is not None}))}
+    return np.array([NOBODY if person is None else numbers[person] for person in person_ids], np.int64)
+
+
+def _found_faces(faces: FaceBatch, labels: Labels) -> list[FoundFace]:
+    groups = each_alone(labels).tolist() if len(labels) else []
+    rows = zip(faces.image_ids, groups, faces.boxes.tolist(), strict=True)
+    return [FoundFace(image_id, group, (x1, y1, x2, y2)) for image_id, group, (x1, y1, x2, y2) in rows]
+
+
+def _only(method: Method, rows: Labels) -> Method:
+    """The method's labels of some rows alone, though it groups them all."""
+    return lambda setting: method(setting)[rows]
+
+
+def _recall(labelled: Sequence[PageFace], matches: dict[int, int]) -> dict[str, float]:
+    true = Counter(face.kind for face in labelled)
+    found = Counter(labelled[row].kind for row in matches)
+    return {"all": round(len(matches) / len(labelled), 4)} | {
+        kind: round(found[kind] / count, 4) for kind, count in sorted(true.items())
+    }
+
+
+def _above(scored: dict[str, Any], beside: Sequence[dict[str, Any]]) -> float:
+    return round(float(scored["bcubed_f"] - max(figures["bcubed_f"] for figures in beside)), 4)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """The folder to keep, made where it is missing, or one that goes away again."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="albums-") as folder:
+        yield Path(folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks albums", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder with a folder of photos for each person")
+    parser.add_argument("--pack", default="open", help="pack name, manifest or InsightFace folder (open)")
+    parser.add_argument("--pages", type=int, help="at most so many (as many as the photos fill)")
+    parser.add_argument("--people", type=int, help="at most so many, at random (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of people, pages and damage (0)")
+    parser.add_argument("--degraded", type=float, default=0.6, metavar="SHARE", help="of the faces, by chance (0.6)")
+    parser.add_argument("--services", action="store_true", help="through both services on the local stack")
+    parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="an empty folder for the pages and labels.csv")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

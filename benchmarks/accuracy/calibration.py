@@ -1,0 +1,106 @@
+"""Whether the rule by which `python -m workshop calibrate` chooses a threshold holds for people it hasn't seen.
+
+`python -m benchmarks calibration --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--splits N]
+[--json]`
+
+The people are split at random into halves, N times. On each half thresholds are chosen: by the rule (`shipped`), and
+for comparison at fixed false match rates. The other half is grouped with each (every face founds), and searched for its
+best threshold.
+
+threshold, threshold_std    mean and standard deviation over the halves.
+bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, and `_worst`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.grouping import Faces, embeddings_parser, read_faces
+from benchmarks.accuracy.grouping_measures import Figures, measured_ours
+from benchmarks.common.command import UnusableInput, printed
+from workshop.calibration import KnownFaces, best_threshold, error_rates
+
+SHIPPED = "shipped"
+FIXED_RATES = (1e-4, 3e-5, 1e-5, 3e-6)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one half's threshold does to the other half."""
+
+    threshold: float
+    bcubed_f_lost: float
+    pairwise_f_lost: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """The result as it is printed."""
+    faces = read_faces(options.embeddings, options.vectors, options.labels, options.images)
+    if len(np.unique(faces.people)) < 4 or (faces.people < 0).any():
+        raise UnusableInput(f"{options.embeddings} must have faces of four people or more, and tell whose each is.")
+    fits: dict[str, list[Fit]] = {}
+    for fitted, judged in _halves(faces, options.splits):
+        print(f"{len(judged.people)} faces are grouped by what {len(fitted.people)} others say", file=sys.stderr)
+        thresholds = _thresholds(KnownFaces(fitted.embeddings, fitted.people))
+        best = _ours(judged, thresholds[SHIPPED], search=True)["best"]
+        for name, threshold in thresholds.items():
+            fits.setdefault(name, []).append(_fit(threshold, _ours(judged, threshold), best))
+    rules = {name: _summary(some) for name, some in fits.items()}
+    return {"vectors": faces.key, "halves": 2 * options.splits, "rules": rules}
+
+
+def _halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:
+    """The faces of a random half of the people and of the others, and the other way round."""
+    for seed in range(splits):
+        side = np.random.default_rng(seed).permutation(int(faces.people.max()) + 1)[faces.people] % 2
+        first, second = (_of(faces, np.flatnonzero(side == half)) for half in (0, 1))
+        yield first, second
+        yield second, first
+
+
+def _of(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
+    people = np.unique(faces.people[rows], return_inverse=True)[1].astype(np.int64)
+    return Faces(faces.embeddings[rows], people, [faces.photos[row] for row in rows], faces.key)
+
+
+def _thresholds(faces: KnownFaces) -> dict[str, float]:
+    rates = error_rates(faces)
+    fixed = {f"false match rate {rate:g}": rates.least_with(rate) for rate in FIXED_RATES}
+    return {SHIPPED: best_threshold(faces, rates), **fixed}
+
+
+def _ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:
+    return measured_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
+
+
+def _fit(threshold: float, figures: Figures, best: Figures) -> Fit:
+    return Fit(threshold, best["bcubed_f"] - figures["bcubed_f"], best["best_pairwise_f"] - figures["pairwise_f"])
+
+
+def _summary(fits: Sequence[Fit]) -> dict[str, float]:
+    thresholds = np.array([fit.threshold for fit in fits])
+    summary = {"threshold": float(thresholds.mean()), "threshold_std": float(thresholds.std())}
+    for name in ("bcubed_f_lost", "pairwise_f_lost"):
+        lost = np.array([getattr(fit, name) for fit in fits])
+        summary |= {name: float(lost.mean()), f"{name}_worst": float(lost.max())}
+    return {name: round(value, 4) for name, value in summary.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = embeddings_parser("calibration", __doc__)
+    parser.add_argument("--splits", type=int, default=3, help="of the people into halves (3)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

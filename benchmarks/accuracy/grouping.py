@@ -1,0 +1,243 @@
+"""How well faces come together as people, beside other projects' ways and at any size.
+
+`python -m benchmarks grouping --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--threshold T]
+[--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
+
+FILE has an array of embeddings (KEY, by default the only one there is), and who and which photo each is of. Grouped by
+app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
+tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
+
+bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). A face of nobody (-1, in FILE or found)
+                        is a person of one face.
+people, nobody          how many people come out, and how many of them are such faces.
+seconds                 from embeddings to people; ours also as `cpu_seconds`, of all cores together.
+peak_memory_mb          the most that the process held resident meanwhile: every way runs in one of its own, which
+                        begins with some 200 MB of libraries and the embeddings.
+neighbours_, clustering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
+best                    the same at the cosine distance that gives the highest BCubed F, which only labels can tell: an
+                        oracle. `best_pairwise_f` is the highest on the way, mostly at another distance.
+stream                  with --stream N, of faces that come in random order in N arrivals (see grouping_stream): the
+                        scores of the gallery that grew so and of one grouped at once, what happened to people's ids
+                        on the way, and the median seconds of an arrival.
+addition                with --add N: the seconds that N faces more take, against a full run.
+baselines               other projects' ways (grouping_baselines.py): at their project's own setting
+                        (`published`, null where there is none) and `best`.
+
+With --scale the faces are made up after the file's (grouping_synthetic.py), one a photo, a fifth of them hard;
+`likeness` gives the 5th, 50th and 95th percentile of the cosines within and between people, in the file and of those
+made-up faces that aren't hard. Above 20,000 faces nothing runs that needs all distances at once, and nothing is
+searched for.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.clustering.graph import numbered
+from app.packs.manifest import read_manifest
+from benchmarks.accuracy.grouping_baselines import BASELINES, Floats, Labels
+from benchmarks.accuracy.grouping_measures import measured_baseline, measured_ours
+from benchmarks.accuracy.grouping_stream import measured_addition, measured_stream
+from benchmarks.accuracy.grouping_synthetic import likeness, statistics_of, synthetic_faces
+from benchmarks.common.command import UnusableInput, printed
+
+PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
+MATRIX_FACES = 20_000
+PERCENTILES = (5, 50, 95)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """`embeddings` (N,D) float32 unit length, `people` (N,) int64, -1 for nobody's, `photos` N names; `key` of them."""
+
+    embeddings: Floats
+    people: Labels
+    photos: Sequence[str]
+    key: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Ours and each baseline, one after another; the result as it is printed."""
+    names = chosen_baselines(options.baselines)
+    faces = faces_of(options)
+    threshold, source = _threshold(options, faces.key)
+    search = len(faces.people) <= MATRIX_FACES
+    result: dict[str, Any] = {
+        "embeddings": str(options.embeddings),
+        "vectors": faces.key,
+        "faces": len(faces.people),
+        "dimension": faces.embeddings.shape[1],
+        "true_people": int(len(np.unique(faces.people[faces.people >= 0])) + (faces.people < 0).sum()),
+        "threshold": threshold,
+        "threshold_from": source,
+    }
+    if options.scale:
+        result["likeness"] = compared_likeness(options)
+    del faces
+    if options.stream:
+        print(f"faces come in {options.stream} arrivals", file=sys.stderr)
+        result["stream"] = _alone(_stream, options, threshold)
+    if options.add:
+        print(f"{options.add} faces come to the others", file=sys.stderr)
+        result["addition"] = _alone(_addition, options, threshold)
+    print(f"ours groups {result['faces']} faces", file=sys.stderr)
+    result.update(_alone(_ours, options, threshold, search))
+    return {**result, "baselines": {name: _baseline(name, options, search) for name in names}}
+
+
+def faces_of(options: argparse.Namespace) -> Faces:
+    """The file's faces or, with --scale, those made up after them."""
+    real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
+    if not options.scale:
+        return real
+    made = _made_up(options, real, hard_share=None)
+    return Faces(*made, [str(face) for face in range(options.scale)], real.key)
+
+
+def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Faces:
+    """Raises UnusableInput for a file that lacks something."""
+    try:
+        arrays = np.load(path)
+        key = vectors or _only_vectors({name: arrays[name] for name in arrays.files})
+        embeddings, who = arrays[key].astype(np.float32), arrays[labels]
+        photos = arrays[images].astype(str) if images in arrays.files else np.arange(len(who)).astype(str)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnusableInput(f"{path} can't be read: {error}") from error
+    if embeddings.ndim != 2 or not len(embeddings) == len(who) == len(photos):
+        raise UnusableInput(f"{key!r} of {path} is not one row of numbers for each of {len(who)} faces.")
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    people = np.where(who.astype(str) == "-1", -1, np.unique(who, return_inverse=True)[1]).astype(np.int64)
+    return Faces(embeddings, people, photos.tolist(), key)
+
+
+def compared_likeness(options: argparse.Namespace) -> dict[str, Any]:
+    """Cosines within and between people, of the file and of as many made-up faces without hard ones."""
+    real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
+    known = real.people >= 0
+    sides = {
+        "file": (real.embeddings[known], real.people[known]),
+        "synthetic": _made_up(options, real, hard_share=0.0),
+    }
+    return {
+        name: {
+            kind: np.percentile(cosines, PERCENTILES).round(3).tolist()
+            for kind, cosines in zip(("within", "between"), likeness(*side), strict=True)
+        }
+        for name, side in sides.items()
+    }
+
+
+def _made_up(options: argparse.Namespace, real: Faces, hard_share: float | None) -> tuple[Floats, Labels]:
+    known = real.people >= 0
+    share = {} if hard_share is None else {"hard_share": hard_share}
+    try:
+        statistics = statistics_of(real.embeddings[known], real.people[known])
+        made = synthetic_faces(statistics, options.scale, options.dimension, seed=options.seed, **share)
+    except ValueError as error:
+        raise UnusableInput(str(error)) from error
+    return made.embeddings, made.labels
+
+
+def _only_vectors(arrays: dict[str, NDArray[Any]]) -> str:
+    found = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind == "f"]
+    if len(found) != 1:
+        raise ValueError(f"--vectors must name one of {', '.join(found) or 'its arrays; none holds embeddings'}")
+    return found[0]
+
+
+def _threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
+    """The cosine above which two faces are likely of one person, and where it is from."""
+    if options.threshold is not None:
+        return options.threshold, "--threshold"
+    if key not in PACKS:
+        raise UnusableInput(f"No pack is known for {key!r}: give its --threshold.")
+    return read_manifest(Path(PACKS[key])).similarity_threshold, PACKS[key]
+
+
+def chosen_baselines(names: str) -> list[str]:
+    """What `--baselines` asks for. Raises UnusableInput for a name that there is not."""
+    chosen = {"all": list(BASELINES), "none": []}.get(names, names.split(","))
+    unknown = sorted(set(chosen) - set(BASELINES))
+    if unknown:
+        raise UnusableInput(f"No baseline is called {unknown[0]!r}: there are {', '.join(BASELINES)}.")
+    return chosen
+
+
+def _baseline(name: str, options: argparse.Namespace, search: bool) -> dict[str, Any]:
+    if BASELINES[name].needs_matrix and not search:
+        reason = f"needs all distances at once, of more than {MATRIX_FACES} faces"
+        print(f"{name} is left out: it {reason}", file=sys.stderr)
+        return {"skipped": reason}
+    print(f"{name} groups them", file=sys.stderr)
+    return _alone(_theirs, options, name, search)
+
+
+def _ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
+
+
+def _stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_stream(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.stream)
+
+
+def _addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_addition(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.add)
+
+
+def _theirs(options: argparse.Namespace, name: str, search: bool) -> dict[str, Any]:
+    faces = faces_of(options)
+    return measured_baseline(BASELINES[name], faces.embeddings, faces.people, search=search)
+
+
+def _alone(work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the functions above
+    """In a process of its own: what another one took and gave back would count as its memory."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        result: dict[str, Any] = pool.submit(work, *arguments).result()
+        return result
+
+
+def embeddings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A benchmark's command line that begins with a file of embeddings and where in it is what."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--embeddings", type=Path, required=True, help=".npz of embeddings, labels and images")
+    parser.add_argument("--vectors", metavar="KEY", help="of the embeddings (the only array of them)")
+    parser.add_argument("--labels", metavar="KEY", default="label", help="of the people's names (label)")
+    parser.add_argument("--images", metavar="KEY", default="image", help="of the photos (image; else each its own)")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = embeddings_parser("grouping", __doc__)
+    parser.add_argument("--threshold", type=float, help="cosine (that of the pack of KEY)")
+    parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
+    parser.add_argument("--scale", type=int, metavar="N", help="N made-up faces after those of the file")
+    parser.add_argument("--dimension", type=int, default=512, help="of the made-up faces (512)")
+    parser.add_argument("--seed", type=int, default=0, help="of the made-up faces (0)")
+    parser.add_argument("--stream", type=int, metavar="N", help="also group faces that come in N arrivals")
+    parser.add_argument("--add", type=int, metavar="N", help="also time N faces that come to all the others")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What one way of grouping reaches and takes, at one setting and at the best of many."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+
+from app.clustering.full import group
+from app.clustering.graph import connected, numbered
+from app.clustering.neighbours import NeighbourSearch
+from app.config import Settings
+from app.core.roles import all_found
+from benchmarks.accuracy.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
+from benchmarks.common.peak import PeakMemory
+from workshop.scores import bcubed, pairwise
+
+Figures = dict[str, Any]
+
+DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
+"""Cosine distances that are tried from strict to loose: dlib's people lie within 0.06, MobileFaceNet's within 0.5."""
+SEARCH = NeighbourSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
+"""As the service searches on a CPU."""
+FINER = 6
+"""So many more between the best of these and each of its neighbours, a step of 5 %."""
+GIVEN_UP_BELOW = 0.9
+"""Of the best so far: from there on everybody is one person, which takes long and leads nowhere."""
+
+
+def measured_ours(
+    embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
+) -> Figures:
+    """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
+    roles = all_found(len(people))
+    began = time.process_time()
+    graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, SEARCH))
+    figures = measured(lambda: group(graph, threshold).labels, people)
+    figures |= {
+        "cpu_seconds": round(time.process_time() - began, 3),
+        "seconds": round(seconds + figures["seconds"], 3),
+        "peak_memory_mb": max(peak, figures["peak_memory_mb"]),
+        "neighbours_seconds": seconds,
+        "neighbours_peak_memory_mb": peak,
+        "clustering_seconds": figures["seconds"],
+    }
+
+    def method(setting: Setting) -> Labels:
+        assert setting.distance is not None
+        return group(graph, 1 - setting.distance).labels
+
+    return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
+
+
+def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:
+    """(N,D) unit vectors, (N,) true people → figures at the project's own setting, None without one, and the best."""
+    published = baseline.published
+    figures: Figures = {"published": None}
+    if published is not None:
+        work = measured(lambda: baseline.prepare(embeddings)(published), people)
+        figures["published"] = {**_named(published), **work}
+    if search:
+        method = baseline.prepare(embeddings)
+        figures["best"] = best(method, people, baseline.cores, published)
+    return figures
+
+
+def best(
+    method: Callable[[Setting], Labels], people: Labels, cores: Sequence[int], published: Setting | None
+) -> Figures:
+    """The figures at the setting of the highest BCubed F, and the highest pairwise F of all that were tried.
+
+    The project's own setting is tried too; where it has no distance, only the cores differ.
+    """
+
+    def at(setting: Setting) -> Figures:
+        return {**_named(setting), **scores(people, method(setting))}
+
+    tried = [] if published is None else [at(published)]
+    if published is not None and published.distance is None:
+        tried += [at(Setting(None, core)) for core in cores]
+    else:
+        coarse = [figures for core in cores for figures in _until_given_up(core, at)]
+        tried += coarse + [at(setting) for setting in _around(_highest(coarse))]
+    return {**_highest(tried), "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
+
+
+def measured(group: Callable[[], Labels], people: Labels) -> Figures:
+    """One grouping → its scores, and the seconds and the memory that it took."""
+    found, seconds, peak_mb = watched(group)
+    return {**scores(people, found), "seconds": seconds, "peak_memory_mb": peak_mb}
+
+
+def scores(people: Labels, found: Labels) -> Figures:
+    """(N,) true and (N,) found people → their figures; faces of nobody are people of one face on both sides."""
+    true, predicted = each_alone(people), each_alone(found)
+    figures: Figures = {}
+    for name, score in (("bcubed", bcubed(true, predicted)), ("pairwise", pairwise(true, predicted))):
+        values = (("f", score.f), ("precision", score.precision), ("recall", score.recall))
+        figures |= {f"{name}_{kind}": round(value, 4) for kind, value in values}
+    return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == NOBODY).sum())}
+
+
+def each_alone(labels: Labels) -> Labels:
+    """(N,) labels → (N,) with a new label for each face of NOBODY."""
+    alone = labels.astype(np.int64)
+    nobody = alone == NOBODY
+    alone[nobody] = alone.max() + 1 + np.arange(nobody.sum())
+    return alone
+
+
+def watched(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Its result, the seconds it took and the most megabytes this process held meanwhile."""
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        result = work()
+    seconds = time.perf_counter() - began
+    # What ends before the first look has held at least what it leaves.
+    peak = max(memory.peak, psutil.Process().memory_info().rss)
+    return result, round(seconds, 3), round(peak / 1e6, 1)
+
+
+def _highest(tried: Sequence[Figures]) -> Figures:
+    return max(tried, key=lambda figures: figures["bcubed_f"])
+
+
+def _around(middle: Figures) -> list[Setting]:
+    """Finer settings between one of DISTANCES and each of those beside it."""
+    step = DISTANCES[1] / DISTANCES[0]
+    distances = middle["distance"] * step ** np.linspace(-1, 1, 2 * FINER + 3)
+    return [Setting(float(distance), middle["core"]) for distance in np.delete(distances[1:-1], FINER)]
+
+
+def _until_given_up(core: int, at: Callable[[Setting], Figures]) -> Iterator[Figures]:
+    highest = 0.0
+    for distance in DISTANCES:
+        figures = at(Setting(distance, core))
+        yield figures
+        highest = max(highest, figures["bcubed_f"])
+        if figures["bcubed_f"] < GIVEN_UP_BELOW * highest:
+            return
+
+
+def _named(setting: Setting) -> Figures:
+    return {"distance": None if setting.distance is None else round(setting.distance, 4), "core": setting.core}

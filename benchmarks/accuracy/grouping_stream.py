@@ -1,0 +1,121 @@
+"""Faces that arrive bit by bit: is the gallery that grew so the same as one grouped at once, and what did it cost?
+
+As in the service each arrival regroups what it touches, with a full run wherever the grouping has drifted, and people
+get their ids by app.grouping.people.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from app.clustering.full import Grouping, group
+from app.clustering.graph import Labels, connected, extended
+from app.clustering.incremental import has_same_companions
+from app.clustering.regrouping import regroup
+from app.core.arrays import Floats
+from app.core.records import FaceBatch, PersonRecord, quality_columns
+from app.core.roles import all_found
+from app.grouping.people import match_people
+from benchmarks.accuracy.grouping_measures import SEARCH, scores
+
+Figures = dict[str, Any]
+SEED = 0
+ADDITIONS = 5
+"""The first goes to memory that the process has not touched before, unlike the next ones of a service."""
+
+
+def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: float, arrivals: int) -> Figures:
+    """(N,D) unit vectors, (N,) photos, (N,) true people, in random order → how the last arrival's people compare with
+    those of a full run of the same faces, what ids did on the way, and the seconds of each kind of run.
+
+    `id_changes`: the share of the known faces whose id an arrival changed, its mean over the arrivals. `id_churn`: the
+    same of faces whose known companions stayed the same, so that nothing but the id changed.
+    """
+    order = np.random.default_rng(SEED).permutation(len(people))
+    search, roles = SEARCH, all_found(len(people))
+    before: Grouping | None = None
+    ids: list[str | None] = []
+    known: dict[str, PersonRecord] = {}
+    changes, churn = [], []
+    seconds: dict[str, list[float]] = {"full": [], "incremental": []}
+    for arrival, new in enumerate(np.array_split(order, arrivals)):
+        began = time.perf_counter()
+        if before is None or before.has_drifted:
+            kind, rows = "full", order[: len(ids) + len(new)]
+            now = group(connected(embeddings[rows], photos[rows], roles[rows], search), threshold)
+        else:
+            kind = "incremental"
+            graph = extended(before.graph, embeddings[new], photos[new], roles[new], search)
+            now = regroup(before, graph, threshold)
+        seconds[kind].append(time.perf_counter() - began)
+        faces = _as_stored(now, order, ids)
+        matched = match_people(now.labels, faces, known.values())
+        after = matched.person_ids
+        for person in {person for person in after if person} - known.keys():
+            known[person] = PersonRecord(person, "", 0, 0, since=arrival)
+        known |= {old: replace(known[old], merged_into=stays) for old, stays in matched.merged.items()}
+        if before is not None:
+            changed = np.array([old != new for old, new in zip(ids, after, strict=False)])
+            changes.append(changed.mean())
+            churn.append((changed & has_same_companions(before.labels, now.labels[: len(ids)])).mean())
+        before, ids = now, after
+    assert before is not None
+    full = group(connected(embeddings[order], photos[order], roles, search), threshold)
+    return {
+        "arrivals": arrivals,
+        "incremental": scores(people[order], before.labels),
+        "full": scores(people[order], full.labels),
+        "id_changes": round(float(np.mean(changes)), 5),
+        "id_churn": round(float(np.mean(churn)), 5),
+        "seconds": {kind: round(float(np.median(some)), 3) for kind, some in seconds.items() if some},
+        "runs": {kind: len(some) for kind, some in seconds.items()},
+    }
+
+
+def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> FaceBatch:
+    """The faces with their people of before; what ids don't depend on is left empty."""
+    count = len(grouping.labels)
+    names = [f"face{face:08}" for face in order[:count]]
+    nothing = [""] * count
+    return FaceBatch(
+        face_ids=names,
+        image_ids=names,
+        boxes=np.zeros((count, 4), np.float32),
+        det_scores=np.ones(count, np.float32),
+        quality=quality_columns([]),
+        embeddings=grouping.graph.embeddings,
+        crop_keys=nothing,
+        person_ids=[*ids, *[None] * (count - len(ids))],
+        digests=nothing,
+        etags=list(nothing),
+    )
+
+
+def measured_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
+    """Seconds of a full run, and of adding the last `added` faces to all the others, the median of ADDITIONS times."""
+    search, roles = SEARCH, all_found(len(people))
+    old, new = slice(0, len(people) - added), slice(len(people) - added, None)
+    before = group(connected(embeddings[old], photos[old], roles[old], search), threshold)
+    taken = []
+    for _ in range(ADDITIONS):
+        began = time.perf_counter()
+        graph = extended(before.graph, embeddings[new], photos[new], roles[new], search)
+        extending = time.perf_counter() - began
+        regroup(before, graph, threshold)
+        taken.append((time.perf_counter() - began, extending))
+    slowest, _ = max(taken)
+    adding, extending = sorted(taken)[ADDITIONS // 2]
+    began = time.perf_counter()
+    group(connected(embeddings, photos, roles, search), threshold)
+    full = time.perf_counter() - began
+    rounded = {
+        "full_seconds": full,
+        "adding_seconds": adding,
+        "of_these_searching": extending,
+        "slowest_seconds": slowest,
+        "share": adding / full,
+    }
+    return {"added": added, **{name: round(value, 4) for name, value in rounded.items()}}

@@ -1,0 +1,57 @@
+"""Multiply-adds that networks do, and that their device could do."""
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.vision.sessions import Session
+from benchmarks.speed.synthetic import macs
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+MATMUL_SIDE = {"cpu": 1536, "cuda": 8192, "tensorrt": 8192}
+
+
+class CountedSession:
+    """A session that counts the multiply-adds of its runs, which grow with the pixels it is given."""
+
+    def __init__(self, session: Session, model: Path, side_px: int) -> None:
+        self.macs = 0.0
+        self.input_names = session.input_names
+        self._session = session
+        self._macs_a_pixel = macs(onnx.load(str(model)), side_px, side_px) / side_px**2
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        (images,) = inputs.values()
+        with self._lock:
+            self.macs += self._macs_a_pixel * images.size / images.shape[1]
+        return self._session.run(inputs)
+
+
+def matmul_macs_per_s(provider: str) -> float:
+    """The best of some products of square float32 matrices, on all cores or the GPU."""
+    side = MATMUL_SIDE[provider]
+    factor = onnx.numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "b")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]
+    nodes = [onnx.helper.make_node("MatMul", ["a", "b"], ["p"]), onnx.helper.make_node("MatMul", ["p", "b"], ["c"])]
+    graph = onnx.helper.make_graph(nodes, "product", ends[:1], ends[1:], [factor])
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    session = ort.InferenceSession(model.SerializeToString(), providers=PROVIDERS[provider])
+    value = {"a": ort.OrtValue.ortvalue_from_numpy(np.ones((side, side), np.float32))}
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        session.run_with_ort_values(["c"], value)
+        seconds.append(time.perf_counter() - began)
+    return float(len(nodes) * side**3 / min(seconds))

@@ -1,0 +1,184 @@
+"""20,000 messages through worker processes with a stub for the networks: pace, memory, nothing lost or done twice.
+
+`python -m benchmarks load [--messages 20000] [--workers 2] [--json]`
+
+The workers are the detection service as it is, but for the networks (load_worker.py); SQS and S3 are moto's,
+MongoDB is SecantusDB. Every photo has content of its own. Hardly more messages wait than the workers can hold, since
+moto counts all of them at every call, and again for each that it hands out.
+
+CPU seconds tell whose the time was: where all cores are busy, a part's share of them is its share of the pace.
+`ceiling_per_s` is what one core would get through if a worker had it to itself, and stores took nothing;
+`consumer_alone_per_s` is the loop, with a queue in memory and nothing to do.
+
+The exit code is 1 where a message was lost or done twice, or came again though no worker had put it back (a store
+that was too slow makes it do so), or where memory grew (judged from 5,000 messages on).
+"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.core.messages import DetectImage
+from benchmarks.chaos.journal import JournalReader
+from benchmarks.chaos.world import SETTINGS, World, WorldOptions
+from benchmarks.common.command import printed
+from benchmarks.speed.load_consumer import SQS_BATCH, consumer_alone
+from benchmarks.speed.load_processes import Processes, Sample, growth, pace
+from local.stack import LocalStackError
+
+THREADS, BATCH = 16, 24
+PRODUCTION = {
+    "MESSAGE_VISIBILITY_TIMEOUT": "120",
+    "QUEUE_WAIT_S": "2",
+    "BATCH_SIZE": str(BATCH),
+    "MAX_FACE_WORKERS": str(THREADS),
+    "GROUPING_DELAY_S": "30",
+    "PREVIEW_SIDE_PX": "1024",
+}
+"""The defaults of a service, in place of those of a storm; but polls are short, for the end waits for the last one."""
+PHOTO_PX = (128, 96)
+PHOTOS_A_GALLERY = 1_000
+WAITING_FOR_EACH_HELD = 1
+SENDERS = 4
+LOOK_EVERY_S = 1.0
+SHOWN_TROUBLES = 5
+POLL_EVERY_S = 0.1
+STALLED_AFTER_S = 120.0
+GROWTH_BOUND = 0.05
+"""Resident memory wanders by 1 to 4 % of itself (decision 16)."""
+JUDGED_FROM = 5_000
+"""Messages; fewer end before each thread has had its share and every cache is full."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=2, help="processes (2)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    options = parser.parse_args(arguments)
+    result = printed(lambda: measure(options.messages, options.workers), as_json=options.json)
+    return 0 if result and is_sound(result) else 1
+
+
+def is_sound(result: Mapping[str, Any]) -> bool:
+    """Whether nothing was lost or done twice, only what was put back came again, and memory stayed as it was."""
+    grew = result["messages"] >= JUDGED_FROM and result["growth"] > GROWTH_BOUND
+    unexplained = result["received_again"] > result["put_back"]
+    return not (result["lost"] or result["done_twice"] or unexplained or grew)
+
+
+def measure(messages: int, workers: int) -> dict[str, Any]:
+    """All figures. Raises LocalStackError where the queue stops getting shorter."""
+    alone = consumer_alone(messages, THREADS, BATCH)
+    with tempfile.TemporaryDirectory(prefix="load-") as folder:
+        home = Path(folder)
+        with World(WorldOptions(home, settings=PRODUCTION)) as world:
+            put_photos(world, messages)
+            with Processes(world, workers, home / "logs") as processes:
+                samples = run(world, processes, messages, workers * BATCH * (1 + WAITING_FOR_EACH_HELD))
+                processes.stop()
+            counts = count(world, home / "logs", messages)
+    return {
+        "messages": messages,
+        "workers": workers,
+        **pace(samples, workers),
+        **growth(samples),
+        "consumer_alone_per_s": round(alone),
+        **counts,
+    }
+
+
+def put_photos(world: World, messages: int) -> None:
+    """A picture for each message: the same one with another comment, so that none is a twin of another."""
+    pixels = np.random.default_rng(0).integers(0, 256, (PHOTO_PX[1], PHOTO_PX[0], 3), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG")
+    start, rest = data.getvalue()[:2], data.getvalue()[2:]
+
+    def put(number: int) -> None:
+        comment = f"{number:08}".encode()
+        # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, B.2.4.5: the length counts itself.
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        request = request_of(number)
+        world.s3.put_object(Bucket=SETTINGS["BUCKET_NAME"], Key=request.s3_key, Body=start + segment + rest)
+
+    with ThreadPoolExecutor(SENDERS) as pool:
+        list(pool.map(put, range(messages)))
+
+
+def request_of(number: int) -> DetectImage:
+    gallery, image = f"gallery-{number // PHOTOS_A_GALLERY}", f"{number:08}"
+    return DetectImage(gallery_id=gallery, image_id=image, s3_key=f"{gallery}/{image}.jpg")
+
+
+def run(world: World, processes: Processes, messages: int, most_at_once: int) -> list[Sample]:
+    """Send everything, so many at once, and look at the processes every second until all of it is settled."""
+    journal, seen, sent, done = JournalReader(world.journal_path), 0, 0, 0
+    samples = [processes.sample(0)]
+    progressed_at = time.monotonic()
+    while done < messages:
+        while sent < min(messages, done + most_at_once):
+            sent += _send(world, range(sent, min(sent + SQS_BATCH, messages)))
+        new = journal.read()[seen:]
+        seen += len(new)
+        settled = sum(event.event == "delete" for event in new)
+        done += settled
+        progressed_at = time.monotonic() if settled else progressed_at
+        if time.monotonic() - progressed_at > STALLED_AFTER_S:
+            raise LocalStackError(f"{messages - done} messages are left; none was done for {STALLED_AFTER_S:.0f} s.")
+        if time.monotonic() - samples[-1].at_s > LOOK_EVERY_S or done == messages:
+            processes.check()
+            samples.append(processes.sample(done))
+        time.sleep(POLL_EVERY_S)
+    return samples
+
+
+def _send(world: World, numbers: Sequence[int]) -> int:
+    entries = [{"Id": str(number), "MessageBody": request_of(number).model_dump_json()} for number in numbers]
+    answer = world.sqs.send_message_batch(QueueUrl=world.queues["detection"], Entries=entries)
+    if answer.get("Failed"):
+        raise LocalStackError(f"SQS did not take a message: {answer['Failed'][0]}")
+    return len(entries)
+
+
+def count(world: World, logs: Path, messages: int) -> dict[str, int]:
+    """What is stored and what was done, against what was sent."""
+    received, settled = Counter[str](), Counter[str]()
+    for event in JournalReader(world.journal_path).read():
+        if event.queue == "detection":
+            received[event.message] += event.event == "receive"
+            settled[event.message] += event.event == "delete"
+    done, put_back = Counter[str](), 0
+    for log in logs.iterdir():
+        lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        done.update(line["image"] for line in lines if line["message"] == "photo indexed")
+        troubles = [line["message"] for line in lines if line["message"].startswith("message put back")]
+        put_back += len(troubles)
+        for trouble in troubles[:SHOWN_TROUBLES]:
+            print(f"{log.stem}: {trouble}", file=sys.stderr)
+    wanted = {f"{request.gallery_id}/{request.image_id}" for request in map(request_of, range(messages))}
+    stored = {image["_id"] for image in world.database["images"].find({"status": "indexed"}, {"_id": 1})}
+    faces = world.database["faces"].count_documents({})
+    return {
+        "lost": len(wanted - stored) + sum(number == 0 for number in settled.values()) + max(0, messages - faces),
+        "done_twice": sum(number > 1 for number in done.values()) + max(0, faces - messages) + len(stored - wanted),
+        "received_again": sum(number - 1 for number in received.values() if number > 1),
+        "put_back": put_back,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The worker processes of `benchmarks load`, and what is read of them and of the stores while they work."""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from benchmarks.chaos.world import World
+from local.stack import ROOT, LocalStackError
+
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+PARTS = ("workers", "sqs_and_s3", "mongodb", "sender")
+WARM_UP_SHARE, END_SHARE = 0.2, 0.2
+"""Memory counts from when a fifth of the messages is done; its begin and its end are a fifth of the time after that."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look: messages done by then, CPU seconds of each of PARTS so far, resident bytes of each worker."""
+
+    at_s: float
+    done: int
+    cpu_s: dict[str, float]
+    resident_bytes: tuple[int, ...]
+
+
+class Processes:
+    """So many workers in a world; entering waits until each is ready."""
+
+    def __init__(self, world: World, workers: int, logs: Path) -> None:
+        self._environment = straight(world)
+        self._logs = [logs / f"worker-{number}.log" for number in range(workers)]
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Processes":
+        self._stores = {_store(child): child for child in psutil.Process().children()}
+        for log in self._logs:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as output:
+                command = [sys.executable, "-m", "benchmarks.speed.load_worker"]
+                self._workers.append(
+                    subprocess.Popen(command, stdout=output, stderr=output, env=self._environment, cwd=ROOT)
+                )
+        until = time.monotonic() + READY_TIMEOUT_S
+        while not all(b'"message": "ready"' in log.read_bytes() for log in self._logs):
+            self.check()
+            if time.monotonic() > until:
+                raise LocalStackError(f"The workers were not ready within {READY_TIMEOUT_S:.0f} s.")
+            time.sleep(0.1)
+        self._watched = [psutil.Process(worker.pid) for worker in self._workers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.kill()
+            worker.wait()
+
+    def check(self) -> None:
+        """Raises LocalStackError where a worker has ended, with the last thing it said."""
+        for worker, log in zip(self._workers, self._logs, strict=True):
+            if worker.poll() is not None:
+                words = log.read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
+                raise LocalStackError(f"A worker ended with {worker.returncode}; it said last: {words[-1]}")
+
+    def stop(self) -> None:
+        """Have the workers end by SIGTERM. Raises LocalStackError where one doesn't exit with 0."""
+        for worker in self._workers:
+            worker.send_signal(signal.SIGTERM)
+        codes = [worker.wait(STOP_TIMEOUT_S) for worker in self._workers]
+        if any(codes):
+            raise LocalStackError(f"The workers ended with {codes} after SIGTERM.")
+
+    def sample(self, done: int) -> Sample:
+        cpu_s = {
+            "workers": sum(_cpu_s(worker) for worker in self._watched),
+            "sqs_and_s3": _cpu_s(self._stores["sqs_and_s3"]),
+            "mongodb": _cpu_s(self._stores["mongodb"]),
+            "sender": _cpu_s(psutil.Process()),
+        }
+        resident = tuple(worker.memory_info().rss for worker in self._watched)
+        return Sample(time.monotonic(), done, cpu_s, resident)
+
+
+def straight(world: World) -> dict[str, str]:
+    """What a worker needs to reach the stores themselves, without the fault proxies before them."""
+    host, port = world.mongo.address or ("127.0.0.1", 0)
+    mongo = f"mongodb://{host}:{port}/{{}}?directConnection=true"
+    environment = {
+        **os.environ,
+        **world.straight,
+        "SERVICE_TYPE": "detection",
+        "QUEUE_URL": world.queues["detection"],
+        "GROUP_FACE_QUEUE_URL": world.queues["grouping"],
+        "GALLERY_IMAGES_MONGO_URI": mongo.format("gallery_images"),
+        "HUEMN_MONGO_URI": mongo.format("huemn"),
+    }
+    environment.pop("LOG_GROUP", None)
+    return environment
+
+
+def _store(child: psutil.Process) -> str:
+    return "sqs_and_s3" if any("strict_moto" in word for word in child.cmdline()) else "mongodb"
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def pace(samples: list[Sample], workers: int) -> dict[str, float]:
+    """Messages a second, and whose CPU time that took."""
+    first, last = samples[0], samples[-1]
+    seconds = last.at_s - first.at_s
+    spent_s = {part: last.cpu_s[part] - first.cpu_s[part] for part in PARTS}
+    all_s = sum(spent_s.values())
+    return {
+        "seconds": round(seconds, 1),
+        "messages_per_s": round(last.done / seconds, 1),
+        "messages_per_s_a_worker": round(last.done / seconds / workers, 1),
+        "worker_cpu_ms_a_message": round(spent_s["workers"] / last.done * 1000, 2),
+        "ceiling_per_s": round(last.done / spent_s["workers"], 1),
+        "cores_busy": round(all_s / seconds, 2),
+        **{f"{part}_share": round(spent / all_s, 3) for part, spent in spent_s.items()},
+    }
+
+
+def growth(samples: list[Sample]) -> dict[str, float]:
+    """Resident memory of a worker (the mean of all): after the warm-up, at the end, and the line's slope between."""
+    most = samples[-1].done
+    warm = [sample for sample in samples if sample.done >= WARM_UP_SHARE * most]
+    mb = [statistics.mean(sample.resident_bytes) / 1e6 for sample in warm]
+    done = [sample.done for sample in warm]
+    begin = statistics.median(mb[: max(1, round(len(mb) * END_SHARE))])
+    end = statistics.median(mb[-max(1, round(len(mb) * END_SHARE)) :])
+    slope = statistics.linear_regression(done, mb).slope if len(set(done)) > 1 else 0.0
+    return {
+        "resident_mb_after_warm_up": round(begin, 1),
+        "resident_mb_at_end": round(end, 1),
+        "growth": round(end / begin - 1, 4),
+        "slope_mb_per_1000": round(slope * 1000, 3),
+    }

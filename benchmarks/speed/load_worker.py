@@ -1,0 +1,67 @@
+"""The detection service with a stub for its networks, started by `python -m benchmarks load`.
+
+All else is the service itself, from its settings to its exit code.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from app import bootstrap
+from app.config import Settings
+from app.core.arrays import Floats, Image
+from app.core.pictures import PhotoLimits
+from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
+from app.detection.look import Eyes
+from app.detection.prefilter import Prefilter
+from app.host import cores
+from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
+from app.vision.face_pack import FacePack
+from app.vision.types import Detections
+
+DIMENSION = 128
+FACE_PX = np.array([[16, 8, 80, 88]], np.float32)
+LANDMARKS_PX = np.array([[(36, 38), (60, 38), (48, 52), (38, 66), (58, 66)]], np.float32)
+MANIFEST = PackManifest(
+    name="stub",
+    licence="public domain",
+    commercial_use=True,
+    files={"detector.onnx": "0" * 64, "embedder.onnx": "1" * 64},
+    detector=ScrfdDetector(kind="scrfd", file="detector.onnx"),
+    embedder=OnnxEmbedder(file="embedder.onnx", dimension=DIMENSION),
+    similarity_threshold=0.5,
+    source=Source(kind="directory", path="."),
+)
+
+
+class StubDetector:
+    """Finds the same face in every photo."""
+
+    view_px = 128
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        return [Detections(FACE_PX, LANDMARKS_PX, np.array([0.9], np.float32)) for _ in images]
+
+
+class StubEmbedder:
+    """Gives every chip the same vector."""
+
+    def vectors(self, chips: Image) -> Floats:
+        return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
+
+
+def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Eyes:
+    """In place of the bootstrap's: the same device and limits around the stub."""
+    device = Device(
+        FacePack(MANIFEST, StubDetector(), StubEmbedder()), cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
+    )
+    limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
+    return Eyes(stack.enter_context(device), limits, Prefilter(settings.prefilter, settings.thumbnail_key))
+
+
+if __name__ == "__main__":
+    # The one place where a pack is opened; a real pack of weights that do nothing would fail the golden photo.
+    bootstrap._eyes = stub_eyes
+    sys.exit(bootstrap.run("detection"))

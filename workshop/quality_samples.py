@@ -1,0 +1,192 @@
+"""Faces of known people, clean and degraded, and what recognition makes of them: quality is fitted to and judged by it.
+
+Of each photo the face nearest its middle counts. What recognition makes of a face is its genuine similarity: to the
+mean of the clean faces in its person's other photos. People of one photo have none (NaN).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from app.core.arrays import Floats, Image
+from app.core.pictures import is_picture
+from app.vision.embedder import unit
+from app.vision.face_pack import FacePack
+from app.vision.quality.inputs import Faces
+from workshop.degradations import DEGRADATIONS, Degradation, Portrait, sharpened
+from workshop.samples import images
+
+DEGRADED_SHARE = 0.6
+CLEAN, SHARPENED = "clean", "sharpened"
+PHOTOS_A_PERSON = 8
+"""More would let the few whom everybody photographs decide."""
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
+
+    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `lengths` (N,) of what they were made
+    from, `unlit` (N,D) those of faces that are left in the dark, `genuine` (N,) the similarity to the face's own
+    person. `missed` counts photos of each kind in which no face was found.
+    """
+
+    people: Names
+    photos: Names
+    kinds: Names
+    faces: Faces
+    embeddings: Floats
+    lengths: Floats
+    unlit: Floats
+    genuine: Floats
+    missed: Mapping[str, int]
+
+    @property
+    def vectors(self) -> Floats:
+        """(N,D) float32, as the network gave them."""
+        return self.embeddings * self.lengths[:, np.newaxis]
+
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Samples":
+        """The chosen rows."""
+        return Samples(
+            self.people[which],
+            self.photos[which],
+            self.kinds[which],
+            self.faces.take(which),
+            self.embeddings[which],
+            self.lengths[which],
+            self.unlit[which],
+            self.genuine[which],
+            self.missed,
+        )
+
+
+def people_of(folder: Path, limit: int | None = None) -> dict[str, list[Path]]:
+    """A folder with a folder a person → the first photos of each, of at most `limit` people spread evenly."""
+    people = {
+        person.name: sorted(filter(is_picture, person.iterdir()))[:PHOTOS_A_PERSON]
+        for person in sorted(folder.iterdir())
+        if person.is_dir()
+    }
+    names = [name for name, photos in people.items() if photos]
+    step = 1 if limit is None else max(1, len(names) // limit)
+    return {name: people[name] for name in names[::step]}
+
+
+@dataclass(frozen=True)
+class _Row:
+    person: str
+    photo: str
+    kind: str
+    faces: Faces
+    vector: Floats
+    unlit: Floats
+
+
+def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int, variants: int = 1) -> Samples:
+    """Every photo clean, and `variants` times more: degraded with the odds of DEGRADED_SHARE, or clean once more, and
+    from the second time on sharpened rather than clean.
+
+    Rows of the first, clean pass have the kind `reference`.
+    """
+    rows: list[_Row] = []
+    missed: dict[str, int] = {}
+    for number, (person, photo, image) in enumerate(_photos(pack, people)):
+        clean = _seen(pack, image)
+        if clean is None:
+            missed["reference"] = missed.get("reference", 0) + 1
+            continue
+        rows.append(_Row(person, photo, "reference", *clean))
+        portrait = Portrait(image, clean[0].landmarks[0])
+        for variant in range(variants):
+            random = np.random.default_rng([seed, number, variant])
+            kind = _kind(random)
+            if kind == CLEAN and variant:
+                kind, seen = SHARPENED, _seen(pack, sharpened(portrait, random))
+            else:
+                seen = clean if kind == CLEAN else _seen(pack, DEGRADATIONS[kind](portrait, random))
+            if seen is None:
+                missed[kind] = missed.get(kind, 0) + 1
+            else:
+                rows.append(_Row(person, photo, kind, *seen))
+    return _joined(rows, missed)
+
+
+def covered_samples(
+    pack: FacePack, people: Mapping[str, Sequence[Path]], covers: Mapping[str, Degradation], seed: int
+) -> Samples:
+    """One photo of each person, clean (kind `reference`) and under each cover."""
+    rows: list[_Row] = []
+    missed: dict[str, int] = {}
+    firsts = {person: photos[:1] for person, photos in people.items()}
+    for number, (person, photo, image) in enumerate(_photos(pack, firsts)):
+        clean = _seen(pack, image)
+        if clean is None:
+            continue
+        rows.append(_Row(person, photo, "reference", *clean))
+        portrait = Portrait(image, clean[0].landmarks[0])
+        for row, (kind, cover) in enumerate(covers.items()):
+            seen = _seen(pack, cover(portrait, np.random.default_rng([seed, number, row])))
+            if seen is None:
+                missed[kind] = missed.get(kind, 0) + 1
+            else:
+                rows.append(_Row(person, photo, kind, *seen))
+    return _joined(rows, missed)
+
+
+def _photos(pack: FacePack, people: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, str, Image]]:
+    for person, photos in people.items():
+        for path, image in images(photos, pack.view_px):
+            yield person, path.stem, image
+
+
+def _kind(random: Generator) -> str:
+    return str(random.choice(list(DEGRADATIONS))) if random.random() < DEGRADED_SHARE else CLEAN
+
+
+def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
+    """The face nearest the middle, what the embedder makes of it (D,), and its embedding (D,) unlit."""
+    (found,) = pack.detect([image])
+    if not len(found):
+        return None
+    centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    middle = np.array([image.shape[1], image.shape[0]]) / 2
+    face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
+    chips = pack.cut_chips(image, face.landmarks)
+    (vectors,), (unlit,) = pack.vectors([chips]), pack.embed([chips], as_they_are=True)
+    size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
+    return (
+        Faces(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
+        vectors[0],
+        unlit[0],
+    )
+
+
+def _joined(rows: Sequence[_Row], missed: Mapping[str, int]) -> Samples:
+    people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
+    photos = np.array([row.photo for row in rows])
+    vectors, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unlit"))
+    embeddings, lengths = unit(vectors), np.linalg.norm(vectors, axis=1)
+    faces = Faces.joined([row.faces for row in rows])
+    genuine = genuine_similarities(people, photos, kinds == "reference", embeddings)
+    return Samples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
+
+
+def genuine_similarities(people: Names, photos: Names, is_reference: NDArray[np.bool_], embeddings: Floats) -> Floats:
+    """(N,) people and photos, (N,) which rows are clean references, (N,D) unit vectors → (N,) similarity of each face
+    to the mean of its person's references in other photos; NaN where there are none."""
+    similarity = np.full(len(people), np.nan, np.float32)
+    for person in np.unique(people[is_reference]):
+        rows = np.flatnonzero(people == person)
+        references = rows[is_reference[rows]]
+        for row in rows:
+            others = references[photos[references] != photos[row]]
+            if len(others):
+                mean = embeddings[others].mean(axis=0)
+                similarity[row] = embeddings[row] @ mean / max(float(np.linalg.norm(mean)), 1e-9)
+    return similarity
