@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.adapters.ecs import TaskProtection
-from app.adapters.models import model_downloader
+from app.adapters.models import make_model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
@@ -26,7 +26,7 @@ from app.core.pictures import PhotoLimits
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
-from app.host import memory_share
+from app.host import measure_memory_share
 from app.packs.store import InstalledPack, PackStore
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
@@ -38,7 +38,7 @@ from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from app.clustering.neighbours import NeighbourSearch
-    from app.detection.look import Eyes
+    from app.detection.analysis import Analyser
     from app.grouping.index import GalleryIndex
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def run(service: ServiceType | None = None) -> int:
     """
     try:
         settings = load_settings(**({"service_type": service} if service else {}))
-        with Logging(settings, partial(_logs_client, settings)) as logs, open_telemetry(settings) as telemetry:
+        with Logging(settings, partial(_open_logs_client, settings)) as logs, open_telemetry(settings) as telemetry:
             logs.trace_id = telemetry.tracer.trace_id
-            end = _run_told(settings, telemetry)
+            end = _run_service(settings, telemetry)
     except FatalWorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -87,7 +87,7 @@ class End:
     unfinished: int = 0
 
 
-def _run_told(settings: Settings, telemetry: Telemetry) -> End:
+def _run_service(settings: Settings, telemetry: Telemetry) -> End:
     shutdown = Shutdown()
     try:
         with shutdown.on_signals(), ExitStack() as stack:
@@ -96,9 +96,9 @@ def _run_told(settings: Settings, telemetry: Telemetry) -> End:
                 probe()
             if settings.watch_spot_notice:
                 stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-            around = _surroundings(settings, service, telemetry)
+            around = _make_surroundings(settings, service, telemetry)
             log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
-            consumer = Consumer(service.queue, service.handler, _options(settings), shutdown, around)
+            consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, around)
             code = consumer.run()
     except FatalWorkerError as error:
         log.critical("the service can't start: %s", error)
@@ -110,9 +110,9 @@ def _run_told(settings: Settings, telemetry: Telemetry) -> End:
     return End(code, consumer.unfinished)
 
 
-def _logs_client(settings: Settings) -> object:
+def _open_logs_client(settings: Settings) -> object:
     # Watchtower tries a batch five times itself.
-    return client("logs", settings.aws_default_region, read_timeout_s=5, attempts=1)
+    return open_client("logs", settings.aws_default_region, read_timeout_s=5, attempts=1)
 
 
 def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
@@ -120,18 +120,18 @@ def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
     shutdown.request()
 
 
-def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
-    from app.detection.handle import DetectionParts, handle, saver
+def _open_detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+    from app.detection.handle import DetectionParts, handle, make_saver
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     # First, for a wrong pack is told at once, where a database that is away is waited for.
-    eyes = _eyes(settings, stack, on_death)
+    eyes = _open_analyser(settings, stack, on_death)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
     objects, faces = S3Store(settings.face_group_bucket_name, settings.aws_default_region), MongoFaceStore(database)
     owner = MongoOwnerMetadata(owner_database)
-    save = saver(faces, owner)
+    save = make_saver(faces, owner)
     parts = DetectionParts(
         eyes=eyes,
         objects=objects,
@@ -139,7 +139,7 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemet
         results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),
         owner=owner,
         galleries=MongoGalleryStore(database),
-        grouping_queue=_queue(settings, settings.group_face_queue_url),
+        grouping_queue=_open_queue(settings, settings.group_face_queue_url),
         default_bucket=settings.bucket_name,
         output_bucket=settings.face_group_bucket_name,
         readable_buckets=settings.readable_buckets,
@@ -147,41 +147,41 @@ def _detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemet
         grouping_delay_s=settings.grouping_delay_s,
         file_bytes=Budget(settings.bytes_in_work),
         pixels=Budget(settings.pixels_in_work),
-        kill_points=_kill_points(settings),
+        kill_points=_make_kill_points(settings),
         telemetry=telemetry,
     )
     return Service(
-        queue=_queue(settings, settings.queue_url),
+        queue=_open_queue(settings, settings.queue_url),
         handler=partial(handle, parts=parts),
-        probes=_probes(database, objects),
+        probes=_make_probes(database, objects),
         kill_points=parts.kill_points,
         has_room=lambda: not (parts.file_bytes.is_exhausted or parts.pixels.is_exhausted),
     )
 
 
-def _eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Eyes":
+def _open_analyser(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Analyser":
+    from app.detection.analysis import Analyser
     from app.detection.device import open_device
-    from app.detection.look import Eyes
     from app.detection.prefilter import Prefilter
     from app.vision import golden
 
     prefilter = Prefilter(settings.prefilter, settings.thumbnail_key)
-    installed = _install(settings)
+    installed = _install_pack(settings)
     device = open_device(
         installed, settings.execution_provider, settings.inference_threads, settings.precision, on_death
     )
-    golden.check(device.pack)
+    golden.check_golden_photo(device.pack)
     limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Eyes(stack.enter_context(device), limits, prefilter)
+    return Analyser(stack.enter_context(device), limits, prefilter)
 
 
-def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, telemetry: Telemetry) -> Service:
+def _open_grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, telemetry: Telemetry) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
-    manifest = _packs(settings).read(settings.model_pack)
+    manifest = _open_packs(settings).read(settings.model_pack)
     database = _open_database(settings, stack)
     objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
-    queue = _queue(settings, settings.group_face_queue_url)
+    queue = _open_queue(settings, settings.group_face_queue_url)
     parts = GroupingParts(
         queue=queue,
         objects=objects,
@@ -196,27 +196,27 @@ def _grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, telemet
         # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
         # and its receive count tells in the end that it kills every worker.
         lease_s=settings.message_visibility_timeout / 2,
-        search=neighbour_search(settings),
-        index=_gallery_index(settings),
-        kill_points=_kill_points(settings),
+        search=make_neighbour_search(settings),
+        index=_open_gallery_index(settings),
+        kill_points=_make_kill_points(settings),
         telemetry=telemetry,
     )
-    return Service(queue, partial(handle, parts=parts), _probes(database, objects), parts.kill_points)
+    return Service(queue, partial(handle, parts=parts), _make_probes(database, objects), parts.kill_points)
 
 
-def _gallery_index(settings: Settings) -> "GalleryIndex | None":
+def _open_gallery_index(settings: Settings) -> "GalleryIndex | None":
     from app.grouping.index import GalleryIndex
 
     folder = settings.gallery_index_dir
     return GalleryIndex(folder, round(settings.gallery_index_gb * 1e9)) if folder else None
 
 
-def neighbour_search(settings: Settings) -> "NeighbourSearch":
+def make_neighbour_search(settings: Settings) -> "NeighbourSearch":
     """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
-    from app.clustering.candidates import GpuMemory, gpu_available
+    from app.clustering.candidates import GpuMemory, has_gpu
     from app.clustering.neighbours import NeighbourSearch
 
-    if settings.neighbours_device == "gpu" and not gpu_available():
+    if settings.neighbours_device == "gpu" and not has_gpu():
         raise BadConfiguration(
             "NEIGHBOURS_DEVICE is gpu, but FAISS sees none: run on a GPU host with the GPU image, or set auto or cpu."
         )
@@ -237,18 +237,18 @@ def neighbour_search(settings: Settings) -> "NeighbourSearch":
 
 
 SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown, Telemetry], Service]] = {
-    "detection": _detection,
-    "grouping": _grouping,
+    "detection": _open_detection,
+    "grouping": _open_grouping,
 }
 
 
-def _surroundings(settings: Settings, service: Service, telemetry: Telemetry) -> Surroundings:
+def _make_surroundings(settings: Settings, service: Service, telemetry: Telemetry) -> Surroundings:
     health = Health(settings.health_file)
     health.ready()
     protection = TaskProtection(settings.ecs_agent_uri)
 
     def has_room() -> bool:
-        if memory_share() < settings.face_recognition_memory_threshold:
+        if measure_memory_share() < settings.face_recognition_memory_threshold:
             return service.has_room()
         log.warning("memory is full: no new message is taken in")
         return False
@@ -256,15 +256,15 @@ def _surroundings(settings: Settings, service: Service, telemetry: Telemetry) ->
     return Surroundings(health, has_room, protection.set, Breaker(service.probes), service.kill_points, telemetry)
 
 
-def _kill_points(settings: Settings) -> KillPoints:
+def _make_kill_points(settings: Settings) -> KillPoints:
     return KillPoints(settings.chaos_kill_at, settings.aws_endpoint_url)
 
 
-def _probes(database: MongoDatabase, objects: S3Store) -> dict[str, Callable[[], None]]:
+def _make_probes(database: MongoDatabase, objects: S3Store) -> dict[str, Callable[[], None]]:
     return {"MongoDB": partial(ping, database), "S3": objects.ping}
 
 
-def _queue(settings: Settings, url: str) -> SqsQueue:
+def _open_queue(settings: Settings, url: str) -> SqsQueue:
     return SqsQueue(url, settings.aws_default_region, settings.message_visibility_timeout)
 
 
@@ -276,20 +276,20 @@ def _open_database(settings: Settings, stack: ExitStack) -> MongoDatabase:
     return database
 
 
-def _packs(settings: Settings) -> PackStore:
+def _open_packs(settings: Settings) -> PackStore:
     return PackStore(
         models_dir=settings.models_dir,
         accept_research_licence=settings.accept_research_licence,
         model_source=settings.model_source,
-        download=model_downloader(settings.aws_default_region),
+        download=make_model_downloader(settings.aws_default_region),
     )
 
 
-def _install(settings: Settings) -> InstalledPack:
-    return _packs(settings).install(settings.model_pack)
+def _install_pack(settings: Settings) -> InstalledPack:
+    return _open_packs(settings).install(settings.model_pack)
 
 
-def _options(settings: Settings) -> ConsumerOptions:
+def _make_consumer_options(settings: Settings) -> ConsumerOptions:
     one_at_a_time = settings.service_type == "grouping"
     return ConsumerOptions(
         threads=1 if one_at_a_time else settings.max_face_workers,

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import BadConfiguration
 from app.core.pictures import PhotoLimits
-from app.core.records import PhotoRef, thumbnail_key
+from app.core.records import PhotoRef, make_thumbnail_key
 
 SQS_MAX_VISIBILITY_S = 43_200
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_key_template(cls, value: str | None) -> str | None:
         if value is not None:
-            thumbnail_key(value, PhotoRef("gallery", "image", "bucket", "folder/name.jpg"))
+            make_thumbnail_key(value, PhotoRef("gallery", "image", "bucket", "folder/name.jpg"))
         return value
 
     @field_validator("queue_url", "group_face_queue_url")
@@ -279,24 +279,24 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = [_sentence(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
+        problems = [_describe_problem(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
         raise BadConfiguration("These settings must be put right:\n" + "\n".join(problems)) from None
 
 
-def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+def _describe_problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(map(str, location)).upper()
     text = "is not set" if kind == "missing" else message.removeprefix("Value error, ")
     return f"  {name} {text}" if name else f"  {text}"
 
 
-def settings_table() -> str:
+def make_settings_table() -> str:
     """All settings as a Markdown table, for the documentation."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "**required**" if field.is_required() else f"`{_shown(field.default)}`"
+        default = "**required**" if field.is_required() else f"`{_format_default(field.default)}`"
         rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
-def _shown(default: object) -> str:
+def _format_default(default: object) -> str:
     return {None: "unset", frozenset(): "none"}.get(default, str(default))  # type: ignore[call-overload, no-any-return]

@@ -96,7 +96,7 @@ class Health:
         return "working" if self._ready else "starting"
 
 
-def judge(path: Path, max_age_s: float, must_be_ready: bool, now_s: float) -> tuple[bool, str]:
+def judge_health(path: Path, max_age_s: float, must_be_ready: bool, now_s: float) -> tuple[bool, str]:
     """Whether the worker of this file is well, and a sentence that says why."""
     try:
         report = _Report(**json.loads(path.read_text("utf-8")))
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-age-s", type=float, default=60, help="how old the last sign of life may be (60)")
     parser.add_argument("--ready", action="store_true", help="models must be loaded and both stores answer, too")
     options = parser.parse_args(arguments)
-    well, sentence = judge(options.file, options.max_age_s, options.ready, time.monotonic())
+    well, sentence = judge_health(options.file, options.max_age_s, options.ready, time.monotonic())
     sys.stdout.write(f"{sentence}\n")
     return 0 if well else 1
 

@@ -8,20 +8,20 @@ import psutil
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def memory_share() -> float:
+def measure_memory_share() -> float:
     """Used share of the container's limit (cgroup v2), or of the machine's memory where there is none.
 
     Page cache counts as free in both: the kernel gives it back before anything is killed.
     """
-    limit = _number("memory.max")
+    limit = _read_number("memory.max")
     if limit is None:
         memory = psutil.virtual_memory()
         return 1 - memory.available / memory.total
-    used = _number("memory.current") or 0
-    return max(0, used - _inactive_file_bytes()) / limit
+    used = _read_number("memory.current") or 0
+    return max(0, used - _read_inactive_file_bytes()) / limit
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Cores that this process may keep busy: those it may run on, or fewer where its container has a quota."""
     allowed = len(os.sched_getaffinity(0))
     try:
@@ -31,7 +31,7 @@ def cores() -> int:
     return max(1, min(allowed, round(int(quota) / int(period)))) if quota.isdigit() else allowed
 
 
-def _number(name: str) -> int | None:
+def _read_number(name: str) -> int | None:
     try:
         text = (CGROUP / name).read_text("ascii").strip()
     except OSError:
@@ -39,7 +39,7 @@ def _number(name: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _inactive_file_bytes() -> int:
+def _read_inactive_file_bytes() -> int:
     try:
         lines = (CGROUP / "memory.stat").read_text("ascii").splitlines()
     except OSError:

@@ -8,10 +8,10 @@ import json
 import sys
 from pathlib import Path
 
-from app.config import settings_table
-from app.core.messages import json_schemas
+from app.config import make_settings_table
+from app.core.messages import make_json_schemas
 from app.grouping.output import Groups
-from app.telemetry.catalogue import metrics_table
+from app.telemetry.catalogue import make_metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -31,17 +31,18 @@ In Prometheus the names are in small letters, `PhotosIndexed` being `face_worker
 """
 
 
-def pages() -> dict[Path, str]:
+def make_pages() -> dict[Path, str]:
     """Path below docs/ → text."""
-    schemas = {**json_schemas(), "groups": Groups.model_json_schema()}
+    schemas = {**make_json_schemas(), "groups": Groups.model_json_schema()}
     written = {
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }
     written[Path("configuration.md")] = (
         "# Configuration\n\nEverything is set by environment variables. A wrong or missing value stops the start, "
-        "with every problem listed at once.\nThis page is written by `python -m app.reference`.\n\n" + settings_table()
+        "with every problem listed at once.\nThis page is written by `python -m app.reference`.\n\n"
+        + make_settings_table()
     )
-    written[Path("metrics.md")] = METRICS_INTRODUCTION + metrics_table()
+    written[Path("metrics.md")] = METRICS_INTRODUCTION + make_metrics_table()
     return written
 
 
@@ -49,13 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which pages are out of date")
     check = parser.parse_args(arguments).check
-    outdated = [path for path, text in pages().items() if _read(DOCS / path) != text]
+    outdated = [path for path, text in make_pages().items() if _read(DOCS / path) != text]
     for path in outdated:
         if check:
             sys.stderr.write(f"docs/{path} is out of date; run `make reference`.\n")
         else:
             (DOCS / path).parent.mkdir(parents=True, exist_ok=True)
-            (DOCS / path).write_text(pages()[path], "utf-8")
+            (DOCS / path).write_text(make_pages()[path], "utf-8")
     return 1 if check and outdated else 0
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.grouping.output import Groups
-from local.album import Album, find_photos, outputs
+from local.album import Album, find_photos, list_outputs
 from local.sample import make_sample_album
 from local.stack import ROOT, SERVICES, LocalStack
 
@@ -25,7 +25,7 @@ SHOWN_SKIPPED = 8
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = _make_parser().parse_args()
     stack = LocalStack(Path(os.environ.get("DEV_WORKER_HOME", ROOT / ".local")).resolve())
     try:
         return COMMANDS[options.command](stack, options)
@@ -34,7 +34,7 @@ def main() -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./dev_worker.sh", description="Run the face worker on this machine.")
     default_pack = os.environ.get("MODEL_PACK", "open")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
@@ -52,36 +52,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(stack: LocalStack, options: argparse.Namespace) -> int:
+def _leave_running(stack: LocalStack, options: argparse.Namespace) -> int:
     begin = time.monotonic()
-    started = _start(stack, options.pack)
+    started = _start_stack(stack, options.pack)
     names = ", ".join(started) if started else "nothing new"
     console.print(f"Started {names} in {time.monotonic() - begin:.1f} s; logs in {stack.logs}.")
     console.print("Try:  ./dev_worker.sh send PHOTO_DIR\n      ./dev_worker.sh status\n      ./dev_worker.sh stop")
     return 0
 
 
-def _album(stack: LocalStack, options: argparse.Namespace) -> int:
-    photos = options.photos or _sample()
+def _run_album(stack: LocalStack, options: argparse.Namespace) -> int:
+    photos = options.photos or _open_sample()
     find_photos(photos)  # A wrong folder is told before anything is started for it.
     was_running = stack.is_running("detection")
     begin = time.monotonic()
     try:
-        _start(stack, options.pack)
+        _start_stack(stack, options.pack)
         ready = time.monotonic()
         with Album(photos, stack.environment) as album:
             console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}", soft_wrap=True)
             _follow(album, stack)
             groups = album.collect(options.out)
         now = time.monotonic()
-        _summary(groups, len(album.photos), options.out, (ready - begin, now - ready))
+        _print_summary(groups, len(album.photos), options.out, (ready - begin, now - ready))
     finally:
         if not was_running:
             stack.stop()
     return 0
 
 
-def _send(stack: LocalStack, options: argparse.Namespace) -> int:
+def _send_photos(stack: LocalStack, options: argparse.Namespace) -> int:
     stack.check_services()
     stack.enter_environment()
     with Album(options.photos, stack.environment) as album:
@@ -90,14 +90,14 @@ def _send(stack: LocalStack, options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(stack: LocalStack, _options: argparse.Namespace) -> int:
+def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
     for name in ("aws", "mongo", *SERVICES):
         console.print(f"{name:10} {'running' if stack.is_running(name) else 'not running'}")
     if not stack.is_running("detection"):
         return 1
     stack.enter_environment()
     environment = stack.environment
-    sqs = client("sqs", environment["AWS_DEFAULT_REGION"])
+    sqs = open_client("sqs", environment["AWS_DEFAULT_REGION"])
     wanted = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     for name, variable in (("detection", "QUEUE_URL"), ("grouping", "GROUP_FACE_QUEUE_URL")):
         counts = sqs.get_queue_attributes(QueueUrl=environment[variable], AttributeNames=wanted)["Attributes"]
@@ -106,11 +106,11 @@ def _status(stack: LocalStack, _options: argparse.Namespace) -> int:
         database = mongo.get_default_database("gallery_images")
         for gallery in database["galleries"].find():
             images = database["images"].count_documents({"gallery_id": gallery["_id"]})
-            console.print(f"gallery {gallery['_id']}: {images} photos, {_last_run(gallery)}", soft_wrap=True)
+            console.print(f"gallery {gallery['_id']}: {images} photos, {_describe_last_run(gallery)}", soft_wrap=True)
     return 0
 
 
-def _last_run(gallery: Mapping[str, Any]) -> str:
+def _describe_last_run(gallery: Mapping[str, Any]) -> str:
     run = gallery.get("last_run")
     if run is None:
         return "not grouped yet"
@@ -118,16 +118,22 @@ def _last_run(gallery: Mapping[str, Any]) -> str:
     return f"{run['faces']} faces, {run['people']} people, {state}"
 
 
-def _stop(stack: LocalStack, _options: argparse.Namespace) -> int:
+def _stop_stack(stack: LocalStack, _options: argparse.Namespace) -> int:
     stopped = stack.stop()
     console.print(f"Stopped {', '.join(stopped) if stopped else 'nothing: nothing was running'}.")
     return 0
 
 
-COMMANDS = {"up": _up, "album": _album, "send": _send, "status": _status, "stop": _stop}
+COMMANDS = {
+    "up": _leave_running,
+    "album": _run_album,
+    "send": _send_photos,
+    "status": _show_status,
+    "stop": _stop_stack,
+}
 
 
-def _start(stack: LocalStack, pack: str) -> list[str]:
+def _start_stack(stack: LocalStack, pack: str) -> list[str]:
     if "/" in pack or pack.endswith(".toml"):
         # A path, as seen from here; the services run in the repository's folder.
         pack = str(Path(pack).resolve())
@@ -137,7 +143,7 @@ def _start(stack: LocalStack, pack: str) -> list[str]:
     return started
 
 
-def _sample() -> Path:
+def _open_sample() -> Path:
     folder = ROOT / ".local" / "sample-album"
     make_sample_album(folder)
     return folder
@@ -153,7 +159,7 @@ def _follow(album: Album, stack: LocalStack) -> None:
             bar.update(task, completed=progress.photos, faces=progress.faces, people=progress.people)
 
 
-def _summary(groups: Groups, photo_count: int, out: Path, seconds: tuple[float, float]) -> None:
+def _print_summary(groups: Groups, photo_count: int, out: Path, seconds: tuple[float, float]) -> None:
     faces = sum(person.face_count for person in groups.people) + len(groups.unassigned)
     table = Table(show_header=False, box=None)
     table.add_row("photos", f"{photo_count} ({len(groups.skipped)} without faces or not usable)")
@@ -166,7 +172,7 @@ def _summary(groups: Groups, photo_count: int, out: Path, seconds: tuple[float, 
         console.print(f"  {photo.image_id}: {photo.status.value}: {photo.reason}", soft_wrap=True)
     if len(groups.skipped) > SHOWN_SKIPPED:
         console.print(f"  … and {len(groups.skipped) - SHOWN_SKIPPED} more, in groups.json")
-    for path in outputs(out):
+    for path in list_outputs(out):
         console.print(str(path.resolve()), soft_wrap=True)
 
 

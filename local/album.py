@@ -12,10 +12,10 @@ from typing import Any
 
 from pymongo import MongoClient, UpdateOne
 
-from app.adapters.aws import client
-from app.core.messages import DetectImage, image_id_of
+from app.adapters.aws import open_client
+from app.core.messages import DetectImage, make_image_id
 from app.core.pictures import PICTURE_ENDINGS, is_picture
-from app.core.records import groups_key, page_key
+from app.core.records import make_groups_key, make_page_key
 from app.grouping.output import Groups
 from local.stack import LocalStackError
 
@@ -25,7 +25,7 @@ TRANSFERS = 8
 
 
 @dataclass(frozen=True)
-class Progress:
+class AlbumProgress:
     """How far an album is."""
 
     photos: int
@@ -39,9 +39,9 @@ class Album:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], gallery_id: str | None = None) -> None:
         self.photos = find_photos(folder)
-        self.gallery_id = gallery_id or gallery_id_of(folder)
+        self.gallery_id = gallery_id or make_gallery_id(folder)
         region = environment["AWS_DEFAULT_REGION"]
-        self._s3, self._sqs = client("s3", region), client("sqs", region)
+        self._s3, self._sqs = open_client("s3", region), open_client("sqs", region)
         self._queue_url = environment["QUEUE_URL"]
         self._bucket, self._output = environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"]
         self._mongo: MongoClient[dict[str, Any]] = MongoClient(environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True)
@@ -68,7 +68,7 @@ class Album:
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(self._send_one, self.photos.items()))
 
-    def follow(self, check: Callable[[], None]) -> Iterator[Progress]:
+    def follow(self, check: Callable[[], None]) -> Iterator[AlbumProgress]:
         """Yields the progress until people are found. `check` raises where going on makes no sense."""
         changed_at, last = time.monotonic(), None
         while True:
@@ -90,7 +90,7 @@ class Album:
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(lambda key: self._bring(key, out / key.removeprefix(prefix)), keys))
-        return Groups.model_validate_json(outputs(out)[0].read_bytes())
+        return Groups.model_validate_json(list_outputs(out)[0].read_bytes())
 
     def _send_one(self, item: tuple[str, Path]) -> None:
         image_id, path = item
@@ -103,7 +103,7 @@ class Album:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._s3.download_file(self._output, key, str(target))
 
-    def _progress(self) -> Progress:
+    def _progress(self) -> AlbumProgress:
         of_this = {"gallery_id": self.gallery_id}
         done = self._database["images"].find({**of_this, "processed_at": {"$gte": self._sent_at}}, ["face_count"])
         counts = [image["face_count"] for image in done]
@@ -113,7 +113,7 @@ class Album:
         changes = gallery.get("revision", 0) - self._revision_before
         all_in = len(counts) == len(self.photos) <= changes
         all_grouped = all_in and run.get("revision") == gallery["revision"]
-        return Progress(len(counts), sum(counts), run.get("people", 0), all_grouped)
+        return AlbumProgress(len(counts), sum(counts), run.get("people", 0), all_grouped)
 
     def _forget_photos_that_left(self) -> None:
         """What an earlier run left of photos that are no longer in the folder."""
@@ -140,7 +140,7 @@ def find_photos(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if not path.is_file() or not is_picture(path):
             continue
-        image_id = image_id_of(path.name)
+        image_id = make_image_id(path.name)
         if image_id in photos:
             raise LocalStackError(f"{photos[image_id].name} and {path.name} would be one photo; rename one of them.")
         photos[image_id] = path
@@ -149,13 +149,13 @@ def find_photos(folder: Path) -> dict[str, Path]:
     return photos
 
 
-def gallery_id_of(folder: Path) -> str:
+def make_gallery_id(folder: Path) -> str:
     """A readable id that two folders of one name don't share."""
     path = folder.resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name).strip("-.") or "album"
     return f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
 
-def outputs(out: Path) -> tuple[Path, Path]:
+def list_outputs(out: Path) -> tuple[Path, Path]:
     """Where `collect` puts groups.json and the people page."""
-    return out / Path(groups_key("x")).name, out / Path(page_key("x")).name
+    return out / Path(make_groups_key("x")).name, out / Path(make_page_key("x")).name

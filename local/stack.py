@@ -19,7 +19,7 @@ import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.config import Settings
 from app.core.errors import WorkerError
 from app.packs.manifest import read_manifest
@@ -141,7 +141,7 @@ class LocalStack:
     def _start_aws(self) -> list[str]:
         if os.environ.get("QUEUE_URL") or self.is_running("aws"):
             return []
-        port = _free_port()
+        port = _find_free_port()
         self._spawn("aws", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
         self._await_port("aws", port)
         self.state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
@@ -150,7 +150,7 @@ class LocalStack:
     def _start_mongo(self) -> list[str]:
         if os.environ.get("GALLERY_IMAGES_MONGO_URI") or self.is_running("mongo"):
             return []
-        port = _free_port()
+        port = _find_free_port()
         data = self._home / "mongo"
         data.mkdir(exist_ok=True)
         # SecantusDB refuses a folder that a killed process left locked only while that process lives.
@@ -168,7 +168,7 @@ class LocalStack:
     def _make_queues_and_buckets(self) -> None:
         environment = self.environment
         region = environment["AWS_DEFAULT_REGION"]
-        sqs, s3 = client("sqs", region), client("s3", region)
+        sqs, s3 = open_client("sqs", region), open_client("s3", region)
         for variable, name in (("QUEUE_URL", "detection"), ("GROUP_FACE_QUEUE_URL", "grouping")):
             dead_letters = sqs.create_queue(QueueName=f"{name}-dead-letters")["QueueUrl"]
             arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -195,7 +195,7 @@ class LocalStack:
             return [sys.executable, str(ROOT / script)]
         names = [*sorted(name.upper() for name in Settings.model_fields), "AWS_ENDPOINT_URL", *AWS_CREDENTIALS]
         environment = [f"--env={name}" for name in names if name in self.environment and name != "SERVICE_TYPE"]
-        mounts = [f"--volume={path}:{path}:ro" for path in _pack_folders(self.state.environment["MODEL_PACK"])]
+        mounts = [f"--volume={path}:{path}:ro" for path in _list_pack_folders(self.state.environment["MODEL_PACK"])]
         return ["docker", "run", "--rm", "--init", "--network=host", *environment, *mounts, image, script]
 
     def _spawn(self, name: str, command: list[str]) -> None:
@@ -284,7 +284,7 @@ class LocalStack:
         partial.replace(self._state_file)
 
 
-def _pack_folders(pack: str) -> set[Path]:
+def _list_pack_folders(pack: str) -> set[Path]:
     """What a container must see of a pack that is given as a path."""
     path = Path(pack)
     if path.suffix == ".toml":
@@ -292,7 +292,7 @@ def _pack_folders(pack: str) -> set[Path]:
     return {path} if path.is_dir() and path.is_absolute() else set()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

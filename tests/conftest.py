@@ -14,7 +14,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.adapters.mongo import Document, ensure_indexes
 from tests.fakes import FakeClock
 from tests.stores import Stores
@@ -23,7 +23,7 @@ REGION = "eu-central-1"
 START_TIMEOUT_S = 60.0
 
 # Making a client costs boto3 a third of a second, more than most tests take in all.
-aws_client = cache(client)
+aws_client = cache(open_client)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.delenv(variable, raising=False)
         for adapter in ("sqs", "s3"):
-            environment.setattr(f"app.adapters.{adapter}.client", aws_client)
+            environment.setattr(f"app.adapters.{adapter}.open_client", aws_client)
         yield url
         aws_client.cache_clear()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.adapters.mongo import batches
+from app.adapters.mongo import split_into_batches
 from app.core.errors import RejectMessage, RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryState, RunProgress
 from app.core.records import (
@@ -23,7 +23,7 @@ from app.core.records import (
     PhotoRef,
     PhotoResult,
     is_overtaken,
-    quality_columns,
+    make_quality_columns,
 )
 from app.core.roles import QualityBars
 from tests.fakes import Clock, Outages, RealClock
@@ -127,7 +127,7 @@ class FakeFaceStore(Outages):
             image_ids=[face.image_id for face in faces],
             boxes=np.stack([face.box for face in faces]),
             det_scores=np.array([face.det_score for face in faces], np.float32),
-            quality=quality_columns([face.quality for face in faces]),
+            quality=make_quality_columns([face.quality for face in faces]),
             embeddings=np.stack([face.embedding[: None if with_embeddings else 0] for face in faces]),
             crop_keys=[face.crop_key for face in faces],
             person_ids=[self.person_of.get(face.face_id) for face in faces],
@@ -281,7 +281,7 @@ class FakePeopleStore(Outages):
         with self._galleries.fenced(lease):
             self._drafts[lease.gallery_id] = draft = _Draft()
             draft.people = {(lease.gallery_id, person.person_id): person for person in people}
-        for some in batches(moves):
+        for some in split_into_batches(moves):
             with self._galleries.fenced(lease):
                 draft.moves += some
 

@@ -14,7 +14,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
-from app.adapters.mongo_people import MongoPeopleStore, person_record
+from app.adapters.mongo_people import MongoPeopleStore, read_person_record
 from app.core.ports import FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
 from app.core.records import (
     FaceRecord,
@@ -23,8 +23,8 @@ from app.core.records import (
     PersonRecord,
     PhotoRef,
     PhotoResult,
-    crop_key,
-    face_id,
+    make_crop_key,
+    make_face_id,
 )
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
@@ -108,7 +108,7 @@ def look(database: Database[dict[str, Any]], gallery_id: str) -> View:
         faces = list(database["faces"].find({"gallery_id": gallery_id}, ["person_id", "version", "was"]).sort("_id"))
         if _published(database, gallery_id) == before:
             break
-    found = [replace(person_record(one), since=0) for one in people if one is not None]
+    found = [replace(read_person_record(one), since=0) for one in people if one is not None]
     return View(
         tuple(sorted(found, key=lambda person: person.person_id)),
         tuple((one["_id"], one.get("was") if _is_ahead(one, before) else one.get("person_id")) for one in faces),
@@ -184,7 +184,7 @@ def unit_vector(seed: int, dimension: int = 16) -> np.ndarray:
 def face_record(of: PhotoRef, index: int, vector: np.ndarray | None = None, *, model: str = MODEL) -> FaceRecord:
     left = 10.25 * index
     return FaceRecord(
-        face_id=face_id(of, model, index),
+        face_id=make_face_id(of, model, index),
         gallery_id=of.gallery_id,
         image_id=of.image_id,
         model_id=model,
@@ -193,7 +193,7 @@ def face_record(of: PhotoRef, index: int, vector: np.ndarray | None = None, *, m
         det_score=0.9,
         quality={"size_px": 9.0, "sharpness": 12.5},
         embedding=unit_vector(index) if vector is None else vector,
-        crop_key=crop_key(of, model, index),
+        crop_key=make_crop_key(of, model, index),
     )
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from app.packs.manifest import PackManifest
-from app.packs.store import sha256
+from app.packs.store import compute_sha256
 from tests.toy_pack import toy_manifest
 
 CHANNELS = 12
@@ -77,7 +77,7 @@ def write_toy_pack(folder: Path) -> tuple[PackManifest, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "detector.onnx").write_bytes(toy_detector().SerializeToString())
     (folder / "embedder.onnx").write_bytes(toy_embedder().SerializeToString())
-    hashes = {name: sha256(folder / name) for name in ("detector.onnx", "embedder.onnx")}
+    hashes = {name: compute_sha256(folder / name) for name in ("detector.onnx", "embedder.onnx")}
     manifest = toy_manifest(
         files=hashes,
         detector={"kind": "scrfd", "file": "detector.onnx", "input_sizes_px": (64, 128)},

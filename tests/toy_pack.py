@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from app.core.arrays import Floats, Image
-from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
+from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
 from app.vision.types import Detections
 
 
@@ -49,8 +49,8 @@ def toy_manifest(**changes: object) -> PackManifest:
         "licence": "public domain",
         "commercial_use": True,
         "files": {"detector.onnx": "0" * 64, "embedder.onnx": "1" * 64},
-        "detector": ScrfdDetector(kind="scrfd", file="detector.onnx"),
-        "embedder": OnnxEmbedder(file="embedder.onnx", dimension=8),
+        "detector": ScrfdConfig(kind="scrfd", file="detector.onnx"),
+        "embedder": EmbedderConfig(file="embedder.onnx", dimension=8),
         "similarity_threshold": 0.5,
         "source": Source(kind="directory", path="."),
     }

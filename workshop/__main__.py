@@ -9,8 +9,8 @@ from app.core.errors import FatalWorkerError
 from app.detection.device import open_device
 from app.packs.manifest import Calibration
 from app.packs.store import PackStore
-from app.packs.variants import FOLDER, PRECISIONS, Variant
-from workshop.calibration import best_threshold, error_rates, known_faces, write_calibration
+from app.packs.variants import FOLDER, VARIANT_PRECISIONS, Variant
+from workshop.calibration import choose_threshold, compute_error_rates, embed_known_faces, write_calibration
 from workshop.samples import choose_samples
 
 ALL = "all"
@@ -43,7 +43,10 @@ def _add_optimise(parser: argparse.ArgumentParser) -> None:
         help="photos to calibrate with and to measure on; with a folder a person, verification is measured too",
     )
     parser.add_argument(
-        "--variant", choices=(*PRECISIONS, ALL), default=ALL, help=f"{ALL} (default): {', '.join(PRECISIONS)}"
+        "--variant",
+        choices=(*VARIANT_PRECISIONS, ALL),
+        default=ALL,
+        help=f"{ALL} (default): {', '.join(VARIANT_PRECISIONS)}",
     )
     parser.add_argument("--output", type=Path, help=f"default: the folder {FOLDER!r} beside the weights")
     parser.add_argument("--accept-research-licence", action="store_true")
@@ -58,10 +61,10 @@ def _optimise(options: argparse.Namespace) -> int:
     folder = options.output or installed.weights / FOLDER
     optimiser = Optimiser(installed, choose_samples(options.images), folder, say=print)
     made: list[Variant] = []
-    for precision in PRECISIONS if options.variant == ALL else [options.variant]:
+    for precision in VARIANT_PRECISIONS if options.variant == ALL else [options.variant]:
         made += optimiser.make(precision)
     for variant in made:
-        print(_sentence(variant))
+        print(_describe_variant(variant))
     return 1 if any(variant.refused for variant in made) else 0
 
 
@@ -83,9 +86,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     path = store.manifest_path(options.pack)
     pack = store.install(options.pack)
     with open_device(pack, "cpu") as device:
-        known = known_faces(options.images, device)
-    rates = error_rates(known)
-    threshold = best_threshold(known, rates)
+        known = embed_known_faces(options.images, device)
+    rates = compute_error_rates(known)
+    threshold = choose_threshold(known, rates)
     false_match, false_non_match = rates.at(threshold)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack
@@ -110,7 +113,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sentence(variant: Variant) -> str:
+def _describe_variant(variant: Variant) -> str:
     if variant.refused:
         return f"{variant.network} {variant.precision}: refused, because {variant.refused}."
     numbers = {

@@ -23,21 +23,21 @@ import tomlkit
 from numpy.typing import NDArray
 
 from app.clustering.full import group
-from app.clustering.graph import connected
+from app.clustering.graph import build_graph
 from app.clustering.neighbours import EXACT
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack, BadPhoto
 from app.core.pictures import PhotoLimits, is_picture
-from app.core.roles import all_found
+from app.core.roles import assign_core
+from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device
-from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.host import cores
+from app.host import count_cores
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.decode import read_header
-from workshop.parity import most_central
-from workshop.samples import people_below
-from workshop.scores import bcubed, pairwise
+from workshop.parity import find_most_central
+from workshop.samples import list_people_below
+from workshop.scores import score_bcubed, score_pairwise
 
 log = logging.getLogger(__name__)
 
@@ -99,19 +99,19 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
 
     A file that can't be read, and a photo without a face, are left out.
     """
-    eyes = Eyes(device, PhotoLimits())
-    with ThreadPoolExecutor(cores()) as pool:
-        found = pool.map(lambda photo: _central_face(photo, eyes), photos)
+    eyes = Analyser(device, PhotoLimits())
+    with ThreadPoolExecutor(count_cores()) as pool:
+        found = pool.map(lambda photo: _embed_central_face(photo, eyes), photos)
         return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
 
 
-def known_faces(folder: Path, device: Device) -> KnownFaces:
+def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
     """A folder with a folder of photos for each person → the face nearest the middle of each photo.
 
     Raises BadConfiguration where there are too few photos or faces.
     """
     paths = [path for path in folder.rglob("*") if is_picture(path)]
-    photos = {photo: person.name for person, some in people_below(folder, paths).items() for photo in some}
+    photos = {photo: person.name for person, some in list_people_below(folder, paths).items() for photo in some}
     # Told before an hour is spent on them, and again if too many show no face.
     _require_enough(folder, list(photos.values()))
     embeddings = embed_central_faces(list(photos), device)
@@ -121,7 +121,7 @@ def known_faces(folder: Path, device: Device) -> KnownFaces:
     return KnownFaces(np.stack(list(embeddings.values())), people)
 
 
-def error_rates(faces: KnownFaces) -> ErrorRates:
+def compute_error_rates(faces: KnownFaces) -> ErrorRates:
     """The error rates of all pairs of the faces."""
     embeddings, people = faces.embeddings, faces.people
     photos = np.bincount(people)[people].astype(np.float64)
@@ -140,8 +140,8 @@ def error_rates(faces: KnownFaces) -> ErrorRates:
         counts += int((later & same).sum()), int((later & ~same).sum())
     return ErrorRates(
         thresholds=np.linspace(-1, 1, BINS + 1),
-        false_non_match=1 - _share_above(genuine),
-        false_match=_share_above(impostors),
+        false_non_match=1 - _sum_above(genuine),
+        false_match=_sum_above(impostors),
         genuine_pairs=int(counts[0]),
         impostor_pairs=int(counts[1]),
         faces=len(people),
@@ -149,11 +149,11 @@ def error_rates(faces: KnownFaces) -> ErrorRates:
     )
 
 
-def best_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
+def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
     """By the rule above, with three decimals."""
     candidates = [rates.least_with(rate) for rate in CANDIDATE_RATES]
     tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
-    scores = np.mean([_scores(faces, rows, tried) for rows in _galleries(faces.people)], axis=0)
+    scores = np.mean([_score(faces, rows, tried) for rows in _draw_galleries(faces.people)], axis=0)
     return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]
 
 
@@ -187,7 +187,7 @@ def _require_enough(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def _galleries(people: People) -> Iterator[NDArray[np.intp]]:
+def _draw_galleries(people: People) -> Iterator[NDArray[np.intp]]:
     """(N,) people → HALVES times the rows of the faces of a random half of them."""
     for seed in range(HALVES):
         random = np.random.default_rng(seed)
@@ -198,26 +198,26 @@ def _galleries(people: People) -> Iterator[NDArray[np.intp]]:
         yield np.sort(rows[np.arange(len(rows)) - begins < PHOTOS_A_PERSON][:MOST_FACES])
 
 
-def _scores(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
+def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
     """The mean of BCubed F and pairwise F of some faces, every one of which founds, at each threshold."""
-    photos, roles = np.arange(len(rows)), all_found(len(rows))
-    graph = connected(faces.embeddings[rows], photos, roles, EXACT)
+    photos, roles = np.arange(len(rows)), assign_core(len(rows))
+    graph = build_graph(faces.embeddings[rows], photos, roles, EXACT)
     true = faces.people[rows]
     found = (group(graph, threshold).labels for threshold in thresholds)
-    return [(bcubed(true, labels).f + pairwise(true, labels).f) / 2 for labels in found]
+    return [(score_bcubed(true, labels).f + score_pairwise(true, labels).f) / 2 for labels in found]
 
 
-def _central_face(photo: Path, eyes: Eyes) -> Floats | None:
+def _embed_central_face(photo: Path, eyes: Analyser) -> Floats | None:
     try:
         data = photo.read_bytes()
-        seen = look(data, read_header(data, PhotoLimits()), eyes, StageTimes())
+        seen = analyse_photo(data, read_header(data, PhotoLimits()), eyes, StageTimes())
     except (BadPhoto, OSError) as error:
         log.warning("%s is left out: %s", photo, error)
         return None
-    return seen.embeddings[most_central(seen.in_image, seen.image)] if len(seen.in_image) else None
+    return seen.embeddings[find_most_central(seen.in_image, seen.image)] if len(seen.in_image) else None
 
 
-def _share_above(weights: Rates) -> Rates:
+def _sum_above(weights: Rates) -> Rates:
     """(B,) weight in each bin → (B+1,) share of it above each edge."""
     above = np.append(np.cumsum(weights[::-1])[::-1], 0)
     shares: Rates = above / max(above[0], np.finfo(float).tiny)

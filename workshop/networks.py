@@ -12,7 +12,7 @@ from app.vision.embedder import Embedder
 from app.vision.face_pack import FacePack
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import ScrfdDetector
-from app.vision.sessions import OnnxSession, Session, open_session, with_free_batch
+from app.vision.sessions import OnnxSession, Session, free_batch_dimension, open_session
 from app.vision.types import FaceDetector
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -53,7 +53,7 @@ class WatchedPack:
         self.manifest = manifest
         self.networks = {name: Watched(session) for name, session in sessions.items()}
         embedder = Embedder(self.networks[manifest.embedder.file], manifest.embedder, max_batch=1)
-        self.pack = FacePack(manifest, _detector(manifest, self.networks), embedder)
+        self.pack = FacePack(manifest, _open_detector(manifest, self.networks), embedder)
 
     def spent_s(self, names: frozenset[str]) -> float:
         """CPU time of these networks so far."""
@@ -73,10 +73,10 @@ class WatchedPack:
 
 def open_on_cpu(model: Path) -> OnnxSession:
     """A network with its batch dimension freed, on one CPU thread."""
-    return open_session(with_free_batch(model), "cpu", threads=1)
+    return open_session(free_batch_dimension(model), "cpu", threads=1)
 
 
-def _detector(manifest: PackManifest, networks: Mapping[str, Session]) -> FaceDetector:
+def _open_detector(manifest: PackManifest, networks: Mapping[str, Session]) -> FaceDetector:
     config = manifest.detector
     if config.kind == "scrfd":
         return ScrfdDetector(networks[config.file], config, max_batch=1)

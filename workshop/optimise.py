@@ -17,24 +17,24 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from app.core.arrays import Floats, Image
 from app.core.errors import BadModelPack
-from app.packs.store import InstalledPack, sha256
+from app.packs.store import InstalledPack, compute_sha256
 from app.packs.variants import (
     DetectorParity,
     EmbedderParity,
-    Precision,
     Variant,
+    VariantPrecision,
     Verification,
-    file_of,
+    make_file_name,
     read_report,
     write_report,
 )
 from app.vision.face_pack import FacePack
-from app.vision.sessions import with_free_batch
+from app.vision.sessions import free_batch_dimension
 from workshop.networks import Inputs, WatchedPack, open_on_cpu
-from workshop.parity import compare_detectors, compare_embedders, embedded, verify
-from workshop.quantise import DETECTOR_BUDGET, EMBEDDER_BUDGET, quantised
-from workshop.rewrites import prepared
-from workshop.samples import Samples, images
+from workshop.parity import compare_detectors, compare_embedders, embed_people, verify
+from workshop.quantise import DETECTOR_BUDGET, EMBEDDER_BUDGET, quantise
+from workshop.rewrites import prepare
+from workshop.samples import Samples, read_images
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Bars:
     accuracy_loss: float = 0.002
 
 
-BARS: Mapping[Precision, Bars] = {
+BARS: Mapping[VariantPrecision, Bars] = {
     # A variant that gives up digits and is no faster is worth nothing.
     "int8": Bars(matched_share=0.98, median_iou=0.95, landmark_shift=0.01, median_cosine=0.99, speed=1.1),
     # The CPU this is measured on computes float16 by way of float32: its speed says nothing of a GPU's.
@@ -78,7 +78,7 @@ class Optimiser:
     folder: Path
     say: Callable[[str], None] = log.info
 
-    def make(self, precision: Precision) -> list[Variant]:
+    def make(self, precision: VariantPrecision) -> list[Variant]:
         """The pack's variants of one precision, those refused without their files. The report is written anew.
 
         Raises BadModelPack for a network that can't be converted or run, and where the folder can't be written to.
@@ -107,7 +107,7 @@ class Optimiser:
     @cached_property
     def _original_embeddings(self) -> dict[Path, Floats]:
         self.say(f"verification: the originals on {len(self.samples.pairs)} pairs")
-        return embedded(self._original, self.samples.pairs)
+        return embed_people(self._original, self.samples.pairs)
 
     def _check_writable(self) -> None:
         try:
@@ -124,27 +124,29 @@ class Optimiser:
         paths = {name: variants.get(name, self.installed.weights / name) for name in names}
         return WatchedPack(self.installed.manifest, {name: open_on_cpu(path) for name, path in paths.items()})
 
-    def _written(self, name: str, precision: Precision) -> Path:
+    def _written(self, name: str, precision: VariantPrecision) -> Path:
         """A network in another precision, in its file, unmeasured."""
         source = self.installed.weights / name
-        target = self.folder / file_of(name, self.installed.manifest.files[name], precision)
+        target = self.folder / make_file_name(name, self.installed.manifest.files[name], precision)
         self.say(f"{name}: making {precision}")
         if precision == "optimised":
             _write_optimised(source, target)
         elif precision == "fp16":
-            onnx.save(half_precision(source), str(target))
+            onnx.save(convert_to_half(source), str(target))
         else:
             budget = DETECTOR_BUDGET if name in self._parts["detector"] else EMBEDDER_BUDGET
-            onnx.save(quantised(prepared(source), lambda: self._fed_to(name), budget), str(target))
+            onnx.save(quantise(prepare(source), lambda: self._fed_to(name), budget), str(target))
         return target
 
     def _fed_to(self, name: str) -> Iterator[Inputs]:
         """What a network of the originals is fed with for the calibration photos."""
         feed = _detect if name in self._parts["detector"] else _detect_and_embed
-        steps = (partial(feed, image) for _, image in images(self.samples.calibration, self._original.pack.view_px))
+        steps = (
+            partial(feed, image) for _, image in read_images(self.samples.calibration, self._original.pack.view_px)
+        )
         return self._original.fed_to(name, steps)
 
-    def _measured(self, part: str, precision: Precision, paths: Mapping[str, Path]) -> _Measured:
+    def _measured(self, part: str, precision: VariantPrecision, paths: Mapping[str, Path]) -> _Measured:
         self.say(f"{part}: comparing {precision} with the original on {len(self.samples.parity)} photos")
         variant = self._pack_with({name: paths[name] for name in self._parts[part]})
         bars = BARS[precision]
@@ -152,14 +154,14 @@ class Optimiser:
         if part == "detector":
             parity, speed = compare_detectors(self._original, variant, self.samples.parity)
             problems = [
-                _below("the share of faces found by both", parity.matched_share, bars.matched_share),
-                _below("the median IoU", parity.median_iou, bars.median_iou),
-                _above("the landmarks' median shift", parity.median_landmark_shift, bars.landmark_shift),
+                _explain_below("the share of faces found by both", parity.matched_share, bars.matched_share),
+                _explain_below("the median IoU", parity.median_iou, bars.median_iou),
+                _explain_above("the landmarks' median shift", parity.median_landmark_shift, bars.landmark_shift),
             ]
         else:
             parity, speed = compare_embedders(self._original, variant, self.samples.parity)
-            problems = [_below("the median cosine", parity.median_cosine, bars.median_cosine)]
-        problems.append(_below("its speed over the original's", speed, bars.speed))
+            problems = [_explain_below("the median cosine", parity.median_cosine, bars.median_cosine)]
+        problems.append(_explain_below("its speed over the original's", speed, bars.speed))
         return _Measured(parity, speed, "; ".join(problem for problem in problems if problem))
 
     def _verified(self, variants: Mapping[str, Path]) -> Verification | None:
@@ -167,19 +169,19 @@ class Optimiser:
             return None
         original = self._original_embeddings
         self.say(f"verification: the variants on {len(self.samples.pairs)} pairs")
-        return verify(self.samples.pairs, original, embedded(self._pack_with(variants), self.samples.pairs))
+        return verify(self.samples.pairs, original, embed_people(self._pack_with(variants), self.samples.pairs))
 
     def _recorded(
-        self, name: str, precision: Precision, path: Path, measured: _Measured, verification: Verification | None
+        self, name: str, precision: VariantPrecision, path: Path, measured: _Measured, verification: Verification | None
     ) -> Variant:
-        problem = measured.problem or ("" if verification is None else _lost(verification, BARS[precision]))
+        problem = measured.problem or ("" if verification is None else _explain_loss(verification, BARS[precision]))
         return Variant(
             network=name,
             source_sha256=self.installed.manifest.files[name],
             runtime=ort.__version__,
             precision=precision,
             file="" if problem else path.name,
-            sha256=sha256(path),
+            sha256=compute_sha256(path),
             size_bytes=path.stat().st_size,
             source_size_bytes=(self.installed.weights / name).stat().st_size,
             parity=measured.parity,
@@ -207,9 +209,9 @@ def _detect_and_embed(image: Image, pack: FacePack) -> None:
     pack.embed([pack.cut_chips(image, pack.detect([image])[0].landmarks)])
 
 
-def half_precision(model: Path) -> onnx.ModelProto:
+def convert_to_half(model: Path) -> onnx.ModelProto:
     """The graph in float16 between float32 inputs and outputs, its batch dimension free."""
-    graph = onnx.load_from_string(with_free_batch(model))
+    graph = onnx.load_from_string(free_batch_dimension(model))
     try:
         half: onnx.ModelProto = convert_float_to_float16(graph, keep_io_types=True)
     except Exception as error:
@@ -224,27 +226,29 @@ def _write_optimised(source: Path, target: Path) -> None:
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 3
     try:
-        ort.InferenceSession(with_free_batch(source), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(free_batch_dimension(source), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BadModelPack(f"{source.name} can't be optimised by ONNX Runtime: {error}") from error
 
 
-def _below(what: str, value: float, least: float) -> str:
+def _explain_below(what: str, value: float, least: float) -> str:
     return f"{what} is {value:.4f}, less than {least:.4g}" if value < least else ""
 
 
-def _above(what: str, value: float, most: float) -> str:
+def _explain_above(what: str, value: float, most: float) -> str:
     return f"{what} is {value:.4f}, more than {most:.4g}" if value > most else ""
 
 
-def _lost(verification: Verification, bars: Bars) -> str:
+def _explain_loss(verification: Verification, bars: Bars) -> str:
     """Why the pack may not take these variants; empty where it may."""
     least = verification.original - bars.accuracy_loss
     return "; ".join(
         problem
         for problem in (
-            _below("verification accuracy", verification.variant, least),
-            _below("verification accuracy between its embeddings and the original's", verification.mixed, least),
+            _explain_below("verification accuracy", verification.variant, least),
+            _explain_below(
+                "verification accuracy between its embeddings and the original's", verification.mixed, least
+            ),
         )
         if problem
     )

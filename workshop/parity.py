@@ -10,7 +10,7 @@ from app.core.arrays import Floats, Image
 from app.packs.variants import DetectorParity, EmbedderParity, Verification
 from app.vision.types import Detections
 from workshop.networks import WatchedPack
-from workshop.samples import Pair, images
+from workshop.samples import Pair, read_images
 
 SAME_FACE_IOU = 0.5
 FOLDS = 10
@@ -23,14 +23,14 @@ def compare_detectors(
     networks = original.manifest.networks["detector"]
     ious, score_differences, shifts, seen, found_by_any = [], [], [], [], 0
     times_s = []
-    for _, image in images(photos, original.pack.view_px):
+    for _, image in read_images(photos, original.pack.view_px):
         before = original.spent_s(networks), variant.spent_s(networks)
         theirs, ours = original.pack.detect([image])[0], variant.pack.detect([image])[0]
         times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
-        rows, columns, iou = matched(theirs, ours)
+        rows, columns, iou = match_faces(theirs, ours)
         ious.append(iou)
         score_differences.append(np.abs(theirs.scores[rows] - ours.scores[columns]))
-        shifts.append(landmark_shifts(theirs.landmarks[rows], ours.landmarks[columns]))
+        shifts.append(measure_landmark_shifts(theirs.landmarks[rows], ours.landmarks[columns]))
         seen.append(len(theirs))
         found_by_any += len(theirs) + len(ours) - len(rows)
     iou, differences = np.concatenate([*ious, []]), np.concatenate([*score_differences, []])
@@ -39,11 +39,11 @@ def compare_detectors(
         faces=sum(seen),
         matched_share=len(iou) / found_by_any if found_by_any else 0,
         least_iou=float(iou.min(initial=1)),
-        median_iou=_median(iou),
+        median_iou=_compute_median(iou),
         largest_score_difference=float(differences.max(initial=0)),
-        median_landmark_shift=_median(np.concatenate([*shifts, []])),
+        median_landmark_shift=_compute_median(np.concatenate([*shifts, []])),
     )
-    return parity, _speed(times_s)
+    return parity, _measure_speed(times_s)
 
 
 def compare_embedders(
@@ -53,7 +53,7 @@ def compare_embedders(
     networks = original.manifest.networks["embedder"]
     cosines: list[float] = []
     times_s = []
-    for _, image in images(photos, original.pack.view_px):
+    for _, image in read_images(photos, original.pack.view_px):
         chips = original.pack.cut_chips(image, original.pack.detect([image])[0].landmarks)
         for at in range(len(chips)):
             before = original.spent_s(networks), variant.spent_s(networks)
@@ -61,17 +61,17 @@ def compare_embedders(
             times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
             cosines.append(float(theirs @ ours))
     parity = EmbedderParity(
-        faces=len(cosines), least_cosine=min(cosines, default=0), median_cosine=_median(np.array(cosines))
+        faces=len(cosines), least_cosine=min(cosines, default=0), median_cosine=_compute_median(np.array(cosines))
     )
-    return parity, _speed(times_s)
+    return parity, _measure_speed(times_s)
 
 
-def matched(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+def match_faces(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Faces of one photo as two detectors found them → rows of both that are one face (K,), (K,), and their IoU (K,).
 
     The best overlaps first, each face once, none below SAME_FACE_IOU.
     """
-    overlaps = _ious(some.boxes, others.boxes)
+    overlaps = _compute_ious(some.boxes, others.boxes)
     rows, columns = np.unravel_index(np.argsort(-overlaps, axis=None, kind="stable"), overlaps.shape)
     chosen: list[tuple[int, int]] = []
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -83,7 +83,7 @@ def matched(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDA
     return pairs[:, 0], pairs[:, 1], overlaps[pairs[:, 0], pairs[:, 1]]
 
 
-def landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]:
+def measure_landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]:
     """(N,5,2), (N,5,2) of the same faces → (N,) mean distance of their landmarks, in distances of the eyes.
 
     What turns an embedding more than anything else about a detector: the face is aligned by them.
@@ -94,19 +94,19 @@ def landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]:
     return shifts
 
 
-def embedded(pack: WatchedPack, pairs: Sequence[Pair]) -> dict[Path, Floats]:
+def embed_people(pack: WatchedPack, pairs: Sequence[Pair]) -> dict[Path, Floats]:
     """The (D,) embedding of the person in each photo of the pairs; none where no face is found."""
     paths = sorted({path for pair in pairs for path in (pair.first, pair.second)})
     embeddings = {}
-    for path, image in images(paths, pack.pack.view_px):
+    for path, image in read_images(paths, pack.pack.view_px):
         found = pack.pack.detect([image])[0]
         if len(found):
-            chip = pack.pack.cut_chips(image, found.landmarks[[most_central(found, image)]])
+            chip = pack.pack.cut_chips(image, found.landmarks[[find_most_central(found, image)]])
             embeddings[path] = pack.pack.embed([chip])[0][0]
     return embeddings
 
 
-def most_central(found: Detections, image: Image) -> int:
+def find_most_central(found: Detections, image: Image) -> int:
     """Row of the face nearest the middle: whom a photo is of stands there, as in LFW."""
     middle = np.array([image.shape[1], image.shape[0]]) / 2
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
@@ -119,13 +119,13 @@ def verify(pairs: Sequence[Pair], original: dict[Path, Floats], variant: dict[Pa
     return Verification(
         genuine_pairs=int(genuine.sum()),
         impostor_pairs=int((~genuine).sum()),
-        original=accuracy_in_folds(_cosines(pairs, original, original), genuine),
-        variant=accuracy_in_folds(_cosines(pairs, variant, variant), genuine),
-        mixed=accuracy_in_folds(_cosines(pairs, original, variant), genuine),
+        original=measure_accuracy_in_folds(_compute_cosines(pairs, original, original), genuine),
+        variant=measure_accuracy_in_folds(_compute_cosines(pairs, variant, variant), genuine),
+        mixed=measure_accuracy_in_folds(_compute_cosines(pairs, original, variant), genuine),
     )
 
 
-def accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
+def measure_accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
     """(N,) cosines, (N,) whether same → mean accuracy over ten folds, each by the threshold that is best on the others.
 
     The protocol of LFW (Huang et al., 2007).
@@ -134,12 +134,12 @@ def accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) 
     right = np.zeros(len(cosines), bool)
     for number in range(FOLDS):
         held_out = fold == number
-        threshold = _best_threshold(cosines[~held_out], genuine[~held_out])
+        threshold = _choose_threshold(cosines[~held_out], genuine[~held_out])
         right[held_out] = (cosines[held_out] >= threshold) == genuine[held_out]
     return float(right.mean())
 
 
-def _best_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
+def _choose_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
     """The cosine from which on calling a pair the same is right most often: midway between two that occur."""
     order = np.argsort(cosines)
     ascending = np.concatenate([[-np.inf], cosines[order], [np.inf]])
@@ -152,7 +152,9 @@ def _best_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) ->
     return float(np.clip(ascending[cut : cut + 2], -2, 2).mean())
 
 
-def _cosines(pairs: Sequence[Pair], first: dict[Path, Floats], second: dict[Path, Floats]) -> NDArray[np.float64]:
+def _compute_cosines(
+    pairs: Sequence[Pair], first: dict[Path, Floats], second: dict[Path, Floats]
+) -> NDArray[np.float64]:
     """(N,): -1, the least alike, where a face is missing in either photo."""
     return np.array(
         [
@@ -162,7 +164,7 @@ def _cosines(pairs: Sequence[Pair], first: dict[Path, Floats], second: dict[Path
     )
 
 
-def _ious(some: Floats, others: Floats) -> NDArray[np.float64]:
+def _compute_ious(some: Floats, others: Floats) -> NDArray[np.float64]:
     """(N,4), (M,4) → (N,M)."""
     top_left = np.maximum(some[:, None, :2], others[None, :, :2])
     bottom_right = np.minimum(some[:, None, 2:], others[None, :, 2:])
@@ -173,10 +175,10 @@ def _ious(some: Floats, others: Floats) -> NDArray[np.float64]:
     return ious
 
 
-def _median(values: NDArray[np.float64]) -> float:
+def _compute_median(values: NDArray[np.float64]) -> float:
     return float(np.median(values)) if len(values) else 0
 
 
-def _speed(times_s: Sequence[tuple[float, float]]) -> float:
+def _measure_speed(times_s: Sequence[tuple[float, float]]) -> float:
     """Times of original and variant on the same input → the median of their ratios; 1 without any."""
     return float(np.median([theirs / max(ours, 1e-9) for theirs, ours in times_s])) if times_s else 1

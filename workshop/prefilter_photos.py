@@ -33,11 +33,11 @@ Damage = Callable[[Image, Generator], Image]
 """(H,W,3) uint8 RGB → the same scene, damaged; only "down-scaled" changes the size."""
 
 
-def as_it_is(subject: Subject, _: Image, __: Generator) -> Subject:
+def keep(subject: Subject, _: Image, __: Generator) -> Subject:
     return subject
 
 
-def close_up(subject: Subject, _: Image, __: Generator) -> Subject:
+def crop_close_up(subject: Subject, _: Image, __: Generator) -> Subject:
     """The face alone, filling the frame."""
     height, width = subject.photo.shape[:2]
     margin = 0.1 * (subject.box[2:] - subject.box[:2])
@@ -47,32 +47,32 @@ def close_up(subject: Subject, _: Image, __: Generator) -> Subject:
     return Subject(photo, subject.box - np.array([left, top, left, top], np.float32))
 
 
-def before_a_blurred_background(subject: Subject, other: Image, random: Generator) -> Subject:
+def put_before_blur(subject: Subject, other: Image, random: Generator) -> Subject:
     scene = cv2.resize(other, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_LINEAR)
-    return _small_in(np.asarray(cv2.GaussianBlur(scene, (0, 0), 15), np.uint8), subject, random)
+    return _put_small_in(np.asarray(cv2.GaussianBlur(scene, (0, 0), 15), np.uint8), subject, random)
 
 
-def lit_in_the_dark(subject: Subject, _: Image, random: Generator) -> Subject:
-    return _small_in(np.full((SCENE_PX, SCENE_PX, 3), 3, np.uint8), subject, random)
+def put_in_the_dark(subject: Subject, _: Image, random: Generator) -> Subject:
+    return _put_small_in(np.full((SCENE_PX, SCENE_PX, 3), 3, np.uint8), subject, random)
 
 
-def before_white(subject: Subject, _: Image, random: Generator) -> Subject:
-    return _small_in(np.full((SCENE_PX, SCENE_PX, 3), 252, np.uint8), subject, random)
+def put_before_white(subject: Subject, _: Image, random: Generator) -> Subject:
+    return _put_small_in(np.full((SCENE_PX, SCENE_PX, 3), 252, np.uint8), subject, random)
 
 
-def _small_in(scene: Image, subject: Subject, random: Generator) -> Subject:
+def _put_small_in(scene: Image, subject: Subject, random: Generator) -> Subject:
     """The head alone, made smaller, anywhere in a scene (S,S,3), which is written to."""
     scale = random.uniform(*SMALL)
     photo = np.asarray(cv2.resize(subject.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     box = subject.box * np.float32(scale)
     height, width = photo.shape[:2]
     left, top = random.integers(0, SCENE_PX - width), random.integers(0, SCENE_PX - height)
-    patch, mask = scene[top : top + height, left : left + width], _head(photo, box)
+    patch, mask = scene[top : top + height, left : left + width], _make_head_mask(photo, box)
     patch[:] = np.rint(photo * mask + patch * (1 - mask)).astype(np.uint8)
     return Subject(scene, box + np.array([left, top, left, top], np.float32))
 
 
-def _head(photo: Image, box: Floats) -> Floats:
+def _make_head_mask(photo: Image, box: Floats) -> Floats:
     """(H,W,1) float32, 1 on the head and 0 beyond, with a soft rim."""
     mask = np.zeros(photo.shape[:2], np.float32)
     (x, y), (width, height) = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
@@ -81,24 +81,24 @@ def _head(photo: Image, box: Floats) -> Floats:
 
 
 FRAMINGS: Mapping[str, Framing] = {
-    "as it is": as_it_is,
-    "close-up": close_up,
-    "before a blurred background": before_a_blurred_background,
-    "lit in the dark": lit_in_the_dark,
-    "before white": before_white,
+    "as it is": keep,
+    "close-up": crop_close_up,
+    "before a blurred background": put_before_blur,
+    "lit in the dark": put_in_the_dark,
+    "before white": put_before_white,
 }
 
 
-def undamaged(photo: Image, _: Generator) -> Image:
+def leave_undamaged(photo: Image, _: Generator) -> Image:
     return photo
 
 
-def motion_blur(photo: Image, random: Generator) -> Image:
+def blur_by_motion(photo: Image, random: Generator) -> Image:
     """The camera moved by 7 to 41 px, straight on."""
-    return moved(photo, random.uniform(7, 41), random.uniform(0, np.pi))
+    return move_camera(photo, random.uniform(7, 41), random.uniform(0, np.pi))
 
 
-def moved(photo: Image, length_px: float, angle: float) -> Image:
+def move_camera(photo: Image, length_px: float, angle: float) -> Image:
     """The camera moved straight on, while the shutter was open; `angle` in radians."""
     middle = int(length_px) // 2 + 2
     reach = (length_px - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
@@ -106,7 +106,7 @@ def moved(photo: Image, length_px: float, angle: float) -> Image:
     # The last argument says how many bits of the coordinates are the fraction.
     start, end = (tuple(int(v) for v in np.rint((middle + sign * reach) * 16)) for sign in (-1, 1))
     cv2.line(kernel, start, end, 255, 1, cv2.LINE_AA, 4)
-    return _filtered(photo, kernel)
+    return _filter(photo, kernel)
 
 
 def defocus(photo: Image, random: Generator) -> Image:
@@ -114,77 +114,77 @@ def defocus(photo: Image, random: Generator) -> Image:
     radius = _log_uniform(random, 2, 20)
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return _filtered(photo, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
+    return _filter(photo, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
 
 
-def dark(photo: Image, random: Generator) -> Image:
+def darken(photo: Image, random: Generator) -> Image:
     """1 to 40 % of the light, and noise of 1 to 16 grey levels."""
-    return _noisy(photo * _log_uniform(random, 0.01, 0.4), _log_uniform(random, 1, 16), random)
+    return _add_noise(photo * _log_uniform(random, 0.01, 0.4), _log_uniform(random, 1, 16), random)
 
 
-def over_exposed(photo: Image, random: Generator) -> Image:
+def over_expose(photo: Image, random: Generator) -> Image:
     """1.5 to 30 times the light."""
-    return _noisy(photo * _log_uniform(random, 1.5, 30), 0, random)
+    return _add_noise(photo * _log_uniform(random, 1.5, 30), 0, random)
 
 
-def veiled(photo: Image, random: Generator) -> Image:
+def veil(photo: Image, random: Generator) -> Image:
     """2 to 40 % of the contrast, as in fog or against the light, at any brightness."""
     contrast = _log_uniform(random, 0.02, 0.4)
-    return _noisy(photo * contrast + random.uniform(0, 255) * (1 - contrast), 1, random)
+    return _add_noise(photo * contrast + random.uniform(0, 255) * (1 - contrast), 1, random)
 
 
-def down_scaled(photo: Image, random: Generator) -> Image:
+def scale_down(photo: Image, random: Generator) -> Image:
     """A longer side of 12 to 120 px."""
     scale = _log_uniform(random, 12, 120) / max(photo.shape)
     return np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def compressed(photo: Image, random: Generator) -> Image:
+def compress(photo: Image, random: Generator) -> Image:
     """JPEG of quality 4 to 14."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(4, 15))]
     _, data = cv2.imencode(".jpg", photo[..., ::-1], quality)
     return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
 
 
-def black_frame(photo: Image, random: Generator) -> Image:
+def make_black_frame(photo: Image, random: Generator) -> Image:
     """The lens was covered."""
-    return _noisy(np.zeros(photo.shape), random.uniform(0, 8), random)
+    return _add_noise(np.zeros(photo.shape), random.uniform(0, 8), random)
 
 
-def white_frame(photo: Image, random: Generator) -> Image:
-    return _noisy(np.full(photo.shape, 255), random.uniform(0, 8), random)
+def make_white_frame(photo: Image, random: Generator) -> Image:
+    return _add_noise(np.full(photo.shape, 255), random.uniform(0, 8), random)
 
 
-def blank_frame(photo: Image, random: Generator) -> Image:
+def make_blank_frame(photo: Image, random: Generator) -> Image:
     """One colour, a little darker towards one side, as a wall or a sheet of paper is."""
     fall = np.linspace(0, random.uniform(0, 20), photo.shape[1])[None, :, None]
-    return _noisy(random.uniform(30, 235, 3) - np.broadcast_to(fall, photo.shape), random.uniform(0, 4), random)
+    return _add_noise(random.uniform(30, 235, 3) - np.broadcast_to(fall, photo.shape), random.uniform(0, 4), random)
 
 
 DAMAGES: Mapping[str, Damage] = {
-    "undamaged": undamaged,
-    "motion blur": motion_blur,
+    "undamaged": leave_undamaged,
+    "motion blur": blur_by_motion,
     "defocus": defocus,
-    "dark": dark,
-    "over-exposed": over_exposed,
-    "veiled": veiled,
-    "down-scaled": down_scaled,
-    "JPEG": compressed,
-    "black frame": black_frame,
-    "white frame": white_frame,
-    "blank frame": blank_frame,
+    "dark": darken,
+    "over-exposed": over_expose,
+    "veiled": veil,
+    "down-scaled": scale_down,
+    "JPEG": compress,
+    "black frame": make_black_frame,
+    "white frame": make_white_frame,
+    "blank frame": make_blank_frame,
 }
 
 EMPTY = frozenset({"black frame", "white frame", "blank frame"})
 """Damage that leaves no face."""
 
 
-def _filtered(photo: Image, kernel: NDArray[np.generic]) -> Image:
+def _filter(photo: Image, kernel: NDArray[np.generic]) -> Image:
     weights = (kernel / kernel.sum()).astype(np.float32)
     return np.asarray(cv2.filter2D(photo, -1, weights, borderType=cv2.BORDER_REFLECT), np.uint8)
 
 
-def _noisy(scene: ArrayLike, sigma: float, random: Generator) -> Image:
+def _add_noise(scene: ArrayLike, sigma: float, random: Generator) -> Image:
     """Gaussian noise of `sigma` grey levels, the same in light and shadow."""
     lit = np.asarray(scene, np.float32)
     return np.clip(np.rint(lit + random.normal(0, sigma, lit.shape)), 0, 255).astype(np.uint8)

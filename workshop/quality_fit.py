@@ -10,12 +10,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from app.core.arrays import Floats
-from app.vision.light import lit
-from app.vision.quality.fitted import EmbedderView, Fitted, Perceptron
-from app.vision.quality.measures import covered, raw_measures, sharpness_features, unified_features
-from app.vision.quality.occlusion import occlusion_features
+from app.vision.light import brighten
+from app.vision.quality.fitted import EmbedderView, Perceptron, QualityModel
+from app.vision.quality.measures import (
+    compute_raw_measures,
+    estimate_covered,
+    make_sharpness_features,
+    make_unified_features,
+)
+from app.vision.quality.occlusion import make_occlusion_features
 from workshop.degradations import OVER_EYES, OVER_MOUTH, UNSEEN_COVERS
-from workshop.quality_samples import CLEAN, Samples
+from workshop.quality_samples import CLEAN, QualitySamples
 
 HIDDEN, HIDDEN_COVER = 16, 12
 DECAY, DECAY_COVER = 1.0, 80.0
@@ -30,68 +35,72 @@ SHARPNESS_KINDS = ("clean", "sharpened", "small", "motion blur", "JPEG")
 """What sharpness is fitted to: where it is what differs."""
 
 
-def fit(samples: Samples, covers: Samples, *, unseen: bool) -> Fitted:
+def fit_quality_model(samples: QualitySamples, covers: QualitySamples, *, unseen: bool) -> QualityModel:
     """With `unseen`, kinds of UNSEEN_COVERS take no part in the fit of the covers."""
-    functions = {part: _cover(samples, covers, part, unseen=unseen) for part in ("eyes", "mouth")}
-    known, statistics, most = _known(samples)
+    functions = {part: _fit_cover(samples, covers, part, unseen=unseen) for part in ("eyes", "mouth")}
+    known, statistics, most = _select_known(samples)
     shown = np.isin(known.kinds, SHARPNESS_KINDS)
-    functions["sharpness"] = _regression(statistics[shown], known.genuine[shown], most)
-    features = unified_features(raw_measures(known.faces) | covered(known.faces, functions), statistics)
-    functions["unified"] = _regression(features, known.genuine, _bounds(features, most))
-    return Fitted(functions, _view(known, features, most))
+    functions["sharpness"] = _fit_regression(statistics[shown], known.genuine[shown], most)
+    features = make_unified_features(
+        compute_raw_measures(known.faces) | estimate_covered(known.faces, functions), statistics
+    )
+    functions["unified"] = _fit_regression(features, known.genuine, _make_bounds(features, most))
+    return QualityModel(functions, _fit_embedder_view(known, features, most))
 
 
-def fit_embedder(samples: Samples, functions: Mapping[str, Perceptron]) -> Fitted:
+def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -> QualityModel:
     """The functions that serve every pack as they are, and beside them what the embedder of the samples tells."""
-    known, statistics, most = _known(samples)
-    features = unified_features(raw_measures(known.faces) | covered(known.faces, functions), statistics)
-    return Fitted(functions, _view(known, features, most))
+    known, statistics, most = _select_known(samples)
+    features = make_unified_features(
+        compute_raw_measures(known.faces) | estimate_covered(known.faces, functions), statistics
+    )
+    return QualityModel(functions, _fit_embedder_view(known, features, most))
 
 
-def _view(known: Samples, features: Floats, most: Floats) -> EmbedderView:
+def _fit_embedder_view(known: QualitySamples, features: Floats, most: Floats) -> EmbedderView:
     centre = known.embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
     view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.none())
     seen = view.features(known.vectors)
-    bounds = np.concatenate([_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
-    return replace(view, unified=_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
+    bounds = np.concatenate([_make_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
+    return replace(view, unified=_fit_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
 
 
-def _known(samples: Samples) -> tuple[Samples, Floats, Floats]:
+def _select_known(samples: QualitySamples) -> tuple[QualitySamples, Floats, Floats]:
     """The faces that are fitted to, their sharpness statistics, and the most of each that counts."""
     known = samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
-    statistics = sharpness_features(known.faces)
+    statistics = make_sharpness_features(known.faces)
     return known, statistics, np.quantile(statistics[known.kinds == CLEAN], SHARP_ENOUGH, axis=0).astype(np.float32)
 
 
-def _bounds(features: Floats, most: Floats) -> Floats:
+def _make_bounds(features: Floats, most: Floats) -> Floats:
     """The most that counts, for features that end with the sharpness statistics."""
     return np.concatenate([np.full(features.shape[1] - len(most), np.inf, np.float32), most])
 
 
-def _cover(samples: Samples, covers: Samples, part: str, *, unseen: bool) -> Perceptron:
+def _fit_cover(samples: QualitySamples, covers: QualitySamples, part: str, *, unseen: bool) -> Perceptron:
     kinds = {"eyes": OVER_EYES, "mouth": OVER_MOUTH}[part]
     if unseen:
         covers = covers.take(~np.isin(covers.kinds, list(UNSEEN_COVERS)))
     plain = samples.take(~np.isin(samples.kinds, ["reference", "covered"]))
-    chips = lit(np.concatenate([covers.faces.chips, plain.faces.chips]))
+    chips = brighten(np.concatenate([covers.faces.chips, plain.faces.chips]))
     features = np.concatenate(
-        [occlusion_features(chips[start : start + BATCH])[part] for start in range(0, len(chips), BATCH)]
+        [make_occlusion_features(chips[start : start + BATCH])[part] for start in range(0, len(chips), BATCH)]
     )
     is_covered = np.concatenate([np.isin(covers.kinds, list(kinds)), np.zeros(len(plain.people), bool)])
-    return _classification(features, is_covered)
+    return _fit_classification(features, is_covered)
 
 
-def _regression(features: Floats, target: Floats, most: Floats, decay: float = DECAY) -> Perceptron:
-    plain = _plain(features, most)
+def _fit_regression(features: Floats, target: Floats, most: Floats, decay: float = DECAY) -> Perceptron:
+    plain = _make_standardiser(features, most)
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN,), activation="tanh", solver="lbfgs", alpha=decay, max_iter=400, random_state=0
     )
-    return _with_layers(plain, _fitted(network, plain.standardised(features), target))
+    return _take_layers(plain, _fit_network(network, plain.standardised(features), target))
 
 
-def _classification(features: Floats, target: NDArray[np.bool_]) -> Perceptron:
-    plain = _plain(features, np.full(features.shape[1], np.inf, np.float32))
+def _fit_classification(features: Floats, target: NDArray[np.bool_]) -> Perceptron:
+    plain = _make_standardiser(features, np.full(features.shape[1], np.inf, np.float32))
     network = MLPClassifier(
         hidden_layer_sizes=(HIDDEN_COVER,),
         activation="tanh",
@@ -100,22 +109,22 @@ def _classification(features: Floats, target: NDArray[np.bool_]) -> Perceptron:
         max_iter=150,
         random_state=0,
     )
-    return _with_layers(plain, _fitted(network, plain.standardised(features), target))
+    return _take_layers(plain, _fit_network(network, plain.standardised(features), target))
 
 
-def _plain(features: Floats, most: Floats) -> Perceptron:
+def _make_standardiser(features: Floats, most: Floats) -> Perceptron:
     """With what features are standardised by, and no layers yet."""
     bounded = np.minimum(features, most)
     return replace(Perceptron.none(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most)
 
 
-def _fitted(network: MLPRegressor | MLPClassifier, features: Floats, target: NDArray[np.generic]) -> object:
+def _fit_network(network: MLPRegressor | MLPClassifier, features: Floats, target: NDArray[np.generic]) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return network.fit(features, target)
 
 
-def _with_layers(plain: Perceptron, network: object) -> Perceptron:
+def _take_layers(plain: Perceptron, network: object) -> Perceptron:
     (w1, w2), (b1, b2) = network.coefs_, network.intercepts_  # type: ignore[attr-defined]
     w1, b1, w2, b2 = (np.asarray(layer, np.float32) for layer in (w1, b1, w2[:, 0], b2[0]))
     return replace(plain, w1=w1, b1=b1, w2=w2, b2=b2)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from app.vision.quality.fitted import LAYERS, PARAMETERS, VERSION, EmbedderView, Perceptron
 
 
-def write_fitted(functions: Mapping[str, Perceptron], path: Path = PARAMETERS) -> None:
+def write_functions(functions: Mapping[str, Perceptron], path: Path = PARAMETERS) -> None:
     """Numbers in half precision: they are right to three digits, more than what they were fitted on is."""
-    _write(path, {key: values for name in functions for key, values in _arrays(name, functions[name]).items()})
+    _write(path, {key: values for name in functions for key, values in _make_arrays(name, functions[name]).items()})
 
 
-def write_view(view: EmbedderView, path: Path) -> None:
+def write_embedder_view(view: EmbedderView, path: Path) -> None:
     """The same for an embedder."""
     plain = {name: np.asarray(getattr(view, name), np.float16) for name in ("centre", "components")}
-    _write(path, plain | _arrays("unified", view.unified))
+    _write(path, plain | _make_arrays("unified", view.unified))
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -25,7 +25,7 @@ def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     np.savez_compressed(path, version=np.array(VERSION), **arrays)  # type: ignore[arg-type]
 
 
-def _arrays(name: str, function: Perceptron) -> dict[str, NDArray[np.generic]]:
+def _make_arrays(name: str, function: Perceptron) -> dict[str, NDArray[np.generic]]:
     return {
         f"{name}/{field}": np.asarray(values, np.float16 if field in LAYERS else np.float32)
         for field, values in vars(function).items()

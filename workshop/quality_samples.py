@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.core.pictures import is_picture
-from app.vision.embedder import unit
+from app.vision.embedder import normalise
 from app.vision.face_pack import FacePack
-from app.vision.quality.inputs import Faces
-from workshop.degradations import DEGRADATIONS, Degradation, Portrait, sharpened
-from workshop.samples import images
+from app.vision.quality.inputs import FaceColumns
+from workshop.degradations import DEGRADATIONS, Degradation, Portrait, sharpen
+from workshop.samples import read_images
 
 DEGRADED_SHARE = 0.6
 CLEAN, SHARPENED = "clean", "sharpened"
@@ -28,7 +28,7 @@ Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
-class Samples:
+class QualitySamples:
     """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
 
     `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `lengths` (N,) of what they were made
@@ -39,7 +39,7 @@ class Samples:
     people: Names
     photos: Names
     kinds: Names
-    faces: Faces
+    faces: FaceColumns
     embeddings: Floats
     lengths: Floats
     unlit: Floats
@@ -51,9 +51,9 @@ class Samples:
         """(N,D) float32, as the network gave them."""
         return self.embeddings * self.lengths[:, np.newaxis]
 
-    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Samples":
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "QualitySamples":
         """The chosen rows."""
-        return Samples(
+        return QualitySamples(
             self.people[which],
             self.photos[which],
             self.kinds[which],
@@ -66,7 +66,7 @@ class Samples:
         )
 
 
-def people_of(folder: Path, limit: int | None = None) -> dict[str, list[Path]]:
+def list_people(folder: Path, limit: int | None = None) -> dict[str, list[Path]]:
     """A folder with a folder a person → the first photos of each, of at most `limit` people spread evenly."""
     people = {
         person.name: sorted(filter(is_picture, person.iterdir()))[:PHOTOS_A_PERSON]
@@ -83,12 +83,12 @@ class _Row:
     person: str
     photo: str
     kind: str
-    faces: Faces
+    faces: FaceColumns
     vector: Floats
     unlit: Floats
 
 
-def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int, variants: int = 1) -> Samples:
+def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int, variants: int = 1) -> QualitySamples:
     """Every photo clean, and `variants` times more: degraded with the odds of DEGRADED_SHARE, or clean once more, and
     from the second time on sharpened rather than clean.
 
@@ -96,8 +96,8 @@ def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int
     """
     rows: list[_Row] = []
     missed: dict[str, int] = {}
-    for number, (person, photo, image) in enumerate(_photos(pack, people)):
-        clean = _seen(pack, image)
+    for number, (person, photo, image) in enumerate(_read_photos(pack, people)):
+        clean = _analyse(pack, image)
         if clean is None:
             missed["reference"] = missed.get("reference", 0) + 1
             continue
@@ -105,51 +105,51 @@ def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int
         portrait = Portrait(image, clean[0].landmarks[0])
         for variant in range(variants):
             random = np.random.default_rng([seed, number, variant])
-            kind = _kind(random)
+            kind = _choose_kind(random)
             if kind == CLEAN and variant:
-                kind, seen = SHARPENED, _seen(pack, sharpened(portrait, random))
+                kind, seen = SHARPENED, _analyse(pack, sharpen(portrait, random))
             else:
-                seen = clean if kind == CLEAN else _seen(pack, DEGRADATIONS[kind](portrait, random))
+                seen = clean if kind == CLEAN else _analyse(pack, DEGRADATIONS[kind](portrait, random))
             if seen is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
                 rows.append(_Row(person, photo, kind, *seen))
-    return _joined(rows, missed)
+    return _concatenate(rows, missed)
 
 
-def covered_samples(
+def make_covered_samples(
     pack: FacePack, people: Mapping[str, Sequence[Path]], covers: Mapping[str, Degradation], seed: int
-) -> Samples:
+) -> QualitySamples:
     """One photo of each person, clean (kind `reference`) and under each cover."""
     rows: list[_Row] = []
     missed: dict[str, int] = {}
     firsts = {person: photos[:1] for person, photos in people.items()}
-    for number, (person, photo, image) in enumerate(_photos(pack, firsts)):
-        clean = _seen(pack, image)
+    for number, (person, photo, image) in enumerate(_read_photos(pack, firsts)):
+        clean = _analyse(pack, image)
         if clean is None:
             continue
         rows.append(_Row(person, photo, "reference", *clean))
         portrait = Portrait(image, clean[0].landmarks[0])
         for row, (kind, cover) in enumerate(covers.items()):
-            seen = _seen(pack, cover(portrait, np.random.default_rng([seed, number, row])))
+            seen = _analyse(pack, cover(portrait, np.random.default_rng([seed, number, row])))
             if seen is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
                 rows.append(_Row(person, photo, kind, *seen))
-    return _joined(rows, missed)
+    return _concatenate(rows, missed)
 
 
-def _photos(pack: FacePack, people: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, str, Image]]:
+def _read_photos(pack: FacePack, people: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, str, Image]]:
     for person, photos in people.items():
-        for path, image in images(photos, pack.view_px):
+        for path, image in read_images(photos, pack.view_px):
             yield person, path.stem, image
 
 
-def _kind(random: Generator) -> str:
+def _choose_kind(random: Generator) -> str:
     return str(random.choice(list(DEGRADATIONS))) if random.random() < DEGRADED_SHARE else CLEAN
 
 
-def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
+def _analyse(pack: FacePack, image: Image) -> tuple[FaceColumns, Floats, Floats] | None:
     """The face nearest the middle, what the embedder makes of it (D,), and its embedding (D,) unlit."""
     (found,) = pack.detect([image])
     if not len(found):
@@ -161,23 +161,25 @@ def _seen(pack: FacePack, image: Image) -> tuple[Faces, Floats, Floats] | None:
     (vectors,), (unlit,) = pack.vectors([chips]), pack.embed([chips], as_they_are=True)
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
     return (
-        Faces(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
+        FaceColumns(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
         vectors[0],
         unlit[0],
     )
 
 
-def _joined(rows: Sequence[_Row], missed: Mapping[str, int]) -> Samples:
+def _concatenate(rows: Sequence[_Row], missed: Mapping[str, int]) -> QualitySamples:
     people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
     photos = np.array([row.photo for row in rows])
     vectors, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unlit"))
-    embeddings, lengths = unit(vectors), np.linalg.norm(vectors, axis=1)
-    faces = Faces.joined([row.faces for row in rows])
-    genuine = genuine_similarities(people, photos, kinds == "reference", embeddings)
-    return Samples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
+    embeddings, lengths = normalise(vectors), np.linalg.norm(vectors, axis=1)
+    faces = FaceColumns.joined([row.faces for row in rows])
+    genuine = compute_genuine_similarities(people, photos, kinds == "reference", embeddings)
+    return QualitySamples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
 
 
-def genuine_similarities(people: Names, photos: Names, is_reference: NDArray[np.bool_], embeddings: Floats) -> Floats:
+def compute_genuine_similarities(
+    people: Names, photos: Names, is_reference: NDArray[np.bool_], embeddings: Floats
+) -> Floats:
     """(N,) people and photos, (N,) which rows are clean references, (N,D) unit vectors → (N,) similarity of each face
     to the mean of its person's references in other photos; NaN where there are none."""
     similarity = np.full(len(people), np.nan, np.float32)

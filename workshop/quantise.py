@@ -30,7 +30,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from app.core.arrays import Floats
 from app.vision.sessions import OnnxSession, open_session
-from workshop.rewrites import activations_behind, readers_of
+from workshop.rewrites import find_activations_behind, find_readers
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +61,18 @@ class _Reader:
         return next(self._inputs, None)
 
 
-def quantised(model: onnx.ModelProto, read_inputs: ReadInputs, budget: float) -> onnx.ModelProto:
+def quantise(model: onnx.ModelProto, read_inputs: ReadInputs, budget: float) -> onnx.ModelProto:
     """A prepared float graph, and the inputs that photos give it → the graph with INT8 layers in QDQ format."""
-    ranges = _ranges(model, read_inputs())
+    ranges = _measure_ranges(model, read_inputs())
     probes = list(islice(read_inputs(), PROBES))
-    ends = first_and_last_layers(model)
+    ends = find_first_and_last_layers(model)
     between = [node.name for node in model.graph.node if node.op_type in LAYERS and node.name not in ends]
-    kept = [*ends, *float_layers(_errors(model, ranges, between, probes), budget)]
+    kept = [*ends, *choose_float_layers(_measure_errors(model, ranges, between, probes), budget)]
     log.info("%d of %d layers stay in float: %s", len(kept), len(ends) + len(between), ", ".join(kept))
-    return _with_bytes(model, ranges, leave_out=_with_activations(model, kept))
+    return _insert_qdq(model, ranges, leave_out=_add_activations(model, kept))
 
 
-def first_and_last_layers(model: onnx.ModelProto) -> list[str]:
+def find_first_and_last_layers(model: onnx.ModelProto) -> list[str]:
     """Layers that read the input, and those behind which there is no other layer."""
     followed: set[str] = set()
     first, last = [], []
@@ -87,7 +87,7 @@ def first_and_last_layers(model: onnx.ModelProto) -> list[str]:
     return list(dict.fromkeys([*reversed(first), *reversed(last)]))
 
 
-def float_layers(errors: Mapping[str, float], budget: float) -> list[str]:
+def choose_float_layers(errors: Mapping[str, float], budget: float) -> list[str]:
     """Layer → error when it alone is quantised. The fewest layers, worst first, without which the sum is within."""
     worst_first = sorted(errors, key=lambda layer: -errors[layer])
     kept = 0
@@ -96,7 +96,7 @@ def float_layers(errors: Mapping[str, float], budget: float) -> list[str]:
     return worst_first[:kept]
 
 
-def relative_error(expected: Sequence[Floats], got: Sequence[Floats]) -> float:
+def compute_relative_error(expected: Sequence[Floats], got: Sequence[Floats]) -> float:
     """Outputs of two networks → the largest over the outputs of squared difference over squared size."""
     return max(
         float(((a - b) ** 2).sum() / max((a**2).sum(), np.finfo(np.float32).tiny))
@@ -104,7 +104,7 @@ def relative_error(expected: Sequence[Floats], got: Sequence[Floats]) -> float:
     )
 
 
-def _ranges(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _measure_ranges(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Least and largest value of every tensor."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float.onnx"
@@ -120,44 +120,44 @@ def _ranges(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> Any:  # noqa: A
         return calibrator.compute_data()
 
 
-def _errors(
+def _measure_errors(
     model: onnx.ModelProto,
     ranges: Any,  # noqa: ANN401
     layers: Sequence[str],
     probes: Sequence[Inputs],
 ) -> dict[str, float]:
     """Layer → how much the outputs change when it alone is quantised."""
-    expected = _outputs(model, probes)
+    expected = _run_probes(model, probes)
     return {
-        layer: relative_error(
-            expected, _outputs(_with_bytes(model, ranges, only=_with_activations(model, [layer])), probes)
+        layer: compute_relative_error(
+            expected, _run_probes(_insert_qdq(model, ranges, only=_add_activations(model, [layer])), probes)
         )
         for layer in layers
     }
 
 
-def _outputs(model: onnx.ModelProto, probes: Sequence[Inputs]) -> list[Floats]:
+def _run_probes(model: onnx.ModelProto, probes: Sequence[Inputs]) -> list[Floats]:
     """Each output for all probes, flat and joined."""
     session: OnnxSession = open_session(model.SerializeToString(), "cpu", threads=1)
     runs = [session.run(probe) for probe in probes]
     return [np.concatenate([output.ravel() for output in outputs]) for outputs in zip(*runs, strict=True)]
 
 
-def _with_activations(model: onnx.ModelProto, layers: Sequence[str]) -> list[str]:
+def _add_activations(model: onnx.ModelProto, layers: Sequence[str]) -> list[str]:
     """Layers and the activations behind them: an activation quantised apart from its layer wastes the range on what
     it cuts off."""
-    return list(_names_with_activations(model, set(layers)))
+    return list(_list_with_activations(model, set(layers)))
 
 
-def _names_with_activations(model: onnx.ModelProto, layers: set[str]) -> Iterator[str]:
-    readers = readers_of(model)
+def _list_with_activations(model: onnx.ModelProto, layers: set[str]) -> Iterator[str]:
+    readers = find_readers(model)
     for node in model.graph.node:
         if node.name in layers:
             yield node.name
-            yield from (activation.name for activation in activations_behind(node, readers))
+            yield from (activation.name for activation in find_activations_behind(node, readers))
 
 
-def _with_bytes(
+def _insert_qdq(
     model: onnx.ModelProto,
     ranges: Any,  # noqa: ANN401
     *,

@@ -19,7 +19,7 @@ from onnxruntime.quantization import quant_pre_process
 
 from app.core.arrays import Floats
 from app.core.errors import BadModelPack
-from app.vision.sessions import with_free_batch
+from app.vision.sessions import free_batch_dimension
 
 OPSET = 17
 """Per-channel weights need 13; 17 is what the packs built here are written in."""
@@ -28,26 +28,26 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 """What a quantised convolution does for nothing, by where its output's range ends."""
 
 
-def prepared(model: Path) -> onnx.ModelProto:
+def prepare(model: Path) -> onnx.ModelProto:
     """The float graph as it goes into quantisation: free batch, constants folded, shapes known, rewritten.
 
     Raises BadModelPack for what is no graph or can't be brought to the opset.
     """
-    graph = onnx.load_from_string(with_free_batch(model))
+    graph = onnx.load_from_string(free_batch_dimension(model))
     try:
-        if _opset(graph) < OPSET:
+        if _read_opset(graph) < OPSET:
             graph = version_converter.convert_version(graph, OPSET)
-        with_names_inplace(graph)
-        graph = _folded(graph)
+        name_nodes_inplace(graph)
+        graph = _fold_constants(graph)
         merge_siblings_inplace(graph)
         pad_channels_inplace(graph)
         drop_unused_inplace(graph)
-        return _folded(graph)
+        return _fold_constants(graph)
     except Exception as error:
         raise BadModelPack(f"{model.name} can't be prepared for quantisation: {error}") from error
 
 
-def with_names_inplace(model: onnx.ModelProto) -> None:
+def name_nodes_inplace(model: onnx.ModelProto) -> None:
     """Name every node: quantisation chooses nodes by name, and exporters may leave them out."""
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
@@ -55,11 +55,11 @@ def with_names_inplace(model: onnx.ModelProto) -> None:
 
 def merge_siblings_inplace(model: onnx.ModelProto) -> None:
     """Convolutions with one input and the same attributes become one, and a Split behind it."""
-    constants = _constants(model)
+    constants = _read_constants(model)
     siblings: dict[bytes, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if _is_plain_conv(node, constants):
-            siblings.setdefault(_sameness(node), []).append(node)
+            siblings.setdefault(_make_merge_key(node), []).append(node)
     for nodes in siblings.values():
         if len(nodes) > 1:
             _merge_inplace(model, nodes, constants)
@@ -67,13 +67,13 @@ def merge_siblings_inplace(model: onnx.ModelProto) -> None:
 
 def pad_channels_inplace(model: onnx.ModelProto) -> None:
     """Fill up the channels between two convolutions of which nothing else takes note."""
-    constants, readers = _constants(model), readers_of(model)
+    constants, readers = _read_constants(model), find_readers(model)
     for node in list(model.graph.node):
-        following = _only_conv_behind(node, constants, readers) if _is_plain_conv(node, constants) else None
+        following = _find_only_conv_behind(node, constants, readers) if _is_plain_conv(node, constants) else None
         if following is None:
             continue
         channels = constants[node.input[1]].dims[0]
-        missing = _aligned(channels) - channels
+        missing = _align(channels) - channels
         # The first layer stays in float, where channels cost time and alignment gives none.
         if missing and node.input[0] != model.graph.input[0].name:
             _pad_inplace(constants[node.input[1]], missing, axis=0)
@@ -90,7 +90,7 @@ def drop_unused_inplace(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
-def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+def find_readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     """Name of a tensor → the nodes that read it."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -99,7 +99,7 @@ def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return readers
 
 
-def activations_behind(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:
+def find_activations_behind(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:
     """The activations that a layer's output alone goes through."""
     behind = readers.get(node.output[0], [])
     while len(behind) == 1 and behind[0].op_type in ACTIVATIONS:
@@ -107,7 +107,7 @@ def activations_behind(node: onnx.NodeProto, readers: dict[str, list[onnx.NodePr
         behind = readers.get(behind[0].output[0], [])
 
 
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+def _fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """ONNX Runtime's own preparation: constants and batch norms folded in, shapes inferred."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
@@ -118,11 +118,11 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(str(target))
 
 
-def _opset(model: onnx.ModelProto) -> int:
+def _read_opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def _read_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {constant.name: constant for constant in model.graph.initializer}
 
 
@@ -132,7 +132,7 @@ def _is_plain_conv(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto])
     return node.op_type == "Conv" and not grouped and [name in constants for name in node.input[1:]] == [True, True]
 
 
-def _sameness(node: onnx.NodeProto) -> bytes:
+def _make_merge_key(node: onnx.NodeProto) -> bytes:
     """What two convolutions must share to become one: the input, kernel size, strides, padding, dilation."""
     attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
     return b"|".join([node.input[0].encode(), *attributes])
@@ -140,11 +140,11 @@ def _sameness(node: onnx.NodeProto) -> bytes:
 
 def _merge_inplace(model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> None:
     name = f"{nodes[0].name}_merged"
-    weights, biases = (_stacked(constants[node.input[at]] for node in nodes) for at in (1, 2))
+    weights, biases = (_stack(constants[node.input[at]] for node in nodes) for at in (1, 2))
     sizes = [constants[node.input[1]].dims[0] for node in nodes]
     outputs = [node.output[0] for node in nodes]
-    if missing := _aligned(len(weights)) - len(weights):
-        weights, biases = _zero_padded(weights, missing, axis=0), _zero_padded(biases, missing, axis=0)
+    if missing := _align(len(weights)) - len(weights):
+        weights, biases = _pad_with_zeros(weights, missing, axis=0), _pad_with_zeros(biases, missing, axis=0)
         sizes, outputs = [*sizes, missing], [*outputs, f"{name}_unused"]
     inputs: dict[str, NDArray[Any]] = {
         f"{name}_weights": weights,
@@ -162,26 +162,26 @@ def _merge_inplace(model: onnx.ModelProto, nodes: list[onnx.NodeProto], constant
     model.graph.node.insert(at + 1, split)
 
 
-def _only_conv_behind(
+def _find_only_conv_behind(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], readers: dict[str, list[onnx.NodeProto]]
 ) -> onnx.NodeProto | None:
-    last = [node, *activations_behind(node, readers)][-1]
+    last = [node, *find_activations_behind(node, readers)][-1]
     behind = readers.get(last.output[0], [])
     return behind[0] if len(behind) == 1 and _is_plain_conv(behind[0], constants) else None
 
 
-def _aligned(channels: int) -> int:
+def _align(channels: int) -> int:
     return max(LEAST_CHANNELS, -(-channels // CHANNEL_STEP) * CHANNEL_STEP)
 
 
-def _stacked(tensors: Iterable[onnx.TensorProto]) -> Floats:
+def _stack(tensors: Iterable[onnx.TensorProto]) -> Floats:
     return np.concatenate([numpy_helper.to_array(tensor) for tensor in tensors])
 
 
-def _zero_padded(array: Floats, missing: int, axis: int) -> Floats:
+def _pad_with_zeros(array: Floats, missing: int, axis: int) -> Floats:
     return np.pad(array, [(0, missing if at == axis else 0) for at in range(array.ndim)])
 
 
 def _pad_inplace(tensor: onnx.TensorProto, missing: int, axis: int) -> None:
-    padded = _zero_padded(numpy_helper.to_array(tensor), missing, axis)
+    padded = _pad_with_zeros(numpy_helper.to_array(tensor), missing, axis)
     tensor.CopyFrom(numpy_helper.from_array(padded, tensor.name))

@@ -51,15 +51,15 @@ def choose_samples(folders: Sequence[Path]) -> Samples:
     for paths in by_folder:
         chance.shuffle(paths)
     # Halved within each folder, so that photos of each kind are on both sides.
-    calibration = _mixed([paths[: len(paths) // 2] for paths in by_folder])[:CALIBRATION_PHOTOS]
-    parity = _mixed([paths[len(paths) // 2 :] for paths in by_folder])[:PARITY_PHOTOS]
+    calibration = _mix([paths[: len(paths) // 2] for paths in by_folder])[:CALIBRATION_PHOTOS]
+    parity = _mix([paths[len(paths) // 2 :] for paths in by_folder])[:PARITY_PHOTOS]
     if not calibration:
         raise BadConfiguration(
             f"There are fewer than two photos in {', '.join(map(str, folders))}; name other --images."
         )
     people: dict[Path, list[Path]] = {}
     for folder, paths in zip(folders, by_folder, strict=True):
-        people |= people_below(folder, paths)
+        people |= list_people_below(folder, paths)
     return Samples(calibration, parity, choose_pairs(people, chance))
 
 
@@ -80,7 +80,7 @@ def choose_pairs(people: Mapping[Path, Sequence[Path]], chance: random.Random) -
     return genuine + [Pair(a, b, is_genuine=False) for a, b in sorted(impostors)]
 
 
-def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
+def read_images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
     """Photos decoded as detection decodes them, (H,W,3) uint8 RGB; those that can't be are left out."""
     for path in paths:
         try:
@@ -89,7 +89,7 @@ def images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Image]]:
             log.warning("%s is left out: %s", path, error)
 
 
-def people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
+def list_people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
     """The folders right below, each with its photos."""
     people: dict[Path, list[Path]] = {}
     for path in sorted(paths):
@@ -98,6 +98,6 @@ def people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
     return people
 
 
-def _mixed(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
+def _mix(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
     """One of each folder in turn, so that a small one has its share."""
     return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]

@@ -35,12 +35,12 @@ class _Contingency:
     predicted_size: NDArray[np.float64]
 
 
-def bcubed(labels_true: Labels, labels_pred: Labels) -> Score:
+def score_bcubed(labels_true: Labels, labels_pred: Labels) -> Score:
     """N true labels, N predicted ones → the mean over the items of each item's own precision and recall.
 
     Bagga and Baldwin, "Entity-based cross-document coreferencing using the vector space model" (1998).
     """
-    table = _contingency(labels_true, labels_pred)
+    table = _count_contingency(labels_true, labels_pred)
     items = len(labels_true)
     return Score(
         precision=float((table.shared**2 / table.predicted_size).sum() / items),
@@ -48,12 +48,12 @@ def bcubed(labels_true: Labels, labels_pred: Labels) -> Score:
     )
 
 
-def pairwise(labels_true: Labels, labels_pred: Labels) -> Score:
+def score_pairwise(labels_true: Labels, labels_pred: Labels) -> Score:
     """N true labels, N predicted ones → precision and recall over the pairs of items put together.
 
     Without a pair there is none that could be wrong: the value is 1.
     """
-    table = _contingency(labels_true, labels_pred)
+    table = _count_contingency(labels_true, labels_pred)
     # Ordered pairs, counted from the item's side: each has (size of its group - 1) of them.
     right = (table.shared * (table.shared - 1)).sum()
     predicted = (table.shared * (table.predicted_size - 1)).sum()
@@ -61,7 +61,7 @@ def pairwise(labels_true: Labels, labels_pred: Labels) -> Score:
     return Score(float(right / predicted) if predicted else 1.0, float(right / true) if true else 1.0)
 
 
-def _contingency(labels_true: Labels, labels_pred: Labels) -> _Contingency:
+def _count_contingency(labels_true: Labels, labels_pred: Labels) -> _Contingency:
     """N true labels, N predicted ones → the sizes of all groups that meet.
 
     Raises ValueError for labels that can't be compared.

@@ -23,7 +23,7 @@ from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
 DENIED = {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
 
-def client(service: str, region: str, read_timeout_s: float = 15, attempts: int = 3) -> Any:  # noqa: ANN401 - boto3 clients are made at run time
+def open_client(service: str, region: str, read_timeout_s: float = 15, attempts: int = 3) -> Any:  # noqa: ANN401 - boto3 clients are made at run time
     """A client with bounded time-outs and explicit retries."""
     config = Config(
         connect_timeout=5,
@@ -32,12 +32,12 @@ def client(service: str, region: str, read_timeout_s: float = 15, attempts: int 
         max_pool_connections=32,
     )
     core = botocore.session.get_session()
-    core.register_component("data_loader", _service_models())
+    core.register_component("data_loader", _load_service_models())
     return boto3.session.Session(botocore_session=core, region_name=region).client(service, config=config)
 
 
 @cache
-def _service_models() -> botocore.loaders.Loader:
+def _load_service_models() -> botocore.loaders.Loader:
     """The descriptions of AWS's services, read once and not once a client: half of a service's start otherwise."""
     return botocore.loaders.create_loader()
 
@@ -46,7 +46,7 @@ FIRST_SERVER_ERROR = 500
 
 
 @contextmanager
-def aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
+def translate_aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
     """Turns boto3's errors into this system's, with a sentence that begins with what was tried.
 
     A service that can't be reached, or fails on its own side, is StoreUnavailable(`store`).
@@ -56,7 +56,7 @@ def aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
     except (NoCredentialsError, NoRegionError) as error:
         raise BadConfiguration(f"{action} failed: {error}. Give the task a role or set AWS credentials.") from error
     except ClientError as error:
-        code = error_code(error)
+        code = read_error_code(error)
         hint = " Check the task role's policy." if code in DENIED else ""
         sentence = f"{action} failed: {code}: {error.response['Error'].get('Message', '')}.{hint}"
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= FIRST_SERVER_ERROR:
@@ -68,5 +68,5 @@ def aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
         raise RetryLater(f"{action} failed: {error}") from error
 
 
-def error_code(error: ClientError) -> str:
+def read_error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "unknown"))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from app.adapters.aws import aws_errors, client
-from app.adapters.sqs import TRACEPARENT, trace_attribute
+from app.adapters.aws import open_client, translate_aws_errors
+from app.adapters.sqs import TRACEPARENT, make_trace_attribute
 from app.config import SQS_MAX_BATCH
 from app.core.errors import BadConfiguration, RetryLater
 
@@ -48,8 +48,8 @@ class DeadLetters:
     def __init__(self, queue_url: str, region: str) -> None:
         """Raises BadConfiguration where the queue has no dead-letter queue."""
         self._queue_url = queue_url
-        self._sqs = client("sqs", region, read_timeout_s=10)
-        with aws_errors(f"Reading the attributes of the queue {queue_url}"):
+        self._sqs = open_client("sqs", region, read_timeout_s=10)
+        with translate_aws_errors(f"Reading the attributes of the queue {queue_url}"):
             answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn", "RedrivePolicy"])
             attributes = answer.get("Attributes", {})
             if not attributes.get("RedrivePolicy"):
@@ -66,7 +66,7 @@ class DeadLetters:
             while len(seen) < most:
                 before = len(seen)
                 for message in self._receive(most - before, LOOK_VISIBILITY_S):
-                    letter = _letter(message)
+                    letter = _read_letter(message)
                     seen[letter.message_id] = letter
                     receipts[letter.message_id] = message["ReceiptHandle"]
                 if len(seen) == before:
@@ -77,7 +77,7 @@ class DeadLetters:
 
     def start_move(self, per_second: int) -> None:
         """Have SQS move all letters back to the queue, at this rate. It goes on when this process ends."""
-        with aws_errors("Starting the move of dead letters"):
+        with translate_aws_errors("Starting the move of dead letters"):
             self._sqs.start_message_move_task(
                 SourceArn=self._arn,
                 # Named, for SQS knows no origin of letters that a worker sent there itself.
@@ -87,7 +87,7 @@ class DeadLetters:
 
     def last_move(self) -> Move | None:
         """How far the last move is; None where there was none."""
-        with aws_errors("Reading the state of the move"):
+        with translate_aws_errors("Reading the state of the move"):
             answer = self._sqs.list_message_move_tasks(SourceArn=self._arn, MaxResults=1)
         if not answer.get("Results"):
             return None
@@ -108,24 +108,24 @@ class DeadLetters:
         remaining = self._count()
         while remaining > 0 and (messages := self._receive(remaining, MOVE_VISIBILITY_S)):
             for message in messages:
-                with aws_errors("Moving a dead letter"):
-                    trace = trace_attribute(_text_of(message, TRACEPARENT))
+                with translate_aws_errors("Moving a dead letter"):
+                    trace = make_trace_attribute(_read_text(message, TRACEPARENT))
                     self._sqs.send_message(
                         QueueUrl=self._queue_url, MessageBody=message["Body"], MessageAttributes=trace
                     )
                     self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
-                yield _letter(message)
+                yield _read_letter(message)
                 time.sleep(1 / per_second)
             remaining -= len(messages)
 
     def _count(self) -> int:
         name = "ApproximateNumberOfMessages"
-        with aws_errors("Counting the dead letters"):
+        with translate_aws_errors("Counting the dead letters"):
             answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[name])
         return int(answer["Attributes"][name])
 
     def _receive(self, most: int, visibility_s: int) -> list[dict[str, Any]]:
-        with aws_errors("Receiving dead letters"):
+        with translate_aws_errors("Receiving dead letters"):
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=min(most, SQS_MAX_BATCH),
@@ -143,22 +143,22 @@ class DeadLetters:
                 for index, receipt in enumerate(receipts[begin : begin + SQS_MAX_BATCH])
             ]
             # What is not given back returns by itself soon.
-            with suppress(RetryLater), aws_errors("Giving back dead letters"):
+            with suppress(RetryLater), translate_aws_errors("Giving back dead letters"):
                 self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
 
-def _text_of(message: dict[str, Any], attribute: str) -> str | None:
+def _read_text(message: dict[str, Any], attribute: str) -> str | None:
     text: str | None = message.get("MessageAttributes", {}).get(attribute, {}).get("StringValue")
     return text
 
 
-def _letter(message: dict[str, Any]) -> DeadLetter:
+def _read_letter(message: dict[str, Any]) -> DeadLetter:
     system = message.get("Attributes", {})
     return DeadLetter(
         message_id=message["MessageId"],
         body=message["Body"],
         sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
         # The worker's count is that of the first queue; SQS's own grows with every look at the letter.
-        receive_count=int(_text_of(message, "receive_count") or system.get("ApproximateReceiveCount", 1)),
-        reason=_text_of(message, "reason"),
+        receive_count=int(_read_text(message, "receive_count") or system.get("ApproximateReceiveCount", 1)),
+        reason=_read_text(message, "reason"),
     )

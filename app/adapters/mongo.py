@@ -23,7 +23,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.5
 
 
 @contextmanager
-def mongo_errors(action: str) -> Iterator[None]:
+def translate_mongo_errors(action: str) -> Iterator[None]:
     """Turns pymongo's errors into this system's, with a sentence that begins with what was tried."""
     try:
         yield
@@ -48,11 +48,11 @@ def open_database(uri: str, default_name: str, setting: str) -> Database[Documen
 
 def ping(database: Database[Document]) -> None:
     """Raises RetryLater while the server does not answer."""
-    with mongo_errors("Asking for a sign of life"):
+    with translate_mongo_errors("Asking for a sign of life"):
         database.command("ping")
 
 
-def in_transaction(client: MongoClient[Document], write: Callable[[ClientSession], T]) -> T:
+def run_in_transaction(client: MongoClient[Document], write: Callable[[ClientSession], T]) -> T:
     """What `write(session)` returns, with all that it wrote, or nothing of it. Needs a replica set.
 
     Of two transactions that write the same document one fails at once; then `write` runs again, for ten seconds at
@@ -76,7 +76,7 @@ def in_transaction(client: MongoClient[Document], write: Callable[[ClientSession
 
 def ensure_indexes(database: Database[Document]) -> None:
     """Make the indexes that the queries below use; nothing happens where they exist."""
-    with mongo_errors("Making indexes"):
+    with translate_mongo_errors("Making indexes"):
         faces = database["faces"]
         faces.create_index([("gallery_id", ASCENDING), ("model", ASCENDING), ("_id", ASCENDING)])
         faces.create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
@@ -86,7 +86,7 @@ def ensure_indexes(database: Database[Document]) -> None:
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
 
 
-def batches(items: Iterable[T], size: int = WRITE_BATCH) -> Iterator[list[T]]:
+def split_into_batches(items: Iterable[T], size: int = WRITE_BATCH) -> Iterator[list[T]]:
     """The items in lists of `size`, the last one shorter."""
     batch: list[T] = []
     for item in items:

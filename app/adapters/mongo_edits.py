@@ -7,9 +7,9 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, mongo_errors
-from app.adapters.mongo_galleries import Leases
-from app.adapters.mongo_people import MongoPeopleStore, person_key
+from app.adapters.mongo import Document, translate_mongo_errors
+from app.adapters.mongo_galleries import GalleryLeases
+from app.adapters.mongo_people import MongoPeopleStore, make_person_key
 from app.core.errors import RejectMessage
 from app.core.ports import GalleryLease
 from app.core.records import PersonStatus
@@ -22,7 +22,7 @@ class MongoPeopleEditor:
         self._people: Collection[Document] = database["people"]
         self._faces: Collection[Document] = database["faces"]
         self._galleries: Collection[Document] = database["galleries"]
-        self._leases = Leases(database)
+        self._leases = GalleryLeases(database)
         self._store = MongoPeopleStore(database)
 
     def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
@@ -89,13 +89,13 @@ class MongoPeopleEditor:
             counted = {"$set": {"published": version}, "$inc": {"revision": 1}}
             self._galleries.update_one(this, counted, upsert=True, session=session)
 
-        with mongo_errors(action):
+        with translate_mongo_errors(action):
             self._store.discard_unpublished(lease)
             self._leases.fenced(lease, edit)
 
     def _find_person(self, lease: GalleryLease, person_id: str, session: ClientSession) -> Document:
         """The person, or who it was merged into."""
-        found = self._people.find_one({"_id": person_key(lease.gallery_id, person_id)}, session=session)
+        found = self._people.find_one({"_id": make_person_key(lease.gallery_id, person_id)}, session=session)
         if found and found.get("merged_into"):
             return self._find_person(lease, found["merged_into"], session)
         if found is None:

@@ -14,7 +14,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, batches, in_transaction, mongo_errors
+from app.adapters.mongo import Document, run_in_transaction, split_into_batches, translate_mongo_errors
 from app.core.errors import RetryLater
 from app.core.records import (
     GROUPING_MEASURES,
@@ -25,7 +25,7 @@ from app.core.records import (
     PhotoRef,
     PhotoResult,
     is_overtaken,
-    quality_columns,
+    make_quality_columns,
 )
 
 READ_BATCH = 10_000
@@ -55,20 +55,20 @@ class MongoFaceStore:
         self._client = database.client
 
     def find_image(self, photo: PhotoRef) -> ImageRecord | None:
-        with mongo_errors("Reading a photo's record"):
+        with translate_mongo_errors("Reading a photo's record"):
             document = self._images.find_one({"_id": photo.document_id})
-        return _image_record(document) if document else None
+        return _read_image_record(document) if document else None
 
     def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
-        rounds = _rounds(results)
+        rounds = _split_into_rounds(results)
 
         def save(session: ClientSession) -> list[PhotoResult]:
             return [late for one in rounds for late in self._save_round(one, session)]
 
         if not rounds:
             return []
-        with mongo_errors("Storing photos"):
-            return in_transaction(self._client, save)
+        with translate_mongo_errors("Storing photos"):
+            return run_in_transaction(self._client, save)
 
     def _save_round(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
         """Store photos of which none comes twice. Returns those that were overtaken.
@@ -78,8 +78,8 @@ class MongoFaceStore:
         overtaken = self._overtaken(results, session)
         to_write = [result for result in results if result not in overtaken]
         if to_write:
-            self._faces.bulk_write(_face_writes(to_write), session=session)
-            self._images.bulk_write([_image_upsert(result.image) for result in to_write], session=session)
+            self._faces.bulk_write(_make_face_writes(to_write), session=session)
+            self._images.bulk_write([_make_image_upsert(result.image) for result in to_write], session=session)
         return overtaken
 
     def _overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
@@ -90,25 +90,29 @@ class MongoFaceStore:
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         seen = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
-        with mongo_errors("Looking for the same picture"):
+        with translate_mongo_errors("Looking for the same picture"):
             image = self._images.find_one({"content": content, "model": model_id, "status": seen})
             if image is None:
                 return None
             of_it = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}
             found = list(self._faces.find({**of_it, "etag": image["etag"]}))
         # Its id ends with a face's place among the detector's, best first.
-        faces = sorted((_face_record(face) for face in found), key=lambda face: int(face.face_id.rpartition("/")[2]))
-        record = _image_record(image)
+        faces = sorted(
+            (_read_face_record(face) for face in found), key=lambda face: int(face.face_id.rpartition("/")[2])
+        )
+        record = _read_image_record(image)
         return PhotoResult(record, faces) if len(faces) == record.face_count else None
 
     def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
-        with mongo_errors("Reading faces"):
-            yield from map(face_batch, raw_faces(self._faces, gallery_id, model_id, with_embeddings=with_embeddings))
+        with translate_mongo_errors("Reading faces"):
+            yield from map(
+                decode_face_batch, read_raw_faces(self._faces, gallery_id, model_id, with_embeddings=with_embeddings)
+            )
 
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         vectors: dict[str, bytes] = {}
-        with mongo_errors("Reading embeddings"):
-            for some in batches(face_ids):
+        with translate_mongo_errors("Reading embeddings"):
+            for some in split_into_batches(face_ids):
                 found = self._faces.find({"_id": {"$in": some}}, ["embedding"], batch_size=READ_BATCH)
                 vectors |= {face["_id"]: face["embedding"] for face in found}
         missing = [face_id for face_id in face_ids if face_id not in vectors]
@@ -117,15 +121,15 @@ class MongoFaceStore:
         return decode_vectors([vectors[face_id] for face_id in face_ids])
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
-        with mongo_errors("Reading photos' records"):
+        with translate_mongo_errors("Reading photos' records"):
             cursor = self._images.find({"gallery_id": gallery_id}).sort("image_id", ASCENDING).batch_size(READ_BATCH)
-            yield from map(_image_record, cursor)
+            yield from map(_read_image_record, cursor)
 
 
-def raw_faces(
+def read_raw_faces(
     faces: Collection[Document], gallery_id: str, model_id: str, *, with_embeddings: bool = True
 ) -> Iterator[bytes]:
-    """What `face_batch` decodes: the server's answers as they are, some 6,000 faces of 512 dimensions each."""
+    """What `decode_face_batch` decodes: the server's answers as they are, some 6,000 faces of 512 dimensions each."""
     query = {"gallery_id": gallery_id, "model": model_id}
     # pymongo's annotation has it that documents come of this.
     fields = [*READ_FIELDS, "embedding"] if with_embeddings else list(READ_FIELDS)
@@ -133,15 +137,15 @@ def raw_faces(
     return answers
 
 
-def face_batch(raw: bytes) -> FaceBatch:
-    """One answer of `raw_faces` as columns."""
+def decode_face_batch(raw: bytes) -> FaceBatch:
+    """One answer of `read_raw_faces` as columns."""
     faces = bson.decode_all(raw)
     return FaceBatch(
         face_ids=[face["_id"] for face in faces],
         image_ids=[face["image_id"] for face in faces],
         boxes=np.array([face["box"] for face in faces], np.float32).reshape(-1, 4),
         det_scores=np.array([face["det_score"] for face in faces], np.float32),
-        quality=quality_columns([face["quality"] for face in faces]),
+        quality=make_quality_columns([face["quality"] for face in faces]),
         embeddings=decode_vectors([face.get("embedding", FLOAT32_HEADER) for face in faces]),
         crop_keys=[face["crop_key"] for face in faces],
         person_ids=[face.get("person_id") for face in faces],
@@ -165,7 +169,7 @@ def decode_vectors(vectors: Sequence[bytes]) -> NDArray[np.float32]:
     return raw[:, len(FLOAT32_HEADER) :].copy().view("<f4").astype(np.float32, copy=False)
 
 
-def _rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]]:
+def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]]:
     """The results in as few lists as hold no photo twice, each ordered by photo.
 
     So of batches that write the same photos at once, one always gets through: they meet first where both begin.
@@ -185,11 +189,11 @@ def _photo_id(result: PhotoResult) -> str:
     return result.image.photo.document_id
 
 
-def _face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne | DeleteMany]:
+def _make_face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne | DeleteMany]:
     """All updates before all deletes: every change of kind is another round trip."""
     unassign = [_unassign_faces_of_other_content(result.image) for result in results]
     upserts = [
-        UpdateOne({"_id": face.face_id}, {"$set": face_fields(face, result.image.etag)}, upsert=True)
+        UpdateOne({"_id": face.face_id}, {"$set": make_face_fields(face, result.image.etag)}, upsert=True)
         for result in results
         for face in result.faces
     ]
@@ -208,11 +212,11 @@ def _delete_other_faces(result: PhotoResult) -> DeleteMany:
     return DeleteMany({**of_this_photo, "model": result.image.model_id, "_id": {"$nin": kept}})
 
 
-def _image_upsert(image: ImageRecord) -> UpdateOne:
-    return UpdateOne({"_id": image.photo.document_id}, {"$set": _image_fields(image)}, upsert=True)
+def _make_image_upsert(image: ImageRecord) -> UpdateOne:
+    return UpdateOne({"_id": image.photo.document_id}, {"$set": _make_image_fields(image)}, upsert=True)
 
 
-def _image_fields(image: ImageRecord) -> Document:
+def _make_image_fields(image: ImageRecord) -> Document:
     photo = image.photo
     return {
         "gallery_id": photo.gallery_id,
@@ -234,7 +238,7 @@ def _image_fields(image: ImageRecord) -> Document:
     }
 
 
-def _image_record(document: Document) -> ImageRecord:
+def _read_image_record(document: Document) -> ImageRecord:
     s3, prefilter = document["s3"], document.get("prefilter", {})
     return ImageRecord(
         photo=PhotoRef(document["gallery_id"], document["image_id"], s3["bucket"], s3["key"], s3["version_id"]),
@@ -254,7 +258,7 @@ def _image_record(document: Document) -> ImageRecord:
     )
 
 
-def face_fields(face: FaceRecord, etag: str | None) -> Document:
+def make_face_fields(face: FaceRecord, etag: str | None) -> Document:
     """What detection stores of a face beside its id; `etag` is that of the photo's content."""
     return {
         "gallery_id": face.gallery_id,
@@ -271,7 +275,7 @@ def face_fields(face: FaceRecord, etag: str | None) -> Document:
     }
 
 
-def _face_record(document: Document) -> FaceRecord:
+def _read_face_record(document: Document) -> FaceRecord:
     return FaceRecord(
         face_id=document["_id"],
         gallery_id=document["gallery_id"],

@@ -13,11 +13,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from app.adapters.mongo import MAJORITY, Document, mongo_errors
+from app.adapters.mongo import MAJORITY, Document, translate_mongo_errors
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryState, RunProgress
 from app.core.records import ImageRecord
-from app.core.roles import QualityBars
+from app.core.roles import FORMER_NAMES, QualityBars
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEXT_REVISION = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
@@ -25,7 +25,7 @@ WRITE_CONFLICT = 112
 """https://www.mongodb.com/docs/manual/reference/error-codes/"""
 
 
-class Leases:
+class GalleryLeases:
     """`leases`: a gallery's owner and fence, apart from `galleries` so that a run's writes never hold up detection.
 
     Transactions need a replica set, as every Atlas cluster is.
@@ -87,7 +87,7 @@ class MongoGalleryStore:
 
     def __init__(self, database: Database[Document]) -> None:
         self._galleries: Collection[Document] = database["galleries"]
-        self._leases = Leases(database)
+        self._leases = GalleryLeases(database)
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
         return self._claim(gallery_id, delay_s, {"revision": NEXT_REVISION})
@@ -105,7 +105,7 @@ class MongoGalleryStore:
         return bool(self._change(gallery_id, {**fields, **window})["claimed_by"] == claim)
 
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
-        with mongo_errors("Reading a gallery"):
+        with translate_mongo_errors("Reading a gallery"):
             gallery = self._galleries.find_one({"_id": gallery_id})
         if gallery is None:
             return None
@@ -115,7 +115,7 @@ class MongoGalleryStore:
         return GalleryState(gallery.get("revision", 0), gallery.get("last_run"), progress)
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
-        with mongo_errors("Taking a gallery's lease"):
+        with translate_mongo_errors("Taking a gallery's lease"):
             fence = self._leases.take(gallery_id, owner, ttl_s)
             if fence is None:
                 return None
@@ -129,10 +129,10 @@ class MongoGalleryStore:
         return GalleryLease(gallery_id, owner, fence, revision, grouped, quality, output, run or {})
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
-        self._change(gallery_id, {"quality": bars.model_dump() if bars else None, "revision": NEXT_REVISION})
+        self._change(gallery_id, {"quality": _make_quality_fields(bars), "revision": NEXT_REVISION})
 
     def release(self, lease: GalleryLease) -> None:
-        with mongo_errors("Giving back a gallery's lease"):
+        with translate_mongo_errors("Giving back a gallery's lease"):
             self._leases.release(lease)
             mine = {"_id": lease.gallery_id, "progress.fence": lease.fence}
             self._galleries.update_one(mine, {"$unset": {"progress": ""}})
@@ -142,17 +142,17 @@ class MongoGalleryStore:
         not_newer = {"_id": lease.gallery_id, "progress.fence": {"$not": {"$gt": lease.fence}}}
         change = {"$set": {"progress": {**asdict(progress), "fence": lease.fence}}}
         # An upsert, for a run may be ordered of a gallery that nothing has marked; it fails where a newer run's is.
-        with mongo_errors("Reporting a run's progress"), suppress(DuplicateKeyError):
+        with translate_mongo_errors("Reporting a run's progress"), suppress(DuplicateKeyError):
             self._galleries.update_one(not_newer, change, upsert=True)
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         run = {**summary, "revision": lease.revision, "model": model_id, "fence": lease.fence, "at": datetime.now(UTC)}
         this, change = {"_id": lease.gallery_id}, {"$set": {"last_run": run}}
-        with mongo_errors("Recording a grouping run"):
+        with translate_mongo_errors("Recording a grouping run"):
             self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
 
     def _change(self, gallery_id: str, fields: Document) -> Document:
-        with mongo_errors("Updating a gallery"):
+        with translate_mongo_errors("Updating a gallery"):
             gallery = self._update(gallery_id, fields)
             if gallery is None:
                 # Made apart from the update: of several upserts at once, all but one may fail or see no document.
@@ -183,13 +183,20 @@ class MongoOwnerMetadata:
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
         # Each photo once, so that the order is of no account: a document that the owner's own rules refuse must not
         # keep those behind it from being written.
-        updates = [_face_index(image) for image in {image.photo.document_id: image for image in images}.values()]
+        updates = [
+            _make_face_index_update(image) for image in {image.photo.document_id: image for image in images}.values()
+        ]
         if updates:
-            with mongo_errors("Writing the owner's face_index"):
+            with translate_mongo_errors("Writing the owner's face_index"):
                 self._images.bulk_write(updates, ordered=False)
 
 
-def _face_index(image: ImageRecord) -> UpdateOne:
+def _make_quality_fields(bars: QualityBars | None) -> dict[str, float] | None:
+    # Under the names that workers of the version before read too: both run side by side during a deploy.
+    return {former: getattr(bars, name) for former, name in FORMER_NAMES.items()} if bars else None
+
+
+def _make_face_index_update(image: ImageRecord) -> UpdateOne:
     face_index = {
         "status": image.status.value,
         "reason": image.reason,

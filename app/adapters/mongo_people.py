@@ -15,8 +15,8 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, batches, mongo_errors
-from app.adapters.mongo_galleries import Leases
+from app.adapters.mongo import Document, split_into_batches, translate_mongo_errors
+from app.adapters.mongo_galleries import GalleryLeases
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 
@@ -31,27 +31,27 @@ class MongoPeopleStore:
         self._people: Collection[Document] = database["people"]
         self._faces: Collection[Document] = database["faces"]
         self._galleries: Collection[Document] = database["galleries"]
-        self._leases = Leases(database)
+        self._leases = GalleryLeases(database)
 
     def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
-        with mongo_errors("Reading people"):
+        with translate_mongo_errors("Reading people"):
             self.discard_unpublished(lease)
             # Sorted here: a server's sort is held to 100 MB, and no index has this order.
-            found = map(person_record, self._people.find({"gallery_id": lease.gallery_id}))
+            found = map(read_person_record, self._people.find({"gallery_id": lease.gallery_id}))
             return sorted(found, key=lambda person: person.person_id)
 
     def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
-        with mongo_errors("Writing people"):
+        with translate_mongo_errors("Writing people"):
             version = self.discard_unpublished(lease) + 1
             self._fenced_update(lease, {"$set": {"writing": version}})
-            for some in batches(people):
+            for some in split_into_batches(people):
                 self._leases.fenced(lease, partial(self._write_people, lease.gallery_id, some, version))
-            for few in batches(moves):
-                updates = [_move(move, version) for move in few]
+            for few in split_into_batches(moves):
+                updates = [_move_face(move, version) for move in few]
                 self._leases.fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
 
     def publish_people(self, lease: GalleryLease) -> None:
-        with mongo_errors("Publishing people"):
+        with translate_mongo_errors("Publishing people"):
             gallery = self._gallery(lease)
             if "writing" in gallery:
                 self._fenced_update(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
@@ -62,10 +62,10 @@ class MongoPeopleStore:
         published: int = gallery.get("published", 0)
         if "writing" in gallery:
             unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
-            for person in batches(self._people.find(unpublished)):
-                self._leases.fenced(lease, partial(self._people.bulk_write, list(map(_person_as_it_was, person))))
-            for face in batches(self._faces.find(unpublished, ["person_id", "was"])):
-                self._leases.fenced(lease, partial(self._faces.bulk_write, list(map(_face_as_it_was, face))))
+            for person in split_into_batches(self._people.find(unpublished)):
+                self._leases.fenced(lease, partial(self._people.bulk_write, list(map(_restore_person, person))))
+            for face in split_into_batches(self._faces.find(unpublished, ["person_id", "was"])):
+                self._leases.fenced(lease, partial(self._faces.bulk_write, list(map(_restore_face, face))))
             self._fenced_update(lease, {"$unset": {"writing": ""}})
         return published
 
@@ -79,19 +79,20 @@ class MongoPeopleStore:
     def _write_people(
         self, gallery_id: str, people: Sequence[PersonRecord], version: int, session: ClientSession
     ) -> None:
-        ids = [person_key(gallery_id, person.person_id) for person in people]
+        ids = [make_person_key(gallery_id, person.person_id) for person in people]
         there = {one["_id"]: one for one in self._people.find({"_id": {"$in": ids}}, session=session)}
         updates = [
-            _person_update(gallery_id, person, version, there.get(key)) for key, person in zip(ids, people, strict=True)
+            _make_person_update(gallery_id, person, version, there.get(key))
+            for key, person in zip(ids, people, strict=True)
         ]
         self._people.bulk_write(updates, ordered=False, session=session)
 
 
-def person_key(gallery_id: str, person_id: str) -> str:
+def make_person_key(gallery_id: str, person_id: str) -> str:
     return f"{gallery_id}/{person_id}"
 
 
-def person_record(document: Document) -> PersonRecord:
+def read_person_record(document: Document) -> PersonRecord:
     return PersonRecord(
         person_id=document["person_id"],
         cover_face_id=document["cover_face_id"],
@@ -104,7 +105,7 @@ def person_record(document: Document) -> PersonRecord:
     )
 
 
-def _person_update(gallery_id: str, person: PersonRecord, version: int, there: Document | None) -> UpdateOne:
+def _make_person_update(gallery_id: str, person: PersonRecord, version: int, there: Document | None) -> UpdateOne:
     fields: dict[str, Any] = {
         "gallery_id": gallery_id,
         "person_id": person.person_id,
@@ -117,28 +118,28 @@ def _person_update(gallery_id: str, person: PersonRecord, version: int, there: D
         "was": {name: there.get(name) for name in VERSIONED} if there else None,
     }
     change = {"$set": fields, "$setOnInsert": {"name": None, "since": version}}
-    return UpdateOne({"_id": person_key(gallery_id, person.person_id)}, change, upsert=True)
+    return UpdateOne({"_id": make_person_key(gallery_id, person.person_id)}, change, upsert=True)
 
 
-def _person_as_it_was(person: Document) -> UpdateOne | DeleteOne:
+def _restore_person(person: Document) -> UpdateOne | DeleteOne:
     if person["was"] is None:
         return DeleteOne({"_id": person["_id"]})
     return UpdateOne({"_id": person["_id"]}, {"$set": person["was"], "$unset": {"was": ""}})
 
 
-def _move(move: FaceMove, version: int) -> UpdateOne:
+def _move_face(move: FaceMove, version: int) -> UpdateOne:
     fields: dict[str, Any] = {"version": version, "was": move.before}
-    change = _now_whose(move.now, fields, was_somebodys=move.before is not None)
+    change = _assign_person(move.now, fields, was_somebodys=move.before is not None)
     return UpdateOne({"_id": move.face_id}, change)
 
 
-def _face_as_it_was(face: Document) -> UpdateOne:
-    change = _now_whose(face.get("was"), {"version": 0}, was_somebodys="person_id" in face)
+def _restore_face(face: Document) -> UpdateOne:
+    change = _assign_person(face.get("was"), {"version": 0}, was_somebodys="person_id" in face)
     change.setdefault("$unset", {})["was"] = ""
     return UpdateOne({"_id": face["_id"]}, change)
 
 
-def _now_whose(person_id: str | None, fields: Document, *, was_somebodys: bool) -> Document:
+def _assign_person(person_id: str | None, fields: Document, *, was_somebodys: bool) -> Document:
     """Who assigned a face that stays somebody's is left as it is: it may have been a user."""
     if person_id is None:
         return {"$set": fields, "$unset": {"person_id": "", "assigned_by": ""}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.adapters.aws import aws_errors, client, error_code
+from app.adapters.aws import open_client, read_error_code, translate_aws_errors
 from app.core.errors import BadPhoto, RetryLater, StaleFence
 from app.core.ports import OpenObject, StoredObject
 from app.core.records import PhotoRef
@@ -26,21 +26,21 @@ class S3Store:
 
     def __init__(self, output_bucket: str, region: str) -> None:
         self._output_bucket = output_bucket
-        self._s3 = client("s3", region)
+        self._s3 = open_client("s3", region)
 
     def ping(self) -> None:
         """Raises RetryLater while S3 does not answer, or refuses the output bucket."""
-        with aws_errors(f"Asking for s3://{self._output_bucket}", "S3"):
+        with translate_aws_errors(f"Asking for s3://{self._output_bucket}", "S3"):
             self._s3.head_bucket(Bucket=self._output_bucket)
 
     def describe(self, photo: PhotoRef) -> StoredObject:
-        return StoredObject(*_identity(self._ask(self._s3.head_object, photo)))
+        return StoredObject(*_read_identity(self._ask(self._s3.head_object, photo)))
 
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
-        where = _where(photo)
+        where = _locate(photo)
         answer = self._ask(self._s3.get_object, photo)
-        size, etag, last_modified = _identity(answer)
+        size, etag, last_modified = _read_identity(answer)
         with answer["Body"] as body:
             if size > max_bytes:
                 raise BadPhoto(
@@ -48,29 +48,29 @@ class S3Store:
                 )
 
             def read() -> bytes:
-                with aws_errors(f"Reading {where}", "S3"):
+                with translate_aws_errors(f"Reading {where}", "S3"):
                     return bytes(body.read())
 
             yield OpenObject(size, etag, last_modified, read)
 
     def _ask(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
         version = {"VersionId": photo.version_id} if photo.version_id else {}
-        with aws_errors(f"Reading {_where(photo)}", "S3"):
+        with translate_aws_errors(f"Reading {_locate(photo)}", "S3"):
             try:
                 answer: dict[str, Any] = operation(Bucket=photo.bucket, Key=photo.key, **version)
             except ClientError as error:
-                if error_code(error) in GONE:
-                    raise BadPhoto(f"There is no object {_where(photo)}.", "missing") from error
+                if read_error_code(error) in GONE:
+                    raise BadPhoto(f"There is no object {_locate(photo)}.", "missing") from error
                 raise
         return answer
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        with aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):
+        with translate_aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):
             self._s3.put_object(Bucket=self._output_bucket, Key=key, Body=data, ContentType=content_type)
 
     def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
         where = f"s3://{self._output_bucket}/{key}"
-        with aws_errors(f"Replacing {where}", "S3"):
+        with translate_aws_errors(f"Replacing {where}", "S3"):
             for _ in range(REPLACE_TRIES):
                 if self._replace_unchanged(key, data, content_type, fence):
                     return
@@ -93,7 +93,7 @@ class S3Store:
                 **condition,
             )
         except ClientError as error:
-            if error_code(error) in OVERTAKEN:
+            if read_error_code(error) in OVERTAKEN:
                 return False
             raise
         return True
@@ -102,7 +102,7 @@ class S3Store:
         try:
             head: dict[str, Any] = self._s3.head_object(Bucket=self._output_bucket, Key=key)
         except ClientError as error:
-            if error_code(error) in GONE:
+            if read_error_code(error) in GONE:
                 return None
             raise
         return head
@@ -111,16 +111,16 @@ class S3Store:
         listed = list(keys)
         for start in range(0, len(listed), DELETE_BATCH):
             objects = [{"Key": key} for key in listed[start : start + DELETE_BATCH]]
-            with aws_errors(f"Removing objects of s3://{self._output_bucket}", "S3"):
+            with translate_aws_errors(f"Removing objects of s3://{self._output_bucket}", "S3"):
                 answer = self._s3.delete_objects(Bucket=self._output_bucket, Delete={"Objects": objects, "Quiet": True})
             if answer.get("Errors"):
                 raise RetryLater(f"Removing objects of s3://{self._output_bucket} failed: {answer['Errors'][0]}")
 
 
-def _where(photo: PhotoRef) -> str:
+def _locate(photo: PhotoRef) -> str:
     return f"s3://{photo.bucket}/{photo.key}"
 
 
-def _identity(answer: dict[str, Any]) -> tuple[int, str, datetime]:
+def _read_identity(answer: dict[str, Any]) -> tuple[int, str, datetime]:
     """Size in bytes, ETag and upload time."""
     return int(answer["ContentLength"]), answer["ETag"].strip('"'), answer["LastModified"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.adapters.aws import aws_errors, client, error_code
+from app.adapters.aws import open_client, read_error_code, translate_aws_errors
 from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
 from app.core.errors import LeaseLost, RetryLater
 from app.core.ports import ReceivedMessage
@@ -29,14 +29,14 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_Change
 
 
 @contextmanager
-def sqs_errors(action: str) -> Iterator[None]:
-    """As `aws_errors`, with LeaseLost for a receipt handle that is no longer valid."""
-    with aws_errors(action, "SQS"):
+def translate_sqs_errors(action: str) -> Iterator[None]:
+    """As `translate_aws_errors`, with LeaseLost for a receipt handle that is no longer valid."""
+    with translate_aws_errors(action, "SQS"):
         try:
             yield
         except ClientError as error:
-            if error_code(error) in LOST_CODES:
-                raise LeaseLost(f"{action} failed: {error_code(error)}") from error
+            if read_error_code(error) in LOST_CODES:
+                raise LeaseLost(f"{action} failed: {read_error_code(error)}") from error
             raise
 
 
@@ -48,13 +48,13 @@ class SqsQueue:
         self._visibility_s = visibility_s
         # A receive outlives the longest poll of 20 s. It is not tried again: an answer that got lost on its way
         # has put messages under a lease that nobody holds, and another try would take the next ones.
-        self._receiver = client("sqs", region, read_timeout_s=30, attempts=1)
-        self._beats = client("sqs", region, read_timeout_s=5, attempts=2)
-        self._sqs = client("sqs", region, read_timeout_s=10)
+        self._receiver = open_client("sqs", region, read_timeout_s=30, attempts=1)
+        self._beats = open_client("sqs", region, read_timeout_s=5, attempts=2)
+        self._sqs = open_client("sqs", region, read_timeout_s=10)
         self._dead_letter_url = self._find_dead_letter_url()
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
-        with sqs_errors("Receiving messages"):
+        with translate_sqs_errors("Receiving messages"):
             answer = self._receiver.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=min(max_messages, SQS_MAX_BATCH),
@@ -63,20 +63,20 @@ class SqsQueue:
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
                 MessageAttributeNames=[TRACEPARENT],
             )
-        return [_received(message) for message in answer.get("Messages", [])]
+        return [_read_message(message) for message in answer.get("Messages", [])]
 
     def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
-        with sqs_errors("Sending a message"):
+        with translate_sqs_errors("Sending a message"):
             self._sqs.send_message(
                 QueueUrl=self._url,
                 MessageBody=body,
                 DelaySeconds=delay_s,
-                MessageAttributes=trace_attribute(traceparent),
+                MessageAttributes=make_trace_attribute(traceparent),
             )
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         entries = [{"Id": str(row), "ReceiptHandle": message.receipt} for row, message in enumerate(messages)]
-        with sqs_errors("Deleting messages"):
+        with translate_sqs_errors("Deleting messages"):
             answer = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
         failed = []
         for entry in answer.get("Failed", []):
@@ -90,7 +90,7 @@ class SqsQueue:
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         seconds = max(0, min(round(for_s), SQS_MAX_VISIBILITY_S))
-        with sqs_errors("Changing a message's visibility"):
+        with translate_sqs_errors("Changing a message's visibility"):
             self._beats.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
@@ -99,21 +99,21 @@ class SqsQueue:
         if self._dead_letter_url is None:
             log.error("rejected without a dead-letter queue to keep it", extra={"body": message.body[:2000]})
         else:
-            with sqs_errors("Sending a message to the dead-letter queue"):
+            with translate_sqs_errors("Sending a message to the dead-letter queue"):
                 self._sqs.send_message(
                     QueueUrl=self._dead_letter_url,
                     MessageBody=message.body,
                     MessageAttributes={
-                        "reason": _text(reason[:MAX_REASON_CHARS]),
-                        "receive_count": _text(str(message.receive_count)),
-                        **trace_attribute(message.traceparent),
+                        "reason": _read_text(reason[:MAX_REASON_CHARS]),
+                        "receive_count": _read_text(str(message.receive_count)),
+                        **make_trace_attribute(message.traceparent),
                     },
                 )
         if self.delete([message]):
             raise RetryLater("The rejected message could not be deleted; it comes again.")
 
     def _find_dead_letter_url(self) -> str | None:
-        with sqs_errors(f"Reading the attributes of the queue {self._url}"):
+        with translate_sqs_errors(f"Reading the attributes of the queue {self._url}"):
             answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
             policy = answer.get("Attributes", {}).get("RedrivePolicy")
             if not policy:
@@ -123,7 +123,7 @@ class SqsQueue:
             return str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
 
 
-def _received(message: dict[str, Any]) -> ReceivedMessage:
+def _read_message(message: dict[str, Any]) -> ReceivedMessage:
     system, own = message.get("Attributes", {}), message.get("MessageAttributes", {})
     sent_ms = system.get("SentTimestamp")
     return ReceivedMessage(
@@ -136,12 +136,12 @@ def _received(message: dict[str, Any]) -> ReceivedMessage:
     )
 
 
-def trace_attribute(traceparent: str | None) -> dict[str, dict[str, str]]:
+def make_trace_attribute(traceparent: str | None) -> dict[str, dict[str, str]]:
     """What a message carries of its sender's trace, as an attribute; nothing where there is none."""
-    return {TRACEPARENT: _text(traceparent)} if traceparent else {}
+    return {TRACEPARENT: _read_text(traceparent)} if traceparent else {}
 
 
-def _text(value: str) -> dict[str, str]:
+def _read_text(value: str) -> dict[str, str]:
     # SQS refuses characters outside XML 1.0 in attributes.
     printable = "".join(char if char.isprintable() else " " for char in value)
     return {"DataType": "String", "StringValue": printable or "-"}

@@ -3,7 +3,7 @@
     dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
     gallery GALLERY                                                    its last run, and how far the present one is
-    quality --gallery G (--found F --join J | --reset)                 what a gallery asks of faces
+    quality --gallery G (--core C --border B | --reset)                 what a gallery asks of faces
     people name|confirm|reject|merge GALLERY PERSON …                  what users say of people
 
 Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,12 +26,12 @@ from app.adapters.mongo import open_database
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
-from app.admin.people import SEND_VISIBILITY_S, add_commands, grouping_order, send_grouping
+from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
 from app.admin.settings import AdminSetting, AdminSettings, Say
 from app.core.errors import FatalWorkerError, WorkerError
 from app.core.messages import DetectImage
 from app.core.records import ImageRecord, PhotoRef
-from app.core.roles import QualityBars
+from app.core.roles import FORMER_NAMES, QualityBars
 
 QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_face_queue_url"}
 SHOW_MOST = 1_000
@@ -39,7 +40,7 @@ ASK_EVERY_S = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     say: Say = _say_json if options.json else _say_line
     try:
         options.run(options, AdminSettings(), say)
@@ -50,29 +51,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _dead_letters(options, settings).look(options.most)
+    letters = _open_dead_letters(options, settings).look(options.most)
     for letter in letters:
         first_line = next(iter(letter.body.splitlines()), "")[:LINE_CHARS]
-        age, count = _age_in_words(_age_s(letter)), letter.receive_count
-        say(f"{letter.message_id}  {age} old  received {count}x  {_reason(letter)}  {first_line}", _fields(letter))
+        age, count = _format_age(_measure_age_s(letter)), letter.receive_count
+        say(
+            f"{letter.message_id}  {age} old  received {count}x  {_tell_reason(letter)}  {first_line}",
+            _make_fields(letter),
+        )
     if not letters and not options.json:
         say(f"There are no dead letters of the {options.queue} queue.", {})
 
 
 def show_letter(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    for letter in _dead_letters(options, settings).look(SHOW_MOST):
+    for letter in _open_dead_letters(options, settings).look(SHOW_MOST):
         if letter.message_id == options.message_id:
-            fields = _fields(letter)
+            fields = _make_fields(letter)
             lines = [f"{name}: {value}" for name, value in fields.items() if name not in ("reason", "body")]
-            say("\n".join([*lines, f"reason: {_reason(letter)}", "", letter.body]), fields)
+            say("\n".join([*lines, f"reason: {_tell_reason(letter)}", "", letter.body]), fields)
             return
     raise WorkerError(
         f"Among {SHOW_MOST:,} dead letters of the {options.queue} queue, none has the id {options.message_id}."
     )
 
 
-def redrive(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _dead_letters(options, settings)
+def redrive_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+    letters = _open_dead_letters(options, settings)
     if options.one_by_one:
         count = 0
         for count, letter in enumerate(letters.move_one_by_one(options.per_second), 1):  # noqa: B007 - read below
@@ -103,15 +107,15 @@ def _follow_move(letters: DeadLetters, say: Say) -> None:
         time.sleep(ASK_EVERY_S)
 
 
-def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def replay_messages(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
     if options.group:
-        order = grouping_order(options.gallery, "full")
+        order = make_grouping_order(options.gallery, "full")
         send_grouping(settings, order)
         say(f"sent: full grouping of {options.gallery}", order.model_dump())
         return
     queue = SqsQueue(settings.need("queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
     sent = 0
-    for image in _images(options, settings.need("gallery_images_mongo_uri")):
+    for image in _find_images(options, settings.need("gallery_images_mongo_uri")):
         message = _detect_message(image.photo)
         queue.send(message.model_dump_json(exclude_none=True))
         say(f"sent: {image.photo.document_id} (was {image.status.value})", message.model_dump(exclude_none=True))
@@ -121,19 +125,19 @@ def replay(options: argparse.Namespace, settings: AdminSettings, say: Say) -> No
 
 
 def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    if not options.reset and (options.found is None or options.join is None):
-        raise WorkerError("Give both --found and --join (0 to 100), or --reset.")
+    if not options.reset and (options.core is None or options.border is None):
+        raise WorkerError("Give both --core and --border (0 to 100), or --reset.")
     try:
-        bars = None if options.reset else QualityBars(found=options.found, join=options.join)
+        bars = None if options.reset else QualityBars(core=options.core, border=options.border)
     except ValidationError as error:
-        raise WorkerError(f"--found and --join do not fit together: {error.errors()[0]['msg']}") from error
-    order = grouping_order(options.gallery, "auto")
+        raise WorkerError(f"--core and --border do not fit together: {error.errors()[0]['msg']}") from error
+    order = make_grouping_order(options.gallery, "auto")
     settings.need("group_face_queue_url")
     database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         MongoGalleryStore(database).set_quality(options.gallery, bars)
     send_grouping(settings, order)
-    asked = f"{bars.found:g} to found, {bars.join:g} to join" if bars else "what the pack asks"
+    asked = f"{bars.core:g} of a core face, {bars.border:g} of a border face" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
 
@@ -144,30 +148,30 @@ def show_gallery(options: argparse.Namespace, settings: AdminSettings, say: Say)
     if state is None:
         raise WorkerError(f"MongoDB knows no gallery {options.gallery}: nothing of it has been stored yet.")
     run, progress = state.last_run, state.progress
-    fields = json.loads(json.dumps({"gallery_id": options.gallery, **asdict(state)}, default=_iso))
+    fields = json.loads(json.dumps({"gallery_id": options.gallery, **asdict(state)}, default=_format_time))
     lines = [f"revision: {state.revision}"]
     if run:
-        lines += [f"last run: {name} {_shown(value)}" for name, value in fields["last_run"].items()]
+        lines += [f"last run: {name} {_format_value(value)}" for name, value in fields["last_run"].items()]
         behind = state.revision - int(str(run["revision"]))
         lines.append(f"changes that are not grouped yet: {behind}")
     else:
         lines.append("never grouped")
     if progress:
         eta = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s to go"
-        ago = _age_in_words((datetime.now(UTC) - progress.at).total_seconds())
+        ago = _format_age((datetime.now(UTC) - progress.at).total_seconds())
         lines.append(f"being grouped: {progress.stage}, {progress.share:.0%}{eta} ({ago} ago)")
     say("\n".join(lines), fields)
 
 
-def _iso(value: object) -> str:
+def _format_time(value: object) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:
+def _find_images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]:
     database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         faces = MongoFaceStore(database)
@@ -188,29 +192,29 @@ def _detect_message(photo: PhotoRef) -> DetectImage:
     )
 
 
-def _dead_letters(options: argparse.Namespace, settings: AdminSettings) -> DeadLetters:
+def _open_dead_letters(options: argparse.Namespace, settings: AdminSettings) -> DeadLetters:
     return DeadLetters(settings.need(QUEUES[options.queue]), settings.need("aws_default_region"))
 
 
-def _fields(letter: DeadLetter) -> dict[str, object]:
+def _make_fields(letter: DeadLetter) -> dict[str, object]:
     return {
         "message_id": letter.message_id,
-        "age_s": round(_age_s(letter)),
+        "age_s": round(_measure_age_s(letter)),
         "receive_count": letter.receive_count,
         "reason": letter.reason,
         "body": letter.body,
     }
 
 
-def _reason(letter: DeadLetter) -> str:
+def _tell_reason(letter: DeadLetter) -> str:
     return letter.reason or "Received too often without being done; see the log for the reason."
 
 
-def _age_s(letter: DeadLetter) -> float:
+def _measure_age_s(letter: DeadLetter) -> float:
     return max(0.0, (datetime.now(UTC) - letter.sent_at).total_seconds())
 
 
-def _age_in_words(age_s: float) -> str:
+def _format_age(age_s: float) -> str:
     for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if age_s >= 2 * seconds:
             return f"{age_s / seconds:.0f} {unit}"
@@ -227,7 +231,21 @@ def _say_json(_line: str, fields: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
+class _FormerOption(argparse.Action):
+    """An option by its former name, for one more version."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - as argparse has it
+        option_string: str | None = None,
+    ) -> None:
+        sys.stderr.write(f"{option_string} is now --{self.dest}; the next version will not know it any more.\n")
+        setattr(namespace, self.dest, values)
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.admin", description="What operators do by hand.")
     commands = parser.add_subparsers(required=True)
     every = argparse.ArgumentParser(add_help=False)
@@ -239,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     what = again.add_mutually_exclusive_group()
     what.add_argument("--image", help="this photo's id alone; without it, all photos of the gallery")
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
-    again.set_defaults(run=replay)
+    again.set_defaults(run=replay_messages)
 
     one = commands.add_parser("gallery", parents=[every], help="its last run, and how far the present one is")
     one.add_argument("gallery")
@@ -247,8 +265,10 @@ def _parser() -> argparse.ArgumentParser:
 
     asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
     asked.add_argument("--gallery", required=True)
-    asked.add_argument("--found", type=float, help="least unified quality (0 to 100) of a face that founds a person")
-    asked.add_argument("--join", type=float, help="least unified quality of a face that may join one")
+    asked.add_argument("--core", type=float, help="least unified quality (0 to 100) of a core face, which forms people")
+    asked.add_argument("--border", type=float, help="least unified quality of a border face, which may join a person")
+    for former, name in FORMER_NAMES.items():
+        asked.add_argument(f"--{former}", dest=name, type=float, action=_FormerOption, help=argparse.SUPPRESS)
     asked.add_argument("--reset", action="store_true", help="what the pack asks")
     asked.set_defaults(run=set_quality)
 
@@ -262,7 +282,9 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
     of_queue.add_argument("--queue", required=True, choices=QUEUES, help="the queue they were sent to")
 
     show_all = commands.add_parser("list", parents=[of_queue], help="what lies there and why")
-    show_all.add_argument("--most", type=_between(1, 10_000), default=100, metavar="N", help="at most N (100)")
+    show_all.add_argument(
+        "--most", type=_make_range_parser(1, 10_000), default=100, metavar="N", help="at most N (100)"
+    )
     show_all.set_defaults(run=list_letters)
 
     one = commands.add_parser("show", parents=[of_queue], help="one of them in full")
@@ -271,13 +293,17 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
 
     back = commands.add_parser("redrive", parents=[of_queue], help="all of them back to their queue")
     back.add_argument(
-        "--per-second", type=_between(1, MAX_MOVES_PER_S), default=10, metavar="N", help="how many a second (10)"
+        "--per-second",
+        type=_make_range_parser(1, MAX_MOVES_PER_S),
+        default=10,
+        metavar="N",
+        help="how many a second (10)",
     )
     back.add_argument("--one-by-one", action="store_true", help="moved from here, where SQS can't do it")
-    back.set_defaults(run=redrive)
+    back.set_defaults(run=redrive_letters)
 
 
-def _between(least: int, most: int) -> Callable[[str], int]:
+def _make_range_parser(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdigit() or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"must be a number from {least} to {most:,}")

@@ -28,7 +28,7 @@ Edit = Callable[[PeopleEditor, GalleryLease, argparse.Namespace], str]
 """Makes an edit, and says in a few words what holds now."""
 
 
-def grouping_order(gallery_id: str, mode: str) -> GroupGallery:
+def make_grouping_order(gallery_id: str, mode: str) -> GroupGallery:
     """Raises RejectMessage for an id that no gallery can have."""
     return parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": gallery_id, "mode": mode}))
 
@@ -39,18 +39,18 @@ def send_grouping(settings: AdminSettings, order: GroupGallery) -> None:
 
 
 def edit_people(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    order = grouping_order(options.gallery, "auto")
+    order = make_grouping_order(options.gallery, "auto")
     settings.need("group_face_queue_url")
     edit: Edit = options.edit
     database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
-    with database.client, _lease(database, options.gallery) as lease:
+    with database.client, _hold_gallery(database, options.gallery) as lease:
         now = edit(MongoPeopleEditor(database), lease, options)
     send_grouping(settings, order)
     say(f"{options.gallery}: {now}; it is grouped anew", {"gallery_id": options.gallery, "now": now})
 
 
 @contextmanager
-def _lease(database: MongoDatabase, gallery_id: str) -> Iterator[GalleryLease]:
+def _hold_gallery(database: MongoDatabase, gallery_id: str) -> Iterator[GalleryLease]:
     """Nobody groups the gallery meanwhile: a run writes what it knew when it began."""
     galleries = MongoGalleryStore(database)
     lease = galleries.take_lease(gallery_id, f"admin-{uuid4().hex}", LEASE_S)
@@ -62,7 +62,7 @@ def _lease(database: MongoDatabase, gallery_id: str) -> Iterator[GalleryLease]:
         galleries.release(lease)
 
 
-def _name(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
+def _name_person(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     name = None if options.remove else (options.name or "").strip()
     if name == "":
         raise WorkerError("Give a name, or --remove to take it away.")
@@ -70,17 +70,17 @@ def _name(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace
     return f"{options.person} has no name" if name is None else f"{options.person} is called {name}"
 
 
-def _confirm(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
+def _confirm_faces(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.confirm_faces(lease, options.person, options.faces)
     return f"confirmed as {options.person}: {', '.join(options.faces)}"
 
 
-def _reject(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
+def _reject_faces(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.reject_faces(lease, options.person, options.faces)
     return f"rejected for {options.person}: {', '.join(options.faces)}"
 
 
-def _merge(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
+def _merge_people(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
     editor.merge_people(lease, options.person, options.others)
     return f"merged into {options.person}: {', '.join(options.others)}"
 
@@ -95,16 +95,16 @@ def add_commands(
     name = commands.add_parser("name", parents=[whom], help="give a person a name")
     name.add_argument("name", nargs="?")
     name.add_argument("--remove", action="store_true", help="take the name away")
-    name.set_defaults(run=edit_people, edit=_name)
+    name.set_defaults(run=edit_people, edit=_name_person)
 
     confirm = commands.add_parser("confirm", parents=[whom], help="these faces are this person")
     confirm.add_argument("faces", nargs="+", metavar="face", help="its id, as in groups.json")
-    confirm.set_defaults(run=edit_people, edit=_confirm)
+    confirm.set_defaults(run=edit_people, edit=_confirm_faces)
 
     reject = commands.add_parser("reject", parents=[whom], help="these faces are not this person")
     reject.add_argument("faces", nargs="+", metavar="face", help="its id, as in groups.json")
-    reject.set_defaults(run=edit_people, edit=_reject)
+    reject.set_defaults(run=edit_people, edit=_reject_faces)
 
     merge = commands.add_parser("merge", parents=[whom], help="the others are this person")
     merge.add_argument("others", nargs="+", metavar="other", help="the id of a person who is the same")
-    merge.set_defaults(run=edit_people, edit=_merge)
+    merge.set_defaults(run=edit_people, edit=_merge_people)

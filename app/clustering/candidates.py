@@ -53,7 +53,7 @@ DEPTH_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
-class Offer:
+class TileResult:
     """Some of the best of the base for the queries from row `start` on, in any order: `indices` (n,m) int64 into the
     base, -1 where there is none, and `similarities` (n,m) float32, -inf where there is none."""
 
@@ -62,59 +62,59 @@ class Offer:
     similarities: Floats
 
 
-Offers = Iterator[Offer]
+TileResults = Iterator[TileResult]
 
 
-def tile_rows(base_rows: int) -> int:
+def choose_tile_rows(base_rows: int) -> int:
     """How many queries are searched for at once in a base of this size."""
     return max(1, min(TILE_ROWS, TILE_PAIRS // max(base_rows, 1)))
 
 
-def exact_offers(queries: Floats, base: Floats, k: int) -> Offers:
+def search_exactly(queries: Floats, base: Floats, k: int) -> TileResults:
     """(M,D), (N,D) float32 contiguous → the k nearest by all M x N similarities, on all cores."""
     count = min(k + SPARE, len(base))
     if len(queries) <= FEW_QUERIES:
-        for start, tile in _tiles(queries, max(1, FEW_PAIRS // len(base))):
-            yield _offer(start, tile, base, np.argpartition(tile @ base.T, -count, axis=1)[:, -count:], k)
+        for start, tile in _split_into_tiles(queries, max(1, FEW_PAIRS // len(base))):
+            yield _rank_candidates(start, tile, base, np.argpartition(tile @ base.T, -count, axis=1)[:, -count:], k)
         return
-    for start, tile in _tiles(queries, tile_rows(len(base))):
+    for start, tile in _split_into_tiles(queries, choose_tile_rows(len(base))):
         _, found = faiss.knn(tile, base, count, metric=faiss.METRIC_INNER_PRODUCT)
-        yield _offer(start, tile, base, found, k)
+        yield _rank_candidates(start, tile, base, found, k)
 
 
-def approximate_offers(queries: Floats, base: Floats, k: int) -> Offers:
-    """As `exact_offers`, by similarities to compressed rows: candidates are taken so deep that RECALL is reached.
+def search_approximately(queries: Floats, base: Floats, k: int) -> TileResults:
+    """As `search_exactly`, by similarities to compressed rows: candidates are taken so deep that RECALL is reached.
 
     How deep is measured on a sample of the queries, which is searched exactly too. Where not even MAX_DEPTH_PART
     candidates a neighbour suffice, all queries are searched exactly. What is trained on and what is sampled follows
     from the rows' values and not from their order; on the order depends only which of equally near compressed rows
     are candidates at the end of the list.
     """
-    index = _compressed(base)
-    depth = _depth(index, spread_sample(queries, SAMPLE_ROWS), base, k)
+    index = _compress(base)
+    depth = _measure_depth(index, sample_evenly(queries, SAMPLE_ROWS), base, k)
     if depth is None:
         log.warning("compressed embeddings don't tell neighbours apart: searched exactly", extra={"faces": len(base)})
-        yield from exact_offers(queries, base, k)
+        yield from search_exactly(queries, base, k)
         return
     log.info("neighbours are searched for approximately", extra={"faces": len(base), "candidates": depth})
-    for start, tile in _tiles(queries, min(tile_rows(len(base)), DEPTH_ROWS // depth)):
+    for start, tile in _split_into_tiles(queries, min(choose_tile_rows(len(base)), DEPTH_ROWS // depth)):
         _, found = index.search(tile, depth)
-        yield _offer(start, tile, base, found, k)
+        yield _rank_candidates(start, tile, base, found, k)
 
 
-def gpu_offers(queries: Floats, base: Floats, k: int, memory: "GpuMemory") -> Offers:
-    """As `exact_offers`, on all GPUs, each with a share of the base; in turns where the base doesn't fit into them.
+def search_on_gpus(queries: Floats, base: Floats, k: int, memory: "GpuMemory") -> TileResults:
+    """As `search_exactly`, on all GPUs, each with a share of the base; in turns where the base doesn't fit into them.
 
     Raises ValueError for a k that a GPU can't select.
     """
     if k + SPARE > GPU_MAX_K:
         raise ValueError(f"A GPU search gives at most {GPU_MAX_K - SPARE - 1} neighbours, not {k}")
-    gpus = [_gpu(memory.working_mb) for _ in range(faiss.get_num_gpus())]
-    for first, part in _tiles(base, len(gpus) * memory.rows(base.shape[1])):
-        index = _on_gpus(part, gpus, memory)
+    gpus = [_open_gpu(memory.working_mb) for _ in range(faiss.get_num_gpus())]
+    for first, part in _split_into_tiles(base, len(gpus) * memory.rows(base.shape[1])):
+        index = _build_gpu_index(part, gpus, memory)
         search = partial(index.search, k=min(k + SPARE, len(part)))
-        for start, tile, (_, found) in _ahead(_tiles(queries, tile_rows(len(part))), search):
-            yield _offer(start, tile, base, np.where(found >= 0, found + first, -1), k)
+        for start, tile, (_, found) in _search_ahead(_split_into_tiles(queries, choose_tile_rows(len(part))), search):
+            yield _rank_candidates(start, tile, base, np.where(found >= 0, found + first, -1), k)
         del index, search  # before the next part is loaded
 
 
@@ -131,24 +131,26 @@ class GpuMemory:
         return max(1, self.gallery_mb * 1_000_000 // (dimension * (2 if self.float16 else 4)))
 
 
-def gpu_available() -> bool:
+def has_gpu() -> bool:
     """Whether this build of FAISS sees a GPU."""
     return bool(faiss.get_num_gpus() > 0)
 
 
-def spread_sample(rows: Floats, count: int) -> Floats:
+def sample_evenly(rows: Floats, count: int) -> Floats:
     """(N,D) → at most `count` of them, spread evenly along a fixed direction: the same ones in any order of rows."""
     direction = np.random.default_rng(0).standard_normal(rows.shape[1], np.float32)
     along = np.argsort(rows @ direction, kind="stable")
     return rows[along[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]]
 
 
-def _tiles(rows: Floats, size: int) -> Iterator[tuple[int, Floats]]:
+def _split_into_tiles(rows: Floats, size: int) -> Iterator[tuple[int, Floats]]:
     for start in range(0, len(rows), size):
         yield start, rows[start : start + size]
 
 
-def _ahead(tiles: Iterator[tuple[int, Floats]], search: Search) -> Iterator[tuple[int, Floats, tuple[Floats, Ids]]]:
+def _search_ahead(
+    tiles: Iterator[tuple[int, Floats]], search: Search
+) -> Iterator[tuple[int, Floats, tuple[Floats, Ids]]]:
     """Each tile with what is found for it; a GPU is at the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         asked = ((start, tile, pool.submit(search, tile)) for start, tile in tiles)
@@ -160,7 +162,7 @@ def _ahead(tiles: Iterator[tuple[int, Floats]], search: Search) -> Iterator[tupl
             current = following
 
 
-def _offer(start: int, queries: Floats, base: Floats, candidates: Ids, k: int) -> Offer:
+def _rank_candidates(start: int, queries: Floats, base: Floats, candidates: Ids, k: int) -> TileResult:
     """(n,D), (N,D), (n,c) → somewhat more than the k best of each query's candidates, so that whoever cuts the list can
     choose among equal ones; by similarities computed pair by pair."""
     shape = (len(queries), min(k + SPARE, candidates.shape[1]))
@@ -173,20 +175,20 @@ def _offer(start: int, queries: Floats, base: Floats, candidates: Ids, k: int) -
         *map(faiss.swig_ptr, (similarities, indices)),
         candidates.shape[1],
     )
-    return Offer(start, indices, np.where(indices >= 0, similarities, np.float32(-np.inf)))
+    return TileResult(start, indices, np.where(indices >= 0, similarities, np.float32(-np.inf)))
 
 
-def _compressed(base: Floats) -> Index:
+def _compress(base: Floats) -> Index:
     dimension = base.shape[1]
     quantisers = max(number for number in range(1, QUANTISERS + 1) if dimension % number == 0)
     index = faiss.IndexPQFastScan(dimension, quantisers, QUANTISER_BITS, faiss.METRIC_INNER_PRODUCT)
     index.pq.cp.niter = TRAINING_ROUNDS
-    index.train(spread_sample(base, TRAINING_ROWS))
+    index.train(sample_evenly(base, TRAINING_ROWS))
     index.add(base)
     return index
 
 
-def _depth(index: Index, sample: Floats, base: Floats, k: int) -> int | None:
+def _measure_depth(index: Index, sample: Floats, base: Floats, k: int) -> int | None:
     """How many candidates of `index` hold the share RECALL of the k nearest; None where too many would be needed."""
     _, exact = faiss.knn(sample, base, min(k, len(base)), metric=faiss.METRIC_INNER_PRODUCT)
     _, found = index.search(sample, min(MAX_DEPTH_PART * k, len(base)))
@@ -197,13 +199,13 @@ def _depth(index: Index, sample: Floats, base: Floats, k: int) -> int | None:
     return max(int(np.partition(places, needed - 1)[needed - 1]) + 1, k + SPARE)
 
 
-def _gpu(working_mb: int) -> Resources:
+def _open_gpu(working_mb: int) -> Resources:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(working_mb * 1_000_000)
     return resources
 
 
-def _on_gpus(rows: Floats, gpus: list[Resources], memory: GpuMemory) -> Index:
+def _build_gpu_index(rows: Floats, gpus: list[Resources], memory: GpuMemory) -> Index:
     """An equal share of the rows on each GPU, which search at the same time."""
     dimension = rows.shape[1]
     shards = faiss.IndexShards(dimension, True, True)
@@ -211,7 +213,7 @@ def _on_gpus(rows: Floats, gpus: list[Resources], memory: GpuMemory) -> Index:
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, memory.float16
         index = faiss.GpuIndexFlatIP(gpus[device], dimension, config)
-        for _, tile in _tiles(share, TILE_ROWS):
+        for _, tile in _split_into_tiles(share, TILE_ROWS):
             index.add(tile)
         shards.add_shard(index)
     return shards

@@ -17,8 +17,8 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
-from app.clustering.candidates import Offer, Offers
-from app.clustering.neighbours import EXACT, Device, Neighbours, NeighbourSearch
+from app.clustering.candidates import TileResult, TileResults
+from app.clustering.neighbours import EXACT, Neighbours, NeighbourSearch, SearchDevice
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, RetryLater
 
@@ -48,14 +48,14 @@ class ClusterSearch(NeighbourSearch):
     cluster: Cluster
     from_faces: int
 
-    def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
+    def offers(self, queries: Floats, base: Floats, k: int) -> TileResults:
         """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or loses too much."""
         if len(queries) * len(base) < self.from_faces**2:
             return super().offers(queries, base, k)
         return self._offers_of_cluster(queries, base, k)
 
-    def _offers_of_cluster(self, queries: Floats, base: Floats, k: int) -> Offers:
-        with _connected(self.cluster):
+    def _offers_of_cluster(self, queries: Floats, base: Floats, k: int) -> TileResults:
+        with _connect(self.cluster):
             shards = _Shards(base, self.cluster.shard_rows)
             tiles = shards if queries is base else _Shards(queries, self.cluster.shard_rows)
             yield from _Tasks(tiles, shards, k, self.device, self.cluster).offers()
@@ -89,13 +89,13 @@ class _Task:
 
 
 class _Tasks:
-    def __init__(self, tiles: _Shards, shards: _Shards, k: int, device: Device, cluster: Cluster) -> None:
+    def __init__(self, tiles: _Shards, shards: _Shards, k: int, device: SearchDevice, cluster: Cluster) -> None:
         self._tiles, self._shards, self._k, self._device = tiles, shards, k, device
         options = {"num_cpus": 1, "memory": cluster.memory_per_process, "num_gpus": int(device == "gpu")}
-        self._search = ray.remote(_nearest_in).options(**options)
+        self._search = ray.remote(_search_shard).options(**options)
         self._running: dict[Any, _Task] = {}
 
-    def offers(self) -> Offers:
+    def offers(self) -> TileResults:
         """What the tasks find, as each of them ends."""
         waiting = (_Task(tile, shard) for tile, shard in product(self._tiles.starts, self._shards.starts))
         room = 1 + WAITING_PER_CORE * int(ray.cluster_resources().get("CPU", 1))
@@ -111,7 +111,9 @@ class _Tasks:
                 continue
             for following in islice(waiting, 1):
                 self._start(following)
-            yield Offer(task.tile, np.where(found.indices >= 0, found.indices + task.shard, -1), found.similarities)
+            yield TileResult(
+                task.tile, np.where(found.indices >= 0, found.indices + task.shard, -1), found.similarities
+            )
 
     def _start(self, task: _Task) -> None:
         queries, base = self._tiles.stored(task.tile), self._shards.stored(task.shard)
@@ -126,13 +128,13 @@ class _Tasks:
         self._start(replace(task, failures=task.failures + 1))
 
 
-def _nearest_in(queries: Floats, base: Floats, k: int, device: Device) -> Neighbours:
+def _search_shard(queries: Floats, base: Floats, k: int, device: SearchDevice) -> Neighbours:
     """What runs on a node."""
     return replace(EXACT, device="gpu" if device == "gpu" else "cpu").nearest_in(queries, base, k)
 
 
 @contextmanager
-def _connected(cluster: Cluster) -> Iterator[None]:
+def _connect(cluster: Cluster) -> Iterator[None]:
     try:
         _check_port(cluster.address)
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)

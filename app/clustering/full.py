@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows, connected, numbered
-from app.clustering.joining import join_people
-from app.clustering.local_scaling import nearness_of_others, scaled, strength_of
+from app.clustering.chinese_whispers import get_duplicate_threshold, number_by_first_appearance, propagate_all
+from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows, build_graph, number_photos
+from app.clustering.joining import join_border_faces
+from app.clustering.local_scaling import choose_strength, measure_nearness, scale_similarities
 from app.clustering.merging import merge_people
 from app.clustering.neighbours import EXACT, NeighbourSearch
-from app.clustering.whispers import nearly_equal, numbered_by_first_appearance, whisper
 from app.core.arrays import Floats
-from app.core.roles import Roles, all_found
+from app.core.roles import Roles, assign_core
 
 HALF_STRENGTH = 200
 """Provisional people of a gallery in which the local scaling counts half."""
@@ -80,8 +80,8 @@ def cluster(
     """
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
-    roles = all_found(len(embeddings)) if roles is None else roles
-    graph = connected(embeddings, numbered(image_ids), roles, search)
+    roles = assign_core(len(embeddings)) if roles is None else roles
+    graph = build_graph(embeddings, number_photos(image_ids), roles, search)
     return group(graph, threshold).labels
 
 
@@ -89,24 +89,24 @@ def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lam
     """All people of a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
     founders = graph.founding
     good = graph.take(founders)
-    provisional = whisper(good, threshold)
+    provisional = propagate_all(good, threshold)
     progress()
-    nearness = nearness_of_others(good.neighbours, provisional, provisional)
-    strength = strength_of(len(np.unique(provisional)), HALF_STRENGTH)
-    labels = whisper(_scaled(good, nearness.beyond, strength), threshold)
+    nearness = measure_nearness(good.neighbours, provisional, provisional)
+    strength = choose_strength(len(np.unique(provisional)), HALF_STRENGTH)
+    labels = propagate_all(_scale_graph(good, nearness.beyond, strength), threshold)
     progress()
-    labels = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    labels = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
     labels, of_people = merge_people(good, labels, threshold)
     progress()
     people = np.full(len(graph), NOBODY, np.int64)
-    people[founders] = numbered_by_first_appearance(once_in_each_photo(good, labels, threshold))
+    people[founders] = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
     beyond, beyond_people = np.zeros(len(graph)), np.zeros(len(graph))
     beyond[founders], beyond_people[founders] = nearness.beyond, of_people.beyond[labels]
-    people = join_people(graph, people, threshold)
+    people = join_border_faces(graph, people, threshold)
     return Grouping(graph, people, beyond, beyond_people, nearness.typical, of_people.typical, strength, len(graph))
 
 
-def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
+def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
     """A graph of N faces, (N,) labels → (N,) labels: of a person's faces in one photo, those that are like its mean
     least are somebody else, alone, unless nearly equal to the one that is like it most. Only these `rows` are looked
     at, people with all of their faces."""
@@ -125,11 +125,11 @@ def once_in_each_photo(graph: FaceGraph, labels: Labels, threshold: float, rows:
         _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
         best = nearest_first[first[photo]]
         likeness = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
-        others = faces[nearest_first[(best != nearest_first) & (likeness <= nearly_equal(threshold))]]
+        others = faces[nearest_first[(best != nearest_first) & (likeness <= get_duplicate_threshold(threshold))]]
         labels[others] = number + np.arange(len(others))
         number += len(others)
     return labels
 
 
-def _scaled(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
-    return replace(graph, neighbours=scaled(graph.neighbours, beyond, strength))
+def _scale_graph(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
+    return replace(graph, neighbours=scale_similarities(graph.neighbours, beyond, strength))

@@ -35,7 +35,7 @@ class FaceGraph:
     @property
     def founding(self) -> Rows:
         """The rows of faces that found people."""
-        return np.flatnonzero(self.roles == Role.FOUNDS)
+        return np.flatnonzero(self.roles == Role.CORE)
 
     def take(self, rows: Rows) -> "FaceGraph":
         """The graph of these faces alone, in this order."""
@@ -48,21 +48,21 @@ class FaceGraph:
         similarities = np.where(indices < 0, np.float32(-np.inf), self.neighbours.similarities[rows])
         near = Neighbours(indices, similarities)
         gaps = np.any((indices[:, :-1] < 0) & (indices[:, 1:] >= 0), axis=1)
-        _sort(near, np.flatnonzero(gaps))
+        _sort_neighbours(near, np.flatnonzero(gaps))
         return FaceGraph(self.embeddings[rows], self.photos[rows], self.roles[rows], near)
 
 
-def connected(embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
+def build_graph(embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
     """(N,D) float32 unit length, (N,) photo numbers, (N,) roles → their graph."""
-    founding, joining = (np.flatnonzero(roles == role) for role in (Role.FOUNDS, Role.JOINS))
-    neighbours = _none((len(roles), NEIGHBOURS))
+    founding, joining = (np.flatnonzero(roles == role) for role in (Role.CORE, Role.BORDER))
+    neighbours = _make_empty_neighbours((len(roles), NEIGHBOURS))
     good = embeddings[founding]
-    _put(neighbours, founding, search.nearest_neighbours(good, NEIGHBOURS), founding)
-    _put(neighbours, joining, search.nearest_in(embeddings[joining], good, NEIGHBOURS), founding)
+    _put_neighbours(neighbours, founding, search.nearest_neighbours(good, NEIGHBOURS), founding)
+    _put_neighbours(neighbours, joining, search.nearest_in(embeddings[joining], good, NEIGHBOURS), founding)
     return FaceGraph(embeddings, photos, roles, neighbours)
 
 
-def extended(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
+def add_faces(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
     """`graph` with M more faces behind its own: their neighbours are searched for, and they become neighbours.
 
     A list that lost faces to `take` is not filled up with worse ones than it has.
@@ -70,23 +70,25 @@ def extended(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles,
     known, count = len(graph), len(graph) + len(roles)
     everybody = np.concatenate([graph.embeddings, embeddings])
     all_roles = np.concatenate([graph.roles, roles])
-    none, listed = _none((len(roles), NEIGHBOURS)), graph.neighbours
+    none, listed = _make_empty_neighbours((len(roles), NEIGHBOURS)), graph.neighbours
     neighbours = Neighbours(
         np.concatenate([listed.indices, none.indices]), np.concatenate([listed.similarities, none.similarities])
     )
-    founding = np.flatnonzero(all_roles == Role.FOUNDS)
-    _offer(neighbours, everybody[:known], graph, everybody, founding[founding >= known])
-    asking = known + np.flatnonzero(roles != Role.LEFT_OUT)
+    founding = np.flatnonzero(all_roles == Role.CORE)
+    _insert_newcomers(neighbours, everybody[:known], graph, everybody, founding[founding >= known])
+    asking = known + np.flatnonzero(roles != Role.NOISE)
     good = everybody if len(founding) == count else everybody[founding]
     found = search.nearest_in(everybody[asking], good, NEIGHBOURS + 1)
     itself = (found.indices >= 0) & (founding[found.indices] == asking[:, None])
     found = Neighbours(np.where(itself, -1, found.indices), np.where(itself, np.float32(-np.inf), found.similarities))
-    _sort(found, np.flatnonzero(itself.any(axis=1)))
-    _put(neighbours, asking, Neighbours(found.indices[:, :-1], found.similarities[:, :-1]), founding)
+    _sort_neighbours(found, np.flatnonzero(itself.any(axis=1)))
+    _put_neighbours(neighbours, asking, Neighbours(found.indices[:, :-1], found.similarities[:, :-1]), founding)
     return FaceGraph(everybody, np.concatenate([graph.photos, photos]), all_roles, neighbours)
 
 
-def _offer(neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: Floats, newcomers: Rows) -> None:
+def _insert_newcomers(
+    neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: Floats, newcomers: Rows
+) -> None:
     """Put new founding faces into the lists of known faces where they are more like them than the last there."""
     if not len(newcomers):
         return
@@ -98,14 +100,14 @@ def _offer(neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: F
             np.isneginf(graph.neighbours.similarities[short]), np.inf, graph.neighbours.similarities[short]
         )
         last[short] = finite.min(axis=1)
-    last[graph.roles == Role.LEFT_OUT] = np.inf
+    last[graph.roles == Role.NOISE] = np.inf
     rows_a_block = max(1, BLOCK_SIMILARITIES // len(newcomers))
     for begin in range(0, len(known), rows_a_block):
         similarities = known[begin : begin + rows_a_block] @ everybody[newcomers].T
         face, newcomer = np.nonzero(similarities > last[begin : begin + rows_a_block, None])
         rows, first, count = np.unique(face, return_index=True, return_counts=True)
         place = np.repeat(np.arange(len(rows)), count), np.arange(len(face)) - np.repeat(first, count)
-        offered = _none((len(rows), int(count.max(initial=0))))
+        offered = _make_empty_neighbours((len(rows), int(count.max(initial=0))))
         offered.indices[place], offered.similarities[place] = newcomers[newcomer], similarities[face, newcomer]
         rows = begin + rows
         both = np.concatenate([neighbours.similarities[rows], offered.similarities], axis=1)
@@ -115,22 +117,22 @@ def _offer(neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: F
         neighbours.similarities[rows] = np.take_along_axis(both, best, axis=1)
 
 
-def numbered(image_ids: Sequence[str]) -> Labels:
+def number_photos(image_ids: Sequence[str]) -> Labels:
     """N image ids → (N,) a number for each photo."""
     return np.unique(np.asarray(image_ids), return_inverse=True)[1].astype(np.int64)
 
 
-def _none(shape: tuple[int, int]) -> Neighbours:
+def _make_empty_neighbours(shape: tuple[int, int]) -> Neighbours:
     return Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
 
 
-def _put(into: Neighbours, rows: Rows, found: Neighbours, base: Rows) -> None:
+def _put_neighbours(into: Neighbours, rows: Rows, found: Neighbours, base: Rows) -> None:
     """What was found among `base` for these rows."""
     into.indices[rows] = np.where(found.indices >= 0, np.r_[base, -1][found.indices], -1)
     into.similarities[rows] = found.similarities
 
 
-def _sort(near: Neighbours, rows: Rows) -> None:
+def _sort_neighbours(near: Neighbours, rows: Rows) -> None:
     """The most similar first again, in these rows."""
     order = np.argsort(-near.similarities[rows], axis=1, kind="stable")
     near.indices[rows] = np.take_along_axis(near.indices[rows], order, axis=1)

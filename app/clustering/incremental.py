@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.clustering.full import Grouping, group
-from app.clustering.graph import Labels, Rows, connected, extended, numbered
+from app.clustering.graph import Labels, Rows, add_faces, build_graph, number_photos
 from app.clustering.neighbours import NeighbourSearch
 from app.clustering.regrouping import regroup
 from app.core.arrays import Floats
@@ -41,7 +41,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Regrouped:
+class PeopleUpdate:
     """A run's result: what the next one should know, (N,) people in the gallery's order, and how it came about.
 
     `places` (N,) tell where in `known` each face of the gallery is. `difference` is the share of the known faces that a
@@ -57,16 +57,16 @@ class Regrouped:
     difference: float | None = None
 
     @property
-    def may_found(self) -> NDArray[np.bool_]:
+    def is_core(self) -> NDArray[np.bool_]:
         """(N,) which face of the gallery is good enough to be a person alone."""
-        return np.asarray(self.known.grouping.graph.roles[self.places] == Role.FOUNDS)
+        return np.asarray(self.known.grouping.graph.roles[self.places] == Role.CORE)
 
     def embeddings_of(self, rows: Rows) -> Floats:
         """(M,) rows of the gallery → (M,D) float32 unit length."""
         return self.known.grouping.graph.embeddings[self.places[rows]]
 
 
-def regrouped(
+def update_people(
     faces: GalleryFaces,
     known: Known | None,
     threshold: float,
@@ -74,11 +74,11 @@ def regrouped(
     search: NeighbourSearch,
     *,
     full: bool = False,
-) -> Regrouped:
+) -> PeopleUpdate:
     """The people of a gallery: all anew where nothing is `known`, on request, or where too much has changed."""
     everybody = np.arange(len(faces.face_ids))
     if known is None or not known.face_ids:
-        return _all_anew(faces, read_embeddings(everybody), threshold, search)
+        return _group_anew(faces, read_embeddings(everybody), threshold, search)
     place = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     rows = np.array([place.get(face_id, -1) for face_id in known.face_ids], np.intp)
     kept = np.array(
@@ -93,38 +93,38 @@ def regrouped(
     new = np.setdiff1d(everybody, old)
     if full:
         # Nothing of what was kept is relied on.
-        anew = _all_anew(faces, read_embeddings(everybody), threshold, search)
-        return _compared(anew, before.labels, old)
+        anew = _group_anew(faces, read_embeddings(everybody), threshold, search)
+        return _compare_to_before(anew, before.labels, old)
     embeddings = read_embeddings(new) if len(new) else before.graph.embeddings[:0]
     if replace(before, changed=before.changed + len(new)).has_drifted:
         together = np.concatenate([before.graph.embeddings, embeddings])[np.argsort(np.concatenate([old, new]))]
-        return _compared(_all_anew(faces, together, threshold, search), before.labels, old)
-    photos = numbered(faces.image_ids)
+        return _compare_to_before(_group_anew(faces, together, threshold, search), before.labels, old)
+    photos = number_photos(faces.image_ids)
     before = replace(before, graph=replace(before.graph, photos=photos[old]))
-    graph = extended(before.graph, embeddings, photos[new], faces.roles[new], search)
+    graph = add_faces(before.graph, embeddings, photos[new], faces.roles[new], search)
     order = np.concatenate([old, new])
-    return _result(faces, order, regroup(before, graph, threshold), "incremental", len(new), len(rows) - len(old))
+    return _make_result(faces, order, regroup(before, graph, threshold), "incremental", len(new), len(rows) - len(old))
 
 
-def _all_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> Regrouped:
-    graph = connected(embeddings, numbered(faces.image_ids), faces.roles, search)
-    return _result(faces, np.arange(len(graph)), group(graph, threshold, search.progress), "full", len(graph), 0)
+def _group_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> PeopleUpdate:
+    graph = build_graph(embeddings, number_photos(faces.image_ids), faces.roles, search)
+    return _make_result(faces, np.arange(len(graph)), group(graph, threshold, search.progress), "full", len(graph), 0)
 
 
-def _compared(anew: Regrouped, before: Labels, rows: Rows) -> Regrouped:
+def _compare_to_before(anew: PeopleUpdate, before: Labels, rows: Rows) -> PeopleUpdate:
     """With the difference to what these rows' people were before."""
     if not len(rows):
         return anew
     return replace(anew, difference=1 - float(has_same_companions(before, anew.labels[rows]).mean()))
 
 
-def _result(
+def _make_result(
     faces: GalleryFaces, order: Rows, grouping: Grouping, kind: Literal["full", "incremental"], new: int, gone: int
-) -> Regrouped:
+) -> PeopleUpdate:
     places = np.empty(len(order), np.intp)
     places[order] = np.arange(len(order))
     known = Known([faces.face_ids[row] for row in order], [faces.digests[row] for row in order], grouping)
-    return Regrouped(known, places, grouping.labels[places], kind, new, gone)
+    return PeopleUpdate(known, places, grouping.labels[places], kind, new, gone)
 
 
 def has_same_companions(before: Labels, now: Labels) -> NDArray[np.bool_]:

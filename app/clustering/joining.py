@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows
-from app.clustering.merging import mean_faces, similarities_of
+from app.clustering.merging import average_faces, compute_similarities
 from app.core.arrays import Floats
 from app.core.roles import Role
 
@@ -18,13 +18,13 @@ BELOW_PART, MARGIN_PART = 0.2, 0.12
 above the threshold: embedders differ widely in their scale. 0.1 and 0.06 for a threshold of 0.5."""
 
 
-def join_people(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows | None = None) -> Labels:
+def join_border_faces(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows | None = None) -> Labels:
     """A graph of N faces, (N,) people → (N,) people once the `weak` faces (all that may join) have joined somebody,
     NOBODY's where they don't. Nobody gets a second face in a photo."""
-    weak = np.flatnonzero(graph.roles == Role.JOINS) if weak is None else weak
+    weak = np.flatnonzero(graph.roles == Role.BORDER) if weak is None else weak
     joined = labels.copy()
     joined[weak] = NOBODY
-    face, person, similarity = _offers(graph, joined, weak)
+    face, person, similarity = _find_nearby_people(graph, joined, weak)
     if not len(face):
         return joined
     # Those in whose photo the person is already are no choice, but they tell what the face is like.
@@ -33,7 +33,7 @@ def join_people(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows |
     taken_places = np.unique(graph.photos[somebodys] * people + joined[somebodys])
     places = graph.photos[weak[face]] * people + person
     free = ~np.isin(places, taken_places)
-    best, lead = _best_and_lead(face, similarity)
+    best, lead = _choose_best(face, similarity)
     sure = (similarity[best] >= threshold - BELOW_PART * (1 - threshold)) & (lead >= MARGIN_PART * (1 - threshold))
     chosen = best[sure & free[best]]
     # The surest first: of two weak faces in one photo the other can't be the same person.
@@ -43,19 +43,19 @@ def join_people(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows |
     return joined
 
 
-def _offers(graph: FaceGraph, labels: Labels, weak: Rows) -> tuple[Rows, Labels, Floats]:
+def _find_nearby_people(graph: FaceGraph, labels: Labels, weak: Rows) -> tuple[Rows, Labels, Floats]:
     """(P,) numbers of weak faces, people around each, and how alike they are: by face, and the best first."""
     near = graph.neighbours.indices[weak]
     row, column = np.nonzero(near >= 0)
     people = max(int(labels.max(initial=NOBODY)) + 1, 1)
     face, person = np.divmod(np.unique(row * people + labels[near[row, column]]), people)
     offered, place = np.unique(person, return_inverse=True)
-    similarity = similarities_of(graph.embeddings[weak], mean_faces(graph, labels, offered), face, place)
+    similarity = compute_similarities(graph.embeddings[weak], average_faces(graph, labels, offered), face, place)
     order = np.lexsort((person, -similarity, face))
     return face[order], person[order], similarity[order]
 
 
-def _best_and_lead(face: Rows, similarity: Floats) -> tuple[Rows, NDArray[np.float64]]:
+def _choose_best(face: Rows, similarity: Floats) -> tuple[Rows, NDArray[np.float64]]:
     """The row of each face's best offer, and how much better that is than the next one's.
 
     Where there is no other among its neighbours, nobody else is near.

@@ -28,9 +28,7 @@ class Nearness:
     typical: float
 
 
-def nearness_of_others(
-    neighbours: Neighbours, labels: Labels, people: Labels, typical: float | None = None
-) -> Nearness:
+def measure_nearness(neighbours: Neighbours, labels: Labels, people: Labels, typical: float | None = None) -> Nearness:
     """(M,k) neighbours among N faces, most similar first, (M,) provisional people of the rows and (N,) of all faces →
     how near others lie to each row. `typical` is the mean over the rows unless given."""
     others = (neighbours.indices >= 0) & (people[neighbours.indices] != labels[:, None])
@@ -44,7 +42,7 @@ def nearness_of_others(
     return Nearness(np.where(seen, total / np.maximum(count, 1) - typical, 0.0), typical)
 
 
-def scaled(neighbours: Neighbours, beyond: NDArray[np.float64], strength: float) -> Neighbours:
+def scale_similarities(neighbours: Neighbours, beyond: NDArray[np.float64], strength: float) -> Neighbours:
     """(N,k) neighbours, (N,) → the same neighbours with scaled similarities, most similar first.
 
     A `strength` of 1 takes off all of it, 0 nothing.
@@ -58,6 +56,6 @@ def scaled(neighbours: Neighbours, beyond: NDArray[np.float64], strength: float)
     )
 
 
-def strength_of(people: int, half: int) -> float:
+def choose_strength(people: int, half: int) -> float:
     """How far a gallery of so many people can be trusted to tell what is typical: 0.5 for `half`, 1 for many."""
     return people / (people + half)

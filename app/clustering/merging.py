@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from app.clustering.chinese_whispers import number_by_first_appearance
 from app.clustering.graph import FaceGraph, Labels, Rows
-from app.clustering.local_scaling import Nearness, nearness_of_others, strength_of
+from app.clustering.local_scaling import Nearness, choose_strength, measure_nearness
 from app.clustering.neighbours import Neighbours
-from app.clustering.whispers import numbered_by_first_appearance
 from app.core.arrays import Floats
 from app.core.roles import Role
 
@@ -53,27 +53,27 @@ class _People:
     def compare(self) -> None:
         """Fill in the similarities that are missing."""
         fresh = np.isnan(self.pairs.similarity)
-        means = _unit(self.sums)
+        means = _normalise(self.sums)
         first, second = self.pairs.first[fresh], self.pairs.second[fresh]
-        self.pairs.similarity[fresh] = similarities_of(means, means, first, second)
+        self.pairs.similarity[fresh] = compute_similarities(means, means, first, second)
 
     def become(self, merged: Labels) -> None:
         """(P,) the new number of each."""
-        self.sums = _sums(self.sums, merged)
+        self.sums = _sum_by_person(self.sums, merged)
         self.labels = merged[self.labels]
-        self.pairs = _renamed(self.pairs, merged, np.bincount(merged) > 1)
+        self.pairs = _renumber_pairs(self.pairs, merged, np.bincount(merged) > 1)
 
 
 def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[Labels, Nearness]:
     """A graph of N founding faces, (N,) people numbered from 0 on → (N,) people, and how near others lie to each."""
     everybody = np.arange(len(labels))
-    pairs = _candidates(graph.neighbours, labels, everybody)
-    people = _People(_sums(graph.embeddings, labels), everybody, labels, pairs)
+    pairs = _choose_candidates(graph.neighbours, labels, everybody)
+    people = _People(_sum_by_person(graph.embeddings, labels), everybody, labels, pairs)
     while True:
         people.compare()
-        nearness = _nearness(people)
-        strength = strength_of(len(people.sums), HALF_STRENGTH)
-        merged = _merged(people, graph.photos, nearness.beyond, strength, threshold)
+        nearness = _measure_people_nearness(people)
+        strength = choose_strength(len(people.sums), HALF_STRENGTH)
+        merged = _choose_merges(people, graph.photos, nearness.beyond, strength, threshold)
         if merged is None:
             return people.labels, nearness
         people.become(merged)
@@ -87,18 +87,18 @@ def merge_beside(
 
     `known.beyond` (N,) is what an earlier run found of each face's person, NaN where it knew none.
     """
-    pairs = _candidates(graph.neighbours, labels, rows)
+    pairs = _choose_candidates(graph.neighbours, labels, rows)
     around = np.unique(np.r_[pairs.first, pairs.second, labels[rows]])
     place = np.full(int(labels.max(initial=-1)) + 2, -1)
     place[around] = np.arange(len(around))
     faces = np.flatnonzero(place[labels] >= 0)
     pairs = _Pairs(place[pairs.first], place[pairs.second], pairs.similarity)
-    people = _People(_sums(graph.embeddings, place[labels[faces]], faces), faces, place[labels[faces]], pairs)
+    people = _People(_sum_by_person(graph.embeddings, place[labels[faces]], faces), faces, place[labels[faces]], pairs)
     people.compare()
-    beyond = _known_or_new(people, known)
-    strength = strength_of(len(np.unique(labels)), HALF_STRENGTH)
-    while (merged := _merged(people, graph.photos, beyond, strength, threshold)) is not None:
-        beyond = _mean_of(beyond[people.labels], merged[people.labels])
+    beyond = _reuse_or_measure(people, known)
+    strength = choose_strength(len(np.unique(labels)), HALF_STRENGTH)
+    while (merged := _choose_merges(people, graph.photos, beyond, strength, threshold)) is not None:
+        beyond = _average_by_person(beyond[people.labels], merged[people.labels])
         people.become(merged)
         people.compare()
     _, first = np.unique(people.labels, return_index=True)
@@ -108,34 +108,34 @@ def merge_beside(
     return together, of_person
 
 
-def _known_or_new(people: _People, known: Nearness) -> NDArray[np.float64]:
+def _reuse_or_measure(people: _People, known: Nearness) -> NDArray[np.float64]:
     """(P,) of people with faces that an earlier run knew what it found; the others are compared with those around."""
     beyond = known.beyond[people.faces]
     is_known = ~np.isnan(beyond)
-    mean = _mean_of(beyond[is_known], people.labels[is_known], len(people.sums))
-    return np.where(np.isnan(mean), _nearness(people, known.typical).beyond, mean)
+    mean = _average_by_person(beyond[is_known], people.labels[is_known], len(people.sums))
+    return np.where(np.isnan(mean), _measure_people_nearness(people, known.typical).beyond, mean)
 
 
-def _mean_of(values: NDArray[np.float64], labels: Labels, count: int = 0) -> NDArray[np.float64]:
+def _average_by_person(values: NDArray[np.float64], labels: Labels, count: int = 0) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         return np.bincount(labels, values, count) / np.bincount(labels, minlength=count)
 
 
-def _nearness(people: _People, typical: float | None = None) -> Nearness:
+def _measure_people_nearness(people: _People, typical: float | None = None) -> Nearness:
     everybody = np.arange(len(people.sums))
-    return nearness_of_others(_nearest_people(people.pairs, len(everybody)), everybody, everybody, typical)
+    return measure_nearness(_tabulate_nearest(people.pairs, len(everybody)), everybody, everybody, typical)
 
 
-def mean_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
+def average_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
     """A graph of N faces, (N,) their people, (P,) sorted numbers of some → (P,D) float32 of unit length: the means of
     these people's founding faces."""
     place = np.full(int(labels.max(initial=-1)) + 2, -1)
     place[people] = np.arange(len(people))
-    faces = np.flatnonzero((place[labels] >= 0) & (graph.roles == Role.FOUNDS))
-    return _unit(_sums(graph.embeddings, place[labels[faces]], faces))
+    faces = np.flatnonzero((place[labels] >= 0) & (graph.roles == Role.CORE))
+    return _normalise(_sum_by_person(graph.embeddings, place[labels[faces]], faces))
 
 
-def similarities_of(one: Floats, other: Floats, first: Rows, second: Rows) -> Floats:
+def compute_similarities(one: Floats, other: Floats, first: Rows, second: Rows) -> Floats:
     """(P,) cosine similarities of these rows of the one to those rows of the other."""
     found = np.empty(len(first), np.float32)
     for begin in range(0, len(first), BLOCK_PAIRS):
@@ -144,7 +144,7 @@ def similarities_of(one: Floats, other: Floats, first: Rows, second: Rows) -> Fl
     return found
 
 
-def _sums(vectors: Floats, labels: Labels, rows: Rows | None = None) -> Floats:
+def _sum_by_person(vectors: Floats, labels: Labels, rows: Rows | None = None) -> Floats:
     """(N,D), (M,) people from 0 on of these rows (all) → (P,D)."""
     rows = np.arange(len(labels)) if rows is None else rows
     shape = (int(labels.max(initial=-1)) + 1, len(vectors))
@@ -152,11 +152,11 @@ def _sums(vectors: Floats, labels: Labels, rows: Rows | None = None) -> Floats:
     return np.asarray(members @ vectors, np.float32)
 
 
-def _unit(vectors: Floats) -> Floats:
+def _normalise(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def _candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
+def _choose_candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
     """The pairs of people that are compared, by these faces."""
     indices, similarities = neighbours.indices[rows], neighbours.similarities[rows]
     others = (indices >= 0) & (labels[indices] != labels[rows, None])
@@ -175,16 +175,16 @@ def _candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
     person = pair // max(count, 1)
     rank = np.arange(len(pair)) - np.searchsorted(person, person)
     first, second = np.divmod(pair[rank < CANDIDATES], max(count, 1))
-    return _unique(first, second, count)
+    return _make_unique_pairs(first, second, count)
 
 
-def _unique(first: Labels, second: Labels, count: int) -> _Pairs:
+def _make_unique_pairs(first: Labels, second: Labels, count: int) -> _Pairs:
     pairs = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
     first, second = np.divmod(pairs, max(count, 1))
     return _Pairs(first, second, np.full(len(pairs), np.nan, np.float32))
 
 
-def _nearest_people(pairs: _Pairs, count: int) -> Neighbours:
+def _tabulate_nearest(pairs: _Pairs, count: int) -> Neighbours:
     """Each person's candidates as (P,CANDIDATES), most similar first."""
     person, other = np.r_[pairs.first, pairs.second], np.r_[pairs.second, pairs.first]
     similarity = np.r_[pairs.similarity, pairs.similarity]
@@ -198,7 +198,7 @@ def _nearest_people(pairs: _Pairs, count: int) -> Neighbours:
     return table
 
 
-def _merged(
+def _choose_merges(
     people: _People, photos: NDArray[np.intp], beyond: NDArray[np.float64], strength: float, threshold: float
 ) -> Labels | None:
     """(P,) the new number of each person, or None where nobody is put together: pairs that prefer each other."""
@@ -216,7 +216,7 @@ def _merged(
     into = np.arange(count)
     # Where similarities are equal a person may be in several chosen pairs; it then goes to the lowest of them.
     np.minimum.at(into, second[chosen], first[chosen])
-    return numbered_by_first_appearance(into)
+    return number_by_first_appearance(into)
 
 
 def _share_few_photos(
@@ -233,7 +233,7 @@ def _share_few_photos(
     return np.asarray(shared <= CONFLICTS * np.minimum(sizes[first], sizes[second]))
 
 
-def _renamed(pairs: _Pairs, merged: Labels, is_new: NDArray[np.bool_]) -> _Pairs:
+def _renumber_pairs(pairs: _Pairs, merged: Labels, is_new: NDArray[np.bool_]) -> _Pairs:
     """The pairs under new numbers; those with a new person have to be compared again."""
     first, second = merged[pairs.first], merged[pairs.second]
     low, high = np.minimum(first, second), np.maximum(first, second)

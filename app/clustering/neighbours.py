@@ -10,16 +10,16 @@ from app.clustering.candidates import (
     GPU_PAIRS,
     GpuMemory,
     Ids,
-    Offer,
-    Offers,
-    approximate_offers,
-    exact_offers,
-    gpu_available,
-    gpu_offers,
+    TileResult,
+    TileResults,
+    has_gpu,
+    search_approximately,
+    search_exactly,
+    search_on_gpus,
 )
 from app.core.arrays import Floats
 
-Device = Literal["auto", "cpu", "gpu"]
+SearchDevice = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NeighbourSearch:
     called between tiles of queries. The same rows give the same neighbours; a pair is equally similar from both sides.
     """
 
-    device: Device = "cpu"
+    device: SearchDevice = "cpu"
     exact_faces: int | None = None
     gpu_memory: GpuMemory = field(default_factory=GpuMemory)
     progress: Callable[[], None] = field(default=lambda: None, compare=False)
@@ -60,14 +60,14 @@ class NeighbourSearch:
         """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query."""
         return self._nearest(queries, base, k, own=False)
 
-    def offers(self, queries: Floats, base: Floats, k: int) -> Offers:
+    def offers(self, queries: Floats, base: Floats, k: int) -> TileResults:
         """(M,D) and (N,D) float32 contiguous, not empty → what parts of the base offer to parts of the queries."""
         pairs = len(queries) * len(base)
-        if self.device == "gpu" or (self.device == "auto" and pairs > GPU_PAIRS and gpu_available()):
-            return gpu_offers(queries, base, k, self.gpu_memory)
+        if self.device == "gpu" or (self.device == "auto" and pairs > GPU_PAIRS and has_gpu()):
+            return search_on_gpus(queries, base, k, self.gpu_memory)
         if self.exact_faces is None or pairs <= self.exact_faces**2:
-            return exact_offers(queries, base, k)
-        return approximate_offers(queries, base, k)
+            return search_exactly(queries, base, k)
+        return search_approximately(queries, base, k)
 
     def _nearest(self, queries: Floats, base: Floats, k: int, *, own: bool) -> Neighbours:
         if k < 1:
@@ -78,12 +78,12 @@ class NeighbourSearch:
             rows = np.ascontiguousarray(queries, np.float32)
             for offer in self.offers(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
                 tile = slice(offer.start, offer.start + len(offer.indices))
-                better = _without_self(offer) if own else offer
+                better = _remove_self(offer) if own else offer
                 nearest, how_near = better.indices, better.similarities
                 if (indices[tile] >= 0).any():  # what another part of the base has offered
                     nearest = np.hstack([indices[tile], nearest])
                     how_near = np.hstack([similarities[tile], how_near])
-                nearest, how_near = _most_similar(nearest, how_near, k)
+                nearest, how_near = _keep_most_similar(nearest, how_near, k)
                 indices[tile, : nearest.shape[1]], similarities[tile, : nearest.shape[1]] = nearest, how_near
                 self.progress()
         return Neighbours(indices, similarities)
@@ -92,15 +92,15 @@ class NeighbourSearch:
 EXACT = NeighbourSearch()
 
 
-def _without_self(offer: Offer) -> Offer:
+def _remove_self(offer: TileResult) -> TileResult:
     """Of an offer to rows by the same rows."""
     rows = offer.start + np.arange(len(offer.indices))
     is_self = offer.indices == rows[:, None]
     similarities = np.where(is_self, np.float32(-np.inf), offer.similarities)
-    return Offer(offer.start, np.where(is_self, -1, offer.indices), similarities)
+    return TileResult(offer.start, np.where(is_self, -1, offer.indices), similarities)
 
 
-def _most_similar(indices: Ids, similarities: Floats, k: int) -> tuple[Ids, Floats]:
+def _keep_most_similar(indices: Ids, similarities: Floats, k: int) -> tuple[Ids, Floats]:
     """(n,m) each → the k most similar of each row in order, equal ones by index."""
     order = np.lexsort((indices, -similarities), axis=1)[:, :k]
     return np.take_along_axis(indices, order, axis=1), np.take_along_axis(similarities, order, axis=1)

@@ -10,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from app.clustering.full import Grouping, once_in_each_photo
+from app.clustering.chinese_whispers import (
+    get_duplicate_threshold,
+    measure_confidence,
+    number_by_first_appearance,
+    propagate_labels,
+)
+from app.clustering.full import Grouping, split_repeats_in_photos
 from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows
-from app.clustering.joining import join_people
-from app.clustering.local_scaling import Nearness, nearness_of_others
+from app.clustering.joining import join_border_faces
+from app.clustering.local_scaling import Nearness, measure_nearness
 from app.clustering.merging import merge_beside
 from app.clustering.neighbours import Neighbours
-from app.clustering.whispers import nearly_equal, numbered_by_first_appearance, settled, sureness
 from app.core.arrays import Floats
 from app.core.roles import Role
 
@@ -31,44 +36,44 @@ def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
     """
     known, count = len(before.graph), len(graph)
     is_new = np.arange(count) >= known
-    founds = graph.roles == Role.FOUNDS
+    founds = graph.roles == Role.CORE
     new = np.flatnonzero(is_new & founds)
     started = np.r_[before.labels, np.full(count - known, NOBODY)]
     started[new] = started.max(initial=NOBODY) + 1 + np.arange(len(new))
-    labels, beyond, beyond_people = _founded(before, graph, np.where(founds, started, NOBODY), new, threshold)
+    labels, beyond, beyond_people = _group_core_faces(before, graph, np.where(founds, started, NOBODY), new, threshold)
     moved = founds & (is_new | (labels != started))
     return replace(
         before,
         graph=graph,
-        labels=_with_weak_faces(graph, started, labels, moved, is_new, threshold),
+        labels=_rejoin_border_faces(graph, started, labels, moved, is_new, threshold),
         beyond=beyond,
         beyond_people=beyond_people,
         changed=before.changed + count - known,
     )
 
 
-def _founded(
+def _group_core_faces(
     before: Grouping, graph: FaceGraph, labels: Labels, new: Rows, threshold: float
 ) -> tuple[Labels, NDArray[np.float64], NDArray[np.float64]]:
     """(N,) people of the founding faces, the new ones each alone → (N,) people, and what `Grouping` has as `beyond` and
     `beyond_people`."""
     added = len(graph) - len(before.graph)
-    pairs = _pairs_beside(graph, new, threshold)
-    provisional = _whispered(graph, pairs, pairs.similarity, labels, threshold)
+    pairs = _find_pairs_beside(graph, new, threshold)
+    provisional = _propagate_in_part(graph, pairs, pairs.similarity, labels, threshold)
     near = Neighbours(graph.neighbours.indices[new], graph.neighbours.similarities[new])
     beyond = np.r_[before.beyond, np.zeros(added)]
-    beyond[new] = nearness_of_others(near, provisional[new], provisional, before.typical).beyond
+    beyond[new] = measure_nearness(near, provisional[new], provisional, before.typical).beyond
     both = beyond[pairs.speaking[pairs.row]] + beyond[pairs.other]
-    labels = _whispered(graph, pairs, pairs.similarity - before.strength * both / 2, labels, threshold)
-    touched = _faces_of(labels, pairs.speaking)
-    labels = once_in_each_photo(graph, labels, threshold, touched)
+    labels = _propagate_in_part(graph, pairs, pairs.similarity - before.strength * both / 2, labels, threshold)
+    touched = _find_faces_of(labels, pairs.speaking)
+    labels = split_repeats_in_photos(graph, labels, threshold, touched)
     of_people = Nearness(np.r_[before.beyond_people, np.full(added, np.nan)], before.typical_people)
     labels, beyond_people = merge_beside(graph, labels, threshold, pairs.speaking, of_people)
-    labels = once_in_each_photo(graph, labels, threshold, _faces_of(labels, touched))
+    labels = split_repeats_in_photos(graph, labels, threshold, _find_faces_of(labels, touched))
     return labels, beyond, np.nan_to_num(beyond_people)
 
 
-def _with_weak_faces(
+def _rejoin_border_faces(
     graph: FaceGraph,
     started: Labels,
     labels: Labels,
@@ -81,19 +86,19 @@ def _with_weak_faces(
     changed = np.zeros(max(int(labels.max(initial=NOBODY)), int(started.max(initial=NOBODY))) + 2, np.bool_)
     changed[labels[moved]] = changed[started[moved]] = True
     changed[NOBODY] = False
-    founds, weak = graph.roles == Role.FOUNDS, np.flatnonzero(graph.roles == Role.JOINS)
+    founds, weak = graph.roles == Role.CORE, np.flatnonzero(graph.roles == Role.BORDER)
     near = graph.neighbours.indices[weak]
     beside = changed[np.where(near >= 0, labels[near], NOBODY)].any(axis=1)
     choosing = weak[is_new[weak] | changed[started[weak]] | beside]
     number = np.full(len(changed), NOBODY)
-    number[labels[founds]] = numbered_by_first_appearance(labels[founds])
+    number[labels[founds]] = number_by_first_appearance(labels[founds])
     people = np.full(len(graph), NOBODY, np.int64)
     people[founds], people[weak] = number[labels[founds]], number[started[weak]]
-    return join_people(graph, people, threshold, choosing)
+    return join_border_faces(graph, people, threshold, choosing)
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class _LocalPairs:
     """Pairs of the faces `speaking` (R,) with others: (E,) `row` of the one there, `other` face, similarity."""
 
     speaking: Rows
@@ -102,7 +107,7 @@ class _Pairs:
     similarity: Floats
 
 
-def _pairs_beside(graph: FaceGraph, new: Rows, threshold: float) -> _Pairs:
+def _find_pairs_beside(graph: FaceGraph, new: Rows, threshold: float) -> _LocalPairs:
     """The new founding faces speak, and those that are likely enough one person with one of them."""
     near, least = graph.neighbours, threshold - SLACK_PART * (1 - threshold)
     beside = near.indices[new][near.similarities[new] > least]
@@ -112,29 +117,31 @@ def _pairs_beside(graph: FaceGraph, new: Rows, threshold: float) -> _Pairs:
     row, listed = np.nonzero(near.similarities[speaking] > least)
     # And those in whose lists they are: a person in many photos has more faces than a list.
     lists = (place >= 0)[near.indices] & (near.similarities > least)
-    lists[graph.roles != Role.FOUNDS] = False
+    lists[graph.roles != Role.CORE] = False
     other, listing = np.nonzero(lists)
     similarity = np.r_[near.similarities[speaking[row], listed], near.similarities[other, listing]]
     rows = np.r_[row, place[near.indices[other, listing]]]
     others = np.r_[near.indices[speaking[row], listed], other]
     _, once = np.unique(rows * len(graph) + others, return_index=True)
-    return _Pairs(speaking, rows[once], others[once], similarity[once])
+    return _LocalPairs(speaking, rows[once], others[once], similarity[once])
 
 
-def _whispered(
-    graph: FaceGraph, pairs: _Pairs, similarity: NDArray[np.floating], labels: Labels, threshold: float
+def _propagate_in_part(
+    graph: FaceGraph, pairs: _LocalPairs, similarity: NDArray[np.floating], labels: Labels, threshold: float
 ) -> Labels:
     speaking = pairs.speaking
     kept = similarity > threshold
-    kept &= (graph.photos[speaking[pairs.row]] != graph.photos[pairs.other]) | (similarity > nearly_equal(threshold))
+    kept &= (graph.photos[speaking[pairs.row]] != graph.photos[pairs.other]) | (
+        similarity > get_duplicate_threshold(threshold)
+    )
     margins = np.asarray(similarity[kept] - threshold, np.float64)
     shape = (len(speaking), len(graph))
     likely = sparse.csr_array((margins, (pairs.row[kept], pairs.other[kept])), shape)
     lists = Neighbours(graph.neighbours.indices[speaking], graph.neighbours.similarities[speaking])
-    return settled(likely, speaking, np.argsort(-sureness(lists, threshold), kind="stable"), labels)
+    return propagate_labels(likely, speaking, np.argsort(-measure_confidence(lists, threshold), kind="stable"), labels)
 
 
-def _faces_of(labels: Labels, rows: Rows) -> Rows:
+def _find_faces_of(labels: Labels, rows: Rows) -> Rows:
     """All faces of the people of these rows."""
     chosen = np.zeros(int(labels.max(initial=NOBODY)) + 2, np.bool_)
     chosen[labels[rows]] = True

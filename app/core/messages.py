@@ -19,7 +19,7 @@ MAX_S3_KEY_BYTES = 1024
 MAX_ID_CHARS = 400
 
 
-def _plain(value: str) -> str:
+def _check_plain(value: str) -> str:
     """Control characters break logs and pages; `..` segments would climb out of a gallery's folder."""
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("has a control character")
@@ -28,17 +28,19 @@ def _plain(value: str) -> str:
     return value
 
 
-def _key(value: str) -> str:
+def _check_key(value: str) -> str:
     if len(value.encode("utf-8", "replace")) > MAX_S3_KEY_BYTES:
         raise ValueError(f"is longer than {MAX_S3_KEY_BYTES} bytes")
-    return _plain(value)
+    return _check_plain(value)
 
 
-GalleryId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/]+$"), AfterValidator(_plain)]
-ImageId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_plain)]
+GalleryId = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/]+$"), AfterValidator(_check_plain)
+]
+ImageId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_check_plain)]
 Text = Annotated[str, StringConstraints(max_length=1024)]
 """With a constraint, pydantic refuses text that is not valid Unicode."""
-S3Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_key)]
+S3Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_key)]
 
 
 class _Message(BaseModel):
@@ -85,20 +87,20 @@ _group_gallery = TypeAdapter(GroupGallery)
 
 def parse_detection(body: str) -> list[DetectImage]:
     """The photos a message asks for; an S3 test event asks for none. Raises RejectMessage with the reason."""
-    fields = _json_object(body)
+    fields = _parse_json_object(body)
     if fields.get("Event") == "s3:TestEvent":
         return []
     if "Records" in fields:
-        return [_from_s3_record(record) for record in _records(fields)]
+        return [_parse_s3_record(record) for record in _get_records(fields)]
     return [_validate(_detect_image, fields, "detect_image")]
 
 
 def parse_grouping(body: str) -> GroupGallery:
     """What the grouping service is asked for. Raises RejectMessage with the reason."""
-    return _validate(_group_gallery, _json_object(body), "group_gallery")
+    return _validate(_group_gallery, _parse_json_object(body), "group_gallery")
 
 
-def _json_object(body: str) -> dict[str, Any]:
+def _parse_json_object(body: str) -> dict[str, Any]:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -124,14 +126,14 @@ def _validate(adapter: TypeAdapter[M], fields: dict[str, Any], expected: str) ->
         raise RejectMessage(f"The {expected} message is not valid: {'; '.join(problems)}") from error
 
 
-def _records(fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _get_records(fields: dict[str, Any]) -> list[dict[str, Any]]:
     records = fields["Records"]
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise RejectMessage("The S3 notification's Records is not a list of objects.")
     return records
 
 
-def _from_s3_record(record: dict[str, Any]) -> DetectImage:
+def _parse_s3_record(record: dict[str, Any]) -> DetectImage:
     """An S3 ObjectCreated record. The gallery is the key's first segment, the image the rest without its ending."""
     event = str(record.get("eventName", ""))
     if not event.startswith("ObjectCreated:"):
@@ -150,7 +152,7 @@ def _from_s3_record(record: dict[str, Any]) -> DetectImage:
     fields = {
         "type": "detect_image",
         "gallery_id": gallery_id,
-        "image_id": image_id_of(rest),
+        "image_id": make_image_id(rest),
         "s3_key": key,
         "bucket": bucket,
         "etag": item.get("eTag"),
@@ -161,13 +163,13 @@ def _from_s3_record(record: dict[str, Any]) -> DetectImage:
     return request
 
 
-def image_id_of(name: str) -> str:
+def make_image_id(name: str) -> str:
     """A file's name without its ending: `day 1/IMG_7.JPG` → `day 1/IMG_7`."""
     folder, slash, file = name.rpartition("/")
     stem, dot, _ = file.rpartition(".")
     return f"{folder}{slash}{stem if dot and stem else file}"
 
 
-def json_schemas() -> dict[str, dict[str, Any]]:
+def make_json_schemas() -> dict[str, dict[str, Any]]:
     """Schema name → JSON Schema of every message."""
     return {"detect_image": _detect_image.json_schema(), "group_gallery": _group_gallery.json_schema()}

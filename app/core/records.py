@@ -155,7 +155,7 @@ class FaceBatch:
         return {name: value for name, value in values if value is not None}
 
 
-def quality_columns(faces: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.float32]]:
+def make_quality_columns(faces: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.float32]]:
     """N mappings of measure to value → GROUPING_MEASURES as columns: (N,) float32, NaN where there is none."""
     return {name: np.array([face.get(name, np.nan) for face in faces], np.float32) for name in GROUPING_MEASURES}
 
@@ -199,7 +199,7 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
     if not batches:
         empty = np.empty((0, 0), np.float32)
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-        return FaceBatch([], [], boxes, scores, quality_columns([]), empty, [], [], [], [])
+        return FaceBatch([], [], boxes, scores, make_quality_columns([]), empty, [], [], [], [])
     return FaceBatch(
         face_ids=[face for batch in batches for face in batch.face_ids],
         image_ids=[image for batch in batches for image in batch.image_ids],
@@ -224,22 +224,22 @@ def is_overtaken(found: datetime | None, stored: datetime | None) -> bool:
     return found is not None and stored is not None and found < stored
 
 
-def face_id(photo: PhotoRef, model_id: str, index: int) -> str:
+def make_face_id(photo: PhotoRef, model_id: str, index: int) -> str:
     """The `_id` of a face: the same photo, model and position give the same id on every machine."""
     return f"{photo.document_id}/{model_id}/{index}"
 
 
-def crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
+def make_crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
     """Where a face's crop lies in the output bucket."""
     return f"{photo.gallery_id}/faces/{photo.image_id}/{model_id}-{index}.webp"
 
 
-def preview_key(photo: PhotoRef) -> str:
+def make_preview_key(photo: PhotoRef) -> str:
     """Where a photo's small copy for the people page lies in the output bucket."""
     return f"{photo.gallery_id}/previews/{photo.image_id}.jpg"
 
 
-def thumbnail_key(template: str, photo: PhotoRef) -> str:
+def make_thumbnail_key(template: str, photo: PhotoRef) -> str:
     """Where a photo's owner keeps its thumbnail: `template` with the photo's parts in place of their names in braces.
 
     Raises ValueError, with a sentence, for a template that asks for something else.
@@ -260,9 +260,9 @@ def is_output_key(key: str) -> bool:
     return rest.startswith(("faces/", "previews/")) or rest in ("groups.json", "people.html")
 
 
-def groups_key(gallery_id: str) -> str:
+def make_groups_key(gallery_id: str) -> str:
     return f"{gallery_id}/groups.json"
 
 
-def page_key(gallery_id: str) -> str:
+def make_page_key(gallery_id: str) -> str:
     return f"{gallery_id}/people.html"

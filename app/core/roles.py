@@ -28,40 +28,51 @@ WEAKNESSES = {
 _LOW = 45.0
 
 
+FORMER_NAMES = {"found": "core", "join": "border"}
+
+
 class QualityBars(BaseModel):
     """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    found: float = Field(default=55, ge=0, le=100)
-    join: float = Field(default=20, ge=0, le=100)
+    core: float = Field(default=55, ge=0, le=100)
+    border: float = Field(default=20, ge=0, le=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, fields: object) -> object:
+        # Manifests and documents that were written before have these names.
+        return (
+            {FORMER_NAMES.get(name, name): bar for name, bar in fields.items()} if isinstance(fields, dict) else fields
+        )
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.join > self.found:
-            raise ValueError(f"join ({self.join:g}) must not be above found ({self.found:g})")
+    def _check_order(self) -> Self:
+        if self.border > self.core:
+            raise ValueError(f"border ({self.border:g}) must not be above core ({self.core:g})")
         return self
 
 
 class Role(IntEnum):
     """In order of trust."""
 
-    LEFT_OUT = 0
-    JOINS = 1
-    FOUNDS = 2
+    NOISE = 0
+    BORDER = 1
+    CORE = 2
 
 
-def roles_of(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
-    """(N,) unified scores → (N,) roles. A face that was stored without one (NaN) founds, as it always did."""
-    return (2 - (unified < bars.join).astype(np.int8) - (unified < bars.found).astype(np.int8)).astype(np.int8)
+def assign_roles(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
+    """(N,) unified scores → (N,) roles. A face that was stored without one (NaN) is a core face, as it always was."""
+    return (2 - (unified < bars.border).astype(np.int8) - (unified < bars.core).astype(np.int8)).astype(np.int8)
 
 
-def all_found(count: int) -> Roles:
+def assign_core(count: int) -> Roles:
     """(N,) roles where quality is of no account."""
-    return np.full(count, Role.FOUNDS, np.int8)
+    return np.full(count, Role.CORE, np.int8)
 
 
-def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
+def explain_unassigned(quality: Mapping[str, float], bars: QualityBars) -> str:
     """Why a face is nobody's, in a sentence."""
     unified = quality.get("unified", 100.0)
     scores = {name: quality[name] for name in WEAKNESSES if name in quality}
@@ -69,6 +80,6 @@ def why_alone(quality: Mapping[str, float], bars: QualityBars) -> str:
     # Where nothing is low by itself, the lowest.
     name = low or min(scores, key=scores.__getitem__, default=None)
     weakness = WEAKNESSES[name] if name else "it is poor"
-    if unified < bars.join:
-        return f"Its quality is {unified:.0f} of 100, below {bars.join:g}: {weakness}."
+    if unified < bars.border:
+        return f"Its quality is {unified:.0f} of 100, below {bars.border:g}: {weakness}."
     return f"Its quality is {unified:.0f} of 100 ({weakness}), and it is not clearly like a better face."

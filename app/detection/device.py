@@ -8,7 +8,7 @@ from types import TracebackType
 from app.core.arrays import Floats, Image
 from app.detection.batcher import Batcher
 from app.detection.stages import StageTimes
-from app.host import cores
+from app.host import count_cores
 from app.packs.store import InstalledPack
 from app.vision.face_pack import FacePack, Precision, load_pack
 from app.vision.sessions import Provider, is_gpu
@@ -81,7 +81,7 @@ def open_device(
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
     if is_gpu(provider):
         loaded = load_pack(pack.manifest, pack.weights, provider, threads, precision)
-        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(cores()), on_death=on_death)
+        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()), on_death=on_death)
     each = threads or 1
     loaded = load_pack(pack.manifest, pack.weights, provider, each, precision)
-    return Device(loaded, max(1, cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)
+    return Device(loaded, max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)

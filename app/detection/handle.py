@@ -16,17 +16,17 @@ from app.core.records import (
     ImageStatus,
     PhotoRef,
     PhotoResult,
-    crop_key,
-    face_id,
     is_output_key,
-    preview_key,
-    quality_columns,
+    make_crop_key,
+    make_face_id,
+    make_preview_key,
+    make_quality_columns,
 )
-from app.core.roles import QualityBars, Role, roles_of, why_alone
+from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
+from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
-from app.detection.look import Eyes, Seen, look
-from app.detection.stages import StageTimes, report
+from app.detection.stages import StageTimes, report_photo
 from app.telemetry.interface import Telemetry
 from app.vision.crops import encode_crops, encode_preview
 from app.vision.decode import PhotoHeader, read_header
@@ -44,7 +44,7 @@ SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
 class DetectionParts:
     """What the detection service works with. `results` stores photos, those of several messages at once."""
 
-    eyes: Eyes
+    eyes: Analyser
     objects: ObjectStore
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
@@ -107,15 +107,15 @@ def index_photo(
             parts.kill_points.reach("mid-inference")
             content = hashlib.sha256(data).hexdigest()
             twin = None if force else parts.faces.find_twin(content, parts.eyes.device.pack.model_id)
-            seen = look(data, header, parts.eyes, times, twin, verdict)
-            records = _face_records(photo, seen, parts.eyes.device.pack.model_id)
+            seen = analyse_photo(data, header, parts.eyes, times, twin, verdict)
+            records = _make_face_records(photo, seen, parts.eyes.device.pack.model_id)
             with times.stage("pictures"):
                 _put_pictures(photo, seen, records, parts)
         parts.kill_points.reach("after-put")
-        left_out = _left_out(records, parts.eyes.device.pack.manifest.quality)
-        result = replace(_found(photo, header, seen, records), content=content, left_out=left_out)
+        left_out = _explain_left_out(records, parts.eyes.device.pack.manifest.quality)
+        result = replace(_make_found_record(photo, header, seen, records), content=content, left_out=left_out)
     except LowQuality as low:
-        records, result = [], _low_quality(photo, low)
+        records, result = [], _make_low_quality_record(photo, low)
     except BadPhoto as bad:
         records, result, kind = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
 
@@ -126,7 +126,7 @@ def index_photo(
     with times.stage("store"):
         _store(PhotoResult(result, records), parts)
     parts.kill_points.reach("after-save")
-    report(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
+    report_photo(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
     log.info(
         "photo %s",
         result.status.value,
@@ -155,7 +155,7 @@ def _is_settled(previous: ImageRecord, stored: StoredObject, parts: DetectionPar
     return True
 
 
-def saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
+def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
     """A call that stores photos, and says of each whether it was overtaken by a newer version."""
 
     def save(results: Sequence[PhotoResult]) -> list[bool]:
@@ -213,11 +213,11 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
         )
 
 
-def _face_records(photo: PhotoRef, seen: Seen, model_id: str) -> list[FaceRecord]:
+def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> list[FaceRecord]:
     found = seen.found
     return [
         FaceRecord(
-            face_id=face_id(photo, model_id, index),
+            face_id=make_face_id(photo, model_id, index),
             gallery_id=photo.gallery_id,
             image_id=photo.image_id,
             model_id=model_id,
@@ -226,13 +226,15 @@ def _face_records(photo: PhotoRef, seen: Seen, model_id: str) -> list[FaceRecord
             det_score=float(found.scores[index]),
             quality=seen.quality[index],
             embedding=seen.embeddings[index],
-            crop_key=crop_key(photo, model_id, index),
+            crop_key=make_crop_key(photo, model_id, index),
         )
         for index in range(len(found))
     ]
 
 
-def _found(photo: PhotoRef, header: PhotoHeader, seen: Seen, records: list[FaceRecord]) -> ImageRecord:
+def _make_found_record(
+    photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis, records: list[FaceRecord]
+) -> ImageRecord:
     return ImageRecord(
         photo=photo,
         status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
@@ -245,20 +247,22 @@ def _found(photo: PhotoRef, header: PhotoHeader, seen: Seen, records: list[FaceR
     )
 
 
-def _left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
+def _explain_left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
     """Why faces that are too poor to be anybody's are left out."""
-    roles = roles_of(quality_columns([record.quality for record in records])["unified"], bars)
+    roles = assign_roles(make_quality_columns([record.quality for record in records])["unified"], bars)
     return tuple(
-        why_alone(record.quality, bars) for record, role in zip(records, roles, strict=True) if role == Role.LEFT_OUT
+        explain_unassigned(record.quality, bars)
+        for record, role in zip(records, roles, strict=True)
+        if role == Role.NOISE
     )
 
 
-def _low_quality(photo: PhotoRef, low: LowQuality) -> ImageRecord:
+def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:
     reason = str(low)
     return ImageRecord(photo, ImageStatus.LOW_QUALITY, reason, prefilter_score=low.score, prefilter_reason=reason)
 
 
-def _put_pictures(photo: PhotoRef, seen: Seen, records: list[FaceRecord], parts: DetectionParts) -> None:
+def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord], parts: DetectionParts) -> None:
     if not records:
         return
     with parts.eyes.device.cpu:
@@ -267,7 +271,7 @@ def _put_pictures(photo: PhotoRef, seen: Seen, records: list[FaceRecord], parts:
     for record, crop in zip(records, crops, strict=True):
         parts.objects.put(record.crop_key, crop, "image/webp")
     if preview:
-        parts.objects.put(preview_key(photo), preview, "image/jpeg")
+        parts.objects.put(make_preview_key(photo), preview, "image/jpeg")
 
 
 def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:
@@ -275,8 +279,8 @@ def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, part
     if previous is None or previous.model_id != result.model_id:
         return
     photo = result.photo
-    gone = [crop_key(photo, result.model_id, index) for index in range(result.face_count, previous.face_count)]
+    gone = [make_crop_key(photo, result.model_id, index) for index in range(result.face_count, previous.face_count)]
     if previous.face_count and not result.face_count:
-        gone.append(preview_key(photo))
+        gone.append(make_preview_key(photo))
     if gone:
         parts.objects.remove(gone)

@@ -8,13 +8,13 @@ from app.core.arrays import Image
 from app.core.errors import BadPhoto, LowQuality
 from app.core.pictures import PhotoLimits
 from app.core.ports import ObjectStore
-from app.core.records import PhotoRef, thumbnail_key
+from app.core.records import PhotoRef, make_thumbnail_key
 from app.vision.decode import PhotoHeader, decode
-from app.vision.photo_quality import LEAST_COPY_PX, Verdict, judge, judge_size
+from app.vision.photo_quality import LEAST_COPY_PX, Verdict, judge_photo, judge_photo_size
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["off", "record", "enforce"]
+PrefilterMode = Literal["off", "record", "enforce"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Prefilter:
     With a `thumbnail_key`, a template, photos are judged by the object of that key in their own bucket.
     """
 
-    mode: Mode = "off"
+    mode: PrefilterMode = "off"
     thumbnail_key: str | None = None
 
     def thumbnail_of(self, photo: PhotoRef) -> PhotoRef | None:
         """What a photo is judged by before it is fetched; None where it is judged itself, or not at all."""
         if self.mode == "off" or self.thumbnail_key is None:
             return None
-        return replace(photo, key=thumbnail_key(self.thumbnail_key, photo), version_id=None)
+        return replace(photo, key=make_thumbnail_key(self.thumbnail_key, photo), version_id=None)
 
     def judge_thumbnail(self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits) -> Verdict | None:
         """None where it is not there, is too small or can't be read: then the photo itself decides."""
@@ -41,16 +41,16 @@ class Prefilter:
         except BadPhoto as bad:
             log.info("no thumbnail to judge by: %s", bad, extra={"image": thumbnail.document_id})
             return None
-        return self._decided(judge(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
+        return self._decided(judge_photo(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
 
     def judge_header(self, header: PhotoHeader) -> Verdict | None:
         """None where the size alone does not fail the photo."""
-        verdict = None if self.mode == "off" else judge_size(header.width_px, header.height_px)
+        verdict = None if self.mode == "off" else judge_photo_size(header.width_px, header.height_px)
         return verdict and self._decided(verdict)
 
     def judge_image(self, image: Image) -> Verdict | None:
         """(H,W,3) uint8 RGB, the photo or a smaller copy of it; None where no verdict is asked for."""
-        return None if self.mode == "off" else self._decided(judge(image))
+        return None if self.mode == "off" else self._decided(judge_photo(image))
 
     def _decided(self, verdict: Verdict) -> Verdict:
         if verdict.reason is not None and self.mode == "enforce":

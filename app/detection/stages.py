@@ -56,7 +56,7 @@ STAGES = {
 }
 
 
-def report(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
+def report_photo(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
     """Count a photo and its faces, and how long its stages took. A stage that it did not pass has no time.
 
     `kind` is that of the BadPhoto for which a photo was rejected.

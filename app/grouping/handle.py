@@ -8,29 +8,30 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from app.clustering.graph import Rows
-from app.clustering.incremental import GalleryFaces, Regrouped, regrouped
+from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
 from app.core.errors import RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
-from app.core.records import FaceBatch, FaceMove, PersonRecord, groups_key, join_batches, page_key
-from app.core.roles import QualityBars, all_found, roles_of
+from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches, make_groups_key, make_page_key
+from app.core.roles import QualityBars, assign_core, assign_roles
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.people import Matched, match_people
-from app.grouping.publish import crop_urls, describe, digest, page_photos
+from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
 from app.grouping.run import Run
-from app.grouping.summary import changed, everybody, summarise
+from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 
 log = logging.getLogger(__name__)
 
 BUSY_DELAY_S = 5
-"""A message isn't sent again any sooner while its gallery is being grouped. Less than any visibility: see `_wait`."""
+"""A message isn't sent again any sooner while its gallery is being grouped. Less than any visibility: see
+`_claim_later_message`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:
-        _wait(request, parts)
+        _claim_later_message(request, parts)
         return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
@@ -83,15 +84,15 @@ def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     known = parts.people.read_people(lease)
     faces, found = _find_people(run, parts, bars, full=full)
     run.stage("people")
-    matched = match_people(found.labels, faces, known, found.may_found, found.embeddings_of)
-    people = everybody(summarise(faces, matched.person_ids), known, matched.merged)
-    _replace_people(run, parts, changed(people, known), _moves(faces, matched))
+    matched = match_people(found.labels, faces, known, found.is_core, found.embeddings_of)
+    people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
+    _replace_people(run, parts, find_changed(people, known), _find_moves(faces, matched))
 
     images = list(parts.faces.read_images(gallery_id))
-    groups = describe(_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
-    page = render_page(groups, page_photos(images), crop_urls(gallery_id, faces))
+    groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
+    page = render_page(groups, list_page_photos(images), make_crop_urls(gallery_id, faces))
     run.stage("publish")
-    output = digest(groups, page)
+    output = compute_digest(groups, page)
     if full or output != lease.output:
         with run.tracer.stage("write files"):
             _write_files(run, parts, groups, page)
@@ -102,11 +103,11 @@ def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
     summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
     parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
-    _report(found, len(faces), len(groups.people), seconds, parts)
+    _report_run(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
-def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: bool) -> tuple[FaceBatch, Regrouped]:
+def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: bool) -> tuple[FaceBatch, PeopleUpdate]:
     """All faces of the gallery, with embeddings only where all are looked at, and who they are."""
     gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
     run.stage("read")
@@ -121,16 +122,16 @@ def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: boo
         return faces.embeddings if anew else parts.faces.read_embeddings([faces.face_ids[row] for row in rows])
 
     run.stage("cluster")
-    roles = roles_of(faces.quality["unified"], bars) if parts.uses_quality else all_found(len(faces))
+    roles = assign_roles(faces.quality["unified"], bars) if parts.uses_quality else assign_core(len(faces))
     gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
     search = replace(parts.search, progress=lambda: run.advance(0))
-    found = regrouped(gallery, known, threshold, embeddings_of, search, full=full)
+    found = update_people(gallery, known, threshold, embeddings_of, search, full=full)
     if parts.index and (found.kind == "full" or found.new or found.gone):
         parts.index.save(gallery_id, parts.model_id, threshold, found.known)
     return faces, found
 
 
-def _wait(request: GroupGallery, parts: GroupingParts) -> None:
+def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
     """Another worker groups the gallery: see to it that one message, new and delayed, waits for all that came.
 
     A message that is put back would be received every few seconds for as long as the run lasts, and end as a dead
@@ -161,7 +162,7 @@ def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], 
     if not people and not moves:
         return
     with run.tracer.stage("write people"):
-        parts.people.write_people(run.lease, people, _advancing(moves, run))
+        parts.people.write_people(run.lease, people, _report_progress(moves, run))
     parts.kill_points.reach("before-publish")
     with run.tracer.stage("publish people"):
         parts.people.publish_people(run.lease)
@@ -170,13 +171,13 @@ def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], 
 
 def _write_files(run: Run, parts: GroupingParts, groups: Groups, page: str) -> None:
     gallery_id, fence = run.lease.gallery_id, run.lease.fence
-    parts.objects.replace(groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
+    parts.objects.replace(make_groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
     parts.kill_points.reach("after-groups")
     run.keep()
-    parts.objects.replace(page_key(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
+    parts.objects.replace(make_page_key(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
 
 
-def _report(found: Regrouped, faces: int, people: int, seconds: float, parts: GroupingParts) -> None:
+def _report_run(found: PeopleUpdate, faces: int, people: int, seconds: float, parts: GroupingParts) -> None:
     metrics = parts.telemetry.metrics
     metrics.add(Metric.FULL_RUNS if found.kind == "full" else Metric.INCREMENTAL_RUNS)
     metrics.add(Metric.FACES_GROUPED, faces)
@@ -186,17 +187,17 @@ def _report(found: Regrouped, faces: int, people: int, seconds: float, parts: Gr
         metrics.observe(Metric.GROUPING_DIFFERENCE, found.difference)
 
 
-def _advancing(moves: list[FaceMove], run: Run) -> Iterator[FaceMove]:
+def _report_progress(moves: list[FaceMove], run: Run) -> Iterator[FaceMove]:
     for number, move in enumerate(moves, 1):
         yield move
         run.advance(number / len(moves))
 
 
-def _header(gallery_id: str, model_id: str) -> Groups:
+def _make_header(gallery_id: str, model_id: str) -> Groups:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Groups(gallery_id=gallery_id, model=model_id, generated_at=now, people=[], unassigned=[], skipped=[])
 
 
-def _moves(faces: FaceBatch, matched: Matched) -> list[FaceMove]:
+def _find_moves(faces: FaceBatch, matched: Matched) -> list[FaceMove]:
     rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, strict=True)
     return [FaceMove(face_id, before, now) for face_id, before, now in rows if now != before]

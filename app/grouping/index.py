@@ -38,11 +38,11 @@ class GalleryIndex:
 
     def load(self, gallery_id: str, model_id: str, threshold: float) -> Known | None:
         """What the last run on this machine left, None where there is nothing that can be used."""
-        path, about = self._path(gallery_id, model_id), _about(gallery_id, model_id, threshold)
+        path, about = self._path(gallery_id, model_id), _describe_contents(gallery_id, model_id, threshold)
         try:
             # The archive has a checksum for each array, which is compared as it is read.
             with path.open("rb") as file, np.load(file) as stored:
-                header = json.loads(_text(stored["header"]))
+                header = json.loads(_decode_text(stored["header"]))
                 if {name: header.get(name) for name in about} != about:
                     log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
                     return None
@@ -54,19 +54,21 @@ class GalleryIndex:
             return None
         with suppress(OSError):
             os.utime(path)
-        return _known(arrays, header)
+        return _read_known(arrays, header)
 
     def save(self, gallery_id: str, model_id: str, threshold: float, known: Known) -> None:
         """Keep it for the next run. A full disk costs that run time, nothing else."""
         grouping = known.grouping
         graph = grouping.graph
         scalars = ("typical", "typical_people", "strength", "all_at_once", "changed")
-        header = _about(gallery_id, model_id, threshold) | {name: getattr(grouping, name) for name in scalars}
+        header = _describe_contents(gallery_id, model_id, threshold) | {
+            name: getattr(grouping, name) for name in scalars
+        }
         arrays: dict[str, Any] = {
-            "header": _bytes(json.dumps(header)),
+            "header": _encode_text(json.dumps(header)),
             # No id has a control character.
-            "face_ids": _bytes("".join(f"{face_id}\n" for face_id in known.face_ids)),
-            "digests": _bytes("".join(f"{digest}\n" for digest in known.digests)),
+            "face_ids": _encode_text("".join(f"{face_id}\n" for face_id in known.face_ids)),
+            "digests": _encode_text("".join(f"{digest}\n" for digest in known.digests)),
             "embeddings": graph.embeddings,
             "roles": graph.roles,
             "indices": graph.neighbours.indices.astype(np.int32),
@@ -104,11 +106,11 @@ class GalleryIndex:
         return self.folder / f"{name}.npz"
 
 
-def _about(gallery_id: str, model_id: str, threshold: float) -> dict[str, Any]:
+def _describe_contents(gallery_id: str, model_id: str, threshold: float) -> dict[str, Any]:
     return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": threshold}
 
 
-def _known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
+def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
     neighbours = Neighbours(arrays["indices"].astype(np.int64), arrays["similarities"])
     # Photos are numbered anew by every run.
     photos = np.zeros(len(arrays["labels"]), np.int64)
@@ -123,16 +125,16 @@ def _known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
         all_at_once=header["all_at_once"],
         changed=header["changed"],
     )
-    return Known(_lines(arrays["face_ids"]), _lines(arrays["digests"]), grouping)
+    return Known(_decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"]), grouping)
 
 
-def _bytes(text: str) -> NDArray[np.uint8]:
+def _encode_text(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def _text(data: NDArray[np.uint8]) -> str:
+def _decode_text(data: NDArray[np.uint8]) -> str:
     return data.tobytes().decode()
 
 
-def _lines(data: NDArray[np.uint8]) -> list[str]:
-    return _text(data).split("\n")[:-1]
+def _decode_lines(data: NDArray[np.uint8]) -> list[str]:
+    return _decode_text(data).split("\n")[:-1]

@@ -43,31 +43,31 @@ def render_page(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[
 
     A photo or crop that is missing, or that the browser can't load, becomes a placeholder with its name.
     """
-    content = _page_content(groups, photos, crops)
+    content = _make_page_content(groups, photos, crops)
     shown = [*(src for _, src, _, _ in content["photos"]), *(person["cover"] for person in content["people"])]
-    style, script = _asset("people.css"), _asset("people.js")
+    style, script = _read_asset("people.css"), _read_asset("people.js")
     return (
-        _environment()
+        _open_environment()
         .get_template("people.html.j2")
         .render(
             groups=groups,
-            counts=_counts(groups, len(content["photos"])),
+            counts=_count(groups, len(content["photos"])),
             generated=datetime.fromisoformat(groups.generated_at).astimezone(UTC),
             content=content,
             style=Markup(style),  # noqa: S704 - our own file, not data
             script=Markup(script),  # noqa: S704
-            policy=_content_security_policy(style, script, [*shown, *content["unassigned"]["crops"]]),
+            policy=_make_content_security_policy(style, script, [*shown, *content["unassigned"]["crops"]]),
         )
     )
 
 
-def without_time(page: str) -> str:
+def remove_time(page: str) -> str:
     """The page but for the time at which it was made."""
     return _TIME.sub("", page, count=1)
 
 
 @cache
-def _environment() -> Environment:
+def _open_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -80,11 +80,11 @@ def _environment() -> Environment:
 
 
 @cache
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text("utf-8")
 
 
-def _counts(groups: Groups, photo_count: int) -> list[tuple[str, int]]:
+def _count(groups: Groups, photo_count: int) -> list[tuple[str, int]]:
     face_count = sum(len(person.faces) for person in groups.people) + len(groups.unassigned)
     return [
         ("Photos with faces", photo_count),
@@ -95,20 +95,20 @@ def _counts(groups: Groups, photo_count: int) -> list[tuple[str, int]]:
     ]
 
 
-def _page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[str, str]) -> dict[str, Any]:
+def _make_page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[str, str]) -> dict[str, Any]:
     """What the script reads. Faces stand person by person, so that a person's faces are a range of them."""
     people = sorted(groups.people, key=lambda person: (-person.photo_count, -person.face_count, person.person_id))
     image_ids = {face.image_id: None for person in people for face in person.faces}
     image_ids |= {face.image_id: None for face in groups.unassigned}
     photo_index = {image_id: index for index, image_id in enumerate(image_ids)}
     faces = [
-        [photo_index[face.image_id], owner, *_box_percent(face, photos.get(face.image_id))]
-        for owner, face in _owned_faces(people, groups.unassigned)
+        [photo_index[face.image_id], owner, *_convert_box(face, photos.get(face.image_id))]
+        for owner, face in _list_owned_faces(people, groups.unassigned)
     ]
     return {
-        "photos": [_photo_row(image_id, photos.get(image_id)) for image_id in photo_index],
+        "photos": [_make_photo_row(image_id, photos.get(image_id)) for image_id in photo_index],
         "faces": faces,
-        "people": list(_people_rows(people, crops)),
+        "people": list(_make_people_rows(people, crops)),
         "merged": groups.merged,
         "unassigned": {
             "first": len(faces) - len(groups.unassigned),
@@ -119,7 +119,7 @@ def _page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mappin
     }
 
 
-def _owned_faces(
+def _list_owned_faces(
     people: Sequence[GroupedPerson], unassigned: Iterable[GroupedFace]
 ) -> Iterator[tuple[int, GroupedFace]]:
     for index, person in enumerate(people):
@@ -129,7 +129,7 @@ def _owned_faces(
         yield _NOBODY, face
 
 
-def _people_rows(people: Iterable[GroupedPerson], crops: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _make_people_rows(people: Iterable[GroupedPerson], crops: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     first = 0
     for number, person in enumerate(people, start=1):
         yield {
@@ -144,11 +144,11 @@ def _people_rows(people: Iterable[GroupedPerson], crops: Mapping[str, str]) -> I
         first += len(person.faces)
 
 
-def _photo_row(image_id: str, photo: PagePhoto | None) -> tuple[str, str | None, int, int]:
+def _make_photo_row(image_id: str, photo: PagePhoto | None) -> tuple[str, str | None, int, int]:
     return (image_id, photo.src, photo.width_px, photo.height_px) if photo else (image_id, None, 0, 0)
 
 
-def _box_percent(face: GroupedFace, photo: PagePhoto | None) -> list[float]:
+def _convert_box(face: GroupedFace, photo: PagePhoto | None) -> list[float]:
     """Left, top, width and height in percent of the upright photo, cut at its edges; empty without a photo's size."""
     if photo is None or photo.width_px <= 0 or photo.height_px <= 0:
         return []
@@ -157,14 +157,14 @@ def _box_percent(face: GroupedFace, photo: PagePhoto | None) -> list[float]:
     return [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
 
 
-def _content_security_policy(style: str, script: str, image_urls: Iterable[str | None]) -> str:
+def _make_content_security_policy(style: str, script: str, image_urls: Iterable[str | None]) -> str:
     """Nothing but this page's own style and script, and images from beside it or from the hosts that were given."""
-    origins = sorted({origin for url in image_urls if url and (origin := _origin(url))})
+    origins = sorted({origin for url in image_urls if url and (origin := _get_origin(url))})
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src '{_sha256_source(script)}'",
-            f"style-src '{_sha256_source(style)}'",
+            f"script-src '{_hash_source(script)}'",
+            f"style-src '{_hash_source(style)}'",
             # `file:` because browsers disagree on whether 'self' covers a page opened from disk.
             " ".join(["img-src 'self' file: data:", *origins]),
             "base-uri 'none'",
@@ -173,7 +173,7 @@ def _content_security_policy(style: str, script: str, image_urls: Iterable[str |
     )
 
 
-def _origin(url: str) -> str | None:
+def _get_origin(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -182,5 +182,5 @@ def _origin(url: str) -> str | None:
     return f"{parts.scheme}://{parts.netloc}" if usable else None
 
 
-def _sha256_source(text: str) -> str:
+def _hash_source(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

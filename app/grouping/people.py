@@ -108,12 +108,12 @@ def match_people(
             break
         faces = replace(faces, person_ids=matched.person_ids)
         merged |= matched.merged
-        people |= {old: _merged(people, old, new) for old, new in matched.merged.items()}
-    living = living_ids(people.values())
+        people |= {old: _find_merges(people, old, new) for old, new in matched.merged.items()}
+    living = resolve_merged_ids(people.values())
     return replace(matched, merged={old: living[old] for old in merged})
 
 
-def _merged(people: Mapping[str, PersonRecord], old: str, new: str) -> PersonRecord:
+def _find_merges(people: Mapping[str, PersonRecord], old: str, new: str) -> PersonRecord:
     return replace(people.get(old, PersonRecord(old, "", 0, 0)), merged_into=new)
 
 
@@ -124,17 +124,17 @@ def _match_once(
     may_found: NDArray[np.bool_] | None,
     embeddings_of: EmbeddingsOf,
 ) -> Matched:
-    said = _what_was_said(faces, living_ids(people.values()))
-    clusters = _clusters(labels, faces, said)
-    claims = _claims(clusters)
-    merged = _merge(clusters, claims, said, people)
-    said = _in_new_ids(said, merged)
+    said = _read_user_words(faces, resolve_merged_ids(people.values()))
+    clusters = _list_clusters(labels, faces, said)
+    claims = _find_claims(clusters)
+    merged = _merge_into(clusters, claims, said, people)
+    said = _name_new_people(said, merged)
     ids = _NewIds(faces, said, people, merged)
     shares: dict[int, str] = {}
     turned_away: dict[str, str] = {}
     for cluster, claimants in zip(clusters, claims, strict=True):
         owners = sorted({merged.get(person, person) for person in claimants}) or [ids.make(cluster.rows)]
-        shares |= _share_out(cluster.rows, owners, embeddings_of, said)
+        shares |= _split_cluster(cluster.rows, owners, embeddings_of, said)
         leavers = [row for row in cluster.rows if row not in shares]
         if leavers and (may_found is None or may_found[leavers].any()):
             shares |= dict.fromkeys(leavers, ids.make(leavers))
@@ -144,7 +144,7 @@ def _match_once(
     return Matched([shares.get(row) for row in range(len(faces))], merged, turned_away)
 
 
-def living_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
+def resolve_merged_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
     """Id of each merged person → the id that its links lead to, however many merges lie between."""
     into = {person.person_id: person.merged_into for person in people if person.merged_into}
     living = {}
@@ -156,7 +156,7 @@ def living_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
     return living
 
 
-def _what_was_said(faces: FaceBatch, living: Mapping[str, str]) -> _Said:
+def _read_user_words(faces: FaceBatch, living: Mapping[str, str]) -> _Said:
     before = [living.get(person, person) if person else None for person in faces.person_ids]
     if not faces.confirmed and not faces.rejected:
         return _Said(before, set(), {}, set())
@@ -172,7 +172,7 @@ def _what_was_said(faces: FaceBatch, living: Mapping[str, str]) -> _Said:
     return _Said(before, pinned, rejected, pairs | {(b, a) for a, b in pairs})
 
 
-def _in_new_ids(said: _Said, merged: Mapping[str, str]) -> _Said:
+def _name_new_people(said: _Said, merged: Mapping[str, str]) -> _Said:
     before = [merged.get(person, person) if person else None for person in said.before]
     rejected = {row: frozenset(merged.get(one, one) for one in ones) for row, ones in said.rejected.items()}
     for row, ones in rejected.items():
@@ -181,7 +181,7 @@ def _in_new_ids(said: _Said, merged: Mapping[str, str]) -> _Said:
     return replace(said, before=before, rejected=rejected)
 
 
-def _clusters(labels: NDArray[np.int64], faces: FaceBatch, said: _Said) -> list[_Cluster]:
+def _list_clusters(labels: NDArray[np.int64], faces: FaceBatch, said: _Said) -> list[_Cluster]:
     """All clusters but NOBODY, and the rows of each, by their smallest face ids."""
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row in sorted(range(len(faces)), key=faces.face_ids.__getitem__):
@@ -198,7 +198,7 @@ def _clusters(labels: NDArray[np.int64], faces: FaceBatch, said: _Said) -> list[
     ]
 
 
-def _claims(clusters: Sequence[_Cluster]) -> list[list[str]]:
+def _find_claims(clusters: Sequence[_Cluster]) -> list[list[str]]:
     """Who claims each cluster."""
     owners = [cluster.owner() for cluster in clusters]
     places: dict[str, list[int]] = defaultdict(list)
@@ -216,7 +216,7 @@ def _claims(clusters: Sequence[_Cluster]) -> list[list[str]]:
     return claims
 
 
-def _merge(
+def _merge_into(
     clusters: Sequence[_Cluster], claims: Sequence[list[str]], said: _Said, people: Mapping[str, PersonRecord]
 ) -> dict[str, str]:
     """People who claim a cluster that is another's → that one."""
@@ -226,29 +226,31 @@ def _merge(
         firm = [person for person in claimants if person in fixed]
         if len(firm) > 1 or any(pair in said.apart for pair in combinations(claimants, 2)):
             continue
-        by_age = sorted(claimants, key=lambda one: (_since(people, one), -cluster.faces[one], one))
+        by_age = sorted(claimants, key=lambda one: (_get_first_run(people, one), -cluster.faces[one], one))
         stays = next(iter(firm or by_age), None)
         merged |= {person: stays for person in claimants if stays and person != stays}
     return merged
 
 
-def _since(people: Mapping[str, PersonRecord], person_id: str) -> float:
+def _get_first_run(people: Mapping[str, PersonRecord], person_id: str) -> float:
     """The run that made a person; one that this run makes is younger than all."""
     return people[person_id].since if person_id in people else math.inf
 
 
-def _share_out(rows: Sequence[int], owners: Sequence[str], embeddings_of: EmbeddingsOf, said: _Said) -> dict[int, str]:
+def _split_cluster(
+    rows: Sequence[int], owners: Sequence[str], embeddings_of: EmbeddingsOf, said: _Said
+) -> dict[int, str]:
     """Row of a cluster → its person; rows that none of the owners may have, and that were nobody's, are left out."""
     refusing = {row for row in rows if not said.rejected.get(row, frozenset()).isdisjoint(owners)}
     shares = {row: person for row in rows if (person := said.before[row]) and (person in owners or row in refusing)}
     others = [row for row in rows if row not in shares]
     if len(owners) > 1:
         theirs = {row: one for row, one in shares.items() if one in owners}
-        return shares | _nearest(others, theirs, embeddings_of, said)
+        return shares | _find_nearest(others, theirs, embeddings_of, said)
     return shares | {row: owners[0] for row in others if row not in refusing}
 
 
-def _nearest(
+def _find_nearest(
     rows: Sequence[int], people: Mapping[int, str], embeddings_of: EmbeddingsOf, said: _Said
 ) -> dict[int, str]:
     """Each row's most similar row of those in `people` that it may be → whose that is; rows that may be none are left

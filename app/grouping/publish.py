@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, preview_key
-from app.core.roles import QualityBars, why_alone
+from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, make_preview_key
+from app.core.roles import QualityBars, explain_unassigned
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
-from app.grouping.page import PagePhoto, without_time
+from app.grouping.page import PagePhoto, remove_time
 from app.grouping.people import Matched
 
 BOX_DECIMALS = 2
@@ -16,7 +16,7 @@ PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", 
 SCORE_DECIMALS = 4
 
 
-def describe(
+def make_groups(
     header: Groups,
     faces: FaceBatch,
     matched: Matched,
@@ -30,46 +30,50 @@ def describe(
     for row, person_id in enumerate(matched.person_ids):
         why = None
         if person_id is None:
-            why = _why_turned_away(faces.face_ids[row], matched, people) or why_alone(faces.quality_of(row), bars)
-        by_person.setdefault(person_id, []).append(_face(faces, row, why))
+            why = _explain_turned_away(faces.face_ids[row], matched, people) or explain_unassigned(
+                faces.quality_of(row), bars
+            )
+        by_person.setdefault(person_id, []).append(_make_face(faces, row, why))
     active = {person.person_id: person for person in people if person.status is PersonStatus.ACTIVE}
     return header.model_copy(
         update={
-            "people": [_person(person, by_person[person_id]) for person_id, person in active.items()],
+            "people": [_make_person(person, by_person[person_id]) for person_id, person in active.items()],
             "merged": {one.person_id: one.merged_into for one in people if one.merged_into in active},
             "unassigned": by_person.get(None, []),
-            "skipped": [_skipped(image) for image in images if image.status is not ImageStatus.INDEXED],
+            "skipped": [_list_skipped(image) for image in images if image.status is not ImageStatus.INDEXED],
         }
     )
 
 
-def digest(groups: Groups, page: str) -> str:
+def compute_digest(groups: Groups, page: str) -> str:
     """What tells this output from any other, whenever it was made."""
     of_groups = groups.model_dump_json(exclude={"generated_at"})
-    return hashlib.sha256(f"{of_groups}\n{without_time(page)}".encode()).hexdigest()
+    return hashlib.sha256(f"{of_groups}\n{remove_time(page)}".encode()).hexdigest()
 
 
-def page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
+def list_page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
     """Image id → what the page shows of it: the preview beside the page, and the original's size."""
     return {
         image.photo.image_id: PagePhoto(
-            _beside_page(image.photo.gallery_id, preview_key(image.photo)), image.width_px, image.height_px
+            _make_relative_url(image.photo.gallery_id, make_preview_key(image.photo)), image.width_px, image.height_px
         )
         for image in images
         if image.status is ImageStatus.INDEXED
     }
 
 
-def crop_urls(gallery_id: str, faces: FaceBatch) -> dict[str, str]:
+def make_crop_urls(gallery_id: str, faces: FaceBatch) -> dict[str, str]:
     """Face id → URL of its crop, relative to the page."""
-    return {face: _beside_page(gallery_id, key) for face, key in zip(faces.face_ids, faces.crop_keys, strict=True)}
+    return {
+        face: _make_relative_url(gallery_id, key) for face, key in zip(faces.face_ids, faces.crop_keys, strict=True)
+    }
 
 
-def _beside_page(gallery_id: str, key: str) -> str:
+def _make_relative_url(gallery_id: str, key: str) -> str:
     return quote(key.removeprefix(f"{gallery_id}/"))
 
 
-def _face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
+def _make_face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
     x1, y1, x2, y2 = (round(float(value), BOX_DECIMALS) for value in faces.boxes[row])
     return GroupedFace(
         face_id=faces.face_ids[row],
@@ -81,7 +85,7 @@ def _face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
     )
 
 
-def _why_turned_away(face_id: str, matched: Matched, people: Iterable[PersonRecord]) -> str | None:
+def _explain_turned_away(face_id: str, matched: Matched, people: Iterable[PersonRecord]) -> str | None:
     person_id = matched.turned_away.get(face_id)
     if person_id is None:
         return None
@@ -89,7 +93,7 @@ def _why_turned_away(face_id: str, matched: Matched, people: Iterable[PersonReco
     return f"It is most like {name}, for whom it was rejected, and it is too poor to be somebody of its own."
 
 
-def _person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:
+def _make_person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:
     return GroupedPerson(
         person_id=person.person_id,
         name=person.name,
@@ -100,5 +104,5 @@ def _person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:
     )
 
 
-def _skipped(image: ImageRecord) -> SkippedPhoto:
+def _list_skipped(image: ImageRecord) -> SkippedPhoto:
     return SkippedPhoto(image_id=image.photo.image_id, status=image.status, reason=image.reason or "")

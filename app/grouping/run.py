@@ -42,7 +42,7 @@ class Run:
         self._galleries = galleries
         self._lease_s = lease_s
         self._progress = progress
-        self._usual_s = _stages_of(lease.last_run) or FIRST_RUN_S
+        self._usual_s = _read_stages(lease.last_run) or FIRST_RUN_S
         self._stage, self._part = "", 0.0
         self._begun = self._stage_begun = self._reported = time.monotonic()
         self._lock = threading.Lock()
@@ -123,7 +123,7 @@ class Run:
                 log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
 
 
-def _stages_of(last_run: Mapping[str, object]) -> dict[str, float]:
+def _read_stages(last_run: Mapping[str, object]) -> dict[str, float]:
     stages = last_run.get("stages_s")
     known = {str(stage): float(seconds) for stage, seconds in stages.items()} if isinstance(stages, Mapping) else {}
     return known if sum(known.values()) > 0 else {}

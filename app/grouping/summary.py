@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from app.core.records import FaceBatch, PersonRecord, PersonStatus
-from app.grouping.people import living_ids
+from app.grouping.people import resolve_merged_ids
 
 COVER_PX = 200
 """A larger face makes no better cover."""
@@ -13,7 +13,7 @@ COVER_PX = 200
 
 def choose_cover(faces: FaceBatch, rows: Sequence[int]) -> str:
     """The face that shows its person best, of those in `rows`: the first id among equals."""
-    return min((-_cover_score(faces, row), faces.face_ids[row]) for row in rows)[1]
+    return min((-_score_cover(faces, row), faces.face_ids[row]) for row in rows)[1]
 
 
 def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[PersonRecord]:
@@ -34,7 +34,7 @@ def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[Person
     return sorted(people, key=lambda person: (-person.photo_count, person.person_id))
 
 
-def everybody(
+def merge_with_absent(
     active: Iterable[PersonRecord], known: Iterable[PersonRecord], merged: Mapping[str, str]
 ) -> list[PersonRecord]:
     """Those seen in a run, everybody known before, and who became whom → all records as they are now.
@@ -45,7 +45,7 @@ def everybody(
     before = {person.person_id: person for person in known}
     seen = {person.person_id: _keep_of(before.get(person.person_id), person) for person in active}
     unseen = [replace(before[name], face_count=0, photo_count=0) for name in sorted(before.keys() - seen.keys())]
-    into = living_ids(
+    into = resolve_merged_ids(
         [*unseen, *(replace(before[old], merged_into=new) for old, new in merged.items() if old in before)]
     )
     absent = [
@@ -57,7 +57,7 @@ def everybody(
     return [*seen.values(), *absent]
 
 
-def changed(now: Iterable[PersonRecord], known: Iterable[PersonRecord]) -> list[PersonRecord]:
+def find_changed(now: Iterable[PersonRecord], known: Iterable[PersonRecord]) -> list[PersonRecord]:
     """Those that are others than they were."""
     before = {person.person_id: person for person in known}
     return [person for person in now if person != before.get(person.person_id)]
@@ -68,7 +68,7 @@ def _keep_of(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
     return replace(person, name=before.name, since=before.since) if before else person
 
 
-def _cover_score(faces: FaceBatch, row: int) -> float:
+def _score_cover(faces: FaceBatch, row: int) -> float:
     """How well a face can be known, how far it looks at the viewer, and how large it is up to what a cover needs.
 
     0 for a face that was stored without its size, so that any other goes before it.

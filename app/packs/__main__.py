@@ -69,9 +69,9 @@ def _install(options: argparse.Namespace) -> InstalledPack:
     store = PackStore(options.models_dir, options.accept_research_licence)
     if options.region:
         # boto3, which no other command needs, takes longer to import than most of them run.
-        from app.adapters.models import model_downloader
+        from app.adapters.models import make_model_downloader
 
-        store = replace(store, model_source=options.source, download=model_downloader(options.region))
+        store = replace(store, model_source=options.source, download=make_model_downloader(options.region))
     elif options.source:
         raise BadConfiguration("--source needs --region: the AWS region of the bucket.")
     return store.install(options.pack)

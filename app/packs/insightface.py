@@ -12,7 +12,7 @@ from typing import Any
 import onnxruntime
 
 from app.core.errors import BadModelPack
-from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
+from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
 
 UNCALIBRATED_THRESHOLD = 0.45
 """For a directory without a manifest: between the thresholds of the InsightFace packs that come with one."""
@@ -44,15 +44,15 @@ def describe_directory(directory: Path) -> PackManifest:
         licence="unknown; InsightFace's own weights are for research only",
         commercial_use=False,
         files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (detector, embedder)},
-        detector=ScrfdDetector(kind="scrfd", file=detector.name),
-        embedder=_embedder(embedder.name, models["recognition"][1]),
+        detector=ScrfdConfig(kind="scrfd", file=detector.name),
+        embedder=_make_embedder_config(embedder.name, models["recognition"][1]),
         similarity_threshold=UNCALIBRATED_THRESHOLD,
         source=Source(kind="directory", path="."),
     )
 
 
-def _embedder(name: str, model: Any) -> OnnxEmbedder:  # noqa: ANN401 - insightface has no types
-    return OnnxEmbedder(
+def _make_embedder_config(name: str, model: Any) -> EmbedderConfig:  # noqa: ANN401 - insightface has no types
+    return EmbedderConfig(
         file=name,
         input_size_px=int(model.input_size[0]),
         mean=(model.input_mean,) * 3,

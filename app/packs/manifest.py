@@ -18,7 +18,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ScrfdDetector(_Part):
+class ScrfdConfig(_Part):
     """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
 
     Where something smaller than `closer_look_below_px` (at the largest size) scores `closer_look_hint` or more, a photo
@@ -43,7 +43,7 @@ class ScrfdDetector(_Part):
         return {self.file}
 
 
-class MtcnnDetector(_Part):
+class MtcnnConfig(_Part):
     """The three networks of MTCNN and the least face probability of each; `score_threshold` is the last one's.
 
     Faces from `min_face_px` on are found; the longer side is reduced to `max_side_px` first, and small faces with it.
@@ -66,7 +66,7 @@ class MtcnnDetector(_Part):
         return {self.pnet, self.rnet, self.onet}
 
 
-class OnnxEmbedder(_Part):
+class EmbedderConfig(_Part):
     """Any ONNX embedder: (N,3,S,S) in, (N,D) out. Pixels become (pixel - mean) / scale."""
 
     file: str
@@ -115,8 +115,8 @@ class PackManifest(_Part):
     licence: str
     commercial_use: bool
     files: dict[str, Sha256]
-    detector: Annotated[ScrfdDetector | MtcnnDetector, Field(discriminator="kind")]
-    embedder: OnnxEmbedder
+    detector: Annotated[ScrfdConfig | MtcnnConfig, Field(discriminator="kind")]
+    embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
     quality: QualityBars = QualityBars()
     source: Source

@@ -140,7 +140,7 @@ def _verify(manifest: PackManifest, weights: Path) -> None:
         path = weights / name
         if not path.is_file():
             raise BadModelPack(f"The weights {path} are missing; run `python -m app.packs install {manifest.name}`.")
-        actual = sha256(path)
+        actual = compute_sha256(path)
         if actual != expected:
             raise BadModelPack(
                 f"The weights {path} have sha256 {actual}, not {expected} as their manifest says. "
@@ -148,7 +148,7 @@ def _verify(manifest: PackManifest, weights: Path) -> None:
             )
 
 
-def sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Hash of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,13 +14,13 @@ import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.packs.manifest import Sha256
-from app.packs.store import sha256
+from app.packs.store import compute_sha256
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["int8", "fp16", "optimised"]
+VariantPrecision = Literal["int8", "fp16", "optimised"]
 """`int8` is for CPUs, `fp16` for GPUs, `optimised` is float32 with the CPU's graph optimisation done beforehand."""
-PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "optimised")
+VARIANT_PRECISIONS: tuple[VariantPrecision, ...] = ("int8", "fp16", "optimised")
 
 FOLDER = "optimised"
 REPORT = "report.json"
@@ -72,7 +72,7 @@ class Variant(_Record):
     network: str
     source_sha256: Sha256
     runtime: str
-    precision: Precision
+    precision: VariantPrecision
     file: str
     sha256: Sha256
     size_bytes: int
@@ -111,23 +111,23 @@ def write_report(folder: Path, report: Report) -> None:
     aside.replace(folder / REPORT)
 
 
-def file_of(network: str, source_sha256: str, precision: Precision) -> str:
+def make_file_name(network: str, source_sha256: str, precision: VariantPrecision) -> str:
     """Name of a variant: it says what it was made from and by which ONNX Runtime, so that none is taken for another."""
     return f"{Path(network).stem}-{source_sha256[:12]}-{precision}-ort{ort.__version__}.onnx"
 
 
-def variant_of(folder: Path, network: str, source_sha256: str, precision: Precision) -> Path | None:
+def find_variant(folder: Path, network: str, source_sha256: str, precision: VariantPrecision) -> Path | None:
     """The accepted variant of a network whose original has this hash; None, and a logged sentence why, without one."""
     recorded = {(variant.network, variant.precision): variant for variant in read_report(folder).variants}
     variant = recorded.get((network, precision))
-    problem = f"none is recorded in {folder}" if variant is None else _problem(folder, variant, source_sha256)
+    problem = f"none is recorded in {folder}" if variant is None else _find_problem(folder, variant, source_sha256)
     if variant is None or problem:
         log.warning("the original of %s is used instead of its %s variant: %s", network, precision, problem)
         return None
     return folder / variant.file
 
 
-def _problem(folder: Path, variant: Variant, source_sha256: str) -> str:
+def _find_problem(folder: Path, variant: Variant, source_sha256: str) -> str:
     """Why a variant may not be used; empty where it may."""
     if variant.refused:
         return f"it was refused when it was made: {variant.refused}"
@@ -138,5 +138,5 @@ def _problem(folder: Path, variant: Variant, source_sha256: str) -> str:
     path = folder / variant.file
     if not path.is_file():
         return f"{path} is missing"
-    actual = sha256(path)
+    actual = compute_sha256(path)
     return "" if actual == variant.sha256 else f"{path} has sha256 {actual}, not {variant.sha256} as recorded"

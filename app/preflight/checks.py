@@ -74,21 +74,21 @@ def refuse(settings: Settings, machine: Machine | None = None) -> None:
 def examine(wishes: Wishes, machine: Machine) -> list[Finding]:
     """Every check's finding, in an order in which the first error is the cause of those that follow."""
     checks: Sequence[tuple[str, Callable[[], str]]] = (
-        ("packages", lambda: _packages(machine)),
-        ("device", lambda: _device(wishes, machine)),
-        ("paths", lambda: _paths(wishes)),
+        ("packages", lambda: _check_packages(machine)),
+        ("device", lambda: _check_device(wishes, machine)),
+        ("paths", lambda: _check_paths(wishes)),
     )
-    return [_found(check, look) for check, look in checks]
+    return [_run_check(check, look) for check, look in checks]
 
 
-def _found(check: str, look: Callable[[], str]) -> Finding:
+def _run_check(check: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(check, look())
     except FatalWorkerError as error:
         return Finding(check, str(error), error)
 
 
-def _packages(machine: Machine) -> str:
+def _check_packages(machine: Machine) -> str:
     for one, other in CLASHES:
         if machine.installed(one) and machine.installed(other):
             raise UnfitMachine(
@@ -98,14 +98,14 @@ def _packages(machine: Machine) -> str:
     return "no two packages overwrite each other's files."
 
 
-def _device(wishes: Wishes, machine: Machine) -> str:
+def _check_device(wishes: Wishes, machine: Machine) -> str:
     """Where the service will compute, and why there."""
     setting, wanted = wishes.device
     if wanted == "cpu":
         return f"the {wishes.service_type} service runs on the CPU, as {setting} asks."
     library = machine.library(wishes.service_type)
     driver = machine.driver() if library.cuda else None
-    why_not = _why_no_gpu(library, driver)
+    why_not = _explain_no_gpu(library, driver)
     if driver is None or why_not:
         if wanted == "gpu":
             raise BadConfiguration(f"{setting}, but {why_not}; or set auto to run on the CPU.")
@@ -122,7 +122,7 @@ def _device(wishes: Wishes, machine: Machine) -> str:
     return f"the {wishes.service_type} service runs on {names} ({versions})."
 
 
-def _why_no_gpu(library: Library, driver: Driver | None) -> str | None:
+def _explain_no_gpu(library: Library, driver: Driver | None) -> str | None:
     if library.cuda is None:
         return f"{library.name} {library.version} is the build for CPUs: install the extra `gpu` in its place"
     if driver is None:
@@ -137,7 +137,7 @@ def _check_gpu(library: Library, driver: Driver) -> None:
     needed = library.cuda or 0
     if driver.cuda[0] < needed:
         raise UnfitMachine(
-            f"The NVIDIA driver {driver.version} runs CUDA {_dotted(driver.cuda)} at most, but {library.name} "
+            f"The NVIDIA driver {driver.version} runs CUDA {_format_version(driver.cuda)} at most, but {library.name} "
             f"{library.version} is built for CUDA {needed}: take a machine image with driver "
             f"{LEAST_DRIVER[needed]} or newer, such as the ECS-optimized Amazon Linux 2023 GPU AMI."
         )
@@ -145,18 +145,18 @@ def _check_gpu(library: Library, driver: Driver) -> None:
     for gpu in driver.gpus:
         if gpu.capability < least:
             raise UnfitMachine(
-                f"The {gpu.name} (compute capability {_dotted(gpu.capability)}) is too old for CUDA {needed}, which "
-                f"asks for {_dotted(least)}: take instances of g4dn, g5 or newer."
+                f"The {gpu.name} (compute capability {_format_version(gpu.capability)}) is too old for CUDA {needed}, "
+                f"which asks for {_format_version(least)}: take instances of g4dn, g5 or newer."
             )
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def _format_version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _paths(wishes: Wishes) -> str:
+def _check_paths(wishes: Wishes) -> str:
     """The image's root is read-only, so each of these must be a tmpfs or a volume."""
-    wanted = list(_writable_folders(wishes))
+    wanted = list(_list_writable_folders(wishes))
     for name, folder in wanted:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _paths(wishes: Wishes) -> str:
     return f"{', '.join(sorted({str(folder) for _, folder in wanted}))} can be written to."
 
 
-def _writable_folders(wishes: Wishes) -> Iterator[tuple[str, Path]]:
+def _list_writable_folders(wishes: Wishes) -> Iterator[tuple[str, Path]]:
     """Who needs each folder, and the folder."""
     yield "The worker", Path("/tmp")  # noqa: S108 - it is what the image promises to its libraries
     if wishes.health_file:

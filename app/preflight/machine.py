@@ -62,18 +62,18 @@ class ThisMachine:
         """What the service computes with. Raises BadConfiguration where neither build is installed."""
         for package in BUILDS[service]:
             if version := self.installed(package):
-                return Library(package, version, _cuda_major(package))
+                return Library(package, version, _read_cuda_major(package))
         raise BadConfiguration(
             f"Neither {' nor '.join(BUILDS[service])} is installed: install the extra `gpu` or `cpu` of this project."
         )
 
     def driver(self) -> Driver | None:
         """None where no driver can be seen. Raises DeviceLost where one is there and does not work."""
-        with _nvml() as found:
+        with _open_nvml() as found:
             if not found:
                 return None
             cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-            return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), tuple(_gpus()))
+            return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), tuple(_list_gpus()))
 
     def try_gpu(self, service: ServiceType) -> str | None:
         """Have the service's library use the GPU. Returns what is wrong, None where it works.
@@ -84,34 +84,34 @@ class ThisMachine:
         return _try_networks() if service == "detection" else _try_search()
 
 
-def _cuda_major(package: str) -> int | None:
+def _read_cuda_major(package: str) -> int | None:
     found = (CUDA_SUFFIX.match(requirement) for requirement in metadata.requires(package) or ())
     return next((int(match.group(1)) for match in found if match), None)
 
 
 @contextmanager
-def _nvml() -> Iterator[bool]:
+def _open_nvml() -> Iterator[bool]:
     """NVIDIA's management library while inside; False where there is no driver. Raises DeviceLost where it fails."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         if error.value not in NO_DRIVER:
-            raise DeviceLost(_broken(error)) from error
+            raise DeviceLost(_describe_broken_driver(error)) from error
         yield False
         return
     try:
         yield True
     except pynvml.NVMLError as error:
-        raise DeviceLost(_broken(error)) from error
+        raise DeviceLost(_describe_broken_driver(error)) from error
     finally:
         pynvml.nvmlShutdown()
 
 
-def _broken(error: Exception) -> str:
+def _describe_broken_driver(error: Exception) -> str:
     return f"The NVIDIA driver is there but does not answer ({error}): restart this machine, or replace it."
 
 
-def _gpus() -> Iterator[Gpu]:
+def _list_gpus() -> Iterator[Gpu]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
@@ -151,6 +151,6 @@ def _try_networks() -> str | None:
 
 
 def _try_search() -> str | None:
-    from app.clustering.candidates import gpu_available
+    from app.clustering.candidates import has_gpu
 
-    return None if gpu_available() else "FAISS sees none."
+    return None if has_gpu() else "FAISS sees none."

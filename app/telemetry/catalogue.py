@@ -187,7 +187,7 @@ class Metric(Enum):
         return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
 
 
-def metrics_table() -> str:
+def make_metrics_table() -> str:
     """All metrics as a Markdown table, for the documentation."""
     rows = ["| metric | service | kind | unit | meaning |", "|---|---|---|---|---|"]
     rows += [f"| `{one.title}` | {one.where} | {one.kind} | {one.unit} | {one.meaning} |" for one in Metric]

@@ -24,26 +24,26 @@ class Distribution:
         self.count += 1
         self.sum += value
         self.least, self.greatest = min(self.least, value), max(self.greatest, value)
-        bucket = _bucket(value)
+        bucket = _find_bucket(value)
         self._by_bucket[bucket] = self._by_bucket.get(bucket, 0) + 1
 
     def values(self) -> tuple[list[float], list[int]]:
         """At most MOST_BUCKETS values in order, and how often each came: neighbours are put together until they fit."""
         counts, growth = dict(self._by_bucket), GROWTH
         while len(counts) > MOST_BUCKETS:
-            counts, growth = _halved(counts.items()), growth**2
+            counts, growth = _halve_resolution(counts.items()), growth**2
         ordered = sorted(counts.items(), key=lambda item: -inf if item[0] is None else item[0])
-        return [self._within(_middle(bucket, growth)) for bucket, _ in ordered], [count for _, count in ordered]
+        return [self._within(_compute_middle(bucket, growth)) for bucket, _ in ordered], [count for _, count in ordered]
 
     def _within(self, value: float) -> float:
         return min(max(value, self.least), self.greatest)
 
 
-def _bucket(value: float) -> int | None:
+def _find_bucket(value: float) -> int | None:
     return int(log(value) // log(GROWTH)) if value > 0 else None
 
 
-def _halved(counts: Iterable[tuple[int | None, int]]) -> dict[int | None, int]:
+def _halve_resolution(counts: Iterable[tuple[int | None, int]]) -> dict[int | None, int]:
     halved: dict[int | None, int] = {}
     for bucket, count in counts:
         half = None if bucket is None else bucket // 2
@@ -51,5 +51,5 @@ def _halved(counts: Iterable[tuple[int | None, int]]) -> dict[int | None, int]:
     return halved
 
 
-def _middle(bucket: int | None, growth: float) -> float:
+def _compute_middle(bucket: int | None, growth: float) -> float:
     return 0.0 if bucket is None else exp((bucket + 0.5) * log(growth))

@@ -61,7 +61,7 @@ class EmfMetrics:
             return
         try:
             # In one call, so that no other thread's line begins within this one.
-            self._stream.write(json.dumps(self._line(sums, spreads) | _kinds(kinds)) + "\n")
+            self._stream.write(json.dumps(self._line(sums, spreads) | _write_kinds(kinds)) + "\n")
             self._stream.flush()
             self._failing = False
         except (OSError, ValueError) as error:
@@ -70,8 +70,8 @@ class EmfMetrics:
             self._failing = True
 
     def _line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> dict[str, object]:
-        values: dict[Metric, object] = {metric: _short(value) for metric, value in sums.items()}
-        values |= {metric: _spread(spread) for metric, spread in spreads.items() if spread.count}
+        values: dict[Metric, object] = {metric: _round_value(value) for metric, value in sums.items()}
+        values |= {metric: _write_distribution(spread) for metric, spread in spreads.items() if spread.count}
         place = self._place
         directive = {
             "Namespace": place.namespace,
@@ -87,22 +87,22 @@ class EmfMetrics:
         return line | {metric.title: value for metric, value in values.items()}
 
 
-def _kinds(kinds: dict[Metric, Counter[str]]) -> dict[str, object]:
+def _write_kinds(kinds: dict[Metric, Counter[str]]) -> dict[str, object]:
     """No metrics of CloudWatch's, which would be paid for one by one; Logs Insights adds them up."""
     return {f"{metric.title}By": dict(counts) for metric, counts in kinds.items()}
 
 
-def _spread(spread: Distribution) -> dict[str, object]:
+def _write_distribution(spread: Distribution) -> dict[str, object]:
     values, counts = spread.values()
     return {
-        "Values": [_short(value) for value in values],
+        "Values": [_round_value(value) for value in values],
         "Counts": counts,
-        "Max": _short(spread.greatest),
-        "Min": _short(spread.least),
+        "Max": _round_value(spread.greatest),
+        "Min": _round_value(spread.least),
         "Count": spread.count,
-        "Sum": _short(spread.sum),
+        "Sum": _round_value(spread.sum),
     }
 
 
-def _short(value: float) -> float:
+def _round_value(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")

@@ -36,9 +36,9 @@ class Gpus:
     def read(self) -> list[Reading]:
         """What can be read now; a figure that some GPU does not have is left out of that GPU."""
         return [
-            *_together(Metric.GPU_UTILISATION, fmean, self._each(_utilisation)),
-            *_together(Metric.GPU_MEMORY, sum, self._each(_memory)),
-            *_together(Metric.GPU_TEMPERATURE, max, self._each(_temperature)),
+            *_combine(Metric.GPU_UTILISATION, fmean, self._each(_read_utilisation)),
+            *_combine(Metric.GPU_MEMORY, sum, self._each(_read_memory)),
+            *_combine(Metric.GPU_TEMPERATURE, max, self._each(_read_temperature)),
         ]
 
     def _each(self, ask: Callable[[Any], float]) -> list[float]:
@@ -51,17 +51,17 @@ class Gpus:
         return figures
 
 
-def _together(metric: Metric, fold: Callable[[Sequence[float]], float], figures: list[float]) -> list[Reading]:
+def _combine(metric: Metric, fold: Callable[[Sequence[float]], float], figures: list[float]) -> list[Reading]:
     return [(metric, float(fold(figures)))] if figures else []
 
 
-def _utilisation(handle: Any) -> float:  # noqa: ANN401 - NVML's handles have no type
+def _read_utilisation(handle: Any) -> float:  # noqa: ANN401 - NVML's handles have no type
     return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
-def _memory(handle: Any) -> float:  # noqa: ANN401
+def _read_memory(handle: Any) -> float:  # noqa: ANN401
     return float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
 
 
-def _temperature(handle: Any) -> float:  # noqa: ANN401
+def _read_temperature(handle: Any) -> float:  # noqa: ANN401
     return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))

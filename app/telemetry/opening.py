@@ -10,7 +10,7 @@ from types import TracebackType
 import psutil
 
 from app.config import Settings
-from app.host import memory_share
+from app.host import measure_memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
 from app.telemetry.interface import Metrics, NoMetrics, NoTracer, Place, Several, Telemetry, Tracer
@@ -33,10 +33,10 @@ def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
     """
     place = Place(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
     with ExitStack() as stack:
-        yield Telemetry(_metrics(settings, place, stack), _tracer(settings, place, stack))
+        yield Telemetry(_open_metrics(settings, place, stack), _open_tracer(settings, place, stack))
 
 
-def _metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
@@ -50,11 +50,11 @@ def _metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
 
         targets.append(stack.enter_context(PrometheusMetrics(place, settings.prometheus_port)))
     metrics = targets[0] if len(targets) == 1 else Several(targets)
-    stack.enter_context(Sampler(metrics, machine, flushes))
+    stack.enter_context(Sampler(metrics, open_gauges, flushes))
     return metrics
 
 
-def _tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
+def _open_tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
     if settings.traces_endpoint is None:
         return NoTracer()
     from app.telemetry.otel import OtelTracer
@@ -66,18 +66,18 @@ def _tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
 
 
 @contextmanager
-def machine() -> Iterator[Read]:
+def open_gauges() -> Iterator[Read]:
     """Reads what this process takes of its machine, and what the GPUs do."""
     from app.telemetry.gpu import Gpus
 
     with Gpus() as gpus:
-        yield lambda: [*process_readings(), *gpus.read()]
+        yield lambda: [*read_process(), *gpus.read()]
 
 
-def process_readings() -> list[Reading]:
+def read_process() -> list[Reading]:
     """What this process takes of its machine now."""
     resident = psutil.Process().memory_info().rss
-    return [(Metric.PROCESS_MEMORY, float(resident)), (Metric.MEMORY_SHARE, memory_share())]
+    return [(Metric.PROCESS_MEMORY, float(resident)), (Metric.MEMORY_SHARE, measure_memory_share())]
 
 
 class Sampler:

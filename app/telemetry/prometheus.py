@@ -67,15 +67,15 @@ class PrometheusMetrics:
 
     def _counter(self, metric: Metric) -> Counter:
         labels = (*LABELS, "kind") if metric.has_kinds else LABELS
-        return Counter(_name(metric), metric.meaning, labels, registry=self.registry)
+        return Counter(_make_name(metric), metric.meaning, labels, registry=self.registry)
 
     def _gauge(self, metric: Metric) -> Gauge:
-        return Gauge(_name(metric), metric.meaning, LABELS, registry=self.registry)
+        return Gauge(_make_name(metric), metric.meaning, LABELS, registry=self.registry)
 
     def _histogram(self, metric: Metric) -> Histogram:
-        return Histogram(_name(metric), metric.meaning, LABELS, registry=self.registry, buckets=metric.bounds)
+        return Histogram(_make_name(metric), metric.meaning, LABELS, registry=self.registry, buckets=metric.bounds)
 
 
-def _name(metric: Metric) -> str:
+def _make_name(metric: Metric) -> str:
     """`PhotosIndexed` → `face_worker_photos_indexed`, to which the library adds `_total`."""
     return PREFIX + re.sub(r"(?<!^)(?=[A-Z])", "_", metric.title).lower()

@@ -36,7 +36,7 @@ _LEAST_SCALE = 1e-6
 _BORDER_PX = 2
 
 
-def similarity_transforms(landmarks: Floats, template: Points) -> Points:
+def fit_similarity_transforms(landmarks: Floats, template: Points) -> Points:
     """(N,5,2) image px, (5,2) chip px → (N,2,3) float64, the least-squares similarities image → chip.
 
     Umeyama (1991) without reflection. In the plane a similarity is z → a·z + b on complex numbers, so `a` is one
@@ -53,29 +53,29 @@ def similarity_transforms(landmarks: Floats, template: Points) -> Points:
     return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
 
 
-def detail_needed(landmarks: Floats, alignment: Alignment, size_px: int) -> float:
+def compute_detail_needed(landmarks: Floats, alignment: Alignment, size_px: int) -> float:
     """(N,5,2) image px → chip pixels for each image pixel of the smallest face; above 1 a chip would be blown up.
 
     0 without faces.
     """
-    matrices = similarity_transforms(landmarks, TEMPLATES[alignment] * size_px)
+    matrices = fit_similarity_transforms(landmarks, TEMPLATES[alignment] * size_px)
     return float(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0]).max(initial=0))
 
 
-def align(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
+def align_faces(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
     """(H,W,3) uint8 RGB, (N,5,2) image px → (N,S,S,3) uint8 chips; black where they leave the photo.
 
     Bilinear; a face of more than twice the chip's size is first made smaller by the mean of its pixels.
     """
     chips = np.zeros((len(landmarks), size_px, size_px, 3), np.uint8)
-    for chip, matrix in zip(chips, similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
+    for chip, matrix in zip(chips, fit_similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
         _warp_inplace(image, matrix, chip)
     return chips
 
 
 def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
     """Fill the (S,S,3) `chip` from the part of the photo that the (2,3) `matrix` maps onto it."""
-    left, top, right, bottom = _footprint(image, matrix, len(chip))
+    left, top, right, bottom = _find_footprint(image, matrix, len(chip))
     if left >= right or top >= bottom:
         return
     matrix = matrix.copy()
@@ -83,14 +83,14 @@ def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
     factor = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
     part = image[top:bottom, left:right]
     if factor >= 2:
-        part = _shrunk(part, factor)
+        part = _shrink_by(part, factor)
         # Pixel centres, not corners, are whole numbers: a shrunk pixel's centre lies half of (factor - 1) further on.
         matrix[:, 2] += matrix[:, :2].sum(axis=1) * (factor - 1) / 2
         matrix[:, :2] *= factor
     chip[:] = cv2.warpAffine(part, matrix, (len(chip),) * 2, flags=cv2.INTER_LINEAR)
 
 
-def _shrunk(part: Image, factor: int) -> Image:
+def _shrink_by(part: Image, factor: int) -> Image:
     """(h,w,3) → each pixel the mean of a block of factor by factor, of which a warp would see one."""
     height, width = (max(1, side // factor) for side in part.shape[:2])
     # Whole blocks only, a third of the time of broken ones; what is left out is less than one pixel of the chip.
@@ -98,7 +98,7 @@ def _shrunk(part: Image, factor: int) -> Image:
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _footprint(image: Image, matrix: Points, size_px: int) -> tuple[int, int, int, int]:
+def _find_footprint(image: Image, matrix: Points, size_px: int) -> tuple[int, int, int, int]:
     """Left, top, right, bottom (exclusive) of the photo's pixels that an (S,S) chip is made of.
 
     OpenCV 4 refuses to warp from a photo with a side of 32,767 px and more, which a panorama may have.

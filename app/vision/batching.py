@@ -50,7 +50,7 @@ def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) 
     parts: list[Sequence[Floats]] = []
     at = 0
     while at < len(images):
-        some = images[at : at + _rows(len(images) - at, limit.now_px // pixels)]
+        some = images[at : at + _choose_rows(len(images) - at, limit.now_px // pixels)]
         try:
             parts.append(run(some))
         except DeviceOutOfMemory:
@@ -64,6 +64,6 @@ def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) 
     return [outputs[0] if len(outputs) == 1 else np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def _rows(left: int, most: int) -> int:
+def _choose_rows(left: int, most: int) -> int:
     """A power of two: each new shape costs a GPU a search for algorithms, and memory that is kept."""
     return 1 << (max(1, min(left, most)).bit_length() - 1)

@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 _KEPT_TRANSFORMS = 16
 
 
-def to_srgb(picture: Pil.Image, profile: bytes | None) -> Pil.Image:
+def convert_to_srgb(picture: Pil.Image, profile: bytes | None) -> Pil.Image:
     """A picture in RGB, grey or CMYK → in sRGB. Unchanged without a profile, or with one that can't be used."""
-    transform = _transform(profile, picture.mode) if profile else None
+    transform = _find_transform(profile, picture.mode) if profile else None
     if transform is None:
         return picture
     converted = ImageCms.applyTransform(picture, transform)
@@ -22,7 +22,7 @@ def to_srgb(picture: Pil.Image, profile: bytes | None) -> Pil.Image:
 
 
 @lru_cache(_KEPT_TRANSFORMS)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _find_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """None where there is nothing to do: most profiles are sRGB's own."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))

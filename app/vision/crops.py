@@ -20,18 +20,21 @@ def encode_crops(image: Image, boxes: Floats, max_side_px: int = 256, margin: fl
     Each shows the square around a box's longer side with `margin` of that side all round, as far as the photo
     reaches, made smaller where it exceeds `max_side_px` and never larger. The same input gives the same bytes.
     """
-    return [_encode(_shrunk(image[rows, columns], max_side_px)) for rows, columns in _windows(image, boxes, margin)]
+    return [
+        _encode_webp(_shrink(image[rows, columns], max_side_px))
+        for rows, columns in _find_windows(image, boxes, margin)
+    ]
 
 
 def encode_preview(image: Image, longer_side_px: int) -> bytes:
     """(H,W,3) uint8 RGB → JPEG whose longer side is at most `longer_side_px`: browsers show neither HEIC nor 16-bit
     TIFF, and originals are large."""
-    shown = cv2.cvtColor(_shrunk(image, longer_side_px), cv2.COLOR_RGB2BGR)
+    shown = cv2.cvtColor(_shrink(image, longer_side_px), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _PREVIEW_JPEG_QUALITY])
     return data.tobytes()
 
 
-def _windows(image: Image, boxes: Floats, margin: float) -> list[tuple[slice, slice]]:
+def _find_windows(image: Image, boxes: Floats, margin: float) -> list[tuple[slice, slice]]:
     """Rows and columns of each crop: at least one pixel, the nearest one for a box outside the photo."""
     corners = boxes.astype(np.float64).reshape(-1, 2, 2)
     centres = corners.mean(axis=1)
@@ -42,7 +45,7 @@ def _windows(image: Image, boxes: Floats, margin: float) -> list[tuple[slice, sl
     return [(slice(y1, y2), slice(x1, x2)) for (x1, y1), (x2, y2) in zip(starts, ends, strict=True)]
 
 
-def _shrunk(crop: Image, max_side_px: int) -> NDArray[np.uint8]:
+def _shrink(crop: Image, max_side_px: int) -> NDArray[np.uint8]:
     height_px, width_px = crop.shape[:2]
     scale = max_side_px / max(height_px, width_px)
     if scale >= 1:
@@ -51,7 +54,7 @@ def _shrunk(crop: Image, max_side_px: int) -> NDArray[np.uint8]:
     return cv2.resize(crop, size_px, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def _encode(crop: Image) -> bytes:
+def _encode_webp(crop: Image) -> bytes:
     file = BytesIO()
     Pil.fromarray(crop).save(file, "WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD)
     return file.getvalue()

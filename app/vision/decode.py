@@ -31,7 +31,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from app.core.arrays import Image
 from app.core.errors import BadPhoto, RetryLater
 from app.core.pictures import PhotoLimits
-from app.vision.colour import to_srgb
+from app.vision.colour import convert_to_srgb
 from app.vision.heif import HeifImageFile
 from app.vision.jpeg import decode_jpeg
 
@@ -95,11 +95,11 @@ def read_header(data: bytes, limits: PhotoLimits) -> PhotoHeader:
 
     Raises BadPhoto for an empty or over-long file, an unknown format and more pixels than allowed.
     """
-    format_name = _format_of(data, limits)
-    with _opened(data, format_name, limits) as picture:
+    format_name = _find_format(data, limits)
+    with _open_picture(data, format_name, limits) as picture:
         width_px, height_px = picture.size
         # The values 5 to 8 lay the picture on its side.
-        if _orientation(picture, format_name) >= 5:
+        if _read_orientation(picture, format_name) >= 5:
             width_px, height_px = height_px, width_px
         return PhotoHeader(format_name, width_px, height_px)
 
@@ -111,7 +111,7 @@ def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Im
     Transparency lies on white, 16 bits are scaled to 8, the first frame stands for an animation.
     Raises BadPhoto as `read_header` does, and for a file that is damaged or cut off.
     """
-    format_name = _format_of(data, limits)
+    format_name = _find_format(data, limits)
     try:
         return _decode(data, format_name, limits, enough_px)
     except _CutOff:
@@ -126,16 +126,16 @@ def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Im
 
 
 def _decode(data: bytes, format_name: str, limits: PhotoLimits, enough_px: int | None) -> Image:
-    with _opened(data, format_name, limits) as picture:
-        turn = _TURN.get(_orientation(picture, format_name))
-        pixels = _fast_pixels(data, picture, enough_px) if format_name == "JPEG" else None
+    with _open_picture(data, format_name, limits) as picture:
+        turn = _TURN.get(_read_orientation(picture, format_name))
+        pixels = _decode_fast(data, picture, enough_px) if format_name == "JPEG" else None
         if pixels is None:
             picture.load()
-            pixels = _to_array(_to_srgb(picture))
+            pixels = _convert_to_array(_convert_to_srgb(picture))
         return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _fast_pixels(data: bytes, picture: ImageFile, enough_px: int | None) -> Image | None:
+def _decode_fast(data: bytes, picture: ImageFile, enough_px: int | None) -> Image | None:
     """A sound JPEG in colour or grey; what it does not take, Pillow reads or says what is wrong with it."""
     if picture.mode not in ("RGB", "L"):
         return None
@@ -144,12 +144,12 @@ def _fast_pixels(data: bytes, picture: ImageFile, enough_px: int | None) -> Imag
     if pixels is None or profile is None:
         return pixels
     rgb = Pil.fromarray(pixels)
-    converted = to_srgb(rgb, profile)
-    return pixels if converted is rgb else _to_array(converted)
+    converted = convert_to_srgb(rgb, profile)
+    return pixels if converted is rgb else _convert_to_array(converted)
 
 
 @contextmanager
-def _opened(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[ImageFile]:
+def _open_picture(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[ImageFile]:
     """A PIL picture within the limits; whatever goes wrong inside the `with` leaves it as BadPhoto."""
     try:
         with _READERS[format_name](BytesIO(data)) as picture:
@@ -166,10 +166,10 @@ def _opened(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[Imag
         # More likely this machine's want than the photo's fault; if it is the photo's, redrive ends it.
         raise RetryLater(f"There is not enough memory to decode this {format_name}.") from error
     except Exception as error:  # decoders of hostile bytes raise anything
-        raise _bad_photo(format_name, error) from error
+        raise _make_bad_photo(format_name, error) from error
 
 
-def _bad_photo(format_name: str, error: Exception) -> BadPhoto:
+def _make_bad_photo(format_name: str, error: Exception) -> BadPhoto:
     message = str(error).lower()
     if isinstance(error, EOFError) or "truncated" in message or "end of file" in message:
         return _CutOff(f"The {format_name} is cut off: the file ends before its last pixel.", "cut off")
@@ -177,19 +177,19 @@ def _bad_photo(format_name: str, error: Exception) -> BadPhoto:
     return BadPhoto(f"The {format_name} is damaged and can't be decoded: {detail}")
 
 
-def _format_of(data: bytes, limits: PhotoLimits) -> str:
+def _find_format(data: bytes, limits: PhotoLimits) -> str:
     if not data:
         raise BadPhoto("The file is empty.", "empty")
     if len(data) > limits.max_bytes:
         raise BadPhoto(f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted.", "too large")
-    format_name = _sniff(data)
+    format_name = _sniff_format(data)
     if format_name is None:
         start = ascii(data[:12].decode("latin-1"))
         raise BadPhoto(f"The file is not a picture that can be read (it begins with {start}).", "no picture")
     return format_name
 
 
-def _sniff(data: bytes) -> str | None:
+def _sniff_format(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     if data[4:8] == b"ftyp":
@@ -211,7 +211,7 @@ def _check_pixels(size_px: tuple[int, int], limits: PhotoLimits) -> None:
         )
 
 
-def _orientation(picture: ImageFile, format_name: str) -> int:
+def _read_orientation(picture: ImageFile, format_name: str) -> int:
     if format_name in _TURNED_BY_READER:
         return 1
     try:
@@ -221,13 +221,17 @@ def _orientation(picture: ImageFile, format_name: str) -> int:
     return value if value in _TURN else 1
 
 
-def _to_srgb(picture: Pil.Image) -> Pil.Image:
+def _convert_to_srgb(picture: Pil.Image) -> Pil.Image:
     profile = picture.info.get("icc_profile")
     # Inks mean nothing without their profile, all else has its profile's colours in RGB too.
-    return to_srgb(picture, profile).convert("RGB") if picture.mode == "CMYK" else to_srgb(_to_rgb(picture), profile)
+    return (
+        convert_to_srgb(picture, profile).convert("RGB")
+        if picture.mode == "CMYK"
+        else convert_to_srgb(_convert_to_rgb(picture), profile)
+    )
 
 
-def _to_rgb(picture: Pil.Image) -> Pil.Image:
+def _convert_to_rgb(picture: Pil.Image) -> Pil.Image:
     if picture.mode in ("I", "F"):
         raise BadPhoto(
             f"The picture has 32-bit pixels (mode {picture.mode}), whose range of light is unknown.", "not supported"
@@ -241,7 +245,7 @@ def _to_rgb(picture: Pil.Image) -> Pil.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _to_array(picture: Pil.Image) -> Image:
+def _convert_to_array(picture: Pil.Image) -> Image:
     """An RGB picture → (H,W,3) uint8, in strips: a third of the time and memory of `np.asarray(picture)`."""
     width_px, height_px = picture.size
     pixels = np.empty((height_px, width_px, 3), np.uint8)

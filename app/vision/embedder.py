@@ -7,9 +7,9 @@ import numpy as np
 
 from app.core.arrays import Floats, Image
 from app.core.errors import BadModelPack
-from app.packs.manifest import OnnxEmbedder as EmbedderConfig
+from app.packs.manifest import EmbedderConfig as EmbedderConfig
 from app.vision.batching import RunLimit, run_within
-from app.vision.sessions import Provider, Session, float_blob, open_session, with_free_batch
+from app.vision.sessions import Provider, Session, free_batch_dimension, make_blob, open_session
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Embedder:
 
     def embed(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, unit length."""
-        return unit(self.vectors(chips))
+        return normalise(self.vectors(chips))
 
     def vectors(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
@@ -39,11 +39,11 @@ class Embedder:
 
     def _raw(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
-        blob = float_blob(ordered, self._config.mean, self._config.scale)
+        blob = make_blob(ordered, self._config.mean, self._config.scale)
         return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]
 
 
-def unit(vectors: Floats) -> Floats:
+def normalise(vectors: Floats) -> Floats:
     """(N,D) → (N,D) float32 of unit length; nothing stays nothing."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return np.asarray(vectors / lengths, np.float32)
@@ -55,7 +55,7 @@ def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "aut
     Many exports fix the batch at 1 though the network takes any. Rows are compared against single runs; a graph
     that mixes rows is run one chip at a time. Raises BadModelPack where the output has another dimension.
     """
-    session = open_session(with_free_batch(model), provider, threads)
+    session = open_session(free_batch_dimension(model), provider, threads)
     single = Embedder(session, config, max_batch=1)
     side = config.input_size_px
     probe = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
@@ -63,13 +63,13 @@ def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "aut
         expected = single.embed(probe)
     except ValueError as error:
         raise BadModelPack(f"{model.name} doesn't give {config.dimension} numbers a face: {error}") from error
-    if _agrees(Embedder(session, config), probe, expected):
+    if _check_batching(Embedder(session, config), probe, expected):
         return Embedder(session, config)
     log.warning("%s can't be run in batches; it runs one face at a time", model.name)
     return Embedder(open_session(model, provider, threads), config, max_batch=1)
 
 
-def _agrees(batched: Embedder, probe: Image, expected: Floats) -> bool:
+def _check_batching(batched: Embedder, probe: Image, expected: Floats) -> bool:
     try:
         return bool(np.abs(batched.embed(probe) - expected).max() < BATCH_TOLERANCE)
     except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no public base class; any of them means "no"

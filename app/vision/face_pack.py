@@ -10,15 +10,15 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.packs import variants
 from app.packs.manifest import PackManifest
-from app.vision.align import align, detail_needed
-from app.vision.embedder import open_embedder, unit
-from app.vision.light import lit
+from app.vision.align import align_faces, compute_detail_needed
+from app.vision.embedder import normalise, open_embedder
+from app.vision.light import brighten
 from app.vision.mtcnn import MtcnnDetector
-from app.vision.quality.fitted import fitted
+from app.vision.quality.fitted import load_quality_model
 from app.vision.quality.inputs import CHIP_PX
 from app.vision.scrfd import open_scrfd
-from app.vision.sessions import Provider, execution_providers, is_gpu, open_session
-from app.vision.turned import AnyWayUp, TurnableDetector
+from app.vision.sessions import Provider, is_gpu, list_execution_providers, open_session
+from app.vision.turned import RotationInvariantDetector, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class FacePack:
         self.view_px = detector.view_px
         self._detector = detector
         self._embedder = embedder
-        self.quality = fitted(manifest.files.get(manifest.embedder.file))
+        self.quality = load_quality_model(manifest.files.get(manifest.embedder.file))
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
@@ -46,30 +46,30 @@ class FacePack:
 
         Dark faces are lit first, unless wanted as they are.
         """
-        return [unit(vectors) for vectors in self.vectors(chips, as_they_are=as_they_are)]
+        return [normalise(vectors) for vectors in self.vectors(chips, as_they_are=as_they_are)]
 
     def vectors(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
         """The same before they are made as long as each other: how long one is tells how well the face was seen."""
         ends = np.cumsum([len(some) for some in chips])
         together = np.concatenate(chips)
-        return np.split(self._embedder.vectors(together if as_they_are else lit(together)), ends[:-1])
+        return np.split(self._embedder.vectors(together if as_they_are else brighten(together)), ends[:-1])
 
     def detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""
         config = self.manifest.embedder
-        return detail_needed(landmarks, config.alignment, config.input_size_px)
+        return compute_detail_needed(landmarks, config.alignment, config.input_size_px)
 
     def cut_chips(self, image: Image, landmarks: Floats) -> Image:
         """(H,W,3) uint8 RGB, (N,5,2) px → (N,S,S,3) uint8, the faces as the embedder wants them."""
         config = self.manifest.embedder
-        return align(image, landmarks, config.alignment, config.input_size_px)
+        return align_faces(image, landmarks, config.alignment, config.input_size_px)
 
     def quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
         """(H,W,3), (N,5,2) px, the embedder's chips → (N,112,112,3), those where they are as quality wants them."""
         config = self.manifest.embedder
         if (config.alignment, config.input_size_px) == ("arcface", CHIP_PX):
             return chips
-        return align(image, landmarks, "arcface", CHIP_PX)
+        return align_faces(image, landmarks, "arcface", CHIP_PX)
 
 
 def load_pack(
@@ -78,15 +78,15 @@ def load_pack(
     """Open the networks of a pack whose files are already verified, in variants of them where there are any."""
 
     def path_of(network: str) -> Path:
-        path = _variant(manifest, weights, network, provider, precision) or weights / network
-        log.info("network %s", path.name, extra={"provider": execution_providers(provider)[0][0]})
+        path = _find_variant(manifest, weights, network, provider, precision) or weights / network
+        log.info("network %s", path.name, extra={"provider": list_execution_providers(provider)[0][0]})
         return path
 
     config = manifest.embedder
     embedder = open_embedder(path_of(config.file), config, provider, threads)
     detector = _open_detector(manifest, path_of, provider, threads)
     least, sure = manifest.detector.score_threshold, manifest.detector.sure_score
-    return FacePack(manifest, AnyWayUp(detector, least, sure) if sure else detector, embedder)
+    return FacePack(manifest, RotationInvariantDetector(detector, least, sure) if sure else detector, embedder)
 
 
 def _open_detector(
@@ -101,7 +101,7 @@ def _open_detector(
     return MtcnnDetector(pnet, rnet, onet, config)
 
 
-def _variant(
+def _find_variant(
     manifest: PackManifest, weights: Path, network: str, provider: Provider, precision: Precision
 ) -> Path | None:
     """None for the original. `auto` asks for what suits the device, and only where somebody has made variants."""
@@ -110,4 +110,4 @@ def _variant(
         if not folder.is_dir():
             return None
         precision = "fp16" if is_gpu(provider) else "int8"
-    return None if precision == "fp32" else variants.variant_of(folder, network, manifest.files[network], precision)
+    return None if precision == "fp32" else variants.find_variant(folder, network, manifest.files[network], precision)

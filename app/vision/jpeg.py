@@ -17,7 +17,7 @@ def decode_jpeg(data: bytes, width_px: int, height_px: int, enough_px: int | Non
 
     The smallest size is taken whose longer side is at least `enough_px`; without it, the full size.
     """
-    factor = reduction(max(width_px, height_px), enough_px)
+    factor = choose_reduction(max(width_px, height_px), enough_px)
     try:
         pixels: Image = simplejpeg.decode_jpeg(
             data,
@@ -34,7 +34,7 @@ def decode_jpeg(data: bytes, width_px: int, height_px: int, enough_px: int | Non
     return pixels
 
 
-def reduction(longer_px: int, enough_px: int | None) -> int:
+def choose_reduction(longer_px: int, enough_px: int | None) -> int:
     """By how much a photo may be reduced and still have `enough_px`."""
     if enough_px is None:
         return 1

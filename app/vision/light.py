@@ -21,11 +21,11 @@ _STEP = 2
 """Every so manyth pixel tells how bright a chip is."""
 
 
-def lit(chips: Image) -> Image:
+def brighten(chips: Image) -> Image:
     """(N,S,S,3) uint8 RGB → the same, those of dark faces as bright as others; never changes its argument."""
     if not len(chips):
         return chips
-    gains = gains_of(chips)
+    gains = compute_gains(chips)
     dark = np.flatnonzero(gains > 1)
     if not len(dark):
         return chips
@@ -38,7 +38,7 @@ def lit(chips: Image) -> Image:
     return bright
 
 
-def gains_of(chips: Image) -> Floats:
+def compute_gains(chips: Image) -> Floats:
     """(N,) float32: how many times brighter each chip should be, 1 for those that are not dark."""
     some = np.ascontiguousarray(chips[:, ::_STEP, ::_STEP])
     count, height, width = some.shape[:3]

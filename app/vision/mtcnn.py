@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
-from app.packs.manifest import MtcnnDetector as MtcnnConfig
+from app.packs.manifest import MtcnnConfig as MtcnnConfig
 from app.vision.nms import nms
-from app.vision.sessions import Session, float_blob
+from app.vision.sessions import Session, make_blob
 from app.vision.types import Detections
 
 # What the networks were trained with.
@@ -61,7 +61,7 @@ class MtcnnDetector:
         """(H,W,3) → the whole of it, small."""
         height_px, width_px = image.shape[:2]
         scale = PROBE_SHARE * min(1, self._config.max_side_px / max(height_px, width_px))
-        return [_resized(image, max(1, round(width_px * scale)), max(1, round(height_px * scale)))]
+        return [_resize(image, max(1, round(width_px * scale)), max(1, round(height_px * scale)))]
 
     def _detect(self, image: Image) -> Detections:
         boxes = self._propose(image)
@@ -72,7 +72,7 @@ class MtcnnDetector:
         """P-Net on each pyramid level → (N,4) float32 boxes."""
         height_px, width_px = image.shape[:2]
         boxes, scores = [np.empty((0, 4), np.float32)], [np.empty(0, np.float32)]
-        for level in _pyramid(image, self._config.min_face_px, self._config.max_side_px):
+        for level in _make_pyramid(image, self._config.min_face_px, self._config.max_side_px):
             level_boxes, level_scores = self._propose_in(level)
             scale = np.array([width_px / level.shape[1], height_px / level.shape[0]] * 2, np.float32)
             boxes.append(level_boxes * scale)
@@ -86,7 +86,7 @@ class MtcnnDetector:
         rows, columns = np.nonzero(face[0, 1] > self._config.pnet_threshold)
         corners = PNET_STRIDE_PX * np.stack([columns, rows], axis=1).astype(np.float32)
         windows = np.concatenate([corners, corners + PNET_WINDOW_PX], axis=1)
-        boxes = _moved(windows, offsets[0][:, rows, columns].T)
+        boxes = _apply_offsets(windows, offsets[0][:, rows, columns].T)
         scores = face[0, 1, rows, columns]
         kept = nms(boxes, scores, LEVEL_NMS_IOU)
         return boxes[kept], scores[kept]
@@ -95,25 +95,27 @@ class MtcnnDetector:
         """R-Net: (N,4) boxes → those it takes for faces, moved (M,4)."""
         if not len(proposals):
             return proposals
-        squares = _squares(proposals)
+        squares = _make_squares(proposals)
         offsets, face = _run_on_patches(self._rnet, image, squares, RNET_INPUT_PX)
         good = face[:, 1] > self._config.rnet_threshold
-        boxes, scores = _moved(squares[good], offsets[good]), face[good, 1]
+        boxes, scores = _apply_offsets(squares[good], offsets[good]), face[good, 1]
         return boxes[nms(boxes, scores, NMS_IOU)]
 
     def _finish(self, image: Image, candidates: Floats) -> Detections:
         """O-Net: (N,4) boxes → the faces, best first; equal scores in order of their boxes."""
         if not len(candidates):
             return Detections.none()
-        squares = _squares(candidates)
+        squares = _make_squares(candidates)
         offsets, landmarks, face = _run_on_patches(self._onet, image, squares, ONET_INPUT_PX)
         good = face[:, 1] >= self._config.score_threshold
-        found = Detections(_moved(squares, offsets), _placed(squares, landmarks), face[:, 1]).take(good)
+        found = Detections(_apply_offsets(squares, offsets), _place_landmarks(squares, landmarks), face[:, 1]).take(
+            good
+        )
         found = found.take(np.lexsort((*found.boxes.T, -found.scores)))
         return found.take(nms(found.boxes, found.scores, NMS_IOU, mode="min"))
 
 
-def _pyramid(image: Image, min_face_px: int, max_side_px: int) -> Iterator[Image]:
+def _make_pyramid(image: Image, min_face_px: int, max_side_px: int) -> Iterator[Image]:
     """(H,W,3) → ever smaller copies, from the one where `min_face_px` fills P-Net's window to the last that holds it.
 
     No copy is larger than `max_side_px`; each is made from the one before, which bounds the work on large photos.
@@ -121,31 +123,31 @@ def _pyramid(image: Image, min_face_px: int, max_side_px: int) -> Iterator[Image
     height_px, width_px = image.shape[:2]
     scale = min(PNET_WINDOW_PX / min_face_px, max_side_px / max(height_px, width_px))
     while round(min(height_px, width_px) * scale) >= PNET_WINDOW_PX:
-        image = _resized(image, round(width_px * scale), round(height_px * scale))
+        image = _resize(image, round(width_px * scale), round(height_px * scale))
         yield image
         scale *= PYRAMID_STEP
 
 
-def _resized(image: Image, width_px: int, height_px: int) -> Image:
+def _resize(image: Image, width_px: int, height_px: int) -> Image:
     shrinks = width_px <= image.shape[1] and height_px <= image.shape[0]
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=mode), np.uint8)
 
 
-def _moved(boxes: Floats, offsets: Floats) -> Floats:
+def _apply_offsets(boxes: Floats, offsets: Floats) -> Floats:
     """(N,4) boxes, (N,4) offsets of each edge in widths and heights → (N,4) float32 boxes."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return (boxes + offsets * np.tile(sides, 2)).astype(np.float32)
 
 
-def _placed(boxes: Floats, landmarks: Floats) -> Floats:
+def _place_landmarks(boxes: Floats, landmarks: Floats) -> Floats:
     """(N,4) boxes, (N,10) five x then five y as shares of the box → (N,5,2) float32 in the frame of the boxes."""
     shares = landmarks.reshape(-1, 2, 5).transpose(0, 2, 1)
     sides = boxes[:, None, 2:] - boxes[:, None, :2]
     return (boxes[:, None, :2] + shares * sides).astype(np.float32)
 
 
-def _squares(boxes: Floats) -> Floats:
+def _make_squares(boxes: Floats) -> Floats:
     """(N,4) → (N,4) squares on whole pixels about the same centres, so that a patch and its box are the same area."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     sides = np.maximum(np.rint((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)), 1)
@@ -158,17 +160,17 @@ def _run_on_patches(session: Session, image: Image, squares: Floats, side_px: in
     chunks = []
     for start in range(0, len(squares), PATCHES_PER_RUN):
         some = squares[start : start + PATCHES_PER_RUN].astype(np.intp)
-        patches = np.stack([_patch(image, square, side_px) for square in some])
+        patches = np.stack([_cut_patch(image, square, side_px) for square in some])
         chunks.append(_run(session, patches))
     return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
 def _run(session: Session, images: Image) -> list[Floats]:
     """(N,h,w,3) uint8 RGB → the outputs."""
-    return session.run({session.input_names[0]: float_blob(images, PIXEL_MEAN, PIXEL_SCALE)})
+    return session.run({session.input_names[0]: make_blob(images, PIXEL_MEAN, PIXEL_SCALE)})
 
 
-def _patch(image: Image, square: NDArray[np.intp], side_px: int) -> Image:
+def _cut_patch(image: Image, square: NDArray[np.intp], side_px: int) -> Image:
     """(H,W,3), (4,) → (side_px,side_px,3); black beyond the edges of the image."""
     height_px, width_px = image.shape[:2]
     x1, y1, x2, y2 = square
@@ -176,4 +178,4 @@ def _patch(image: Image, square: NDArray[np.intp], side_px: int) -> Image:
     crop = np.zeros((y2 - y1, x2 - x1, 3), np.uint8)
     if left < right and top < bottom:
         crop[top - y1 : bottom - y1, left - x1 : right - x1] = image[top:bottom, left:right]
-    return _resized(crop, side_px, side_px)
+    return _resize(crop, side_px, side_px)

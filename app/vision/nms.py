@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats
 
-Mode = Literal["union", "min"]
+OverlapMode = Literal["union", "min"]
 
 
 def nms(
-    boxes: Floats, scores: Floats, iou: float, *, mode: Mode = "union", groups: NDArray[np.intp] | None = None
+    boxes: Floats, scores: Floats, iou: float, *, mode: OverlapMode = "union", groups: NDArray[np.intp] | None = None
 ) -> NDArray[np.intp]:
     """(N,4) float32 x1 y1 x2 y2, (N,) float32 → (K,) indices of the boxes to keep, by group and best first.
 
@@ -22,7 +22,7 @@ def nms(
     group = np.zeros(len(scores), np.intp) if groups is None else groups
     # lexsort is stable: the earlier of equals comes first.
     order = np.lexsort((-scores, group))
-    areas = _areas(boxes)
+    areas = _compute_areas(boxes)
     kept: list[NDArray[np.intp]] = []
     while order.size:
         # All groups take their next best box at once.
@@ -30,7 +30,7 @@ def nms(
         best, rest = order[is_best], order[~is_best]
         kept.append(best)
         rival = best[np.cumsum(is_best)[~is_best] - 1]
-        overlap = _overlaps(boxes[rival], boxes[rest])
+        overlap = _compute_overlaps(boxes[rival], boxes[rest])
         smaller, both = np.minimum(areas[rival], areas[rest]), areas[rival] + areas[rest] - overlap
         # Multiplied, not divided: a box without area overlaps nothing and must not divide by zero.
         order = rest[overlap <= iou * (both if mode == "union" else smaller)]
@@ -39,13 +39,13 @@ def nms(
     return chosen[np.argsort(group[chosen], kind="stable")]
 
 
-def _areas(boxes: Floats) -> Floats:
+def _compute_areas(boxes: Floats) -> Floats:
     sides: Floats = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     return sides[:, 0] * sides[:, 1]
 
 
-def _overlaps(some: Floats, others: Floats) -> Floats:
+def _compute_overlaps(some: Floats, others: Floats) -> Floats:
     """(N,4), (N,4) → (N,) area that the boxes of each pair share."""
     top_left = np.maximum(some[:, :2], others[:, :2])
     bottom_right = np.minimum(some[:, 2:], others[:, 2:])
-    return _areas(np.concatenate([top_left, bottom_right], axis=1))
+    return _compute_areas(np.concatenate([top_left, bottom_right], axis=1))

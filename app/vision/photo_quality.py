@@ -55,30 +55,34 @@ class Verdict:
     measures: Mapping[str, float]
 
 
-def judge_size(width_px: int, height_px: int) -> Verdict | None:
+def judge_photo_size(width_px: int, height_px: int) -> Verdict | None:
     """The verdict on a photo that is too small whatever it shows, from its header alone; otherwise None."""
     side_px = min(width_px, height_px)
     if side_px >= MIN_SIDE_PX:
         return None
     reason = f"The photo is too small: {width_px} x {height_px} px, where a face needs {MIN_SIDE_PX} px a side."
-    return Verdict(_score(side_px, MIN_SIDE_PX), reason, {"width_px": width_px, "height_px": height_px})
+    return Verdict(_score_value(side_px, MIN_SIDE_PX), reason, {"width_px": width_px, "height_px": height_px})
 
 
-def judge(picture: Image) -> Verdict:
+def judge_photo(picture: Image) -> Verdict:
     """(H,W,3) uint8 RGB, the photo or a copy of it with a longer side of LEAST_COPY_PX or more → whether it will do.
 
     `under_exposure` and `over_exposure`: shares of the pixels that are so. `luminance_max`: of the brightest spot.
     `well_exposed`: share of the best-exposed tile. `luminance_variance`: of the most varied tile. `sharpness`: see
-    `_sharpness`. The score is that of the worst of them, 50 at its limit.
+    `_measure_sharpness`. The score is that of the worst of them, 50 at its limit.
     """
-    luminance = _luminance(picture)
-    measures = {**_exposure(luminance), "luminance_variance": _variance(luminance), "sharpness": _sharpness(luminance)}
-    findings = _findings(measures)
+    luminance = _compute_luminance(picture)
+    measures = {
+        **_measure_exposure(luminance),
+        "luminance_variance": _measure_variance(luminance),
+        "sharpness": _measure_sharpness(luminance),
+    }
+    findings = _find_faults(measures)
     reason = next((reason for score, reason in findings if score < _PASS_SCORE), None)
     return Verdict(min(score for score, _ in findings), reason, measures)
 
 
-def _findings(measures: Mapping[str, float]) -> list[tuple[float, str]]:
+def _find_faults(measures: Mapping[str, float]) -> list[tuple[float, str]]:
     """The score and, should that be too low, the reason of each measure that can fail a photo; where several do, the
     first says best what happened."""
     dark, bright, brightest = (measures[name] for name in ("under_exposure", "over_exposure", "luminance_max"))
@@ -86,34 +90,34 @@ def _findings(measures: Mapping[str, float]) -> list[tuple[float, str]]:
     well_exposed = measures["well_exposed"] if bright > dark else 1.0
     return [
         (
-            _score(brightest, MIN_BRIGHTEST),
+            _score_value(brightest, MIN_BRIGHTEST),
             f"The photo is almost black: {100 * dark:.0f} % of its pixels are darker than {DARK + 1}, "
             f"and its brightest spot has {brightest:.0f} of 255.",
         ),
         (
-            _score(well_exposed, MIN_WELL_EXPOSED),
+            _score_value(well_exposed, MIN_WELL_EXPOSED),
             f"The photo is over-exposed: {100 * bright:.0f} % of its pixels are brighter than {BRIGHT - 1}, "
             "and no part of it is well exposed.",
         ),
         (
-            _score(measures["luminance_variance"], MIN_VARIANCE),
+            _score_value(measures["luminance_variance"], MIN_VARIANCE),
             "The photo is nearly blank: no part of it varies by more than "
             f"{measures['luminance_variance'] ** 0.5:.1f} of 255 grey levels.",
         ),
         (
-            _score(measures["sharpness"], MIN_SHARPNESS),
+            _score_value(measures["sharpness"], MIN_SHARPNESS),
             f"The photo is blurred: its sharpest part has a sharpness of {measures['sharpness']:.2f}, "
             f"where {MIN_SHARPNESS} is the least.",
         ),
     ]
 
 
-def _score(value: float, limit: float) -> float:
+def _score_value(value: float, limit: float) -> float:
     """0 to 100, and 50 where a value is just enough."""
     return min(100.0, _PASS_SCORE * value / limit)
 
 
-def _luminance(picture: Image) -> Floats:
+def _compute_luminance(picture: Image) -> Floats:
     """(H,W,3) uint8 RGB → (h,w) float32 in 0..255, of at most WORK_PX² pixels."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     height, width = grey.shape
@@ -124,51 +128,53 @@ def _luminance(picture: Image) -> Floats:
     return np.asarray(grey, np.float32)
 
 
-def _exposure(luminance: Floats) -> dict[str, float]:
+def _measure_exposure(luminance: Floats) -> dict[str, float]:
     """(h,w) 0..255 → `under_exposure`, `over_exposure`, `luminance_max` and `well_exposed`."""
     dark, bright = luminance < DARK + 0.5, luminance > BRIGHT - 0.5
     well = np.asarray(~(dark | bright), np.float32)
     return {
         "under_exposure": float(dark.mean()),
         "over_exposure": float(bright.mean()),
-        "luminance_max": float(_means(luminance, _SPOT_PX).max()),
-        "well_exposed": float(_means(well, _PATCH_PX).max()),
+        "luminance_max": float(_average_tiles(luminance, _SPOT_PX).max()),
+        "well_exposed": float(_average_tiles(well, _PATCH_PX).max()),
     }
 
 
-def _variance(luminance: Floats) -> float:
+def _measure_variance(luminance: Floats) -> float:
     """(h,w) 0..255 → the variance of the most varied tile, noise smoothed away."""
-    smooth = _smoothed(luminance, _NOISE_SIGMA_PX)
-    return max(0.0, float((_means(smooth * smooth, _DETAIL_PX) - _means(smooth, _DETAIL_PX) ** 2).max()))
+    smooth = _smooth(luminance, _NOISE_SIGMA_PX)
+    return max(
+        0.0, float((_average_tiles(smooth * smooth, _DETAIL_PX) - _average_tiles(smooth, _DETAIL_PX) ** 2).max())
+    )
 
 
-def _sharpness(luminance: Floats) -> float:
+def _measure_sharpness(luminance: Floats) -> float:
     """(h,w) 0..255 → how much stronger the gradients of fine structure are than those of coarse structure.
 
     As in "The Blur Effect" (Crete et al., 2007), a copy that is blurred once more differs little from what was blurred
     before; the contrast drops out. Here energies of gradients are compared, in each of eight directions where the photo
     is sharpest in it, and the least sharp direction counts: camera shake leaves all others sharp.
     """
-    fine = _gradient_energy(_smoothed(luminance, _FINE_SIGMA_PX))
-    coarse = _gradient_energy(_smoothed(luminance, _COARSE_SIGMA_PX))
+    fine = _compute_gradient_energy(_smooth(luminance, _FINE_SIGMA_PX))
+    coarse = _compute_gradient_energy(_smooth(luminance, _COARSE_SIGMA_PX))
     faint = _FAINT * coarse.mean(axis=0).max() + _LEAST_ENERGY
     sharpest = (fine / (coarse + faint)).max(axis=(1, 2))
     return max(0.0, float(sharpest.min()))
 
 
-def _gradient_energy(luminance: Floats) -> Floats:
+def _compute_gradient_energy(luminance: Floats) -> Floats:
     """(h,w) → (8,h,w) float32, mean square of the slope along each direction in the tile about each pixel."""
     # Sobel's weights sum to 8: now it is in grey levels a pixel.
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    tensor = np.stack([_means(product, _TILE_PX) for product in (dx * dx, dy * dy, dx * dy)])
+    tensor = np.stack([_average_tiles(product, _TILE_PX) for product in (dx * dx, dy * dy, dx * dy)])
     energy: Floats = np.tensordot(_DIRECTIONS, tensor, axes=1)
     return energy
 
 
-def _smoothed(luminance: Floats, sigma_px: float) -> Floats:
+def _smooth(luminance: Floats, sigma_px: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(luminance, (0, 0), sigma_px), np.float32)
 
 
-def _means(values: Floats, side_px: int) -> Floats:
+def _average_tiles(values: Floats, side_px: int) -> Floats:
     """(h,w) → (h,w), the mean over the square tile about each pixel."""
     return np.asarray(cv2.blur(values, (side_px, side_px), borderType=cv2.BORDER_REFLECT), np.float32)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
-from app.packs.manifest import ScrfdDetector as ScrfdConfig
+from app.packs.manifest import ScrfdConfig as ScrfdConfig
 from app.vision.batching import RunLimit, run_within
 from app.vision.nms import nms
-from app.vision.sessions import Provider, Session, float_blob, open_session, with_free_batch
+from app.vision.sessions import Provider, Session, free_batch_dimension, make_blob, open_session
 from app.vision.types import Detections
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ScrfdDetector:
 
     def probes(self, image: Image, seen: Detections) -> list[Image]:
         """(H,W,3), what was seen in it → the surroundings of the best, (h,w,3) of at most PROBE_PX."""
-        parts = (_surroundings(image, box) for box in seen.boxes[:MOST_PROBES])
+        parts = (_cut_surroundings(image, box) for box in seen.boxes[:MOST_PROBES])
         return [part for part in parts if part.size]
 
     def _detect(self, images: Sequence[Image], least_score: float) -> list[Detections]:
@@ -90,7 +90,7 @@ class ScrfdDetector:
         return self._merged(len(images), looks, least_score)
 
     def _sizes(self, image: Image) -> set[int]:
-        return {min(size_px, _on_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
+        return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
     def _worth_a_closer_look(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
         """Rows of the photos with signs of faces that are too small for the largest look, and more pixels to show."""
@@ -98,13 +98,13 @@ class ScrfdDetector:
         if config.closer_look_px <= largest_px:
             return []
         longer_px = np.array([max(image.shape[:2]) for image in images])
-        photo, found = _joined(looks)
+        photo, found = _concatenate(looks)
         sides_px = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) * largest_px / longer_px[photo]
         is_sign = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
         return [int(row) for row in np.unique(photo[is_sign])]
 
     def _merged(self, count: int, looks: Sequence[_Candidates], least_score: float) -> list[Detections]:
-        photo, found = _joined(looks)
+        photo, found = _concatenate(looks)
         counts = found.scores >= least_score
         photo, found = photo[counts], found.take(counts)
         kept = nms(found.boxes, found.scores, self._config.nms_iou, groups=photo)
@@ -113,19 +113,19 @@ class ScrfdDetector:
 
     def _look(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> _Candidates:
         """One look at each of these photos, those of one shape in one run."""
-        boxed = [(row, *letterbox(images[row], size_px)) for row in photos]
+        boxed = [(row, *make_letterbox(images[row], size_px)) for row in photos]
         parts = []
         for shape in sorted({canvas.shape for _, canvas, _ in boxed}):
             same = [(row, canvas, scale) for row, canvas, scale in boxed if canvas.shape == shape]
             rows, canvases, scales = zip(*same, strict=True)
             photo, found = self._candidates(np.stack(canvases), np.stack(scales))
             parts.append(_Candidates(np.asarray(rows, np.intp)[photo], found))
-        return _joined(parts)
+        return _concatenate(parts)
 
     def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
         """(N,h,w,3) uint8 and the scales (N,2) of x and y → faces and signs of faces, in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
-        photo, found = _joined(list(_decoded(outputs, canvases.shape[1:3], self._least_score)))
+        photo, found = _concatenate(list(_decode_outputs(outputs, canvases.shape[1:3], self._least_score)))
         scale: Floats = scales[photo]
         boxes: Floats = np.divide(found.boxes, np.tile(scale, 2))
         landmarks: Floats = np.divide(found.landmarks, scale[:, np.newaxis])
@@ -133,11 +133,11 @@ class ScrfdDetector:
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
-        outputs = self._session.run({self._input: float_blob(canvases, MEAN, SCALE)})
-        return [_by_photo(output, len(canvases)) for output in outputs]
+        outputs = self._session.run({self._input: make_blob(canvases, MEAN, SCALE)})
+        return [_split_by_photo(output, len(canvases)) for output in outputs]
 
 
-def _joined(parts: Sequence[_Candidates]) -> _Candidates:
+def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
     return _Candidates(
         np.concatenate([part.photo for part in parts]), Detections.joined([part.found for part in parts])
     )
@@ -145,7 +145,7 @@ def _joined(parts: Sequence[_Candidates]) -> _Candidates:
 
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
     """Load a detector with its batch dimension freed, where two photos at once give what they give one by one."""
-    detector = ScrfdDetector(open_session(with_free_batch(model), provider, threads), config)
+    detector = ScrfdDetector(open_session(free_batch_dimension(model), provider, threads), config)
     if _is_batchable(detector):
         return detector
     log.warning("%s can't be run in batches; it runs one photo at a time", model.name)
@@ -164,7 +164,7 @@ def _is_batchable(detector: ScrfdDetector) -> bool:
     )
 
 
-def letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
+def make_letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
     """(H,W,3) → (h,w,3) with the photo at the top left and black beyond it, and the scales (2,) of x and y.
 
     The photo's longer side becomes `size_px`; the canvas ends with the next multiple of the coarsest stride, since
@@ -175,12 +175,12 @@ def letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
     height, width = image.shape[:2]
     scale = size_px / max(height, width)
     new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
-    canvas = np.zeros((_on_grid(new_height), _on_grid(new_width), 3), np.uint8)
+    canvas = np.zeros((_round_to_grid(new_height), _round_to_grid(new_width), 3), np.uint8)
     canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
     return canvas, np.array([new_width / width, new_height / height], np.float32)
 
 
-def _surroundings(image: Image, box: Floats) -> Image:
+def _cut_surroundings(image: Image, box: Floats) -> Image:
     """(H,W,3), box (4,) px → (h,w,3) as much of the photo as lies around it, reduced to PROBE_PX where it is more."""
     reach_px = PROBE_REACH * float((box[2:] - box[:2]).max())
     middle = (box[:2] + box[2:]) / 2
@@ -195,11 +195,11 @@ def _surroundings(image: Image, box: Floats) -> Image:
     return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _on_grid(side_px: int) -> int:
+def _round_to_grid(side_px: int) -> int:
     return -(-side_px // GRID_PX) * GRID_PX
 
 
-def _by_photo(output: Floats, count: int) -> Floats:
+def _split_by_photo(output: Floats, count: int) -> Floats:
     """One output of a run on `count` photos → (count,K,c).
 
     The heads move the batch behind the cells before they flatten, so rows are in order of cell, photo, anchor; some
@@ -211,19 +211,19 @@ def _by_photo(output: Floats, count: int) -> Floats:
     return cells.transpose(1, 0, 2, 3).reshape(count, -1, output.shape[-1])
 
 
-def _decoded(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[_Candidates]:
+def _decode_outputs(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[_Candidates]:
     """Outputs (N,K,c) → candidates of each stride in pixels of the input; only those are computed that count."""
     for level, stride in enumerate(STRIDES):
         scores = outputs[level][..., 0]
         photo, at = np.nonzero(scores >= threshold)
-        centres = _centres(input_hw, stride)[at]
+        centres = _make_anchor_centres(input_hw, stride)[at]
         distances = outputs[level + 3][photo, at] * stride
         boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
         landmarks = centres[:, np.newaxis] + outputs[level + 6][photo, at].reshape(-1, 5, 2) * stride
         yield _Candidates(photo, Detections(boxes, landmarks, scores[photo, at]))
 
 
-def _centres(input_hw: tuple[int, ...], stride: int) -> Floats:
+def _make_anchor_centres(input_hw: tuple[int, ...], stride: int) -> Floats:
     """Anchor centres of one stride → (cells*ANCHORS, 2) float32 x y, row by row."""
     rows, columns = np.mgrid[: input_hw[0] // stride, : input_hw[1] // stride]
     centres = np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float32) * stride

@@ -67,7 +67,7 @@ class OnnxSession:
         try:
             return self._run(inputs)
         except Exception as error:
-            raise _device_error(error) from error
+            raise _translate_device_error(error) from error
 
     def _run_plain(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
@@ -91,7 +91,7 @@ OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "cudaerrormemorya
 DEVICE_FAILED = ("cuda failure", "cuda error", "cudnn", "cublas", "device-side", "cudaerror", "tensorrt")
 
 
-def _device_error(error: Exception) -> Exception:
+def _translate_device_error(error: Exception) -> Exception:
     """ONNX Runtime tells what happened on the device by the text of its errors alone; others stay as they are."""
     text = str(error).lower()
     if any(words in text for words in OUT_OF_MEMORY):
@@ -101,7 +101,7 @@ def _device_error(error: Exception) -> Exception:
     return error
 
 
-def execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> ProviderChain:
+def list_execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> ProviderChain:
     """ONNX Runtime's providers for a setting, in order, with their options.
 
     `auto` takes CUDA where this build has it; TensorRT, whose engines take minutes to build, is only taken when asked
@@ -112,8 +112,8 @@ def execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> Pro
         provider = "cuda" if CUDA in available else "cpu"
     wanted: dict[Provider, ProviderChain] = {
         "cpu": [(CPU, {})],
-        "cuda": [(CUDA, _cuda_options(gpu)), (CPU, {})],
-        "tensorrt": [(TENSORRT, _tensorrt_options(gpu)), (CUDA, _cuda_options(gpu)), (CPU, {})],
+        "cuda": [(CUDA, _make_cuda_options(gpu)), (CPU, {})],
+        "tensorrt": [(TENSORRT, _make_tensorrt_options(gpu)), (CUDA, _make_cuda_options(gpu)), (CPU, {})],
     }
     missing = [name for name, _ in wanted[provider] if name not in available]
     if missing:
@@ -126,10 +126,10 @@ def execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> Pro
 
 def is_gpu(provider: Provider) -> bool:
     """Whether networks run on a GPU under this setting."""
-    return execution_providers(provider) != execution_providers("cpu")
+    return list_execution_providers(provider) != list_execution_providers("cpu")
 
 
-def _cuda_options(gpu: GpuOptions) -> dict[str, str]:
+def _make_cuda_options(gpu: GpuOptions) -> dict[str, str]:
     options = {
         # By powers of two, as is the default, the arena takes twice what a batch needs and never gives it back.
         "arena_extend_strategy": "kSameAsRequested",
@@ -141,7 +141,7 @@ def _cuda_options(gpu: GpuOptions) -> dict[str, str]:
     return options if gpu.memory_bytes is None else {**options, "gpu_mem_limit": str(gpu.memory_bytes)}
 
 
-def _tensorrt_options(gpu: GpuOptions) -> dict[str, str]:
+def _make_tensorrt_options(gpu: GpuOptions) -> dict[str, str]:
     options = {"trt_fp16_enable": "True"}
     if gpu.engine_cache is not None:
         options |= {
@@ -166,13 +166,13 @@ def open_session(
     Raises BadModelPack where the graph can't be loaded, BadConfiguration where the device that was asked for by name
     can't be used.
     """
-    providers = execution_providers(provider, gpu)
+    providers = list_execution_providers(provider, gpu)
     if len(providers) > 1:
         # CUDA and cuDNN are installed as wheels, where the loader does not look by itself.
         ort.preload_dlls()
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = ort.InferenceSession(source, _session_options(threads), providers=providers)
+        session = ort.InferenceSession(source, _make_session_options(threads), providers=providers)
     except Exception as error:
         name = "the graph" if isinstance(model, bytes) else str(model)
         raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
@@ -186,7 +186,7 @@ def open_session(
     return OnnxSession(session)
 
 
-def _session_options(threads: int) -> ort.SessionOptions:
+def _make_session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -196,7 +196,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:
+def make_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:
     """(N,H,W,3) uint8 → (N,3,H,W) float32, (pixel - mean) / scale for each channel, in the order given."""
     count, height, width, _ = images.shape
     blob = np.empty((count, 3, height, width), np.float32)
@@ -207,7 +207,7 @@ def float_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -
     return blob
 
 
-def with_free_batch(model: Path) -> bytes:
+def free_batch_dimension(model: Path) -> bytes:
     """The graph with a symbolic first input dimension, and without the shapes derived from the fixed one.
 
     Whether it then gives what single runs give, its reader must check. Raises BadModelPack for what is no graph.

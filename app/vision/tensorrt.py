@@ -11,17 +11,17 @@ from app.core.errors import BadConfiguration
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack
 from app.vision import embedder, mtcnn, scrfd
-from app.vision.sessions import TENSORRT, GpuOptions, ShapeProfile, open_session, with_free_batch
+from app.vision.sessions import TENSORRT, GpuOptions, ShapeProfile, free_batch_dimension, open_session
 
 FOLDER = "tensorrt"
 """Below the folder of variants."""
 
 
-def profile_of(manifest: PackManifest, network: str) -> ShapeProfile:
+def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
     """What shapes (N,3,h,w) a network of this pack is given; a worker must open its session with the same ones."""
     if network == manifest.embedder.file:
         side_px = manifest.embedder.input_size_px
-        return _square(side_px, usual=8, most=embedder.MAX_BATCH)
+        return _make_square_profile(side_px, usual=8, most=embedder.MAX_BATCH)
     config = manifest.detector
     if config.kind == "scrfd":
         usual_px = max(config.input_sizes_px)
@@ -33,7 +33,7 @@ def profile_of(manifest: PackManifest, network: str) -> ShapeProfile:
         least_px, most_px = mtcnn.PNET_WINDOW_PX, config.max_side_px
         return ShapeProfile((1, 3, least_px, least_px), (1, 3, most_px // 3, most_px // 2), (1, 3, most_px, most_px))
     side_px = mtcnn.RNET_INPUT_PX if network == config.rnet else mtcnn.ONET_INPUT_PX
-    return _square(side_px, usual=32, most=mtcnn.PATCHES_PER_RUN)
+    return _make_square_profile(side_px, usual=32, most=mtcnn.PATCHES_PER_RUN)
 
 
 def build_engines(installed: InstalledPack, folder: Path, say: Callable[[str], None]) -> None:
@@ -51,12 +51,12 @@ def build_engines(installed: InstalledPack, folder: Path, say: Callable[[str], N
     folder.mkdir(parents=True, exist_ok=True)
     for network in sorted(name for part in installed.manifest.networks.values() for name in part):
         say(f"{network}: building its TensorRT engine")
-        model, profile = with_free_batch(installed.weights / network), profile_of(installed.manifest, network)
+        model, profile = free_batch_dimension(installed.weights / network), choose_profile(installed.manifest, network)
         name = onnx.load_from_string(model).graph.input[0].name
         session = open_session(model, "tensorrt", gpu=GpuOptions(engine_cache=folder, profiles={name: profile}))
         for shape in (profile.least, profile.usual):
             session.run({name: np.zeros(shape, np.float32)})
 
 
-def _square(side_px: int, usual: int, most: int) -> ShapeProfile:
+def _make_square_profile(side_px: int, usual: int, most: int) -> ShapeProfile:
     return ShapeProfile((1, 3, side_px, side_px), (usual, 3, side_px, side_px), (most, 3, side_px, side_px))

@@ -29,7 +29,7 @@ class TurnableDetector(FaceDetector, Protocol):
         """(H,W,3) uint8 RGB and what `look` gave for it → small pictures of it in which a turned face would show."""
 
 
-class AnyWayUp:
+class RotationInvariantDetector:
     """A detector that looks again, turned, where the upright look found no face of which it is sure.
 
     Sure is a face that scores `sure_score` and has its eyes above its mouth. A turn is believed where it shows a face,
@@ -50,9 +50,9 @@ class AnyWayUp:
         seen = self.upright.look(images)
         faces = [found.take(found.scores >= self._score_threshold) for found in seen]
         turns = self._turns(images, seen)
-        again = self.upright.detect([turned(images[row], quarters) for row, quarters in turns.items()])
+        again = self.upright.detect([turn_image(images[row], quarters) for row, quarters in turns.items()])
         for (row, quarters), found in zip(turns.items(), again, strict=True):
-            faces[row] = _merged(faces[row], turned_back(found, quarters, images[row].shape))
+            faces[row] = _merge_looks(faces[row], turn_faces_back(found, quarters, images[row].shape))
         return faces
 
     def _turns(self, images: Sequence[Image], seen: Sequence[Detections]) -> Mapping[int, int]:
@@ -60,7 +60,7 @@ class AnyWayUp:
         unsure = [row for row, found in enumerate(seen) if not self._is_sure(found)]
         parts = [(row, part) for row in unsure for part in self.upright.probes(images[row], seen[row])]
         shown = [(row, part, turn) for row, part in parts for turn in QUARTERS]
-        found = self.upright.detect([turned(part, turn) for _, part, turn in shown])
+        found = self.upright.detect([turn_image(part, turn) for _, part, turn in shown])
         best = {row: (float(seen[row].scores.max(initial=0)), 0) for row in unsure}
         for (row, _, turn), faces in zip(shown, found, strict=True):
             score = float(faces.scores.max(initial=0))
@@ -72,19 +72,19 @@ class AnyWayUp:
         return bool(((found.scores >= self._sure_score) & _are_upright(found.landmarks)).any())
 
 
-def turned(image: Image, quarters: int) -> Image:
+def turn_image(image: Image, quarters: int) -> Image:
     """(H,W,3) → the picture turned by so many quarters against the clock, in memory of its own."""
     return np.ascontiguousarray(np.rot90(image, quarters))
 
 
-def turned_back(found: Detections, quarters: int, shape: tuple[int, ...]) -> Detections:
+def turn_faces_back(found: Detections, quarters: int, shape: tuple[int, ...]) -> Detections:
     """Faces in pixels of `turned(image, quarters)` → the same in pixels of the image of this shape (H,W,3)."""
-    corners = _points_back(found.boxes.reshape(-1, 2, 2), quarters, shape)
+    corners = _turn_points_back(found.boxes.reshape(-1, 2, 2), quarters, shape)
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    return Detections(boxes, _points_back(found.landmarks, quarters, shape), found.scores)
+    return Detections(boxes, _turn_points_back(found.landmarks, quarters, shape), found.scores)
 
 
-def _points_back(points: Floats, quarters: int, shape: tuple[int, ...]) -> Floats:
+def _turn_points_back(points: Floats, quarters: int, shape: tuple[int, ...]) -> Floats:
     """(...,2) x y → the same points before the turn."""
     x, y = points[..., 0], points[..., 1]
     right, bottom = shape[1] - 1, shape[0] - 1
@@ -98,7 +98,7 @@ def _are_upright(landmarks: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]
     return np.asarray(way[:, 1] > np.abs(way[:, 0]))
 
 
-def _merged(upright: Detections, again: Detections) -> Detections:
+def _merge_looks(upright: Detections, again: Detections) -> Detections:
     """Both looks' faces, best first; of a face that both found, the look that is surer of it."""
     both = Detections.joined([upright, again])
     return both.take(nms(both.boxes, both.scores, SAME_FACE_IOU))

@@ -24,9 +24,9 @@ from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 from app.worker.breaker import Breaker
 from app.worker.deletions import Deletions
-from app.worker.leases import Leases
+from app.worker.leases import MessageLeases
 from app.worker.shutdown import Shutdown
-from app.worker.story import Outcome, Story
+from app.worker.story import MessageStory, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Consumer:
         self._options = options
         self._shutdown = shutdown
         self._around = surroundings
-        self._leases = Leases(
+        self._leases = MessageLeases(
             queue,
             options.visibility_s,
             options.stuck_after_s,
@@ -183,7 +183,7 @@ class Consumer:
             messages = self._queue.receive(room, self._options.wait_s)
         except RetryLater as error:
             self._failed_polls += 1
-            delay_s = backoff_s(self._failed_polls, longest_s=30)
+            delay_s = choose_backoff_s(self._failed_polls, longest_s=30)
             log.warning("%s Next try in %.0f s.", error, delay_s)
             self._shutdown.wait(delay_s)
             return []
@@ -211,14 +211,14 @@ class Consumer:
     def _work(self, message: ReceivedMessage, received_at: float) -> None:
         """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
         try:
-            story = Story(message, received_at, self._around.telemetry)
+            story = MessageStory(message, received_at, self._around.telemetry)
             with story.told():
                 self._settle(message, self._handled(message), story)
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _settle(self, message: ReceivedMessage, ending: _Ending, story: Story) -> None:
+    def _settle(self, message: ReceivedMessage, ending: _Ending, story: MessageStory) -> None:
         if ending.settle is None:
             self._leases.rest(message)
             self._deletions.add(message, lambda deleted: story.ended("done" if deleted else "not settled"))
@@ -245,7 +245,7 @@ class Consumer:
     def _handled(self, message: ReceivedMessage) -> _Ending:
         """Run the handler."""
         about = {"message_id": message.message_id, "receive_count": message.receive_count}
-        delay_s = backoff_s(message.receive_count)
+        delay_s = choose_backoff_s(message.receive_count)
         try:
             self._handler(message.body, progress=self._progress_of(message))
         except RejectMessage as reject:
@@ -302,7 +302,7 @@ class Consumer:
             log.error("%d messages were not finished in time; they are given back", len(self._running))
 
 
-def backoff_s(attempt: int, longest_s: float = LONGEST_BACKOFF_S) -> float:
+def choose_backoff_s(attempt: int, longest_s: float = LONGEST_BACKOFF_S) -> float:
     """Exponential back-off with full jitter:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
     return random.uniform(0, min(longest_s, FIRST_BACKOFF_S * 2 ** min(attempt, 20)))  # noqa: S311 - no secret

@@ -11,7 +11,7 @@ from app.config import SQS_MAX_BATCH
 from app.core.errors import RetryLater
 from app.core.kill_points import KillPoints
 from app.core.ports import MessageQueue, ReceivedMessage
-from app.worker.leases import Leases
+from app.worker.leases import MessageLeases
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Deletions:
     """Takes messages that are done. Leaving the `with` block deletes what is still waiting."""
 
     def __init__(
-        self, messages: MessageQueue, leases: Leases, on_death: Callable[[], None], kill_points: KillPoints
+        self, messages: MessageQueue, leases: MessageLeases, on_death: Callable[[], None], kill_points: KillPoints
     ) -> None:
         self._messages = messages
         self._leases = leases

@@ -29,7 +29,7 @@ class _Held:
     lost: bool = False
 
 
-class Leases:
+class MessageLeases:
     """Extends every held message at a third of its visibility, from one thread.
 
     A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
@@ -55,7 +55,7 @@ class Leases:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
-    def __enter__(self) -> "Leases":
+    def __enter__(self) -> "MessageLeases":
         self._thread.start()
         return self
 

@@ -17,7 +17,7 @@ COUNTED = {
 }
 
 
-class Story:
+class MessageStory:
     """From a message's receive, at this Unix time, until it is settled."""
 
     def __init__(self, message: ReceivedMessage, received_at: float, telemetry: Telemetry) -> None:

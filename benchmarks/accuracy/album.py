@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from app.grouping.output import Groups
 from benchmarks.common.command import UnusableInput
-from workshop.scores import bcubed, pairwise
+from workshop.scores import score_bcubed, score_pairwise
 
 # Far beyond any distance within a photo: a pairing outside the box is taken only where no other is left.
 OUTSIDE_PX = 1e9
@@ -83,7 +83,7 @@ def score_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) ->
         [found[matches[row]].group if row in matches else len(found) + row for row in range(len(labelled))], np.int64
     )
     people = [face.person for face in labelled]
-    by_face, by_pair = bcubed(people, predicted), pairwise(people, predicted)
+    by_face, by_pair = score_bcubed(people, predicted), score_pairwise(people, predicted)
     return {
         "bcubed_f": by_face.f,
         "bcubed_precision": by_face.precision,

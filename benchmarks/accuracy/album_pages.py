@@ -19,11 +19,11 @@ from numpy.random import Generator
 from app.core.arrays import Floats, Image
 from app.detection.device import Device
 from app.detection.stages import StageTimes
-from app.host import cores
+from app.host import count_cores
 from benchmarks.accuracy.album import LabelledFace
 from workshop.degradations import DEGRADATIONS, Portrait
-from workshop.parity import most_central
-from workshop.samples import images
+from workshop.parity import find_most_central
+from workshop.samples import read_images
 
 PAGE_PX = (1200, 800)
 FEWEST_FACES, MOST_FACES = 2, 8
@@ -96,7 +96,7 @@ def write_pages(
             _write_jpeg(folder / f"page_{number:04}.jpg", page)
         return faces
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         labelled = [face for faces in pool.map(write, enumerate(pages)) for face in faces]
     _write_labels(folder / LABELS, labelled)
     return labelled
@@ -104,10 +104,10 @@ def write_pages(
 
 def _portrait(photo: Path, device: Device) -> Portrait | None:
     """The face nearest the middle, None where the photo can't be read or shows none."""
-    for _, image in images([photo], device.pack.view_px):
+    for _, image in read_images([photo], device.pack.view_px):
         found = device.detect(image, StageTimes())
         if len(found):
-            return _usual_size(Portrait(image, found.landmarks[most_central(found, image)]))
+            return _usual_size(Portrait(image, found.landmarks[find_most_central(found, image)]))
     return None
 
 

@@ -45,12 +45,12 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.clustering.full import cluster
 from app.clustering.graph import NOBODY
 from app.core.arrays import Floats
-from app.core.records import FaceBatch, PhotoRef, crop_key, face_id, join_batches, quality_columns
-from app.core.roles import roles_of
+from app.core.records import FaceBatch, PhotoRef, join_batches, make_crop_key, make_face_id, make_quality_columns
+from app.core.roles import assign_roles
+from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device, open_device
-from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.host import cores
+from app.host import count_cores
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header
@@ -100,8 +100,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
     """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
     began = time.perf_counter()
-    eyes = Eyes(device, LIMITS)
-    with ThreadPoolExecutor(cores()) as pool:
+    eyes = Analyser(device, LIMITS)
+    with ThreadPoolExecutor(count_cores()) as pool:
         seen = list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items())))
     faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
     looked_at = time.perf_counter()
@@ -125,7 +125,7 @@ def by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[Face
 
 def grouped(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
     """N faces → (N,) people as the service finds them, at the pack's threshold or another."""
-    roles = roles_of(faces.quality["unified"], manifest.quality)
+    roles = assign_roles(faces.quality["unified"], manifest.quality)
     return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
 
 
@@ -183,11 +183,11 @@ def _beside(
     return {f"{kind}s": found, **above}
 
 
-def _faces_of(page: tuple[str, Path], eyes: Eyes) -> tuple[FaceBatch, Floats]:
+def _faces_of(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
     """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
     image_id, path = page
     data = path.read_bytes()
-    seen = look(data, read_header(data, LIMITS), eyes, StageTimes())
+    seen = analyse_photo(data, read_header(data, LIMITS), eyes, StageTimes())
     photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), eyes.device.pack.model_id
     count = len(seen.found)
     pack = eyes.device.pack
@@ -195,13 +195,13 @@ def _faces_of(page: tuple[str, Path], eyes: Eyes) -> tuple[FaceBatch, Floats]:
     if count:
         (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
     faces = FaceBatch(
-        face_ids=[face_id(photo, model_id, index) for index in range(count)],
+        face_ids=[make_face_id(photo, model_id, index) for index in range(count)],
         image_ids=[image_id] * count,
         boxes=seen.found.boxes,
         det_scores=seen.found.scores,
-        quality=quality_columns(seen.quality),
+        quality=make_quality_columns(seen.quality),
         embeddings=seen.embeddings,
-        crop_keys=[crop_key(photo, model_id, index) for index in range(count)],
+        crop_keys=[make_crop_key(photo, model_id, index) for index in range(count)],
         person_ids=[None] * count,
         digests=[""] * count,
         etags=[None] * count,

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.accuracy.grouping import Faces, embeddings_parser, read_faces
 from benchmarks.accuracy.grouping_measures import Figures, measured_ours
 from benchmarks.common.command import UnusableInput, printed
-from workshop.calibration import KnownFaces, best_threshold, error_rates
+from workshop.calibration import KnownFaces, choose_threshold, compute_error_rates
 
 SHIPPED = "shipped"
 FIXED_RATES = (1e-4, 3e-5, 1e-5, 3e-6)
@@ -73,9 +73,9 @@ def _of(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
 
 
 def _thresholds(faces: KnownFaces) -> dict[str, float]:
-    rates = error_rates(faces)
+    rates = compute_error_rates(faces)
     fixed = {f"false match rate {rate:g}": rates.least_with(rate) for rate in FIXED_RATES}
-    return {SHIPPED: best_threshold(faces, rates), **fixed}
+    return {SHIPPED: choose_threshold(faces, rates), **fixed}
 
 
 def _ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.clustering.graph import numbered
+from app.clustering.graph import number_photos
 from app.packs.manifest import read_manifest
 from benchmarks.accuracy.grouping_baselines import BASELINES, Floats, Labels
 from benchmarks.accuracy.grouping_measures import measured_baseline, measured_ours
@@ -192,12 +192,12 @@ def _ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[s
 
 def _stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
     faces = faces_of(options)
-    return measured_stream(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.stream)
+    return measured_stream(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.stream)
 
 
 def _addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
     faces = faces_of(options)
-    return measured_addition(faces.embeddings, numbered(faces.photos), faces.people, threshold, options.add)
+    return measured_addition(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.add)
 
 
 def _theirs(options: argparse.Namespace, name: str, search: bool) -> dict[str, Any]:

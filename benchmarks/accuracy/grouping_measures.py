@@ -8,13 +8,13 @@ import numpy as np
 import psutil
 
 from app.clustering.full import group
-from app.clustering.graph import connected, numbered
+from app.clustering.graph import build_graph, number_photos
 from app.clustering.neighbours import NeighbourSearch
 from app.config import Settings
-from app.core.roles import all_found
+from app.core.roles import assign_core
 from benchmarks.accuracy.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
 from benchmarks.common.peak import PeakMemory
-from workshop.scores import bcubed, pairwise
+from workshop.scores import score_bcubed, score_pairwise
 
 Figures = dict[str, Any]
 
@@ -32,9 +32,9 @@ def measured_ours(
     embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
-    roles = all_found(len(people))
+    roles = assign_core(len(people))
     began = time.process_time()
-    graph, seconds, peak = watched(lambda: connected(embeddings, numbered(photos), roles, SEARCH))
+    graph, seconds, peak = watched(lambda: build_graph(embeddings, number_photos(photos), roles, SEARCH))
     figures = measured(lambda: group(graph, threshold).labels, people)
     figures |= {
         "cpu_seconds": round(time.process_time() - began, 3),
@@ -95,7 +95,7 @@ def scores(people: Labels, found: Labels) -> Figures:
     """(N,) true and (N,) found people → their figures; faces of nobody are people of one face on both sides."""
     true, predicted = each_alone(people), each_alone(found)
     figures: Figures = {}
-    for name, score in (("bcubed", bcubed(true, predicted)), ("pairwise", pairwise(true, predicted))):
+    for name, score in (("bcubed", score_bcubed(true, predicted)), ("pairwise", score_pairwise(true, predicted))):
         values = (("f", score.f), ("precision", score.precision), ("recall", score.recall))
         figures |= {f"{name}_{kind}": round(value, 4) for kind, value in values}
     return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == NOBODY).sum())}

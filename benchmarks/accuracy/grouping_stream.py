@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from app.clustering.full import Grouping, group
-from app.clustering.graph import Labels, connected, extended
+from app.clustering.graph import Labels, add_faces, build_graph
 from app.clustering.incremental import has_same_companions
 from app.clustering.regrouping import regroup
 from app.core.arrays import Floats
-from app.core.records import FaceBatch, PersonRecord, quality_columns
-from app.core.roles import all_found
+from app.core.records import FaceBatch, PersonRecord, make_quality_columns
+from app.core.roles import assign_core
 from app.grouping.people import match_people
 from benchmarks.accuracy.grouping_measures import SEARCH, scores
 
@@ -35,7 +35,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
     same of faces whose known companions stayed the same, so that nothing but the id changed.
     """
     order = np.random.default_rng(SEED).permutation(len(people))
-    search, roles = SEARCH, all_found(len(people))
+    search, roles = SEARCH, assign_core(len(people))
     before: Grouping | None = None
     ids: list[str | None] = []
     known: dict[str, PersonRecord] = {}
@@ -45,10 +45,10 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
         began = time.perf_counter()
         if before is None or before.has_drifted:
             kind, rows = "full", order[: len(ids) + len(new)]
-            now = group(connected(embeddings[rows], photos[rows], roles[rows], search), threshold)
+            now = group(build_graph(embeddings[rows], photos[rows], roles[rows], search), threshold)
         else:
             kind = "incremental"
-            graph = extended(before.graph, embeddings[new], photos[new], roles[new], search)
+            graph = add_faces(before.graph, embeddings[new], photos[new], roles[new], search)
             now = regroup(before, graph, threshold)
         seconds[kind].append(time.perf_counter() - began)
         faces = _as_stored(now, order, ids)
@@ -63,7 +63,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
             churn.append((changed & has_same_companions(before.labels, now.labels[: len(ids)])).mean())
         before, ids = now, after
     assert before is not None
-    full = group(connected(embeddings[order], photos[order], roles, search), threshold)
+    full = group(build_graph(embeddings[order], photos[order], roles, search), threshold)
     return {
         "arrivals": arrivals,
         "incremental": scores(people[order], before.labels),
@@ -85,7 +85,7 @@ def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> 
         image_ids=names,
         boxes=np.zeros((count, 4), np.float32),
         det_scores=np.ones(count, np.float32),
-        quality=quality_columns([]),
+        quality=make_quality_columns([]),
         embeddings=grouping.graph.embeddings,
         crop_keys=nothing,
         person_ids=[*ids, *[None] * (count - len(ids))],
@@ -96,20 +96,20 @@ def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> 
 
 def measured_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
     """Seconds of a full run, and of adding the last `added` faces to all the others, the median of ADDITIONS times."""
-    search, roles = SEARCH, all_found(len(people))
+    search, roles = SEARCH, assign_core(len(people))
     old, new = slice(0, len(people) - added), slice(len(people) - added, None)
-    before = group(connected(embeddings[old], photos[old], roles[old], search), threshold)
+    before = group(build_graph(embeddings[old], photos[old], roles[old], search), threshold)
     taken = []
     for _ in range(ADDITIONS):
         began = time.perf_counter()
-        graph = extended(before.graph, embeddings[new], photos[new], roles[new], search)
+        graph = add_faces(before.graph, embeddings[new], photos[new], roles[new], search)
         extending = time.perf_counter() - began
         regroup(before, graph, threshold)
         taken.append((time.perf_counter() - began, extending))
     slowest, _ = max(taken)
     adding, extending = sorted(taken)[ADDITIONS // 2]
     began = time.perf_counter()
-    group(connected(embeddings, photos, roles, search), threshold)
+    group(build_graph(embeddings, photos, roles, search), threshold)
     full = time.perf_counter() - began
     rounded = {
         "full_seconds": full,

@@ -122,7 +122,7 @@ def _nearest_the_middle(boxes: Floats, photo: Image) -> int:
 def _judged(picture: Image) -> tuple[bool, float]:
     """Whether the prefilter rejects it, and the seconds that took."""
     begin = time.process_time()
-    verdict = prefilter.judge_size(picture.shape[1], picture.shape[0]) or prefilter.judge(picture)
+    verdict = prefilter.judge_photo_size(picture.shape[1], picture.shape[0]) or prefilter.judge_photo(picture)
     return verdict.reason is not None, time.process_time() - begin
 
 

@@ -29,22 +29,22 @@ from numpy.typing import NDArray
 from app.clustering.full import cluster
 from app.clustering.graph import NOBODY
 from app.core.arrays import Floats
-from app.core.roles import Role, roles_of
+from app.core.roles import Role, assign_roles
 from app.packs.manifest import PackManifest
 from app.packs.store import PackStore
 from app.vision.face_pack import load_pack
 from app.vision.quality import fitted, measures
-from app.vision.quality.fitted import Fitted
-from app.vision.quality.inputs import Faces
+from app.vision.quality.fitted import QualityModel
+from app.vision.quality.inputs import FaceColumns
 from app.vision.quality.occlusion import PARTS
 from benchmarks.accuracy.quality_curves import auc, error_versus_discard, partial_area
 from benchmarks.accuracy.quality_plot import write_plot
 from benchmarks.common.command import printed
 from workshop import quality_parameters
 from workshop.degradations import COVERS, OVER_EYES, OVER_MOUTH
-from workshop.quality_fit import fit, fit_embedder
-from workshop.quality_samples import Samples, covered_samples, make_samples, people_of
-from workshop.scores import bcubed, pairwise
+from workshop.quality_fit import fit_embedder, fit_quality_model
+from workshop.quality_samples import QualitySamples, list_people, make_covered_samples, make_samples
+from workshop.scores import score_bcubed, score_pairwise
 
 START_FNMR = (0.05, 0.10)
 COVERED_AT = 0.5
@@ -60,21 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
     loaded = load_pack(pack.manifest, pack.weights, "cpu", 1)
-    people = people_of(options.images, options.limit)
+    people = list_people(options.images, options.limit)
     samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
     covers = None
     if not options.embedder_only:
-        covers = covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
+        covers = make_covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
     if options.what == "fit":
         return fitting(samples, covers, pack.manifest, options.plot)
     return judged(samples, covers, loaded.quality, pack.manifest, options.plot)
 
 
-def fitting(samples: Samples, covers: Samples | None, manifest: PackManifest, plot: Path | None) -> dict[str, Any]:
+def fitting(
+    samples: QualitySamples, covers: QualitySamples | None, manifest: PackManifest, plot: Path | None
+) -> dict[str, Any]:
     """Writes the parameters that are shipped; the result, and the plot of the first half, is of functions that have not
     seen the faces they judge. Without `covers` those that serve every pack stay as they are."""
 
-    def half(side: int) -> tuple[Samples, Samples | None]:
+    def half(side: int) -> tuple[QualitySamples, QualitySamples | None]:
         mine = samples.take(_half(samples.people, side))
         return mine, covers and covers.take(_half(covers.people, side))
 
@@ -83,20 +85,28 @@ def fitting(samples: Samples, covers: Samples | None, manifest: PackManifest, pl
     ]
     everything = _fitted(samples, covers, unseen=False)
     assert everything.embedder is not None
-    written = [fitted.embedder_path(manifest.files[manifest.embedder.file])]
-    quality_parameters.write_view(everything.embedder, written[0])
+    written = [fitted.find_embedder_file(manifest.files[manifest.embedder.file])]
+    quality_parameters.write_embedder_view(everything.embedder, written[0])
     if covers:
         written.append(fitted.PARAMETERS)
-        quality_parameters.write_fitted(everything.functions)
+        quality_parameters.write_functions(everything.functions)
     return {"halves": judgements, "bytes": {path.name: path.stat().st_size for path in written}}
 
 
-def _fitted(samples: Samples, covers: Samples | None, *, unseen: bool) -> Fitted:
-    return fit(samples, covers, unseen=unseen) if covers else fit_embedder(samples, fitted.fitted().functions)
+def _fitted(samples: QualitySamples, covers: QualitySamples | None, *, unseen: bool) -> QualityModel:
+    return (
+        fit_quality_model(samples, covers, unseen=unseen)
+        if covers
+        else fit_embedder(samples, fitted.load_quality_model().functions)
+    )
 
 
 def judged(
-    samples: Samples, covers: Samples | None, functions: Fitted, manifest: PackManifest, plot: Path | None
+    samples: QualitySamples,
+    covers: QualitySamples | None,
+    functions: QualityModel,
+    manifest: PackManifest,
+    plot: Path | None,
 ) -> dict[str, Any]:
     """What is printed, and drawn into `plot`."""
     chosen = degraded(samples)
@@ -119,22 +129,22 @@ def judged(
     }
 
 
-def grouping(samples: Samples, functions: Fitted, manifest: PackManifest) -> dict[str, Any]:
+def grouping(samples: QualitySamples, functions: QualityModel, manifest: PackManifest) -> dict[str, Any]:
     """One face of every photo in groups, at the pack's threshold: `without` quality, with dark faces `lit` alone, and
     `with` all that quality says."""
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
     unified = measured(chosen, functions)["unified"]
     photos, threshold = list(chosen.photos), manifest.similarity_threshold
-    roles = roles_of(unified, manifest.quality)
+    roles = assign_roles(unified, manifest.quality)
     by_quality = cluster(chosen.embeddings, photos, threshold, roles)
-    founding = roles == Role.FOUNDS
+    founding = roles == Role.CORE
     return {
         "faces": len(unified),
         "without": _scored(chosen.people, cluster(chosen.unlit, photos, threshold)),
         "lit": _scored(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _scored(chosen.people, by_quality),
-        "founded_precision": round(bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
+        "founded_precision": round(score_bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
         "unassigned": round(float((by_quality == NOBODY).mean()), 4),
     }
 
@@ -143,7 +153,7 @@ def _scored(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, fl
     """Faces of nobody count as people of one face."""
     alone = labels == NOBODY
     labels = np.where(alone, labels.max() + 1 + np.cumsum(alone), labels)
-    together, pairs = bcubed(people.tolist(), labels), pairwise(people.tolist(), labels)
+    together, pairs = score_bcubed(people.tolist(), labels), score_pairwise(people.tolist(), labels)
     return {
         "bcubed_f": round(together.f, 4),
         "bcubed_precision": round(together.precision, 4),
@@ -152,12 +162,12 @@ def _scored(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, fl
     }
 
 
-def degraded(samples: Samples) -> Samples:
+def degraded(samples: QualitySamples) -> QualitySamples:
     """All but the references, of people who have any."""
     return samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
 
 
-def curves(samples: Samples, functions: Fitted, start: float = 0.10) -> dict[str, Floats]:
+def curves(samples: QualitySamples, functions: QualityModel, start: float = 0.10) -> dict[str, Floats]:
     """Measure → (31,) FNMR with 0 to 30 % discarded."""
     everything = measured(samples, functions)
     ranked = {
@@ -171,23 +181,23 @@ def curves(samples: Samples, functions: Fitted, start: float = 0.10) -> dict[str
     return {name: error_versus_discard(samples.genuine, values, start) for name, values in ranked.items()}
 
 
-def measured(samples: Samples, functions: Fitted) -> dict[str, Floats]:
+def measured(samples: QualitySamples, functions: QualityModel) -> dict[str, Floats]:
     """Measures of many faces, in batches as a service has them."""
     batches = [
-        measures.measure(samples.faces.take(rows), functions, samples.vectors[rows])
+        measures.measure_quality(samples.faces.take(rows), functions, samples.vectors[rows])
         for start in range(0, len(samples.people), TIMED_FACES)
         if (rows := slice(start, start + TIMED_FACES))
     ]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def laplacian_variance(faces: Faces) -> Floats:
+def laplacian_variance(faces: FaceColumns) -> Floats:
     """The usual measure of blur (Pech-Pacheco et al., 2000)."""
     grey = [cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)[22:90, 22:90] for chip in faces.chips]
     return np.array([cv2.Laplacian(chip, cv2.CV_32F).var() for chip in grey], np.float32)
 
 
-def occlusion(covers: Samples, functions: Fitted) -> dict[str, Any]:
+def occlusion(covers: QualitySamples, functions: QualityModel) -> dict[str, Any]:
     found = measured(covers, functions)
     clean = covers.kinds == "reference"
     kinds = {"eyes": OVER_EYES, "mouth": OVER_MOUTH}
@@ -200,14 +210,14 @@ def occlusion(covers: Samples, functions: Fitted) -> dict[str, Any]:
     return {"occlusion_auc": areas, "occlusion_false_alarms": round(float(alarms.mean()), 4)}
 
 
-def seconds_a_face(samples: Samples, functions: Fitted) -> float:
+def seconds_a_face(samples: QualitySamples, functions: QualityModel) -> float:
     """Of one core, in batches of TIMED_FACES; the median of several."""
     rows = slice(0, TIMED_FACES)
     batch, vectors = samples.faces.take(rows), samples.vectors[rows]
     seconds = []
     for _ in range(9):
         began = time.process_time()
-        measures.measure(batch, functions, vectors)
+        measures.measure_quality(batch, functions, vectors)
         seconds.append(time.process_time() - began)
     return float(np.median(seconds)) / len(batch)
 

@@ -26,7 +26,7 @@ from app.core.pictures import PhotoLimits
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
-from app.vision.turned import AnyWayUp, turned, turned_back
+from app.vision.turned import RotationInvariantDetector, turn_faces_back, turn_image
 from app.vision.types import Detections
 from benchmarks.common.command import UnusableInput, find_photos, printed
 
@@ -56,10 +56,10 @@ class Costs:
     all_s: float = 0.0
 
 
-class Watched(AnyWayUp):
+class Watched(RotationInvariantDetector):
     """Counts the photos that are shown in other positions, and those that are then looked at as a whole."""
 
-    def __init__(self, inner: AnyWayUp) -> None:
+    def __init__(self, inner: RotationInvariantDetector) -> None:
         super().__init__(inner.upright, inner._score_threshold, inner._sure_score)
         self.tried = self.turned = 0
 
@@ -109,9 +109,9 @@ def tally(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections]
     """How many of the upright photos' faces are found again in the photos turned by `turn` quarters."""
     counted = Tally()
     for image, wanted in zip(images, upright, strict=True):
-        picture = turned(image, turn)
+        picture = turn_image(image, turn)
         (found,) = pack.detect([picture])
-        pairs = matched(wanted.boxes, turned_back(found, turn, image.shape).boxes)
+        pairs = matched(wanted.boxes, turn_faces_back(found, turn, image.shape).boxes)
         counted.found += len(pairs)
         counted.surplus += len(found) - len(pairs)
         if pairs:
@@ -141,7 +141,7 @@ def costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repea
     if not photos:
         return {"photos": 0}
     plain, again = Costs(), Costs()
-    assert isinstance(with_look._detector, AnyWayUp)
+    assert isinstance(with_look._detector, RotationInvariantDetector)
     watched = Watched(with_look._detector)
     counting = FacePack(with_look.manifest, watched, with_look._embedder)
     for data in photos:

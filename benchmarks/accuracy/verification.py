@@ -4,7 +4,7 @@
 
 DIR has a folder of photos for each person. As many pairs of one person as of two are made of them, in ten folds that
 share no person. A photo stands for the face nearest its middle, found and embedded as the detection service does it
-(app.detection.look) and, where the detector is SCRFD, by `FaceAnalysis.get` at 640 x 640.
+(app.detection.analysis) and, where the detector is SCRFD, by `FaceAnalysis.get` at 640 x 640.
 
 accuracy                pairs judged right, each fold by the threshold that is best on the other nine: mean of the
                         folds, and `_std`, their standard deviation. Pairs with a photo without a face are left out.
@@ -47,7 +47,7 @@ from benchmarks.accuracy.verification_scores import (
 from benchmarks.common.command import UnusableInput, printed
 from benchmarks.speed.detection import insightface_loop
 from workshop.calibration import embed_central_faces
-from workshop.parity import most_central
+from workshop.parity import find_most_central
 
 Embeddings = Mapping[Path, Floats]
 """(D,) float32 of unit length by photo; a photo without a face is not in it."""
@@ -97,7 +97,7 @@ def embedded_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[
         if faces:
             boxes, landmarks = (np.stack([face[name] for face in faces]) for name in ("bbox", "kps"))
             found = Detections(boxes, landmarks, np.array([face.det_score for face in faces]))
-            embeddings[photo] = faces[most_central(found, np.asarray(image, np.uint8))].normed_embedding
+            embeddings[photo] = faces[find_most_central(found, np.asarray(image, np.uint8))].normed_embedding
     return embeddings
 
 

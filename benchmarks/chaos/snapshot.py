@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.adapters.mongo_faces import decode_vectors
-from app.core.records import groups_key
+from app.core.records import make_groups_key
 from benchmarks.chaos.world import SETTINGS, World
 
 LOOKED_AT_FOR_S = 120
@@ -50,7 +50,9 @@ def read_snapshot(world: World) -> Snapshot:
     for face in collections["faces"].values():
         face["embedding"] = _vector(face["embedding"])
     keys = frozenset(_keys(world))
-    groups = {gallery: _groups(world, gallery) for gallery in collections["galleries"] if groups_key(gallery) in keys}
+    groups = {
+        gallery: _groups(world, gallery) for gallery in collections["galleries"] if make_groups_key(gallery) in keys
+    }
     return Snapshot(**collections, groups=groups, keys=keys, dead_letters=read_dead_letters(world))
 
 
@@ -90,7 +92,7 @@ def _keys(world: World) -> list[str]:
 
 
 def _groups(world: World, gallery: str) -> Document:
-    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=groups_key(gallery))
+    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=make_groups_key(gallery))
     return dict(json.loads(answer["Body"].read()))
 
 

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from benchmarks.chaos.proxy import FaultProxy
 from benchmarks.chaos.workload import NO_SUCH_BUCKET
 from local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
@@ -89,7 +89,7 @@ class World:
         }
         region = self.straight["AWS_DEFAULT_REGION"]
         with _environment(self.straight):
-            self.s3, self.sqs = client("s3", region), client("sqs", region)
+            self.s3, self.sqs = open_client("s3", region), open_client("sqs", region)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(f"mongodb://127.0.0.1:{mongo_port}", tz_aware=True)
         self._stack.callback(self.mongo.close)
         self.database = self.mongo["gallery_images"]

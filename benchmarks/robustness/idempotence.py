@@ -19,7 +19,7 @@ from typing import Any
 import bson
 from pymongo import MongoClient
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.core.messages import DetectImage
 from benchmarks.common.running import local_stack, wait_until_grouped
@@ -68,7 +68,7 @@ def snapshot(environment: Mapping[str, str]) -> dict[str, str]:
             for document in mongo.get_default_database()[collection].find({"gallery_id": GALLERY}):
                 fields = {name: value for name, value in document.items() if name not in TIMES}
                 hashes[f"{collection}/{document['_id']}"] = hashlib.sha256(bson.encode(fields)).hexdigest()
-    s3 = client("s3", environment["AWS_DEFAULT_REGION"])
+    s3 = open_client("s3", environment["AWS_DEFAULT_REGION"])
     bucket = environment["FACE_GROUP_BUCKET_NAME"]
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{GALLERY}/"):
         for item in page.get("Contents", []):
@@ -85,7 +85,7 @@ def _send_again(album: Album, environment: Mapping[str, str], times: int) -> int
         for image_id, path in album.photos.items()
     ] * times
     random.Random(0).shuffle(messages)  # noqa: S311 - a fixed order, not a secret
-    sqs = client("sqs", environment["AWS_DEFAULT_REGION"])
+    sqs = open_client("sqs", environment["AWS_DEFAULT_REGION"])
     for body in messages:
         sqs.send_message(QueueUrl=environment["QUEUE_URL"], MessageBody=body)
     return len(messages)
@@ -93,7 +93,7 @@ def _send_again(album: Album, environment: Mapping[str, str], times: int) -> int
 
 def _wait_until_empty(stack: LocalStack) -> None:
     names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
-    sqs = client("sqs", stack.environment["AWS_DEFAULT_REGION"])
+    sqs = open_client("sqs", stack.environment["AWS_DEFAULT_REGION"])
     until = time.monotonic() + TIMEOUT_S
     for variable in ("QUEUE_URL", "GROUP_FACE_QUEUE_URL"):
         while time.monotonic() < until:

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from types import SimpleNamespace
 from typing import Any, cast
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
@@ -146,7 +146,7 @@ def measure(flood: Flood) -> dict[str, float]:
                 begin = time.monotonic()
                 most_waiting = _watch(flood, place, database, processes)
                 seconds = time.monotonic() - begin
-                dead = sum(_queue_counts(client("sqs", place.region), f"{place.queue_url}-dead-letters"))
+                dead = sum(_queue_counts(open_client("sqs", place.region), f"{place.queue_url}-dead-letters"))
             finally:
                 for process in processes:
                     process.kill()
@@ -164,7 +164,7 @@ def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Proce
     workers = [_started(_group, place, flood) for _ in range(WORKERS)]
     senders = [_started(_arrive, place, flood, number) for number in range(SENDERS)]
     processes += [*workers, *senders]
-    sqs = client("sqs", place.region)
+    sqs = open_client("sqs", place.region)
     galleries = MongoGalleryStore(database)
     most, killed = 0, not flood.kill
     until = time.monotonic() + flood.seconds + PATIENCE_S

@@ -3,7 +3,7 @@
 `python -m benchmarks detection --pack MANIFEST --images DIR [--repeat N] [--provider cpu|cuda|tensorrt] [--json]`
 
 insightface's loop is `FaceAnalysis.get` as its users write it: cv2.imread, then one photo and one face at a time, at
-640 x 640. The pipeline is the service's own, from a file's bytes to embeddings (app.detection.look), without queue
+640 x 640. The pipeline is the service's own, from a file's bytes to embeddings (app.detection.analysis), without queue
 and stores. Both run in turns in one process, and may use all cores.
 """
 
@@ -28,16 +28,16 @@ from PIL import Image as Pil
 from app.config import Settings
 from app.core.arrays import Floats
 from app.core.pictures import PhotoLimits
+from app.detection.analysis import Analyser, analyse_photo
 from app.detection.budget import Budget
 from app.detection.device import open_device
-from app.detection.look import Eyes, look
 from app.detection.stages import StageTimes
-from app.host import cores
+from app.host import count_cores
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
-from app.vision.turned import AnyWayUp
+from app.vision.turned import RotationInvariantDetector
 from benchmarks.accuracy.same_faces import Found, compared
 from benchmarks.common.command import UnusableInput, find_photos, printed
 from benchmarks.common.peak import PeakMemory
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     return {
         "photos": len(photos),
         "provider": options.provider,
-        "cores": cores(),
+        "cores": count_cores(),
         "images_per_s": round(ours.photos_per_s, 2),
         "faces": ours.faces,
         "faces_per_s": round(ours.photos_per_s * ours.faces / len(ours.found), 2),
@@ -155,7 +155,7 @@ def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
 def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack, options.provider, options.threads, options.precision)
     detector, embedder, config = device.pack._detector, device.pack._embedder, pack.manifest.embedder
-    if isinstance(detector, AnyWayUp):
+    if isinstance(detector, RotationInvariantDetector):
         detector = detector.upright
     assert isinstance(detector, ScrfdDetector)
     assert isinstance(embedder, Embedder)
@@ -166,7 +166,7 @@ def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipe
     ]
     detector._session, embedder._session = counted
     with device:
-        yield Pipeline(Eyes(device, LIMITS), counted)
+        yield Pipeline(Analyser(device, LIMITS), counted)
 
 
 def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
@@ -180,7 +180,7 @@ LIMITS = PhotoLimits()
 class Pipeline:
     """What the detection service does with a photo between S3 and MongoDB, within the service's default bounds."""
 
-    eyes: Eyes
+    eyes: Analyser
     counted: Sequence[CountedSession]
     pixels: Budget = field(default_factory=lambda: Budget(_default("pixels_in_work")))
 
@@ -189,7 +189,7 @@ class Pipeline:
         data = photo.read_bytes()
         header = read_header(data, LIMITS)
         with self.pixels.hold(header.width_px * header.height_px):
-            seen = look(data, header, self.eyes, times)
+            seen = analyse_photo(data, header, self.eyes, times)
         return Found(seen.found.boxes, seen.embeddings), times
 
 

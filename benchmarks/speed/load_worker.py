@@ -13,11 +13,11 @@ from app import bootstrap
 from app.config import Settings
 from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
+from app.detection.analysis import Analyser
 from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
-from app.detection.look import Eyes
 from app.detection.prefilter import Prefilter
-from app.host import cores
-from app.packs.manifest import OnnxEmbedder, PackManifest, ScrfdDetector, Source
+from app.host import count_cores
+from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 
@@ -29,8 +29,8 @@ MANIFEST = PackManifest(
     licence="public domain",
     commercial_use=True,
     files={"detector.onnx": "0" * 64, "embedder.onnx": "1" * 64},
-    detector=ScrfdDetector(kind="scrfd", file="detector.onnx"),
-    embedder=OnnxEmbedder(file="embedder.onnx", dimension=DIMENSION),
+    detector=ScrfdConfig(kind="scrfd", file="detector.onnx"),
+    embedder=EmbedderConfig(file="embedder.onnx", dimension=DIMENSION),
     similarity_threshold=0.5,
     source=Source(kind="directory", path="."),
 )
@@ -52,16 +52,16 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Eyes:
+def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
     """In place of the bootstrap's: the same device and limits around the stub."""
     device = Device(
-        FacePack(MANIFEST, StubDetector(), StubEmbedder()), cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
+        FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
     )
     limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Eyes(stack.enter_context(device), limits, Prefilter(settings.prefilter, settings.thumbnail_key))
+    return Analyser(stack.enter_context(device), limits, Prefilter(settings.prefilter, settings.thumbnail_key))
 
 
 if __name__ == "__main__":
     # The one place where a pack is opened; a real pack of weights that do nothing would fail the golden photo.
-    bootstrap._eyes = stub_eyes
+    bootstrap._open_analyser = stub_eyes
     sys.exit(bootstrap.run("detection"))

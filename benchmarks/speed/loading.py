@@ -22,12 +22,19 @@ from uuid import uuid4
 import numpy as np
 import psutil
 
-from app.adapters.mongo import Document, MongoDatabase, batches, ensure_indexes, mongo_errors, open_database
-from app.adapters.mongo_faces import MongoFaceStore, face_batch, face_fields, raw_faces
-from app.core.records import FaceRecord, PhotoRef, crop_key, face_id, join_batches
-from app.vision.quality.fitted import fitted
-from app.vision.quality.inputs import CHIP_PX, Faces
-from app.vision.quality.measures import as_rows, measure
+from app.adapters.mongo import (
+    Document,
+    MongoDatabase,
+    ensure_indexes,
+    open_database,
+    split_into_batches,
+    translate_mongo_errors,
+)
+from app.adapters.mongo_faces import MongoFaceStore, decode_face_batch, make_face_fields, read_raw_faces
+from app.core.records import FaceRecord, PhotoRef, join_batches, make_crop_key, make_face_id
+from app.vision.quality.fitted import load_quality_model
+from app.vision.quality.inputs import CHIP_PX, FaceColumns
+from app.vision.quality.measures import measure_quality, split_into_rows
 from benchmarks.common.command import printed
 from benchmarks.common.peak import PeakMemory
 from benchmarks.common.running import local_stores
@@ -58,7 +65,7 @@ def measure_loading(count: int, dimension: int) -> dict[str, float]:
     with local_stores() as stack:
         uri = stack.environment["GALLERY_IMAGES_MONGO_URI"]
         database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
-        with mongo_errors("Measuring"), database.client as client:
+        with translate_mongo_errors("Measuring"), database.client as client:
             try:
                 _fill(client[name], count, dimension)
                 server = stack.state.processes.get("mongo")
@@ -70,12 +77,12 @@ def measure_loading(count: int, dimension: int) -> dict[str, float]:
 
 def _figures(database: MongoDatabase, server: psutil.Process | None) -> dict[str, float]:
     begin = time.perf_counter()
-    received = sum(map(len, raw_faces(database["faces"], GALLERY, MODEL)))
+    received = sum(map(len, read_raw_faces(database["faces"], GALLERY, MODEL)))
     server_s = time.perf_counter() - begin
     decoding_s = 0.0
-    for raw in raw_faces(database["faces"], GALLERY, MODEL):
+    for raw in read_raw_faces(database["faces"], GALLERY, MODEL):
         begin = time.perf_counter()
-        face_batch(raw)
+        decode_face_batch(raw)
         decoding_s += time.perf_counter() - begin
     with PeakMemory() as memory:
         begin, cpu_begin, server_cpu_begin = time.perf_counter(), time.process_time(), _cpu_s(server)
@@ -108,7 +115,7 @@ def _cpu_s(process: psutil.Process | None) -> float:
 
 def _fill(database: MongoDatabase, count: int, dimension: int) -> None:
     ensure_indexes(database)
-    for some in batches(islice(_documents(dimension), count), WRITE_BATCH):
+    for some in split_into_batches(islice(_documents(dimension), count), WRITE_BATCH):
         database["faces"].insert_many(some)
 
 
@@ -124,7 +131,7 @@ def _documents(dimension: int) -> Iterator[Document]:
             photo_number, index = divmod(number, FACES_A_PHOTO)
             photo = PhotoRef(GALLERY, f"2024/wedding/IMG_{photo_number:07}", "photos", "")
             face = FaceRecord(
-                face_id=face_id(photo, MODEL, index),
+                face_id=make_face_id(photo, MODEL, index),
                 gallery_id=GALLERY,
                 image_id=photo.image_id,
                 model_id=MODEL,
@@ -133,9 +140,9 @@ def _documents(dimension: int) -> Iterator[Document]:
                 det_score=float(generator.random()),
                 quality=qualities[number % len(qualities)],
                 embedding=vector,
-                crop_key=crop_key(photo, MODEL, index),
+                crop_key=make_crop_key(photo, MODEL, index),
             )
-            document = {"_id": face.face_id, **face_fields(face, etag=f"{photo_number:032x}")}
+            document = {"_id": face.face_id, **make_face_fields(face, etag=f"{photo_number:032x}")}
             if number % NEW_FACES:
                 document |= {"person_id": f"p{number // FACES_A_PERSON:016x}", "assigned_by": "auto"}
             yield document
@@ -144,14 +151,14 @@ def _documents(dimension: int) -> Iterator[Document]:
 
 def _qualities(generator: np.random.Generator, count: int = 100) -> list[dict[str, float]]:
     """All measures of faces of noise: the values don't matter here, their number and length do."""
-    faces = Faces(
+    faces = FaceColumns(
         chips=generator.integers(0, 256, (count, CHIP_PX, CHIP_PX, 3), np.uint8),
         boxes=np.tile(np.array([100, 100, 200, 220], np.float32), (count, 1)),
         landmarks=100 + 100 * generator.random((count, 5, 2), np.float32),
         det_scores=np.full(count, 0.9, np.float32),
         photo_px=np.full((count, 2), 4000, np.float32),
     )
-    return as_rows(measure(faces, fitted()))
+    return split_into_rows(measure_quality(faces, load_quality_model()))
 
 
 if __name__ == "__main__":

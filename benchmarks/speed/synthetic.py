@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from app.core.arrays import Floats
 from app.core.errors import BadModelPack
 from app.packs.open_pack.onnx_graph import IR_VERSION, OPSET, Shape
-from app.packs.store import sha256
+from app.packs.store import compute_sha256
 from app.vision.align import TEMPLATES
 
 IMAGE = "input.1"
@@ -82,7 +82,7 @@ def build_pack(name: Literal["buffalo_l"], folder: Path) -> Path:
     for part, model in (("detector", scrfd_10g()), ("embedder", iresnet_50())):
         path = folder / f"{part}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        hashes[part] = sha256(path)
+        hashes[part] = compute_sha256(path)
     manifest = folder / "pack.toml"
     manifest.write_text(MANIFEST.format(name=name, dimension=DIMENSION, **hashes), "utf-8")
     return manifest

@@ -30,14 +30,14 @@ import numpy as np
 from app.config import Settings, load_settings
 from app.core.ports import ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
-from app.detection.stages import StageTimes, report
+from app.detection.stages import StageTimes, report_photo
 from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings, log
 from app.worker.shutdown import Shutdown
-from app.worker.story import Story
+from app.worker.story import MessageStory
 from benchmarks.common.command import printed
 
 FACES = 3
@@ -111,13 +111,13 @@ def _cost_of_silence(times: int = 20_000) -> float:
     message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
     begin = time.thread_time()
     for _ in range(times):
-        story = Story(message, 0.0, silent)
+        story = MessageStory(message, 0.0, silent)
         with story.told():
             silent.tracer.note(image="g/i")
             for stage in STAGES:
                 with silent.tracer.stage(stage):
                     pass
-            report(RESULT, stages, silent.metrics, kind=None, has_twin=False)
+            report_photo(RESULT, stages, silent.metrics, kind=None, has_twin=False)
             silent.tracer.traceparent()
         story.ended("done")
     return (time.thread_time() - begin) / times
@@ -157,7 +157,7 @@ def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: fl
         with times.stage(stage):
             _work(photo_s / len(STAGES))
     times.add("device_wait", 0.01)
-    report(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
+    report_photo(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
     log.info("photo indexed", extra={"image": PHOTO.document_id, "faces": FACES, "seconds": times.seconds})
     telemetry.tracer.traceparent()
 

@@ -13,7 +13,7 @@ from botocore.stub import Stubber
 
 from app import admin
 from app.adapters import dead_letters as adapter
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.adapters.dead_letters import DeadLetter, DeadLetters, Move
 from app.adapters.sqs import SqsQueue
 from app.core.errors import BadConfiguration, RetryLater
@@ -153,7 +153,7 @@ def test_a_service_that_cannot_move_letters_says_so(rig: Rig) -> None:
 @pytest.fixture
 def stub(rig: Rig) -> Iterator[Stubber]:
     """Answers of SQS; the Stubber refuses requests and answers that its service model doesn't know."""
-    own = client("sqs", REGION)
+    own = open_client("sqs", REGION)
     rig.letters._sqs = own
     with Stubber(own) as stub:
         yield stub

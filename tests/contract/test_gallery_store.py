@@ -153,9 +153,9 @@ def test_the_lease_of_a_gallery_nobody_has_marked_is_at_revision_zero(stores: St
 
 def test_a_lease_tells_what_its_gallery_asks_of_faces(stores: Stores) -> None:
     assert lease_of(stores, "me").quality is None
-    stores.galleries.set_quality("g", QualityBars(found=40, join=10))
+    stores.galleries.set_quality("g", QualityBars(core=40, border=10))
     lease = lease_of(stores, "me")
-    assert (lease.quality, lease.revision) == (QualityBars(found=40, join=10), 1)
+    assert (lease.quality, lease.revision) == (QualityBars(core=40, border=10), 1)
     stores.galleries.set_quality("g", None)
     lease = lease_of(stores, "me")
     assert (lease.quality, lease.revision) == (None, 2)

@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 
-from app.clustering.candidates import GpuMemory, gpu_available
+from app.clustering.candidates import GpuMemory, has_gpu
 from app.clustering.neighbours import EXACT, NeighbourSearch
 from app.core.arrays import Floats
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not gpu_available(), reason="this build of FAISS sees no GPU"),
+    pytest.mark.skipif(not has_gpu(), reason="this build of FAISS sees no GPU"),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from infra.deploy import source
 from infra.deploy.__main__ import Clients, Target, deploy, find_target, main
 from infra.deploy.ecs import EcsService, short
@@ -148,7 +148,7 @@ def test_containers_of_another_repository_are_never_replaced_by_guess() -> None:
 @pytest.fixture
 def stack(aws: str) -> Iterator[Clients]:
     """A stack as Terraform makes it, in moto: an image in ECR, a service and a job definition of each kind."""
-    clients = Clients(client("ecr", REGION), client("ecs", REGION), client("batch", REGION))
+    clients = Clients(open_client("ecr", REGION), open_client("ecs", REGION), open_client("batch", REGION))
     uri = clients.ecr.create_repository(repositoryName="stack")["repository"]["repositoryUri"]
     manifest = (
         '{"mediaType": "application/vnd.oci.image.manifest.v1+json", "config": {"digest": "sha256:%s"}, "layers": []}'

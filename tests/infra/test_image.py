@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from infra.deploy.image import DeployError
 from infra.deploy.push import push
 from infra.image_size import wheel_sizes
@@ -206,7 +206,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_push_builds_logs_in_and_tells_the_digest_and_the_second_does_nothing(aws: str, docker: Path) -> None:
-    ecr = client("ecr", "eu-central-1")
+    ecr = open_client("ecr", "eu-central-1")
     uri = ecr.create_repository(repositoryName="pushed")["repository"]["repositoryUri"]
     digest = push(ecr, "pushed", "0123456789ab")
     calls = [json.loads(line) for line in docker.read_text().splitlines()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from local.stack import LocalStack
 
 PATIENCE_S = 90.0
@@ -20,7 +20,7 @@ class Services:
         self.stack = stack
         self.environment = dict(stack.environment)
         region = self.environment["AWS_DEFAULT_REGION"]
-        self.s3, self.sqs = client("s3", region), client("sqs", region)
+        self.s3, self.sqs = open_client("s3", region), open_client("sqs", region)
         self._mongo: MongoClient[dict[str, Any]] = MongoClient(self.environment["GALLERY_IMAGES_MONGO_URI"])
         self.database = self._mongo.get_default_database("gallery_images")
         self.owner_images = self._mongo["huemn"]["images"]

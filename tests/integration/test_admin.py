@@ -182,21 +182,21 @@ def test_a_full_grouping_is_ordered_without_a_photo(desk: Desk) -> None:
 
 
 def test_what_a_gallery_asks_of_faces_is_set_and_it_is_grouped_anew(desk: Desk) -> None:
-    done = desk.admin("quality", "--gallery", "gallery", "--found", "40", "--join", "10")
+    done = desk.admin("quality", "--gallery", "gallery", "--core", "40", "--border", "10")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "gallery asks of faces: 40 to found, 10 to join" in done.stdout
+    assert "gallery asks of faces: 40 of a core face, 10 of a border face" in done.stdout
     (message,) = desk.grouping.receive(1, wait_s=1)
     assert parse_grouping(message.body).gallery_id == "gallery"
     assert "what the pack asks" in desk.admin("quality", "--gallery", "gallery", "--reset").stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--found", "10", "--join", "40"), ("--found", "40"), ("--found", "400", "--join", "1")]
+    "arguments", [("--core", "10", "--border", "40"), ("--core", "40"), ("--core", "400", "--border", "1")]
 )
 def test_bars_that_make_no_sense_are_refused(desk: Desk, arguments: tuple[str, ...]) -> None:
     done = desk.admin("quality", "--gallery", "gallery", *arguments)
     assert done.returncode == 1
-    assert "--join" in done.stderr
+    assert "--border" in done.stderr
     assert desk.grouping.receive(1, wait_s=0) == []
 
 
@@ -300,3 +300,19 @@ def test_a_rate_that_sqs_does_not_take_is_refused_before_anything_is_asked(desk:
     done = desk.admin("dlq", "redrive", "--queue", "detection", "--per-second", rate)
     assert done.returncode == 2
     assert "must be a number from 1 to 500" in done.stderr
+
+
+def test_the_former_names_of_the_bars_work_for_one_more_version_with_a_note(desk: Desk) -> None:
+    done = desk.admin("quality", "--gallery", "gallery", "--found", "40", "--join", "10")
+    assert done.returncode == 0
+    assert "40 of a core face, 10 of a border face" in done.stdout
+    assert "--found is now --core" in done.stderr
+
+
+def test_bars_are_stored_under_the_names_that_workers_of_the_version_before_read(desk: Desk) -> None:
+    """Workers of both versions run side by side during a deploy."""
+    desk.admin("quality", "--gallery", "gallery", "--core", "40", "--border", "10")
+    with MongoClient[Document](desk.settings["GALLERY_IMAGES_MONGO_URI"]) as client:
+        gallery = client.get_default_database()["galleries"].find_one({"_id": "gallery"})
+    assert gallery is not None
+    assert gallery["quality"] == {"found": 40, "join": 10}

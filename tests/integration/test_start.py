@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.aws import client
-from app.adapters.models import model_downloader
+from app.adapters.aws import open_client
+from app.adapters.models import make_model_downloader
 from app.core.errors import BadModelPack
 from app.packs.__main__ import main as packs
 from local.stack import ROOT
@@ -63,10 +63,10 @@ def test_a_database_that_cannot_be_reached_ends_the_start_without_the_password()
 
 
 def test_weights_come_from_a_bucket_and_a_missing_one_is_named(aws: str, tmp_path: Path) -> None:
-    s3 = client("s3", "eu-central-1")
+    s3 = open_client("s3", "eu-central-1")
     s3.create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     s3.put_object(Bucket="models", Key="packs/mine/net.onnx", Body=b"weights")
-    download = model_downloader("eu-central-1")
+    download = make_model_downloader("eu-central-1")
     download("s3://models/packs/mine/net.onnx", tmp_path / "net.onnx")
     assert (tmp_path / "net.onnx").read_bytes() == b"weights"
     with pytest.raises(BadModelPack, match=r"s3://models/packs/mine/other\.onnx can't be fetched"):
@@ -112,7 +112,7 @@ def test_the_scripts_explain_themselves_and_name_what_is_missing(script: str, tm
 
 
 def test_the_image_can_be_built_with_weights_of_a_bucket(aws: str, tmp_path: Path) -> None:
-    s3 = client("s3", "eu-central-1")
+    s3 = open_client("s3", "eu-central-1")
     s3.create_bucket(Bucket="weights", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     _, manifest = write_toy_pack(tmp_path / "made")
     for name in ("detector.onnx", "embedder.onnx"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.telemetry.cloudwatch import OWN_LOGGERS
 from benchmarks.common.running import local_stack
 from tests.integration.services import Services
@@ -88,7 +88,7 @@ def told() -> Iterator[Told]:
 
 def cloudwatch_lines(group: str, region: str) -> dict[str, list[dict[str, Any]]]:
     """Service → its lines in CloudWatch Logs."""
-    logs = client("logs", region)
+    logs = open_client("logs", region)
     found: dict[str, list[dict[str, Any]]] = {}
     for stream in logs.describe_log_streams(logGroupName=group)["logStreams"]:
         name = stream["logStreamName"]

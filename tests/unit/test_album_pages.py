@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from app.core.records import FaceBatch, quality_columns
+from app.core.records import FaceBatch, make_quality_columns
 from app.detection.device import Device
 from app.vision.face_pack import FacePack
 from benchmarks.accuracy.album import read_labels
@@ -123,7 +123,7 @@ def faces_at(places: list[tuple[str, float]], people: list[str | None], directio
         image_ids=[image_id for image_id, _ in places],
         boxes=np.array(boxes, np.float32),
         det_scores=np.ones(len(places), np.float32),
-        quality=quality_columns([{"unified": 90.0}] * len(places)),
+        quality=make_quality_columns([{"unified": 90.0}] * len(places)),
         embeddings=np.eye(8, dtype=np.float32)[directions],
         crop_keys=[""] * len(places),
         person_ids=people,

@@ -19,7 +19,7 @@ from app.packs.open_pack.build import build
 from app.packs.open_pack.dlib_weights import read_dlib_weights
 from app.packs.open_pack.onnx_graph import GraphWriter
 from app.vision.mtcnn import PIXEL_MEAN, PIXEL_SCALE
-from app.vision.sessions import float_blob, open_session
+from app.vision.sessions import make_blob, open_session
 
 MANIFEST = read_manifest(Path(__file__).parents[2] / "models" / "open.toml")
 # Made by the package `mtcnn` 1.0.0 under TensorFlow 2.21 from the crops in `astronaut_crops`, six decimals.
@@ -34,7 +34,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dlib_file() -> Path:
-    return build_open._package_dir("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    return build_open._find_package("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
 
 
 def astronaut_crops() -> dict[str, Image]:
@@ -78,7 +78,7 @@ def test_every_graph_is_valid_onnx_with_a_free_batch(pack: Path) -> None:
 @pytest.mark.parametrize("network", ["pnet", "rnet", "onet"])
 def test_mtcnn_gives_what_the_keras_networks_gave(pack: Path, network: str) -> None:
     session = open_session(pack / f"{network}.onnx", "cpu")
-    outputs = session.run({"image": float_blob(astronaut_crops()[network][None], PIXEL_MEAN, PIXEL_SCALE)})
+    outputs = session.run({"image": make_blob(astronaut_crops()[network][None], PIXEL_MEAN, PIXEL_SCALE)})
 
     for output, (name, expected) in zip(outputs, GOLDEN[network].items(), strict=True):
         np.testing.assert_allclose(output[0], np.array(expected, np.float32), atol=1e-5, err_msg=name)
@@ -89,7 +89,7 @@ def test_embeddings_are_those_of_dlib(pack: Path) -> None:
     expected = np.array([reference.compute_face_descriptor(chip) for chip in chips()])
 
     session = open_session(pack / MANIFEST.embedder.file, "cpu")
-    blob = float_blob(np.stack(chips()), MANIFEST.embedder.mean, MANIFEST.embedder.scale)
+    blob = make_blob(np.stack(chips()), MANIFEST.embedder.mean, MANIFEST.embedder.scale)
 
     assert np.abs(session.run({"image": blob})[0] - expected).max() <= 1e-6
 
@@ -124,6 +124,6 @@ def test_weights_of_another_network_are_refused() -> None:
     array = np.zeros(1, np.float32)
 
     with pytest.raises(ValueError, match="fewer arrays than layers"):
-        build_open.pnet([array] * 3)
+        build_open.build_pnet([array] * 3)
     with pytest.raises(ValueError, match="1 arrays too many"):
         GraphWriter([array]).model("empty", ["N"], {})

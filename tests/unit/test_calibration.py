@@ -22,12 +22,12 @@ from workshop.calibration import (
     FEWEST_IMPOSTOR_PAIRS,
     ErrorRates,
     KnownFaces,
-    best_threshold,
-    error_rates,
-    known_faces,
+    choose_threshold,
+    compute_error_rates,
+    embed_known_faces,
     write_calibration,
 )
-from workshop.scores import bcubed
+from workshop.scores import score_bcubed
 
 MANIFEST = """# What this pack is.
 name = "toy"
@@ -77,7 +77,7 @@ def calibration(**changes: object) -> Calibration:
 
 def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
     # a: three photos at 0°, 10°, 60°; b: two at 100° and 104°; c: one at 20°.
-    rates = error_rates(KnownFaces(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2])))
+    rates = compute_error_rates(KnownFaces(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2])))
     assert (rates.genuine_pairs, rates.impostor_pairs, rates.faces, rates.people) == (4, 11, 6, 3)
     # Above cos 30° are one of a's three pairs and b's only one: missed are (2/3 + 0) / 2.
     false_match, false_non_match = rates.at(np.cos(np.radians(30)))
@@ -87,7 +87,7 @@ def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
 
 
 def test_the_rates_run_from_everybody_matches_to_nobody_does() -> None:
-    rates = error_rates(KnownFaces(at_angles(0, 50, 90, 180), np.array([0, 0, 1, 1])))
+    rates = compute_error_rates(KnownFaces(at_angles(0, 50, 90, 180), np.array([0, 0, 1, 1])))
     assert (rates.false_match[0], rates.false_non_match[0]) == (1, 0)
     assert (rates.false_match[-1], rates.false_non_match[-1]) == (0, 1)
     assert (np.diff(rates.false_match) <= 0).all()
@@ -97,7 +97,7 @@ def test_the_rates_run_from_everybody_matches_to_nobody_does() -> None:
 def test_blocks_of_rows_count_every_pair_once() -> None:
     people = np.arange(700) % 300
     embeddings = at_angles(*np.random.default_rng(0).uniform(0, 180, 700))
-    rates = error_rates(KnownFaces(embeddings, people))
+    rates = compute_error_rates(KnownFaces(embeddings, people))
     genuine = int((people[:, None] == people[None]).sum() - 700) // 2
     assert (rates.genuine_pairs, rates.impostor_pairs) == (genuine, 700 * 699 // 2 - genuine)
 
@@ -115,18 +115,18 @@ def scattered(spread: float, people: int = 60, photos: int = 4, dimension: int =
 def test_grouping_at_the_threshold_finds_people_that_had_no_part_in_it(spread: float) -> None:
     fitted, others = scattered(spread), scattered(spread, people=90)
     faces, people = others.embeddings[240:], others.people[240:]
-    threshold = best_threshold(fitted, error_rates(fitted))
+    threshold = choose_threshold(fitted, compute_error_rates(fitted))
     labels = cluster(faces, [str(face) for face in range(len(faces))], threshold)
-    assert bcubed(people, labels).f > 0.97
+    assert score_bcubed(people, labels).f > 0.97
     for far_off in (0.15, 0.97):
         labels = cluster(faces, [str(face) for face in range(len(faces))], far_off)
-        assert bcubed(people, labels).f < 0.9
+        assert score_bcubed(people, labels).f < 0.9
 
 
 def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() -> None:
     faces = scattered(0.3)
-    rates = error_rates(faces)
-    threshold = best_threshold(faces, rates)
+    rates = compute_error_rates(faces)
+    threshold = choose_threshold(faces, rates)
     assert rates.at(threshold)[0] == 0
     assert threshold > rates.least_with(1e-3) + 0.01
 
@@ -191,11 +191,11 @@ def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_i
 ) -> None:
     paint_people(tmp_path, [2] * 20 + [1] * 420)
     (tmp_path / "000" / "torn.png").write_bytes(b"no picture")
-    faces = known_faces(tmp_path, toy_device)
-    rates = error_rates(faces)
+    faces = embed_known_faces(tmp_path, toy_device)
+    rates = compute_error_rates(faces)
     assert (rates.faces, rates.people, rates.genuine_pairs) == (460, 440, 20)
     assert rates.impostor_pairs > FEWEST_IMPOSTOR_PAIRS
-    threshold = best_threshold(faces, rates)
+    threshold = choose_threshold(faces, rates)
     assert 0.2 < threshold < 1
     assert rates.at(threshold) == (0, 0)
 

@@ -111,10 +111,10 @@ def test_an_end_of_the_process_after_that_waits_no_second_time(limits: None) -> 
 A_SERVICE_THAT_ENDS = """
 import logging, sys
 from types import SimpleNamespace
-from app.adapters.aws import client
+from app.adapters.aws import open_client
 from app.telemetry.logs import Logging
 settings = SimpleNamespace(log_group="group", log_level="INFO", service_type="detection")
-with Logging(settings, lambda: client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
+with Logging(settings, lambda: open_client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
     logging.getLogger("app.some").info("at work")
 sys.exit(7)
 """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.clustering.full import cluster
 from app.clustering.graph import NOBODY
 from app.core.roles import Role
-from workshop.scores import bcubed, pairwise
+from workshop.scores import score_bcubed, score_pairwise
 
 LFW = Path(__file__).parents[2].parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
 
@@ -133,14 +133,14 @@ def test_half_of_lfw_is_grouped_as_well_as_measured(
     with np.load(LFW) as data:
         embeddings, people, images = unit(data[model].astype(np.float64)), data["label"], data["image"].tolist()
     labels = cluster(embeddings, images, threshold)
-    assert bcubed(people, labels).f >= bcubed_f
-    assert pairwise(people, labels).f >= pairwise_f
+    assert score_bcubed(people, labels).f >= bcubed_f
+    assert score_pairwise(people, labels).f >= pairwise_f
 
 
 def weak(count: int, *rows: int) -> NDArray[np.int8]:
     """Roles of `count` faces: these rows may only join, all others found."""
-    roles = np.full(count, Role.FOUNDS, np.int8)
-    roles[list(rows)] = Role.JOINS
+    roles = np.full(count, Role.CORE, np.int8)
+    roles[list(rows)] = Role.BORDER
     return roles
 
 
@@ -167,7 +167,7 @@ def test_a_weak_face_between_two_people_is_nobodys_and_brings_none_together() ->
 
 def test_a_face_that_is_left_out_is_nobodys_however_like_it_is() -> None:
     embeddings = np.repeat(at_cosine(0.1)[:1], 3, axis=0)
-    roles = np.array([Role.FOUNDS, Role.FOUNDS, Role.LEFT_OUT], np.int8)
+    roles = np.array([Role.CORE, Role.CORE, Role.NOISE], np.int8)
     np.testing.assert_array_equal(cluster(embeddings, own_photos(3), 0.5, roles), [0, 0, NOBODY])
 
 
@@ -192,6 +192,6 @@ def test_weak_faces_change_nothing_among_the_founders(sizes: list[int], seed: in
     rows = data.draw(st.sets(st.integers(0, len(people) - 1)))
     roles = weak(len(people), *rows)
     photos = own_photos(len(people))
-    founding = np.flatnonzero(roles == Role.FOUNDS)
+    founding = np.flatnonzero(roles == Role.CORE)
     alone = cluster(embeddings[founding], [photos[row] for row in founding], 0.5)
     np.testing.assert_array_equal(cluster(embeddings, photos, 0.5, roles)[founding], alone)

@@ -7,7 +7,7 @@ from PIL import Image as Pil
 from PIL import ImageCms
 
 from app.core.pictures import PhotoLimits
-from app.vision.colour import to_srgb
+from app.vision.colour import convert_to_srgb
 from app.vision.decode import decode
 from tests import photos
 
@@ -49,20 +49,22 @@ def test_without_a_profile_that_says_otherwise_pixels_stay_as_they_are(profile: 
 
 def test_a_profile_for_other_kinds_of_pixels_is_ignored() -> None:
     grey = Pil.new("L", (8, 8), 100)
-    assert to_srgb(grey, swapped_primaries()) is grey
+    assert convert_to_srgb(grey, swapped_primaries()) is grey
 
 
 def test_several_threads_share_a_transform() -> None:
     """Each colour comes out the same in a crowd as alone."""
     colours = [(20 * row, 255 - 20 * row, 90) for row in range(8)]
     pictures = [Pil.fromarray(np.full((300, 300, 3), colour, np.uint8)) for colour in colours]
-    alone = [np.asarray(to_srgb(picture, swapped_primaries())) for picture in pictures]
+    alone = [np.asarray(convert_to_srgb(picture, swapped_primaries())) for picture in pictures]
     together: dict[int, bool] = {}
     barrier = Barrier(len(pictures))
 
     def convert(row: int) -> None:
         barrier.wait()
-        together[row] = all(np.array_equal(to_srgb(pictures[row], swapped_primaries()), alone[row]) for _ in range(20))
+        together[row] = all(
+            np.array_equal(convert_to_srgb(pictures[row], swapped_primaries()), alone[row]) for _ in range(20)
+        )
 
     threads = [Thread(target=convert, args=(row,)) for row in range(len(pictures))]
     for thread in threads:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Settings, load_settings, settings_table
+from app.config import Settings, load_settings, make_settings_table
 from app.core.errors import BadConfiguration
 
 REQUIRED = {
@@ -146,7 +146,7 @@ def test_settings_cannot_be_changed(env: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_has_a_row_for_every_setting_and_what_it_means() -> None:
-    table = settings_table()
+    table = make_settings_table()
     for name, field in Settings.model_fields.items():
         assert f"| `{name.upper()}` | " in table
         assert field.description

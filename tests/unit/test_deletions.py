@@ -6,7 +6,7 @@ from app.core.kill_points import KillPoints
 from app.core.ports import ReceivedMessage
 from app.worker import deletions as deletions_module
 from app.worker.deletions import Deletions
-from app.worker.leases import Leases
+from app.worker.leases import MessageLeases
 from tests.fakes import FakeQueue
 
 
@@ -25,11 +25,11 @@ class CountingQueue(FakeQueue):
         return super().delete(messages)
 
 
-def deleted(queue: FakeQueue, count: int) -> Leases:
+def deleted(queue: FakeQueue, count: int) -> MessageLeases:
     """Receive and delete so many messages; the leases they had."""
     for number in range(count):
         queue.send(str(number))
-    leases = Leases(queue, 60, 60, lambda: None, lambda: None)
+    leases = MessageLeases(queue, 60, 60, lambda: None, lambda: None)
     messages = []
     while len(messages) < count:
         messages += queue.receive(10, 0)

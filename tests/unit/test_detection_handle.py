@@ -12,13 +12,13 @@ from app.core.kill_points import KillPoints
 from app.core.messages import parse_grouping
 from app.core.pictures import PhotoLimits
 from app.core.ports import OpenObject
-from app.core.records import ImageRecord, ImageStatus, PhotoRef, crop_key, face_id, preview_key
+from app.core.records import ImageRecord, ImageStatus, PhotoRef, make_crop_key, make_face_id, make_preview_key
+from app.detection.analysis import Analyser
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.detection.device import Device
-from app.detection.handle import DetectionParts, handle, saver
-from app.detection.look import Eyes
-from app.detection.prefilter import Mode, Prefilter
+from app.detection.handle import DetectionParts, handle, make_saver
+from app.detection.prefilter import Prefilter, PrefilterMode
 from app.telemetry.catalogue import Metric
 from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
@@ -47,10 +47,10 @@ class World:
         self.grouping_queue = FakeQueue(clock=self.clock)
         self.detector = ToyDetector(2)
         self.parts = DetectionParts(
-            eyes=Eyes(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
+            eyes=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
             faces=self.faces,
-            results=Batcher("store", saver(self.faces, self.owner), most=10).__enter__(),
+            results=Batcher("store", make_saver(self.faces, self.owner), most=10).__enter__(),
             owner=self.owner,
             galleries=self.galleries,
             grouping_queue=self.grouping_queue,
@@ -152,7 +152,7 @@ def test_the_same_picture_in_another_gallery_is_not_looked_at_again(world: World
     world.detect(twin)
     assert world.image(twin).face_count == 2
     for index in range(2):
-        ours, theirs = (world.faces.faces[face_id(photo, MODEL, index)] for photo in (twin, PHOTO))
+        ours, theirs = (world.faces.faces[make_face_id(photo, MODEL, index)] for photo in (twin, PHOTO))
         assert np.array_equal(ours.embedding, theirs.embedding)
         assert np.array_equal(ours.box, theirs.box)
         assert (ours.quality, ours.det_score) == (theirs.quality, theirs.det_score)
@@ -171,10 +171,10 @@ def test_another_models_faces_are_no_use_for_the_same_picture(world: World) -> N
 
 def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(world: World) -> None:
     world.detect()
-    assert set(world.faces.faces) == {face_id(PHOTO, MODEL, 0), face_id(PHOTO, MODEL, 1)}
-    face = world.faces.faces[face_id(PHOTO, MODEL, 1)]
+    assert set(world.faces.faces) == {make_face_id(PHOTO, MODEL, 0), make_face_id(PHOTO, MODEL, 1)}
+    face = world.faces.faces[make_face_id(PHOTO, MODEL, 1)]
     assert (face.gallery_id, face.image_id, face.model_id) == ("g", "a", MODEL)
-    assert face.crop_key == crop_key(PHOTO, MODEL, 1)
+    assert face.crop_key == make_crop_key(PHOTO, MODEL, 1)
     assert face.box.tolist() == [12, 0, 22, 12]
     assert face.landmarks[0].tolist() == [15, 4]
     assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-6)
@@ -183,16 +183,20 @@ def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(wo
 
 def test_crops_and_a_preview_are_written_beside_the_page(world: World) -> None:
     world.detect()
-    assert world.objects.output_keys == {crop_key(PHOTO, MODEL, 0), crop_key(PHOTO, MODEL, 1), preview_key(PHOTO)}
-    assert world.objects.content_types[crop_key(PHOTO, MODEL, 0)] == "image/webp"
-    assert world.objects.content_types[preview_key(PHOTO)] == "image/jpeg"
-    assert world.objects.read(preview_key(PHOTO)).startswith(b"\xff\xd8")
+    assert world.objects.output_keys == {
+        make_crop_key(PHOTO, MODEL, 0),
+        make_crop_key(PHOTO, MODEL, 1),
+        make_preview_key(PHOTO),
+    }
+    assert world.objects.content_types[make_crop_key(PHOTO, MODEL, 0)] == "image/webp"
+    assert world.objects.content_types[make_preview_key(PHOTO)] == "image/jpeg"
+    assert world.objects.read(make_preview_key(PHOTO)).startswith(b"\xff\xd8")
 
 
 def test_previews_can_be_switched_off() -> None:
     world = World(preview_side_px=0)
     world.detect()
-    assert preview_key(PHOTO) not in world.objects.output_keys
+    assert make_preview_key(PHOTO) not in world.objects.output_keys
 
 
 def test_a_photo_without_faces_is_stored_as_such_and_writes_no_pictures(world: World) -> None:
@@ -258,7 +262,7 @@ def test_a_newer_version_replaces_the_older(world: World) -> None:
     world.objects.upload("photos", PHOTO.key, photos.png(), NOON + timedelta(seconds=1))
     world.detector.count = 1
     world.detect()
-    assert list(world.faces.faces) == [face_id(PHOTO, MODEL, 0)]
+    assert list(world.faces.faces) == [make_face_id(PHOTO, MODEL, 0)]
     assert world.image().last_modified == NOON + timedelta(seconds=1)
 
 
@@ -267,7 +271,7 @@ def test_crops_of_faces_that_went_are_removed_before_the_record_that_knows_of_th
     world.detector.count = 1
     world.journal.clear()
     world.detect(force=True)
-    gone = crop_key(PHOTO, MODEL, 1)
+    gone = make_crop_key(PHOTO, MODEL, 1)
     assert gone not in world.objects.output_keys
     assert world.journal.index(f"remove {gone}") < world.journal.index("save g/a")
 
@@ -472,7 +476,7 @@ class Watched(FakeObjectStore):
         return super().open(photo, max_bytes)
 
 
-def judging(mode: Mode, data: bytes, thumbnail: bytes | None = None) -> World:
+def judging(mode: PrefilterMode, data: bytes, thumbnail: bytes | None = None) -> World:
     """A world whose photo has this content, and its pre-filter that mode; with a thumbnail, it goes by that."""
     objects = Watched()
     world = World(objects=objects)
@@ -542,7 +546,7 @@ def test_a_photo_whose_thumbnail_fails_is_not_downloaded() -> None:
 
 
 @pytest.mark.parametrize("mode", ["record", "enforce"])
-def test_a_thumbnails_verdict_stands_for_the_photos(mode: Mode) -> None:
+def test_a_thumbnails_verdict_stands_for_the_photos(mode: PrefilterMode) -> None:
     world = judging(mode, BLANK, thumbnail=SHARP)
     world.detect()
     assert (world.image().status, world.image().prefilter_reason) == (ImageStatus.INDEXED, None)
@@ -595,7 +599,7 @@ def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
     world = World()
     dark = np.asarray(photos.noise(64, 48) // 32, np.uint8)
     world.objects.upload("photos", PHOTO.key, photos.jpeg(pixels=dark), NOON)
-    strict = toy_manifest(quality={"found": 100, "join": 99})
+    strict = toy_manifest(quality={"core": 100, "border": 99})
     pack = FacePack(strict, world.detector, ToyEmbedder())
     world.parts = replace(
         world.parts, eyes=replace(world.parts.eyes, device=Device(pack, calls=1, photos=4, faces=8).__enter__())

@@ -9,14 +9,14 @@ import pytest
 from onnx.helper import make_node
 
 from app.core.errors import BadModelPack, DeviceOutOfMemory
-from app.packs.manifest import OnnxEmbedder
+from app.packs.manifest import EmbedderConfig
 from app.vision.embedder import Embedder, open_embedder
 from tests import photos
 from tests.toy_pack import onnx_graph
 
 SIDE, DIMENSION = 8, 4
 WEIGHTS = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, DIMENSION)).astype(np.float32)
-CONFIG = OnnxEmbedder(file="toy.onnx", input_size_px=SIDE, dimension=DIMENSION)
+CONFIG = EmbedderConfig(file="toy.onnx", input_size_px=SIDE, dimension=DIMENSION)
 CHIPS = np.stack([photos.noise(SIDE, SIDE, seed) for seed in range(5)])
 
 FLATTEN = make_node("Flatten", ["image"], ["flat"])
@@ -113,12 +113,12 @@ def test_channels_come_in_the_order_the_manifest_names(order: Any, first: int) -
     session = SpySession()
     chip = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     chip[..., first] = 255
-    config = OnnxEmbedder(file="x", dimension=3, channel_order=order, mean=(0, 0, 0), scale=255, input_size_px=SIDE)
+    config = EmbedderConfig(file="x", dimension=3, channel_order=order, mean=(0, 0, 0), scale=255, input_size_px=SIDE)
     assert Embedder(session, config).embed(chip).tolist() == [[1, 0, 0]]
 
 
 def test_a_chip_without_any_signal_gives_no_nan() -> None:
-    config = OnnxEmbedder(file="x", dimension=3, mean=(0, 0, 0), scale=1, input_size_px=SIDE)
+    config = EmbedderConfig(file="x", dimension=3, mean=(0, 0, 0), scale=1, input_size_px=SIDE)
     assert Embedder(SpySession(), config).embed(np.zeros((1, SIDE, SIDE, 3), np.uint8)).tolist() == [[0, 0, 0]]
 
 

@@ -47,27 +47,27 @@ def pack_of(*vectors: list[float], count: int = 1) -> FacePack:
 
 
 def test_a_pack_that_finds_the_face_and_knows_it_again_passes() -> None:
-    golden.check(pack_of([1, 0], [0.8, 0.6]))
+    golden.check_golden_photo(pack_of([1, 0], [0.8, 0.6]))
 
 
 @pytest.mark.parametrize("second", [[0, 1], [-1, 0], [np.nan, 0]])
 def test_a_pack_that_does_not_know_the_face_again_is_refused(second: list[float]) -> None:
     with pytest.raises(BadModelPack, match="The pack toy does not know a face again on this device"):
-        golden.check(pack_of([1, 0], second))
+        golden.check_golden_photo(pack_of([1, 0], second))
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_pack_that_finds_another_number_of_faces_is_refused(count: int) -> None:
     with pytest.raises(BadModelPack, match=f"finds {count} faces at .* in a photo of 320 px that has one"):
-        golden.check(pack_of(count=count))
+        golden.check_golden_photo(pack_of(count=count))
 
 
 def test_a_pack_that_finds_a_face_elsewhere_is_refused() -> None:
     with pytest.raises(BadModelPack, match="Check the manifest's detector"):
-        golden.check(FacePack(toy_manifest(), ToyDetector(1), Fixed([])))
+        golden.check_golden_photo(FacePack(toy_manifest(), ToyDetector(1), Fixed([])))
 
 
 @pytest.mark.parametrize("name", ["open", "tests/packs/shared-insightface.toml"])
 def test_real_packs_pass(name: str, shared_dir: Path) -> None:
     pack = PackStore(ROOT / "models").install(name if name == "open" else str(ROOT / name))
-    golden.check(load_pack(pack.manifest, pack.weights, "cpu", 1))
+    golden.check_golden_photo(load_pack(pack.manifest, pack.weights, "cpu", 1))

@@ -15,7 +15,7 @@ from app.core.roles import QualityBars
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
-from app.grouping.page import without_time
+from app.grouping.page import remove_time
 from app.telemetry.catalogue import Metric
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
@@ -307,7 +307,7 @@ def test_a_run_killed_between_two_steps_is_made_up_for_by_the_next(world: World,
     groups = world.group()
     assert groups == new.model_copy(update={"generated_at": groups.generated_at})
     assert shown(world) == shown(undisturbed)
-    pages = [without_time(one.objects.read("g/people.html").decode()) for one in (world, undisturbed)]
+    pages = [remove_time(one.objects.read("g/people.html").decode()) for one in (world, undisturbed)]
     assert pages[0] == pages[1]
 
 
@@ -666,7 +666,7 @@ def test_a_person_that_lost_its_last_good_face_gives_its_weak_one_back(world: Wo
 
 def test_a_gallery_may_ask_for_less(world: World) -> None:
     add_poor(world, "4", unified=12)
-    world.galleries.set_quality("g", QualityBars(found=10, join=5))
+    world.galleries.set_quality("g", QualityBars(core=10, border=5))
     assert world.group().unassigned == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadConfiguration
-from app.health import Health, judge, main
+from app.health import Health, judge_health, main
 from tests.fakes import FakeClock
 
 
@@ -27,14 +27,14 @@ def said(file: Path) -> dict[str, Any]:
 
 
 def is_well(file: Path, clock: FakeClock, ready: bool = False) -> bool:
-    return judge(file, max_age_s=60, must_be_ready=ready, now_s=clock.now())[0]
+    return judge_health(file, max_age_s=60, must_be_ready=ready, now_s=clock.now())[0]
 
 
 def test_a_worker_that_starts_is_alive_and_not_ready(file: Path, clock: FakeClock) -> None:
     Health(file, clock.now)
     assert said(file) == {"time": clock.now(), "ready": False, "state": "starting"}
     assert is_well(file, clock)
-    assert judge(file, 60, True, clock.now()) == (False, "The worker is alive but not ready: it is starting.")
+    assert judge_health(file, 60, True, clock.now()) == (False, "The worker is alive but not ready: it is starting.")
 
 
 def test_a_worker_whose_models_and_stores_are_there_is_ready(file: Path, clock: FakeClock) -> None:
@@ -50,7 +50,7 @@ def test_a_worker_that_stops_beating_is_no_longer_alive(file: Path, clock: FakeC
     clock.sleep(60)
     assert is_well(file, clock)
     clock.sleep(1)
-    well, sentence = judge(file, 60, False, clock.now())
+    well, sentence = judge_health(file, 60, False, clock.now())
     assert (well, sentence) == (False, "The worker's last sign of life is 61 s old; at most 60 s are allowed.")
 
 
@@ -71,7 +71,7 @@ def test_a_worker_that_waits_for_a_store_says_so_and_is_alive_but_not_ready(file
     health.waiting_for("MongoDB")
     assert said(file) == {"time": clock.now(), "ready": False, "state": "waiting for MongoDB"}
     assert is_well(file, clock)
-    assert "waiting for MongoDB" in judge(file, 60, False, clock.now())[1]
+    assert "waiting for MongoDB" in judge_health(file, 60, False, clock.now())[1]
     assert not is_well(file, clock, ready=True)
     health.waiting_for(None)
     assert is_well(file, clock, ready=True)
@@ -122,14 +122,14 @@ def test_work_goes_on_when_the_file_can_no_longer_be_written_and_one_line_says_s
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"time": "now", "ready": true, "state": "working"}'])
 def test_a_damaged_file_is_not_well(file: Path, clock: FakeClock, content: str) -> None:
     file.write_text(content)
-    well, sentence = judge(file, 60, False, clock.now())
+    well, sentence = judge_health(file, 60, False, clock.now())
     assert not well
     assert f"The health file {file} can't be read" in sentence
 
 
 def test_a_file_from_before_the_machine_started_is_not_well(file: Path, clock: FakeClock) -> None:
     Health(file, clock.now)
-    well, sentence = judge(file, 60, False, now_s=clock.now() - 500)
+    well, sentence = judge_health(file, 60, False, now_s=clock.now() - 500)
     assert not well
     assert "older than this machine's last start" in sentence
 

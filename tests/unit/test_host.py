@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from app import host
-from app.host import memory_share
+from app.host import measure_memory_share
 
 MB = 1_000_000
 
@@ -24,17 +24,17 @@ def write(cgroup: Path, limit: str, used: int, inactive_file: int | None = None)
 
 def test_the_share_is_of_the_containers_limit(cgroup: Path) -> None:
     write(cgroup, str(400 * MB), 100 * MB)
-    assert memory_share() == 0.25
+    assert measure_memory_share() == 0.25
 
 
 def test_page_cache_that_can_be_dropped_counts_as_free(cgroup: Path) -> None:
     write(cgroup, str(400 * MB), 100 * MB, 60 * MB)
-    assert memory_share() == 0.1
+    assert measure_memory_share() == 0.1
 
 
 def test_more_cache_than_use_is_no_negative_share(cgroup: Path) -> None:
     write(cgroup, str(400 * MB), 10 * MB, 60 * MB)
-    assert memory_share() == 0
+    assert measure_memory_share() == 0
 
 
 @pytest.mark.parametrize("limit", ["max", None])
@@ -47,8 +47,8 @@ def test_without_a_limit_the_share_is_the_machines(
     monkeypatch.setattr(psutil, "virtual_memory", Machine)
     if limit:
         write(cgroup, limit, 100 * MB)
-    assert memory_share() == pytest.approx(0.6)
+    assert measure_memory_share() == pytest.approx(0.6)
 
 
 def test_this_machine_has_a_share_between_nothing_and_all() -> None:
-    assert 0 < memory_share() < 1
+    assert 0 < measure_memory_share() < 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.clustering.full import DRIFT, cluster
-from app.clustering.graph import Rows, connected, extended, numbered
-from app.clustering.incremental import GalleryFaces, Known, Regrouped, has_same_companions, regrouped
+from app.clustering.graph import Rows, add_faces, build_graph, number_photos
+from app.clustering.incremental import GalleryFaces, Known, PeopleUpdate, has_same_companions, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -31,7 +31,7 @@ class Gallery:
         self.roles: dict[str, Role] = {}
         self.read: list[int] = []
 
-    def add(self, person: int, *, role: Role = Role.FOUNDS, noise: float = 0.5) -> str:
+    def add(self, person: int, *, role: Role = Role.CORE, noise: float = 0.5) -> str:
         face_id = f"g/photo{len(self.embeddings):04}/m/0"
         self.replace(face_id, person, noise)
         self.roles[face_id] = role
@@ -55,13 +55,13 @@ class Gallery:
         roles = np.array([self.roles[face_id] for face_id in ids], np.int8)
         return GalleryFaces(ids, ids, [self.digests[face_id] for face_id in ids], roles)
 
-    def run(self, known: Known | None, *, full: bool = False) -> Regrouped:
+    def run(self, known: Known | None, *, full: bool = False) -> PeopleUpdate:
         def read(rows: Rows) -> Floats:
             self.read.append(len(rows))
             vectors = [self.embeddings[self.ids[row]] for row in rows]
             return np.array(vectors, np.float32).reshape(-1, DIMENSION)
 
-        return regrouped(self.faces(), known, THRESHOLD, read, NeighbourSearch(), full=full)
+        return update_people(self.faces(), known, THRESHOLD, read, NeighbourSearch(), full=full)
 
     def at_once(self) -> Sequence[int]:
         vectors = np.array([self.embeddings[face_id] for face_id in self.ids])
@@ -122,8 +122,8 @@ def test_faces_that_are_gone_or_have_changed_leave_their_people() -> None:
 def test_weak_faces_join_and_a_face_may_lose_its_trust() -> None:
     gallery = small_gallery()
     known = gallery.run(None).known
-    weak = gallery.add(2, role=Role.JOINS, noise=0.8)
-    gallery.roles[gallery.ids[1]] = Role.LEFT_OUT
+    weak = gallery.add(2, role=Role.BORDER, noise=0.8)
+    gallery.roles[gallery.ids[1]] = Role.NOISE
     result = gallery.run(known)
     rows = gallery.ids
     assert result.labels[rows.index(weak)] == result.labels[2]
@@ -169,12 +169,12 @@ def test_lists_of_a_grown_graph_are_those_of_one_made_at_once() -> None:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((400, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    photos = numbered([str(face) for face in range(400)])
+    photos = number_photos([str(face) for face in range(400)])
     roles = random.choice(np.array([0, 1, 2, 2, 2, 2], np.int8), 400)
     search = NeighbourSearch()
-    grown = connected(vectors[:250], photos[:250], roles[:250], search)
-    grown = extended(grown, vectors[250:], photos[250:], roles[250:], search)
-    at_once = connected(vectors, photos, roles, search)
+    grown = build_graph(vectors[:250], photos[:250], roles[:250], search)
+    grown = add_faces(grown, vectors[250:], photos[250:], roles[250:], search)
+    at_once = build_graph(vectors, photos, roles, search)
     np.testing.assert_array_equal(grown.neighbours.indices, at_once.neighbours.indices)
     np.testing.assert_allclose(grown.neighbours.similarities, at_once.neighbours.similarities, atol=1e-6)
 
@@ -183,12 +183,12 @@ def test_a_list_that_lost_faces_takes_none_in_that_may_be_worse_than_unknown_one
     random = np.random.default_rng(0)
     vectors = random.standard_normal((300, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    photos, roles = np.arange(300), np.full(300, Role.FOUNDS, np.int8)
+    photos, roles = np.arange(300), np.full(300, Role.CORE, np.int8)
     search = NeighbourSearch()
-    graph = connected(vectors[:290], photos[:290], roles[:290], search).take(np.arange(0, 290, 2))
+    graph = build_graph(vectors[:290], photos[:290], roles[:290], search).take(np.arange(0, 290, 2))
     known = graph.neighbours.similarities.copy()
     worst = np.where(np.isneginf(known), np.inf, known).min(axis=1)
-    grown = extended(graph, vectors[290:], photos[290:], roles[290:], search).neighbours.similarities[: len(graph)]
+    grown = add_faces(graph, vectors[290:], photos[290:], roles[290:], search).neighbours.similarities[: len(graph)]
     added = np.isfinite(grown).sum(axis=1) > np.isfinite(known).sum(axis=1)
     assert added.any()
     assert (np.where(np.isneginf(grown), np.inf, grown).min(axis=1) >= worst).all()

@@ -6,7 +6,7 @@ from PIL import Image as Pil
 
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
-from app.vision.jpeg import decode_jpeg, reduction
+from app.vision.jpeg import choose_reduction, decode_jpeg
 from tests import photos
 
 LIMITS = PhotoLimits(10_000_000, 10_000_000)
@@ -17,7 +17,7 @@ LIMITS = PhotoLimits(10_000_000, 10_000_000)
     [(1000, None, 1), (1000, 1000, 1), (1000, 501, 1), (1000, 500, 2), (4000, 640, 4), (6000, 640, 8), (90_000, 1, 8)],
 )
 def test_a_photo_is_reduced_as_far_as_leaves_enough(longer: int, enough: int | None, factor: int) -> None:
-    assert reduction(longer, enough) == factor
+    assert choose_reduction(longer, enough) == factor
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from app.core.ports import ReceivedMessage
-from app.worker.leases import LONGEST_LEASE_S, Leases
+from app.worker.leases import LONGEST_LEASE_S, MessageLeases
 from tests.fakes import FakeQueue
 
 VISIBILITY_S = 0.9
@@ -44,12 +44,14 @@ def leases_of(
     *,
     visibility_s: float = VISIBILITY_S,
     stuck_after_s: float = PATIENCE_S,
-) -> Leases:
+) -> MessageLeases:
     notes = deaths if deaths is not None else []
-    return Leases(queue, visibility_s, stuck_after_s, lambda: notes.append("stuck"), lambda: notes.append("died"))
+    return MessageLeases(
+        queue, visibility_s, stuck_after_s, lambda: notes.append("stuck"), lambda: notes.append("died")
+    )
 
 
-def lost_in_time(leases: Leases, message: ReceivedMessage) -> bool:
+def lost_in_time(leases: MessageLeases, message: ReceivedMessage) -> bool:
     until = time.monotonic() + PATIENCE_S
     while not leases.is_lost(message) and time.monotonic() < until:
         time.sleep(0.01)
@@ -121,7 +123,7 @@ def test_a_thread_that_dies_says_so(queue: TimedQueue, monkeypatch: pytest.Monke
 
     died = threading.Event()
     monkeypatch.setattr(queue, "hide", broken_hide)
-    with Leases(queue, VISIBILITY_S, PATIENCE_S, lambda: None, died.set) as leases:
+    with MessageLeases(queue, VISIBILITY_S, PATIENCE_S, lambda: None, died.set) as leases:
         leases.hold(queue.receive(1, 0)[0])
         assert died.wait(PATIENCE_S)
 

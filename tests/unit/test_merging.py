@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.clustering.full import once_in_each_photo
-from app.clustering.graph import FaceGraph, connected
-from app.clustering.local_scaling import Nearness, nearness_of_others, scaled, strength_of
-from app.clustering.merging import mean_faces, merge_beside, merge_people
+from app.clustering.full import split_repeats_in_photos
+from app.clustering.graph import FaceGraph, build_graph
+from app.clustering.local_scaling import Nearness, choose_strength, measure_nearness, scale_similarities
+from app.clustering.merging import average_faces, merge_beside, merge_people
 from app.clustering.neighbours import Neighbours, NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -20,7 +20,7 @@ THRESHOLD = 0.5
 def graph_of(vectors: NDArray[np.float64], photos: Sequence[int] | None = None) -> FaceGraph:
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     numbers = np.arange(len(unit)) if photos is None else np.array(photos)
-    return connected(unit, numbers, np.full(len(unit), Role.FOUNDS, np.int8), NeighbourSearch())
+    return build_graph(unit, numbers, np.full(len(unit), Role.CORE, np.int8), NeighbourSearch())
 
 
 def merged(graph: FaceGraph, labels: Sequence[int], threshold: float = THRESHOLD) -> list[int]:
@@ -39,7 +39,7 @@ def two_halves(dimension: int = 8) -> NDArray[np.float64]:
 def test_pieces_whose_means_are_alike_are_one_person() -> None:
     graph = graph_of(two_halves())
     across = graph.embeddings[0] @ graph.embeddings[2]
-    means = mean_faces(graph, np.array([0, 0, 1, 1]), np.array([0, 1]))
+    means = average_faces(graph, np.array([0, 0, 1, 1]), np.array([0, 1]))
     assert across < THRESHOLD < means[0] @ means[1]
     assert merged(graph, [0, 0, 1, 1]) == [0, 0, 0, 0]
 
@@ -80,7 +80,7 @@ def test_only_people_beside_the_chosen_faces_are_put_together() -> None:
 def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far() -> None:
     near = Neighbours(np.array([[1, 2], [2, 0], [1, 0]]), np.array([[0.6, 0.4], [0.7, 0.6], [0.7, 0.4]], np.float32))
     beyond = np.array([0.2, 0.0, -0.1])
-    found = scaled(near, beyond, strength=0.5)
+    found = scale_similarities(near, beyond, strength=0.5)
     np.testing.assert_allclose(found.similarities, [[0.55, 0.375], [0.725, 0.55], [0.725, 0.375]], atol=1e-6)
     assert found.indices.tolist() == [[1, 2], [2, 0], [1, 0]]
 
@@ -90,21 +90,21 @@ def test_nearness_is_that_of_other_people_past_the_nearest_few() -> None:
     similarities = np.linspace(0.9, 0.0, 10, dtype=np.float32)[None]
     people = np.array([0, 0, *range(1, 10)])
     # The first is the face's own, the next two are skipped: the mean of the others is left.
-    nearness = nearness_of_others(Neighbours(indices, similarities), people[:1], people, typical=0.1)
+    nearness = measure_nearness(Neighbours(indices, similarities), people[:1], people, typical=0.1)
     assert nearness.beyond[0] == pytest.approx(similarities[0, 3:].mean() - 0.1)
 
 
 def test_with_few_others_in_sight_a_face_counts_as_typical() -> None:
     near = Neighbours(np.array([[1, 2, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32))
-    assert nearness_of_others(near, np.array([0]), np.array([0, 1, 2])).beyond.tolist() == [0.0]
+    assert measure_nearness(near, np.array([0]), np.array([0, 1, 2])).beyond.tolist() == [0.0]
 
 
 def test_the_strength_grows_with_the_people() -> None:
-    assert [strength_of(people, 50) for people in (0, 50, 150)] == [0, 0.5, 0.75]
+    assert [choose_strength(people, 50) for people in (0, 50, 150)] == [0, 0.5, 0.75]
 
 
 def other_photos(graph: FaceGraph, labels: Sequence[int]) -> list[int]:
-    return once_in_each_photo(graph, np.array(labels), THRESHOLD).tolist()
+    return split_repeats_in_photos(graph, np.array(labels), THRESHOLD).tolist()
 
 
 def circle(*degrees: float) -> Floats:
@@ -130,7 +130,7 @@ def test_people_with_a_face_a_photo_stay_as_they_are() -> None:
 def test_people_of_whom_no_face_is_looked_at_stay_as_they_are() -> None:
     graph = graph_of(circle(0, 2, 4, 40, 90).astype(np.float64), photos=[1, 2, 3, 3, 4])
     labels = np.array([0, 0, 0, 0, 1])
-    assert once_in_each_photo(graph, labels, THRESHOLD, np.array([4])).tolist() == labels.tolist()
+    assert split_repeats_in_photos(graph, labels, THRESHOLD, np.array([4])).tolist() == labels.tolist()
 
 
 def test_a_person_known_to_be_like_many_needs_more_likeness_to_be_merged() -> None:

@@ -8,7 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.core.errors import RejectMessage
-from app.core.messages import DetectImage, GroupGallery, image_id_of, json_schemas, parse_detection, parse_grouping
+from app.core.messages import (
+    DetectImage,
+    GroupGallery,
+    make_image_id,
+    make_json_schemas,
+    parse_detection,
+    parse_grouping,
+)
 from app.core.records import PhotoRef
 
 
@@ -224,12 +231,12 @@ def test_any_text_is_either_understood_or_rejected(body: str) -> None:
 
 @given(st.text(min_size=1))
 def test_an_image_id_is_the_name_up_to_its_ending(name: str) -> None:
-    image_id = image_id_of(name)
+    image_id = make_image_id(name)
     assert name.startswith(image_id)
     assert "/" not in name[len(image_id) :]
 
 
 def test_every_message_has_a_schema_that_names_its_fields() -> None:
-    schemas = json_schemas()
+    schemas = make_json_schemas()
     assert set(schemas) == {"detect_image", "group_gallery"}
     assert {"gallery_id", "image_id", "s3_key"} == set(schemas["detect_image"]["required"])

@@ -10,11 +10,11 @@ import pytest
 import skimage.data
 
 from app.core.arrays import Image
-from app.packs.manifest import MtcnnDetector as MtcnnConfig
+from app.packs.manifest import MtcnnConfig as MtcnnConfig
 from app.packs.manifest import read_manifest
 from app.packs.open_pack.build import build
 from app.vision.mtcnn import MtcnnDetector
-from app.vision.nms import Mode, nms
+from app.vision.nms import OverlapMode, nms
 from app.vision.sessions import open_session
 from app.vision.types import Detections
 
@@ -136,7 +136,9 @@ def test_all_labelled_faces_of_the_album_are_found_with_at_most_one_false_one(de
     assert len(false_faces) <= 1, false_faces
 
 
-def kept(boxes: list[tuple[float, ...]], scores: list[float], iou: float = 0.5, mode: Mode = "union") -> list[int]:
+def kept(
+    boxes: list[tuple[float, ...]], scores: list[float], iou: float = 0.5, mode: OverlapMode = "union"
+) -> list[int]:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     return nms(array, np.array(scores, np.float32), iou, mode=mode).tolist()
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from app.bootstrap import neighbour_search
-from app.clustering.candidates import GpuMemory, gpu_available
+from app.bootstrap import make_neighbour_search
+from app.clustering.candidates import GpuMemory, has_gpu
 from app.clustering.neighbours import NeighbourSearch
 from app.config import Settings
 from app.core.errors import BadConfiguration
@@ -23,17 +23,17 @@ def test_the_search_is_as_it_is_set() -> None:
         neighbours_gpu_gallery_mb=200,
         neighbours_gpu_float16=False,
     )
-    assert neighbour_search(asked) == NeighbourSearch("cpu", 7, GpuMemory(100, 200, float16=False))
+    assert make_neighbour_search(asked) == NeighbourSearch("cpu", 7, GpuMemory(100, 200, float16=False))
 
 
-@pytest.mark.skipif(gpu_available(), reason="this build of FAISS sees a GPU, so it may be asked for")
+@pytest.mark.skipif(has_gpu(), reason="this build of FAISS sees a GPU, so it may be asked for")
 def test_a_gpu_that_is_not_there_stops_the_start() -> None:
     with pytest.raises(BadConfiguration, match="NEIGHBOURS_DEVICE is gpu"):
-        neighbour_search(settings(neighbours_device="gpu"))
+        make_neighbour_search(settings(neighbours_device="gpu"))
 
 
 def test_ray_that_is_not_installed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "app.clustering.distributed", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadConfiguration, match="install the extra `ray`"):
-        neighbour_search(settings(ray_address="auto"))
+        make_neighbour_search(settings(ray_address="auto"))

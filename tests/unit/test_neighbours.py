@@ -179,4 +179,4 @@ def test_where_compression_tells_nothing_the_search_is_exact(caplog: pytest.LogC
 def test_the_sample_that_is_trained_on_does_not_depend_on_the_order_of_rows() -> None:
     rows = unit_rows(1_000)
     order = np.random.default_rng(4).permutation(1_000)
-    np.testing.assert_array_equal(candidates.spread_sample(rows, 100), candidates.spread_sample(rows[order], 100))
+    np.testing.assert_array_equal(candidates.sample_evenly(rows, 100), candidates.sample_evenly(rows[order], 100))

@@ -13,20 +13,20 @@ import pytest
 
 from app.core.errors import BadConfiguration, BadModelPack
 from app.packs.__main__ import main as packs
-from app.packs.store import InstalledPack, PackStore, sha256
-from app.packs.variants import FOLDER, PRECISIONS, DetectorParity, EmbedderParity, read_report, variant_of
-from app.vision.align import align
+from app.packs.store import InstalledPack, PackStore, compute_sha256
+from app.packs.variants import FOLDER, VARIANT_PRECISIONS, DetectorParity, EmbedderParity, find_variant, read_report
+from app.vision.align import align_faces
 from app.vision.face_pack import load_pack
-from app.vision.light import lit
-from app.vision.scrfd import MEAN, SCALE, letterbox
-from app.vision.sessions import GpuOptions, float_blob
-from app.vision.tensorrt import profile_of
+from app.vision.light import brighten
+from app.vision.scrfd import MEAN, SCALE, make_letterbox
+from app.vision.sessions import GpuOptions, make_blob
+from app.vision.tensorrt import choose_profile
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people
 from workshop import optimise
 from workshop.__main__ import main
 from workshop.networks import WatchedPack, open_on_cpu
 from workshop.optimise import BARS, Optimiser
-from workshop.samples import choose_samples
+from workshop.samples import choose_samples, read_images
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def watched(pack: InstalledPack) -> WatchedPack:
 def test_calibration_feeds_the_detector_with_letterboxed_photos_at_every_size(toy: InstalledPack) -> None:
     photo = toy_photo(3)
     fed = list(watched(toy).fed_to("detector.onnx", iter([lambda pack: pack.detect([photo])])))
-    expected = [float_blob(letterbox(photo, size_px)[0][None], MEAN, SCALE) for size_px in (64, 128)]
+    expected = [make_blob(make_letterbox(photo, size_px)[0][None], MEAN, SCALE) for size_px in (64, 128)]
     assert len(fed) == 2
     for inputs, blob in zip(fed, expected, strict=True):
         assert np.array_equal(inputs["image"], blob)
@@ -67,9 +67,9 @@ def test_calibration_feeds_the_embedder_with_aligned_chips(toy: InstalledPack, p
     fed = [inputs["image"] for inputs in Optimiser(toy, samples, people / "out")._fed_to("embedder.onnx")]
     assert len(fed) == len(samples.calibration) == 12
     pack, config = watched(toy).pack, toy.manifest.embedder
-    photo = next(iter(optimise.images(samples.calibration, pack.view_px)))[1]
-    chips = lit(align(photo, pack.detect([photo])[0].landmarks, config.alignment, config.input_size_px))
-    assert np.array_equal(fed[0], float_blob(chips, config.mean, config.scale))
+    photo = next(iter(read_images(samples.calibration, pack.view_px)))[1]
+    chips = brighten(align_faces(photo, pack.detect([photo])[0].landmarks, config.alignment, config.input_size_px))
+    assert np.array_equal(fed[0], make_blob(chips, config.mean, config.scale))
 
 
 # --- the command ---
@@ -82,12 +82,12 @@ def test_every_variant_is_made_measured_and_used(
     folder = toy.weights / "optimised"
     report = read_report(folder)
     assert {(variant.network, variant.precision) for variant in report.variants} == {
-        (name, precision) for name in toy.manifest.files for precision in PRECISIONS
+        (name, precision) for name in toy.manifest.files for precision in VARIANT_PRECISIONS
     }
     for variant in report.variants:
-        path = variant_of(folder, variant.network, toy.manifest.files[variant.network], variant.precision)
+        path = find_variant(folder, variant.network, toy.manifest.files[variant.network], variant.precision)
         assert path == folder / variant.file
-        assert (path.stat().st_size, sha256(path)) == (variant.size_bytes, variant.sha256)
+        assert (path.stat().st_size, compute_sha256(path)) == (variant.size_bytes, variant.sha256)
         assert (variant.runtime, variant.refused) == (ort.__version__, "")
         assert variant.verification is not None
         assert (variant.verification.genuine_pairs, variant.verification.impostor_pairs) == (24, 24)
@@ -128,7 +128,7 @@ def test_a_variant_under_its_bar_is_refused_deleted_and_never_used(
     (kept,) = folder.glob("*.onnx")
     assert kept.name in before
     assert kept.name.startswith("detector-"), "the detector passed and stays"
-    assert variant_of(folder, "embedder.onnx", toy.manifest.files["embedder.onnx"], "int8") is None
+    assert find_variant(folder, "embedder.onnx", toy.manifest.files["embedder.onnx"], "int8") is None
     assert "embedder.onnx int8: refused, because the median cosine is" in capsys.readouterr().out
     (refused,) = [variant for variant in read_report(folder).variants if variant.refused]
     assert (refused.file, refused.network) == ("", "embedder.onnx")
@@ -169,7 +169,7 @@ def test_making_one_precision_again_leaves_the_others_in_place(toy: InstalledPac
 
 
 def test_half_precision_keeps_float32_at_both_ends_and_halves_the_weights(toy: InstalledPack) -> None:
-    half = optimise.half_precision(toy.weights / "embedder.onnx")
+    half = optimise.convert_to_half(toy.weights / "embedder.onnx")
     ends = [*half.graph.input, *half.graph.output]
     assert {end.type.tensor_type.elem_type for end in ends} == {onnx.TensorProto.FLOAT}
     assert {constant.data_type for constant in half.graph.initializer} == {onnx.TensorProto.FLOAT16}
@@ -217,13 +217,13 @@ def test_each_network_runs_at_its_least_and_usual_shape_with_the_cache_that_work
     assert packs(command) == 0
     cache = toy.weights / FOLDER / "tensorrt"
     assert cache.is_dir()
-    profiles = [profile_of(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx")]
+    profiles = [choose_profile(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx")]
     assert opened == [("tensorrt", GpuOptions(engine_cache=cache, profiles={"image": each})) for each in profiles]
     assert shapes == [shape for each in profiles for shape in (each.least, each.usual)]
 
 
 def test_an_engine_is_built_for_every_shape_that_detector_and_embedder_give_it(toy: InstalledPack) -> None:
-    detector, embedder = (profile_of(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx"))
+    detector, embedder = (choose_profile(toy.manifest, name) for name in ("detector.onnx", "embedder.onnx"))
     assert (detector.least, detector.most) == ((1, 3, 32, 32), (32, 3, 1280, 1280))
     assert detector.usual == (4, 3, 96, 128)
     assert (embedder.least, embedder.most) == ((1, 3, 16, 16), (32, 3, 16, 16))

@@ -11,7 +11,7 @@ from onnx.helper import make_node
 from app.core.errors import BadModelPack
 from app.packs.__main__ import main
 from app.packs.insightface import describe_directory, download_pack
-from app.packs.manifest import MtcnnDetector, read_manifest
+from app.packs.manifest import MtcnnConfig, read_manifest
 from app.packs.store import MOVED_BUILDERS, PackStore
 from tests.toy_pack import onnx_graph, toy_manifest
 
@@ -152,7 +152,7 @@ def test_the_model_id_changes_with_the_weights_and_not_with_their_order(models: 
 def test_the_manifests_that_come_with_this_system_are_valid_and_complete(path: Path) -> None:
     manifest = read_manifest(path)
     detector = manifest.detector
-    names = (detector.pnet, detector.rnet, detector.onet) if isinstance(detector, MtcnnDetector) else (detector.file,)
+    names = (detector.pnet, detector.rnet, detector.onet) if isinstance(detector, MtcnnConfig) else (detector.file,)
     assert {*names, manifest.embedder.file} <= set(manifest.files)
     assert manifest.name == path.stem
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from app.core.errors import BadConfiguration
 from app.vision.types import Detections
-from workshop.parity import accuracy_in_folds, landmark_shifts, matched, most_central, verify
-from workshop.samples import MOST_PAIRS, PHOTOS_A_PERSON, Pair, choose_pairs, choose_samples, images
+from workshop.parity import find_most_central, match_faces, measure_accuracy_in_folds, measure_landmark_shifts, verify
+from workshop.samples import MOST_PAIRS, PHOTOS_A_PERSON, Pair, choose_pairs, choose_samples, read_images
 
 
 def faces(*boxes: tuple[float, float, float, float]) -> Detections:
@@ -23,7 +23,7 @@ def faces(*boxes: tuple[float, float, float, float]) -> Detections:
 def test_faces_are_matched_by_overlap_whatever_their_order() -> None:
     some = faces((0, 0, 10, 10), (50, 50, 60, 60), (90, 90, 100, 100))
     others = faces((50, 50, 60, 59), (0, 0, 10, 10))
-    rows, columns, ious = matched(some, others)
+    rows, columns, ious = match_faces(some, others)
     assert sorted(zip(rows.tolist(), columns.tolist(), ious.tolist(), strict=True)) == [
         (0, 1, 1.0),
         (1, 0, pytest.approx(0.9)),
@@ -31,14 +31,14 @@ def test_faces_are_matched_by_overlap_whatever_their_order() -> None:
 
 
 def test_a_face_is_matched_once_and_with_the_one_it_overlaps_most() -> None:
-    rows, columns, ious = matched(faces((0, 0, 10, 10)), faces((0, 0, 10, 8), (0, 0, 10, 9)))
+    rows, columns, ious = match_faces(faces((0, 0, 10, 10)), faces((0, 0, 10, 8), (0, 0, 10, 9)))
     assert (rows.tolist(), columns.tolist()) == ([0], [1])
     assert ious == pytest.approx([0.9])
 
 
 @pytest.mark.parametrize("others", [faces(), faces((6, 0, 16, 10)), faces((20, 20, 30, 30))])
 def test_faces_that_overlap_by_less_than_half_are_not_the_same(others: Detections) -> None:
-    assert [len(part) for part in matched(faces((0, 0, 10, 10)), others)] == [0, 0, 0]
+    assert [len(part) for part in match_faces(faces((0, 0, 10, 10)), others)] == [0, 0, 0]
 
 
 def test_landmarks_are_as_far_apart_as_they_lie_on_average_in_eye_distances() -> None:
@@ -47,23 +47,23 @@ def test_landmarks_are_as_far_apart_as_they_lie_on_average_in_eye_distances() ->
     others = some.copy()
     others[0, 2, 1] += 5
     others[1, :, 0] += 8
-    assert landmark_shifts(some, others) == pytest.approx([1 / 10, 8 / 40])
+    assert measure_landmark_shifts(some, others) == pytest.approx([1 / 10, 8 / 40])
 
 
 def test_a_photo_is_of_the_face_in_its_middle() -> None:
     photo = np.zeros((100, 200, 3), np.uint8)
-    assert most_central(faces((0, 0, 40, 40), (90, 40, 110, 60), (150, 0, 200, 50)), photo) == 1
+    assert find_most_central(faces((0, 0, 40, 40), (90, 40, 110, 60), (150, 0, 200, 50)), photo) == 1
 
 
 def test_accuracy_is_that_of_a_threshold_found_on_the_other_folds() -> None:
     random_numbers = np.random.default_rng(0)
     genuine = np.arange(2000) % 2 == 0
     apart = np.where(genuine, 0.7, 0.1) + random_numbers.uniform(-0.2, 0.2, 2000)
-    assert accuracy_in_folds(apart, genuine) == 1
+    assert measure_accuracy_in_folds(apart, genuine) == 1
     swapped = apart.copy()
     swapped[:200] = 0.8 - swapped[:200]
-    assert accuracy_in_folds(swapped, genuine) == pytest.approx(0.9)
-    assert 0.45 < accuracy_in_folds(random_numbers.uniform(size=2000), genuine) < 0.55
+    assert measure_accuracy_in_folds(swapped, genuine) == pytest.approx(0.9)
+    assert 0.45 < measure_accuracy_in_folds(random_numbers.uniform(size=2000), genuine) < 0.55
 
 
 def pairs_of(count: int) -> list[Pair]:
@@ -78,7 +78,7 @@ def unit_vectors(pairs: list[Pair], turn: float = 0) -> dict[Path, np.ndarray]:
 
 def test_no_threshold_tells_equals_apart() -> None:
     genuine = np.arange(100) % 4 == 0
-    assert accuracy_in_folds(np.full(100, -1.0), genuine) == pytest.approx(0.75)
+    assert measure_accuracy_in_folds(np.full(100, -1.0), genuine) == pytest.approx(0.75)
 
 
 def test_a_variant_in_a_space_of_its_own_verifies_alone_but_not_with_the_original() -> None:
@@ -151,7 +151,7 @@ def test_what_is_no_photo_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     samples = choose_samples([tmp_path])
     paths = [*samples.calibration, *samples.parity]
     assert len(paths) == 3
-    assert len([path for path, _ in images(paths, 64)]) == 2
+    assert len([path for path, _ in read_images(paths, 64)]) == 2
     assert "broken.jpg is left out" in caplog.text
 
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.clustering.graph import NOBODY
-from app.core.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
-from app.grouping.people import Matched, living_ids, match_people
-from app.grouping.summary import changed, everybody, summarise
+from app.core.records import FaceBatch, PersonRecord, PersonStatus, make_quality_columns
+from app.grouping.people import Matched, match_people, resolve_merged_ids
+from app.grouping.summary import find_changed, merge_with_absent, summarise
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40)
 NAMES = ["p1", "p2", "p3", "p4"]
@@ -30,7 +30,7 @@ def batch(previous: Sequence[str | None], **said: object) -> FaceBatch:
         image_ids=[f"photo {number}" for number in range(count)],
         boxes=np.zeros((count, 4), np.float32),
         det_scores=np.full(count, 0.9, np.float32),
-        quality=quality_columns([{"size_px": 50.0}] * count),
+        quality=make_quality_columns([{"size_px": 50.0}] * count),
         embeddings=np.eye(count, max(count, 1), dtype=np.float32),
         crop_keys=[""] * count,
         person_ids=list(previous),
@@ -270,8 +270,8 @@ def test_an_empty_gallery_has_no_people() -> None:
 
 def test_links_of_people_merged_again_and_again_lead_to_the_last_in_one_step() -> None:
     chain = [person("p1", merged_into="p2"), person("p2", merged_into="p3"), person("p3")]
-    assert living_ids(chain) == {"p1": "p3", "p2": "p3"}
-    assert set(living_ids([person("p1", merged_into="p2"), person("p2", merged_into="p1")])) == {"p1", "p2"}
+    assert resolve_merged_ids(chain) == {"p1": "p3", "p2": "p3"}
+    assert set(resolve_merged_ids([person("p1", merged_into="p2"), person("p2", merged_into="p1")])) == {"p1", "p2"}
 
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -299,7 +299,7 @@ Gallery = tuple[list[int], FaceBatch, list[PersonRecord]]
 
 
 def living(faces: FaceBatch, known: Sequence[PersonRecord]) -> list[str | None]:
-    into = living_ids(known)
+    into = resolve_merged_ids(known)
     return [into.get(str(one), one) for one in faces.person_ids]
 
 
@@ -320,7 +320,7 @@ def test_confirmed_faces_never_move(gallery: Gallery) -> None:
 def test_rejected_pairs_never_meet(gallery: Gallery) -> None:
     labels, faces, known = gallery
     matched = match(labels, faces, *known)
-    into = living_ids(known)
+    into = resolve_merged_ids(known)
     for row, face_id in enumerate(faces.face_ids):
         if face_id not in faces.confirmed:
             resolved = [into.get(one, one) for one in faces.rejected.get(face_id, ())]
@@ -372,7 +372,10 @@ def test_neither_the_order_of_the_faces_nor_the_numbers_of_the_labels_matter(
 
 def next_run(faces: FaceBatch, known: Sequence[PersonRecord], matched: Matched) -> tuple[FaceBatch, list[PersonRecord]]:
     """What the run leaves behind for the next one."""
-    people, ages = everybody(summarise(faces, matched.person_ids), known, matched.merged), {x.person_id for x in known}
+    people, ages = (
+        merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged),
+        {x.person_id for x in known},
+    )
     now = [one if one.person_id in ages else replace(one, since=9) for one in people]
     return replace(faces, person_ids=matched.person_ids), now
 
@@ -385,7 +388,7 @@ def test_two_runs_in_a_row_change_nothing(gallery: Gallery) -> None:
     faces, people = next_run(faces, known, first)
     second = match(labels, faces, *people)
     assert (second.person_ids, second.merged) == (first.person_ids, {})
-    assert changed(next_run(faces, people, second)[1], people) == []
+    assert find_changed(next_run(faces, people, second)[1], people) == []
 
 
 @UNHURRIED

@@ -198,7 +198,7 @@ def test_the_header_counts_and_the_footer_tells_the_time_in_utc_and_the_model() 
 
 def test_a_value_that_the_template_misses_is_an_error_and_not_an_empty_place() -> None:
     with pytest.raises(UndefinedError):
-        page._environment().from_string("{{ nothing_of_this_name }}").render()
+        page._open_environment().from_string("{{ nothing_of_this_name }}").render()
 
 
 def test_a_box_that_is_no_number_is_refused_rather_than_written_as_broken_json() -> None:

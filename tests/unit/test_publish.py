@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, quality_columns
+from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, make_quality_columns
 from app.core.roles import QualityBars
 from app.grouping.output import Groups
 from app.grouping.page import PagePhoto, render_page
 from app.grouping.people import Matched
-from app.grouping.publish import crop_urls, describe, digest, page_photos
+from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
 from tests.stores import image_record, photo
 
 HEADER = Groups(
@@ -18,7 +18,7 @@ FACES = FaceBatch(
     image_ids=["a", "a", "b"],
     boxes=np.array([[1.006, 2, 3, 4], [10, 20, 30, 40], [0, 0, 9, 9]], np.float32),
     det_scores=np.array([0.987654, 0.5, 1], np.float32),
-    quality=quality_columns([{"size_px": 2.0}, {}, {"sharpness": 7.5}]),
+    quality=make_quality_columns([{"size_px": 2.0}, {}, {"sharpness": 7.5}]),
     embeddings=np.eye(3, 8, dtype=np.float32),
     crop_keys=["g/faces/a/m-0.webp", "g/faces/day 1/é#?/m-1.webp", "g/faces/b/m-0.webp"],
     person_ids=[None, None, None],
@@ -36,7 +36,7 @@ PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]
 
 
 def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
-    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
+    groups = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
     assert [(one.person_id, one.name, one.cover_face_id) for one in groups.people] == [
         ("p1", "Ann", "f2"),
         ("p2", None, "f1"),
@@ -47,27 +47,28 @@ def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
 
 
 def test_a_face_of_nobody_is_unassigned() -> None:
-    groups = describe(HEADER, FACES, matched(["p1", None, "p1"]), PEOPLE[:1], [], BARS)
+    groups = make_groups(HEADER, FACES, matched(["p1", None, "p1"]), PEOPLE[:1], [], BARS)
     assert [face.face_id for face in groups.unassigned] == ["f1"]
 
 
 def test_a_face_of_nobody_says_why() -> None:
     dark = {"unified": 11.2, "under_exposure_score": 20.0, "sharpness_score": 10.0}
     weak = {"unified": 31.6, "eyes_covered_score": 8.0, "under_exposure_score": 90.0}
-    faces = replace(FACES, quality=quality_columns([dark, weak, {"unified": 44.0}]))
-    groups = describe(HEADER, faces, matched([None, None, None]), [], [], BARS)
+    faces = replace(FACES, quality=make_quality_columns([dark, weak, {"unified": 44.0}]))
+    groups = make_groups(HEADER, faces, matched([None, None, None]), [], [], BARS)
     assert [face.why_alone for face in groups.unassigned] == [
         "Its quality is 11 of 100, below 20: it is dark.",
         "Its quality is 32 of 100 (its eyes are covered), and it is not clearly like a better face.",
         "Its quality is 44 of 100 (it is poor), and it is not clearly like a better face.",
     ]
     assert (
-        describe(HEADER, faces, matched(["p2", "p2", "p2"]), PEOPLE[1:], [], BARS).people[0].faces[0].why_alone is None
+        make_groups(HEADER, faces, matched(["p2", "p2", "p2"]), PEOPLE[1:], [], BARS).people[0].faces[0].why_alone
+        is None
     )
 
 
 def test_a_rejected_face_says_for_whom() -> None:
-    groups = describe(HEADER, FACES, matched([None, "p2", "p1"], f0="p1"), PEOPLE, [], BARS)
+    groups = make_groups(HEADER, FACES, matched([None, "p2", "p1"], f0="p1"), PEOPLE, [], BARS)
     (face,) = groups.unassigned
     assert (
         face.why_alone == "It is most like Ann, for whom it was rejected, and it is too poor to be somebody of its own."
@@ -78,24 +79,24 @@ def test_former_ids_are_published_where_they_lead_to_somebody_shown() -> None:
     former = [replace(PEOPLE[0], person_id=old, status=PersonStatus.MERGED, merged_into="p1") for old in ("p7", "p8")]
     gone = replace(former[0], person_id="p9", merged_into="p6")
     away = replace(PEOPLE[0], person_id="p6", status=PersonStatus.ABSENT)
-    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), [*PEOPLE, *former, gone, away], [], BARS)
+    groups = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), [*PEOPLE, *former, gone, away], [], BARS)
     assert groups.merged == {"p7": "p1", "p8": "p1"}
     assert [one.person_id for one in groups.people] == ["p1", "p2"]
 
 
 def test_the_digest_is_of_all_but_the_time() -> None:
-    groups = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
+    groups = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
     later = groups.model_copy(update={"generated_at": "2025-06-01T12:00:01+00:00"})
     pages = [render_page(one, {}, {}) for one in (groups, later)]
     assert pages[0] != pages[1]
-    assert digest(groups, pages[0]) == digest(later, pages[1])
+    assert compute_digest(groups, pages[0]) == compute_digest(later, pages[1])
     other = groups.model_copy(update={"merged": {"p9": "p1"}})
-    assert digest(other, pages[0]) != digest(groups, pages[0])
-    assert digest(groups, render_page(groups, {}, {"f2": "elsewhere.webp"})) != digest(groups, pages[0])
+    assert compute_digest(other, pages[0]) != compute_digest(groups, pages[0])
+    assert compute_digest(groups, render_page(groups, {}, {"f2": "elsewhere.webp"})) != compute_digest(groups, pages[0])
 
 
 def test_numbers_are_rounded_and_the_measures_that_readers_need_are_kept() -> None:
-    face = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS).people[0].faces[0]
+    face = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS).people[0].faces[0]
     assert face.box == (1.01, 2.0, 3.0, 4.0)
     assert face.det_score == 0.9877
     assert face.quality == {"size_px": 2.0}
@@ -107,7 +108,7 @@ def test_only_photos_without_a_result_are_skipped() -> None:
         replace(image_record(photo("b"), 0), reason="No face was found."),
         replace(image_record(photo("c"), 0), status=ImageStatus.REJECTED, reason=None),
     ]
-    skipped = describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, images, BARS).skipped
+    skipped = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, images, BARS).skipped
     assert [(one.image_id, one.status.value, one.reason) for one in skipped] == [
         ("b", "no_faces", "No face was found."),
         ("c", "rejected", ""),
@@ -115,13 +116,13 @@ def test_only_photos_without_a_result_are_skipped() -> None:
 
 
 def test_the_header_is_left_as_it_was() -> None:
-    describe(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
+    make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
     assert HEADER.people == []
 
 
 def test_the_page_finds_previews_beside_it_under_quoted_names() -> None:
     odd = PhotoRef("g", "day 1/é #1?", "photos", "g/day 1/é #1?.jpg")
-    shown = page_photos([image_record(photo("a")), image_record(odd), image_record(photo("none"), 0)])
+    shown = list_page_photos([image_record(photo("a")), image_record(odd), image_record(photo("none"), 0)])
     assert shown == {
         "a": PagePhoto("previews/a.jpg", 64, 48),
         "day 1/é #1?": PagePhoto("previews/day%201/%C3%A9%20%231%3F.jpg", 64, 48),
@@ -129,7 +130,7 @@ def test_the_page_finds_previews_beside_it_under_quoted_names() -> None:
 
 
 def test_the_page_finds_crops_beside_it_under_quoted_names() -> None:
-    assert crop_urls("g", FACES) == {
+    assert make_crop_urls("g", FACES) == {
         "f0": "faces/a/m-0.webp",
         "f1": "faces/day%201/%C3%A9%23%3F/m-1.webp",
         "f2": "faces/b/m-0.webp",
@@ -138,4 +139,4 @@ def test_the_page_finds_crops_beside_it_under_quoted_names() -> None:
 
 def test_a_gallery_whose_name_begins_its_own_keys_twice_loses_it_once() -> None:
     faces = replace(FACES, crop_keys=["g/g/x.webp"] * 3)
-    assert crop_urls("g", faces)["f0"] == "g/x.webp"
+    assert make_crop_urls("g", faces)["f0"] == "g/x.webp"

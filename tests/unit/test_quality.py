@@ -10,40 +10,40 @@ import skimage
 
 from app.core.arrays import Image
 from app.packs.store import PackStore
-from app.vision.align import align
+from app.vision.align import align_faces
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.quality import fitted as fitted_parameters
-from app.vision.quality.exposure import exposure
+from app.vision.quality.exposure import measure_exposure
 from app.vision.quality.fitted import (
     PARAMETERS,
     EmbedderView,
     Perceptron,
-    embedder_path,
-    fitted,
-    read_fitted,
-    read_view,
+    find_embedder_file,
+    load_quality_model,
+    read_embedder_view,
+    read_functions,
 )
-from app.vision.quality.inputs import CHIP_PX, Faces
-from app.vision.quality.measures import as_rows, measure
-from app.vision.quality.pose import head_pose, inter_eye_px
-from app.vision.quality.sharpness import noise
+from app.vision.quality.inputs import CHIP_PX, FaceColumns
+from app.vision.quality.measures import measure_quality, split_into_rows
+from app.vision.quality.pose import estimate_head_pose, measure_inter_eye_px
+from app.vision.quality.sharpness import estimate_noise
 from tests import photos
 from workshop.degradations import COVERS, OVER_EYES, Portrait
-from workshop.quality_parameters import write_fitted, write_view
+from workshop.quality_parameters import write_embedder_view, write_functions
 
 WHOLE = (slice(None), slice(None))
 # A face from the front: left eye, right eye, nose tip and corners of the mouth; x right, y down, z towards the viewer.
 FRONT = np.array([(-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.62, 0.45), (-0.39, 1.13, 0.05), (0.39, 1.13, 0.05)])
 
 
-def one_face(chip: Image) -> Faces:
+def one_face(chip: Image) -> FaceColumns:
     landmarks = np.array([[(30, 40), (70, 40), (50, 65), (35, 85), (65, 85)]], np.float32)
     box = np.array([[20, 20, 80, 100]], np.float32)
-    return Faces(chip[None], box, landmarks, np.array([0.9], np.float32), np.array([[200, 200]], np.float32))
+    return FaceColumns(chip[None], box, landmarks, np.array([0.9], np.float32), np.array([[200, 200]], np.float32))
 
 
-def measured(faces: Faces) -> dict[str, float]:
-    return as_rows(measure(faces, fitted()))[0]
+def measured(faces: FaceColumns) -> dict[str, float]:
+    return split_into_rows(measure_quality(faces, load_quality_model()))[0]
 
 
 def turned(yaw: float = 0, pitch: float = 0, roll: float = 0) -> np.ndarray:
@@ -58,29 +58,29 @@ def turned(yaw: float = 0, pitch: float = 0, roll: float = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("yaw", [-60, -20, 0, 35])
 def test_yaw_is_positive_where_a_face_looks_to_the_right(yaw: float) -> None:
-    assert head_pose(turned(yaw=yaw))["yaw"][0] == pytest.approx(yaw, abs=0.5)
+    assert estimate_head_pose(turned(yaw=yaw))["yaw"][0] == pytest.approx(yaw, abs=0.5)
 
 
 @pytest.mark.parametrize("pitch", [-30, 0, 20])
 def test_pitch_is_positive_where_a_face_looks_up(pitch: float) -> None:
-    assert head_pose(turned(pitch=pitch))["pitch"][0] == pytest.approx(pitch, abs=0.5)
+    assert estimate_head_pose(turned(pitch=pitch))["pitch"][0] == pytest.approx(pitch, abs=0.5)
 
 
 @pytest.mark.parametrize("roll", [-90, -15, 0, 45, 170])
 def test_roll_is_positive_where_a_head_leans_clockwise(roll: float) -> None:
-    assert head_pose(turned(roll=roll))["roll"][0] == pytest.approx(roll, abs=0.5)
+    assert estimate_head_pose(turned(roll=roll))["roll"][0] == pytest.approx(roll, abs=0.5)
 
 
 def test_the_eyes_of_a_turned_head_are_as_far_apart_as_from_the_front() -> None:
     landmarks = turned(yaw=40)
-    assert inter_eye_px(landmarks, head_pose(landmarks)["yaw"])[0] == pytest.approx(60, rel=0.01)
+    assert measure_inter_eye_px(landmarks, estimate_head_pose(landmarks)["yaw"])[0] == pytest.approx(60, rel=0.01)
 
 
 def test_light_is_measured_in_shares_and_bits() -> None:
     chips = np.zeros((3, CHIP_PX, CHIP_PX), np.uint8)
     chips[1], chips[2] = 255, np.arange(CHIP_PX)[None] % 2 * 200
     black, white, striped = (
-        {name: float(values[row]) for name, values in exposure(chips, WHOLE).items()} for row in range(3)
+        {name: float(values[row]) for name, values in measure_exposure(chips, WHOLE).items()} for row in range(3)
     )
     assert (black["under_exposure"], black["over_exposure"], black["dynamic_range"]) == (1, 0, 0)
     assert (white["under_exposure"], white["over_exposure"], white["luminance_mean"]) == (0, 1, 1)
@@ -91,7 +91,7 @@ def test_light_is_measured_in_shares_and_bits() -> None:
 def test_light_from_one_side_is_not_uniform() -> None:
     lit = np.full((CHIP_PX, CHIP_PX), 120, np.uint8)
     lit[:, CHIP_PX // 2 :] = 200
-    even, from_the_side = exposure(np.stack([np.full_like(lit, 120), lit]), WHOLE)["illumination_uniformity"]
+    even, from_the_side = measure_exposure(np.stack([np.full_like(lit, 120), lit]), WHOLE)["illumination_uniformity"]
     assert (even, from_the_side) == (1, 0)
 
 
@@ -99,7 +99,7 @@ def test_light_from_one_side_is_not_uniform() -> None:
 def test_noise_is_told_from_what_is_smooth(sigma: float) -> None:
     slope = np.tile(np.linspace(60, 180, CHIP_PX), (1, CHIP_PX, 1))
     noisy = np.rint(slope + np.random.default_rng(0).normal(0, sigma, slope.shape)).astype(np.uint8)
-    assert noise(noisy, WHOLE)[0] == pytest.approx(sigma, abs=0.5)
+    assert estimate_noise(noisy, WHOLE)[0] == pytest.approx(sigma, abs=0.5)
 
 
 def test_a_dark_face_is_measured_in_the_light_that_the_embedder_gives_it() -> None:
@@ -122,7 +122,7 @@ def test_a_face_at_the_edge_is_as_large_as_what_the_photo_shows_of_it() -> None:
 
 def test_no_faces_have_no_measures() -> None:
     nobody = one_face(photos.noise(CHIP_PX, CHIP_PX)).take(slice(0, 0))
-    assert as_rows(measure(nobody, fitted())) == []
+    assert split_into_rows(measure_quality(nobody, load_quality_model())) == []
 
 
 def test_measures_are_finite_for_anything_that_is_taken_for_a_face() -> None:
@@ -137,10 +137,10 @@ def test_measures_are_finite_for_anything_that_is_taken_for_a_face() -> None:
 
 
 def test_faces_of_a_batch_are_measured_as_one_by_one() -> None:
-    faces = Faces.joined([one_face(photos.noise(CHIP_PX, CHIP_PX, seed)) for seed in range(5)])
-    batch = measure(faces, fitted())
+    faces = FaceColumns.joined([one_face(photos.noise(CHIP_PX, CHIP_PX, seed)) for seed in range(5)])
+    batch = measure_quality(faces, load_quality_model())
     for row in range(len(faces)):
-        single = measure(faces.take(slice(row, row + 1)), fitted())
+        single = measure_quality(faces.take(slice(row, row + 1)), load_quality_model())
         assert {name: values[row] for name, values in batch.items()} == pytest.approx(
             {name: values[0] for name, values in single.items()}, rel=1e-4, abs=1e-4
         )
@@ -159,12 +159,12 @@ def portrait(pack: FacePack) -> Portrait:
     return Portrait(photo, pack.detect([photo])[0].landmarks[0])
 
 
-def face_of(portrait: Portrait) -> Faces:
+def face_of(portrait: Portrait) -> FaceColumns:
     landmarks = portrait.landmarks[None]
     box = np.concatenate([landmarks.min(axis=1), landmarks.max(axis=1)], axis=1) + np.float32([-30, -60, 30, 40])
     size_px = np.array([[portrait.photo.shape[1], portrait.photo.shape[0]]], np.float32)
-    chips = align(portrait.photo, landmarks, "arcface", CHIP_PX)
-    return Faces(chips, box, landmarks, np.array([0.99], np.float32), size_px)
+    chips = align_faces(portrait.photo, landmarks, "arcface", CHIP_PX)
+    return FaceColumns(chips, box, landmarks, np.array([0.99], np.float32), size_px)
 
 
 def test_the_more_a_face_is_blurred_the_less_is_expected_of_it(portrait: Portrait) -> None:
@@ -200,7 +200,7 @@ def test_a_cover_is_noticed_on_the_part_it_covers(portrait: Portrait, cover: str
 
 def length_tells() -> EmbedderView:
     """Of an embedder of three dimensions: the longer its vector, the better it saw the face."""
-    inputs = len(fitted().functions["unified"].mean) + 1 + 2
+    inputs = len(load_quality_model().functions["unified"].mean) + 1 + 2
     nothing, one = np.zeros(inputs, np.float32), np.ones(inputs, np.float32)
     weights = np.zeros((inputs, 1), np.float32)
     weights[-3] = 0.5
@@ -212,28 +212,32 @@ def test_fitted_functions_are_read_as_they_were_written(tmp_path: Path) -> None:
     function = Perceptron(
         *(np.float32(np.random.default_rng(0).normal(size=shape)) for shape in (3, 3, 3, (3, 2), 2, 2, ()))
     )
-    write_fitted({"unified": function}, tmp_path / "fitted.npz")
+    write_functions({"unified": function}, tmp_path / "fitted.npz")
     features = np.float32(np.random.default_rng(1).uniform(0, 0.5, (4, 3)))
-    assert read_fitted(tmp_path / "fitted.npz")["unified"](features) == pytest.approx(function(features), abs=0.02)
+    assert read_functions(tmp_path / "fitted.npz")["unified"](features) == pytest.approx(function(features), abs=0.02)
 
 
 def test_what_is_known_of_an_embedder_is_read_as_it_was_written(tmp_path: Path) -> None:
     view = length_tells()
-    write_view(view, tmp_path / "view.npz")
+    write_embedder_view(view, tmp_path / "view.npz")
     vectors = np.float32(np.random.default_rng(2).normal(size=(4, 3)))
-    assert read_view(tmp_path / "view.npz").features(vectors) == pytest.approx(view.features(vectors), abs=0.01)
+    assert read_embedder_view(tmp_path / "view.npz").features(vectors) == pytest.approx(
+        view.features(vectors), abs=0.01
+    )
 
 
 def test_an_embedder_that_is_known_is_asked_how_well_it_saw(
     portrait: Portrait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitted_parameters, "EMBEDDERS", tmp_path)
-    write_view(length_tells(), embedder_path("e" * 64))
-    known, faces = fitted("e" * 64), face_of(portrait)
-    short, long = (measure(faces, known, np.full((1, 3), length, np.float32))["unified"] for length in (0.5, 2.0))
+    write_embedder_view(length_tells(), find_embedder_file("e" * 64))
+    known, faces = load_quality_model("e" * 64), face_of(portrait)
+    short, long = (
+        measure_quality(faces, known, np.full((1, 3), length, np.float32))["unified"] for length in (0.5, 2.0)
+    )
     assert short < long
-    assert fitted("f" * 64).embedder is None
-    assert measure(faces, known)["unified"] == measure(faces, fitted())["unified"]
+    assert load_quality_model("f" * 64).embedder is None
+    assert measure_quality(faces, known)["unified"] == measure_quality(faces, load_quality_model())["unified"]
 
 
 def test_fitted_functions_of_another_version_are_refused(tmp_path: Path) -> None:
@@ -241,4 +245,4 @@ def test_fitted_functions_of_another_version_are_refused(tmp_path: Path) -> None
         arrays = dict(stored)
     np.savez(tmp_path / "fitted.npz", **{**arrays, "version": np.array(99)})
     with pytest.raises(ValueError, match="has version 99"):
-        read_fitted(tmp_path / "fitted.npz")
+        read_functions(tmp_path / "fitted.npz")

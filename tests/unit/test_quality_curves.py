@@ -7,7 +7,7 @@ from app.core.arrays import Floats
 from benchmarks.accuracy.quality_curves import auc, error_versus_discard, partial_area
 from tests import photos
 from workshop.degradations import COVERS, DEGRADATIONS, OVER_EYES, OVER_MOUTH, UNSEEN_COVERS, Portrait
-from workshop.quality_samples import genuine_similarities
+from workshop.quality_samples import compute_genuine_similarities
 
 GENUINE: Floats = np.linspace(0, 1, 1000, dtype=np.float32)
 LANDMARKS = np.array([(80, 90), (120, 90), (100, 112), (85, 132), (115, 132)], np.float32)
@@ -40,7 +40,7 @@ def test_a_face_is_compared_with_its_persons_clean_faces_of_other_photos_alone()
     shots = np.array(["a1", "a2", "a1", "b1"])
     is_reference = np.array([True, True, False, True])
     embeddings = np.float32([[1, 0], [0, 1], [0.6, 0.8], [1, 0]])
-    similarities = genuine_similarities(people, shots, is_reference, embeddings)
+    similarities = compute_genuine_similarities(people, shots, is_reference, embeddings)
     assert similarities[:3] == pytest.approx([0, 0, 0.8])
     assert np.isnan(similarities[3])
 

@@ -10,16 +10,16 @@ from app.core.records import (
     ImageStatus,
     PhotoRef,
     PhotoResult,
-    crop_key,
-    face_id,
-    groups_key,
     is_output_key,
     is_overtaken,
     join_batches,
-    page_key,
-    preview_key,
-    quality_columns,
-    thumbnail_key,
+    make_crop_key,
+    make_face_id,
+    make_groups_key,
+    make_page_key,
+    make_preview_key,
+    make_quality_columns,
+    make_thumbnail_key,
 )
 
 PHOTO = PhotoRef("g", "day 1/a", "photos", "g/day 1/a.jpg")
@@ -34,7 +34,7 @@ def batch(*names: str) -> FaceBatch:
         image_ids=[f"image {name}" for name in names],
         boxes=np.full((count, 4), count, np.float32),
         det_scores=np.full(count, 0.5, np.float32),
-        quality=quality_columns([{"size_px": float(count)}] * count),
+        quality=make_quality_columns([{"size_px": float(count)}] * count),
         embeddings=np.eye(count, 8, dtype=np.float32),
         crop_keys=[f"crop {name}" for name in names],
         person_ids=[None] * count,
@@ -45,19 +45,27 @@ def batch(*names: str) -> FaceBatch:
 
 def test_ids_and_keys_say_gallery_image_model_and_position() -> None:
     assert PHOTO.document_id == "g/day 1/a"
-    assert face_id(PHOTO, MODEL, 2) == f"g/day 1/a/{MODEL}/2"
-    assert crop_key(PHOTO, MODEL, 2) == f"g/faces/day 1/a/{MODEL}-2.webp"
+    assert make_face_id(PHOTO, MODEL, 2) == f"g/day 1/a/{MODEL}/2"
+    assert make_crop_key(PHOTO, MODEL, 2) == f"g/faces/day 1/a/{MODEL}-2.webp"
 
 
 def test_photos_and_models_never_share_a_face_id_or_a_crop() -> None:
     other = PhotoRef("g", "day 1/b", "photos", "g/day 1/b.jpg")
     places = [(photo, model, index) for photo in (PHOTO, other) for model in (MODEL, "m-1") for index in (0, 1)]
-    assert len({face_id(*place) for place in places}) == len(places)
-    assert len({crop_key(*place) for place in places}) == len(places)
+    assert len({make_face_id(*place) for place in places}) == len(places)
+    assert len({make_crop_key(*place) for place in places}) == len(places)
 
 
 @pytest.mark.parametrize(
-    "key", [crop_key(PHOTO, MODEL, 0), preview_key(PHOTO), groups_key("g"), page_key("g"), "g/faces/x", "g/previews/x"]
+    "key",
+    [
+        make_crop_key(PHOTO, MODEL, 0),
+        make_preview_key(PHOTO),
+        make_groups_key("g"),
+        make_page_key("g"),
+        "g/faces/x",
+        "g/previews/x",
+    ],
 )
 def test_what_this_system_writes_is_known_as_its_own(key: str) -> None:
     assert is_output_key(key)
@@ -95,7 +103,7 @@ def test_what_users_said_is_joined_too() -> None:
 
 
 def test_a_faces_quality_is_what_it_was_stored_with() -> None:
-    columns = quality_columns([{"unified": 26.392, "yaw": -3.5}, {"unified": 7.0, "pitch": 1.0}])
+    columns = make_quality_columns([{"unified": 26.392, "yaw": -3.5}, {"unified": 7.0, "pitch": 1.0}])
     faces = replace(batch("a", "b"), quality=columns)
     assert faces.quality_of(0) == {"unified": 26.392, "yaw": -3.5}
     assert faces.quality_of(1) == {"unified": 7.0}
@@ -140,14 +148,14 @@ def test_two_results_of_one_photo_are_told_apart_even_when_alike() -> None:
 )
 def test_a_thumbnail_lies_where_its_template_says(template: str, key: str) -> None:
     photo = PhotoRef("g", "day 1/a", "photos", "2024/wedding/IMG 1.JPG")
-    assert thumbnail_key(template, photo) == key
+    assert make_thumbnail_key(template, photo) == key
 
 
 def test_a_name_without_ending_is_its_own_stem() -> None:
-    assert thumbnail_key("{stem}", PhotoRef("g", "a", "photos", ".hidden")) == ".hidden"
+    assert make_thumbnail_key("{stem}", PhotoRef("g", "a", "photos", ".hidden")) == ".hidden"
 
 
 @pytest.mark.parametrize("template", ["{size}/x", "{}", "{key", "{key.name}"])
 def test_a_template_that_asks_for_something_else_says_what_it_may_name(template: str) -> None:
     with pytest.raises(ValueError, match=r"may name \{gallery_id\}, .* in braces"):
-        thumbnail_key(template, PHOTO)
+        make_thumbnail_key(template, PHOTO)

@@ -4,27 +4,31 @@ import numpy as np
 import pytest
 
 from app.core.records import GROUPING_MEASURES
-from app.core.roles import WEAKNESSES, QualityBars, Role, roles_of, why_alone
+from app.core.roles import WEAKNESSES, QualityBars, Role, assign_roles, explain_unassigned
 from app.grouping.publish import PUBLISHED_MEASURES
 
-BARS = QualityBars(found=50, join=20)
+BARS = QualityBars(core=50, border=20)
 
 
 @pytest.mark.parametrize(
     ("unified", "role"),
-    [(0, Role.LEFT_OUT), (19.9, Role.LEFT_OUT), (20, Role.JOINS), (49.9, Role.JOINS), (50, Role.FOUNDS)],
+    [(0, Role.NOISE), (19.9, Role.NOISE), (20, Role.BORDER), (49.9, Role.BORDER), (50, Role.CORE)],
 )
 def test_a_bar_is_reached_by_what_equals_it(unified: float, role: Role) -> None:
-    assert roles_of(np.array([unified], np.float32), BARS).tolist() == [role]
+    assert assign_roles(np.array([unified], np.float32), BARS).tolist() == [role]
 
 
 def test_a_face_that_was_stored_before_there_was_a_unified_score_founds() -> None:
-    assert roles_of(np.array([np.nan], np.float32), BARS).tolist() == [Role.FOUNDS]
+    assert assign_roles(np.array([np.nan], np.float32), BARS).tolist() == [Role.CORE]
 
 
 def test_bars_that_nothing_can_pass_between_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"join \(60\) must not be above found \(50\)"):
-        QualityBars(found=50, join=60)
+    with pytest.raises(ValueError, match=r"border \(60\) must not be above core \(50\)"):
+        QualityBars(core=50, border=60)
+
+
+def test_the_names_that_the_bars_had_before_are_read() -> None:
+    assert QualityBars.model_validate({"found": 50, "join": 20}) == BARS
 
 
 def test_all_that_is_read_of_a_stored_face_is_read_with_it() -> None:
@@ -33,9 +37,9 @@ def test_all_that_is_read_of_a_stored_face_is_read_with_it() -> None:
 
 @pytest.mark.parametrize("name", WEAKNESSES)
 def test_the_reason_names_what_is_the_matter(name: str) -> None:
-    assert WEAKNESSES[name] in why_alone({"unified": 5.0, name: 3.0}, BARS)
+    assert WEAKNESSES[name] in explain_unassigned({"unified": 5.0, name: 3.0}, BARS)
 
 
 def test_where_nothing_is_low_the_reason_names_the_lowest() -> None:
     scores = dict.fromkeys(WEAKNESSES, 90.0) | {"inter_eye_score": 60.0}
-    assert why_alone({"unified": 50.0, **scores}, BARS).startswith("Its quality is 50 of 100 (it is small)")
+    assert explain_unassigned({"unified": 50.0, **scores}, BARS).startswith("Its quality is 50 of 100 (it is small)")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups
 from benchmarks.accuracy.album import FoundFace, LabelledFace, main, match_faces, score_album
-from workshop.scores import Score, bcubed, pairwise
+from workshop.scores import Score, score_bcubed, score_pairwise
 
 GROUPINGS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)
 HEADER = "photo,person,face_center_x_px,face_center_y_px\n"
@@ -45,7 +45,7 @@ def groups_of(people: list[GroupedPerson], unassigned: list[GroupedFace] | None 
 
 def test_bcubed_averages_over_the_items() -> None:
     # Predicted {a a b} and {a b}. Precision: 2/3, 2/3, 1/3, 1/2, 1/2. Recall: 2/3, 2/3, 1/2, 1/3, 1/2.
-    score = bcubed(["a", "a", "b", "a", "b"], ["x", "x", "x", "y", "y"])
+    score = score_bcubed(["a", "a", "b", "a", "b"], ["x", "x", "x", "y", "y"])
     assert score.precision == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1 / 2 + 1 / 2) / 5)
     assert score.recall == pytest.approx((2 / 3 + 2 / 3 + 1 / 2 + 1 / 3 + 1 / 2) / 5)
     assert score.f == pytest.approx(2 * (8 / 15) ** 2 / (16 / 15))
@@ -53,24 +53,28 @@ def test_bcubed_averages_over_the_items() -> None:
 
 def test_pairwise_counts_pairs_over_all_items() -> None:
     # Predicted pairs: 3 + 1, true pairs: 3 + 1, both: the two a of the first group.
-    assert pairwise(["a", "a", "b", "a", "b"], ["x", "x", "x", "y", "y"]) == Score(1 / 4, 1 / 4)
+    assert score_pairwise(["a", "a", "b", "a", "b"], ["x", "x", "x", "y", "y"]) == Score(1 / 4, 1 / 4)
     # Predicted pairs: 6, true pairs: 3 + 1, both: the three of a.
-    assert pairwise(["a", "a", "a", "b", "b"], ["x", "x", "x", "x", "y"]) == Score(1 / 2, 3 / 4)
+    assert score_pairwise(["a", "a", "a", "b", "b"], ["x", "x", "x", "x", "y"]) == Score(1 / 2, 3 / 4)
 
 
 def test_equal_groupings_score_one_whatever_the_labels_are_called() -> None:
-    assert bcubed(["a", "b", "a"], np.array([7, 3, 7])) == pairwise(["a", "b", "a"], np.array([7, 3, 7])) == Score(1, 1)
+    assert (
+        score_bcubed(["a", "b", "a"], np.array([7, 3, 7]))
+        == score_pairwise(["a", "b", "a"], np.array([7, 3, 7]))
+        == Score(1, 1)
+    )
 
 
 def test_without_a_pair_none_is_wrong() -> None:
-    assert pairwise(["a", "b"], ["x", "y"]) == Score(1, 1)
-    assert pairwise(["a", "a"], ["x", "y"]) == Score(1, 0)
-    assert pairwise(["a", "a"], ["x", "y"]).f == 0
+    assert score_pairwise(["a", "b"], ["x", "y"]) == Score(1, 1)
+    assert score_pairwise(["a", "a"], ["x", "y"]) == Score(1, 0)
+    assert score_pairwise(["a", "a"], ["x", "y"]).f == 0
 
 
 @pytest.mark.parametrize(("true", "predicted"), [([], []), (["a"], ["x", "y"])])
 def test_labels_that_cannot_be_compared_are_an_error(true: list[str], predicted: list[str]) -> None:
-    for score in (bcubed, pairwise):
+    for score in (score_bcubed, score_pairwise):
         with pytest.raises(ValueError, match="can't be compared"):
             score(true, predicted)
 
@@ -82,10 +86,10 @@ def test_scores_are_those_of_counting_one_by_one(pairs: list[tuple[int, int]]) -
     both = together_true & together_predicted
     precision = (both.sum(axis=1) / together_predicted.sum(axis=1)).mean()
     recall = (both.sum(axis=1) / together_true.sum(axis=1)).mean()
-    measured = bcubed(true, predicted)
+    measured = score_bcubed(true, predicted)
     assert (measured.precision, measured.recall) == pytest.approx((precision, recall))
     others = ~np.eye(len(pairs), dtype=bool)
-    measured = pairwise(true, predicted)
+    measured = score_pairwise(true, predicted)
     hits, guesses, facts = (int((kind & others).sum()) for kind in (both, together_predicted, together_true))
     assert measured.precision == pytest.approx(hits / guesses if guesses else 1)
     assert measured.recall == pytest.approx(hits / facts if facts else 1)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from app.packs.manifest import ScrfdDetector as Config
-from app.vision.scrfd import ANCHORS, GRID_PX, STRIDES, ScrfdDetector, letterbox, open_scrfd
+from app.packs.manifest import ScrfdConfig as Config
+from app.vision.scrfd import ANCHORS, GRID_PX, STRIDES, ScrfdDetector, make_letterbox, open_scrfd
 from tests import photos
 
 CONFIG = Config(kind="scrfd", file="toy.onnx", input_sizes_px=(64,), closer_look_px=0)
@@ -131,7 +131,7 @@ def test_the_network_sees_rgb_normalised_as_insightface_does() -> None:
 def test_a_letterbox_shows_the_whole_photo_at_the_top_left_and_black_to_the_next_multiple_of_32(
     width: int, height: int, shown: tuple[int, int], canvas_size: tuple[int, int]
 ) -> None:
-    canvas, scale = letterbox(np.full((height, width, 3), 200, np.uint8), 64)
+    canvas, scale = make_letterbox(np.full((height, width, 3), 200, np.uint8), 64)
     assert canvas.shape == (canvas_size[1], canvas_size[0], 3)
     assert (canvas[: shown[1], : shown[0]] == 200).all()
     assert not canvas[shown[1] :].any()
@@ -223,7 +223,7 @@ def test_it_finds_what_insightface_finds_with_the_same_network(shared_dir: Path,
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     height, width = rgb.shape[:2]
     size_px = min(size_px, GRID_PX * math.ceil(max(height, width) / GRID_PX))
-    canvas, our_scale = letterbox(rgb, size_px)
+    canvas, our_scale = make_letterbox(rgb, size_px)
     input_height, input_width = canvas.shape[:2]
     theirs.prepare(-1, input_size=(input_width, input_height), det_thresh=0.5, nms_thresh=0.4)
     boxes, landmarks = theirs.detect(bgr)

@@ -15,8 +15,8 @@ from app.vision.sessions import (
     GpuOptions,
     OnnxSession,
     ShapeProfile,
-    execution_providers,
     is_gpu,
+    list_execution_providers,
     open_session,
 )
 from tests.toy_pack import onnx_graph
@@ -108,7 +108,7 @@ def test_bytes_that_are_no_graph_are_a_bad_pack() -> None:
 def test_a_provider_that_the_build_lacks_is_a_wrong_setting(provider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
     with pytest.raises(BadConfiguration, match=f"EXECUTION_PROVIDER={provider}, but this .* no (CUDA|Tensorrt)"):
-        execution_providers(provider)
+        list_execution_providers(provider)
 
 
 @pytest.mark.usefixtures("gpu_build")
@@ -117,35 +117,35 @@ def test_a_provider_that_the_build_lacks_is_a_wrong_setting(provider: Any, monke
     [("cpu", [CPU]), ("cuda", [CUDA, CPU]), ("auto", [CUDA, CPU]), ("tensorrt", [TENSORRT, CUDA, CPU])],
 )
 def test_the_cpu_comes_last_and_takes_what_the_others_leave(provider: Any, expected: list[str]) -> None:
-    assert [name for name, _ in execution_providers(provider)] == expected
+    assert [name for name, _ in list_execution_providers(provider)] == expected
     assert is_gpu(provider) == (len(expected) > 1)
 
 
 def test_auto_is_the_cpu_where_the_build_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["AzureExecutionProvider", CPU])
-    assert execution_providers("auto") == [(CPU, {})]
+    assert list_execution_providers("auto") == [(CPU, {})]
     assert not is_gpu("auto")
 
 
 @pytest.mark.usefixtures("gpu_build")
 def test_cuda_grows_by_what_is_asked_and_within_a_limit_where_one_is_set() -> None:
-    (_, options), _ = execution_providers("cuda")
+    (_, options), _ = list_execution_providers("cuda")
     assert options == {
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
         "do_copy_in_default_stream": "1",
     }
-    (_, limited), _ = execution_providers("cuda", GpuOptions(memory_bytes=3 << 30))
+    (_, limited), _ = list_execution_providers("cuda", GpuOptions(memory_bytes=3 << 30))
     assert limited == {**options, "gpu_mem_limit": str(3 << 30)}
 
 
 @pytest.mark.usefixtures("gpu_build")
 def test_tensorrt_keeps_its_engines_where_it_is_told_and_builds_them_for_the_shapes_it_is_given() -> None:
-    (_, bare), _, _ = execution_providers("tensorrt")
+    (_, bare), _, _ = list_execution_providers("tensorrt")
     assert bare == {"trt_fp16_enable": "True"}
     profile = ShapeProfile((1, 3, 32, 32), (4, 3, 448, 640), (32, 3, 1280, 1280))
     options = GpuOptions(engine_cache=Path("/cache"), profiles={"input.1": profile})
-    (_, full), _, _ = execution_providers("tensorrt", options)
+    (_, full), _, _ = list_execution_providers("tensorrt", options)
     assert full == {
         "trt_fp16_enable": "True",
         "trt_engine_cache_enable": "True",
@@ -181,7 +181,7 @@ def test_a_session_is_opened_with_the_options_of_every_provider(monkeypatch: pyt
     monkeypatch.setattr(ort, "InferenceSession", opened)
     options = GpuOptions(memory_bytes=1 << 30)
     open_session(DOUBLING, "cuda", gpu=options)
-    assert asked == execution_providers("cuda", options)
+    assert asked == list_execution_providers("cuda", options)
 
 
 def test_on_a_gpu_every_output_is_bound_to_the_cpu_and_every_call_has_a_binding_of_its_own() -> None:

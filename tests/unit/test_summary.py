@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.records import FaceBatch, PersonRecord, PersonStatus, quality_columns
-from app.grouping.summary import changed, choose_cover, everybody, summarise
+from app.core.records import FaceBatch, PersonRecord, PersonStatus, make_quality_columns
+from app.grouping.summary import choose_cover, find_changed, merge_with_absent, summarise
 
 
 def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) -> FaceBatch:
@@ -18,7 +18,7 @@ def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) 
         image_ids=image_ids,
         boxes=np.zeros((count, 4), np.float32),
         det_scores=np.array(det_scores, np.float32),
-        quality=quality_columns([{"size_px": size_px} for size_px in sizes_px]),
+        quality=make_quality_columns([{"size_px": size_px} for size_px in sizes_px]),
         embeddings=np.zeros((count, 8), np.float32),
         crop_keys=[""] * count,
         person_ids=[None] * count,
@@ -35,7 +35,7 @@ def test_the_cover_is_the_surest_and_largest_face_and_the_first_among_equals() -
 
 def test_a_face_without_a_size_is_the_cover_only_where_there_is_no_other() -> None:
     faces = batch(["a", "b"], det_scores=[0.99, 0.1], sizes_px=[100, 20])
-    faces = replace(faces, quality=quality_columns([{}, {"size_px": 20.0}]))
+    faces = replace(faces, quality=make_quality_columns([{}, {"size_px": 20.0}]))
     assert choose_cover(faces, [0, 1]) == "face_001"
     assert choose_cover(faces, [0]) == "face_000"
 
@@ -69,18 +69,18 @@ BOB = PersonRecord("bob", "f3", 1, 1, since=4)
 
 def test_a_run_changes_neither_name_nor_age() -> None:
     seen = replace(ANN, face_count=5, name=None, since=0)
-    assert everybody([seen], [ANN], {}) == [replace(ANN, face_count=5)]
+    assert merge_with_absent([seen], [ANN], {}) == [replace(ANN, face_count=5)]
 
 
 def test_who_was_not_seen_is_absent_with_the_name_and_comes_back_with_it() -> None:
-    away = everybody([], [ANN], {})
+    away = merge_with_absent([], [ANN], {})
     assert away == [replace(ANN, status=PersonStatus.ABSENT, face_count=0, photo_count=0)]
-    assert everybody([replace(ANN, name=None)], away, {}) == [ANN]
+    assert merge_with_absent([replace(ANN, name=None)], away, {}) == [ANN]
 
 
 def test_who_was_merged_leads_straight_to_who_is_not() -> None:
     older = PersonRecord("old", "f9", 0, 0, status=PersonStatus.MERGED, merged_into="bob")
-    now = everybody([ANN], [ANN, BOB, older], {"bob": "ann"})
+    now = merge_with_absent([ANN], [ANN, BOB, older], {"bob": "ann"})
     assert [(one.person_id, one.status, one.merged_into) for one in now] == [
         ("ann", PersonStatus.ACTIVE, None),
         ("bob", PersonStatus.MERGED, "ann"),
@@ -90,4 +90,4 @@ def test_who_was_merged_leads_straight_to_who_is_not() -> None:
 
 def test_only_those_that_are_others_than_before_have_changed() -> None:
     new = PersonRecord("eve", "f7", 1, 1)
-    assert changed([ANN, replace(BOB, photo_count=3), new], [BOB, ANN]) == [replace(BOB, photo_count=3), new]
+    assert find_changed([ANN, replace(BOB, photo_count=3), new], [BOB, ANN]) == [replace(BOB, photo_count=3), new]

@@ -21,7 +21,7 @@ from app.telemetry import opening
 from app.telemetry.catalogue import Metric
 from app.telemetry.gpu import Gpus
 from app.telemetry.interface import NoMetrics, NoTracer
-from app.telemetry.opening import Sampler, open_telemetry, process_readings
+from app.telemetry.opening import Sampler, open_telemetry, read_process
 from app.worker.shutdown import Shutdown
 from local.stack import ROOT
 from tests.telling import Listener, RecordingMetrics
@@ -207,7 +207,7 @@ def test_a_driver_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.Monkey
 
 
 def test_a_process_knows_its_memory() -> None:
-    readings = dict(process_readings())
+    readings = dict(read_process())
     assert readings[Metric.PROCESS_MEMORY] > 10_000_000
     assert 0 < readings[Metric.MEMORY_SHARE] <= 1
 

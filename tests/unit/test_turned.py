@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from app.core.arrays import Image
-from app.packs.manifest import ScrfdDetector as Config
+from app.packs.manifest import ScrfdConfig as Config
 from app.packs.store import PackStore
 from app.vision.face_pack import load_pack
 from app.vision.scrfd import open_scrfd
-from app.vision.turned import AnyWayUp, turned, turned_back
+from app.vision.turned import RotationInvariantDetector, turn_faces_back, turn_image
 from app.vision.types import Detections
 from tests import photos
 
@@ -67,8 +67,8 @@ class MarkDetector:
         return found.take(found.scores > 0)
 
 
-def any_way_up(detector: MarkDetector) -> AnyWayUp:
-    return AnyWayUp(detector, score_threshold=0.5, sure_score=0.8)
+def any_way_up(detector: MarkDetector) -> RotationInvariantDetector:
+    return RotationInvariantDetector(detector, score_threshold=0.5, sure_score=0.8)
 
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
@@ -77,25 +77,25 @@ def test_a_point_turned_back_shows_the_pixel_that_it_showed_turned(quarters: int
     x, y = 5, 17 if quarters % 2 else 11
     at = np.array([[x, y]], np.float32)
     found = Detections(np.concatenate([at, at + 1], axis=1), np.repeat(at[None], 5, axis=1), np.ones(1, np.float32))
-    back = turned_back(found, quarters, image.shape)
+    back = turn_faces_back(found, quarters, image.shape)
     column, row = back.landmarks[0, 0].astype(int)
-    assert (image[row, column] == turned(image, quarters)[y, x]).all()
+    assert (image[row, column] == turn_image(image, quarters)[y, x]).all()
     assert (back.boxes[0, 2:] - back.boxes[0, :2]).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_turned_face_is_found_where_it_is_in_the_photo_as_it_was_given(quarters: int) -> None:
-    photo = turned(marked(), quarters)
+    photo = turn_image(marked(), quarters)
     (found,) = any_way_up(MarkDetector(other=0.3)).detect([photo])
     expected = np.concatenate([CORNER, CORNER + SIDES])
     assert found.scores.tolist() == [np.float32(0.9)]
-    back = turned_back(found, quarters, marked().shape)
+    back = turn_faces_back(found, quarters, marked().shape)
     assert back.boxes[0].tolist() == expected.tolist()
     assert np.allclose(back.landmarks[0], CORNER + SPOTS * SIDES)
 
 
 def test_a_weak_face_upside_down_is_replaced_and_not_found_twice() -> None:
-    (found,) = any_way_up(MarkDetector(other=0.6)).detect([turned(marked(), 2)])
+    (found,) = any_way_up(MarkDetector(other=0.6)).detect([turn_image(marked(), 2)])
     assert found.scores.tolist() == [np.float32(0.9)]
     assert found.landmarks[0, 0, 1] > found.landmarks[0, 3, 1]
 
@@ -109,7 +109,7 @@ def test_another_look_is_taken_only_where_no_face_is_both_sure_and_upright(
     upright: float, other: float, lying: bool, quarters: int, looks: int
 ) -> None:
     detector = MarkDetector(upright, other, lying)
-    (found,) = any_way_up(detector).detect([turned(marked(), quarters)])
+    (found,) = any_way_up(detector).detect([turn_image(marked(), quarters)])
     assert (len(detector.shown), len(found)) == (looks, 1)
 
 
@@ -129,18 +129,18 @@ def test_without_any_sign_a_photo_with_nobody_in_it_is_not_looked_at_as_a_whole_
 def test_a_face_that_leaves_no_sign_is_found_where_photos_are_shown_in_other_positions_all_the_same(
     quarters: int,
 ) -> None:
-    (found,) = any_way_up(MarkDetector(blind=True)).detect([turned(marked(), quarters)])
+    (found,) = any_way_up(MarkDetector(blind=True)).detect([turn_image(marked(), quarters)])
     assert len(found) == 1
 
 
 def test_a_sign_that_is_no_face_in_any_position_stays_none() -> None:
     detector = MarkDetector(upright=0.45, other=0.2)
-    (found,) = any_way_up(detector).detect([turned(marked(), 2)])
+    (found,) = any_way_up(detector).detect([turn_image(marked(), 2)])
     assert (len(detector.shown), len(found)) == (4, 0)
 
 
 def test_a_turned_photo_leaves_its_neighbours_as_they_are() -> None:
-    batch = [marked(), turned(marked(), 1), np.zeros((60, 80, 3), np.uint8), turned(marked(), 2)]
+    batch = [marked(), turn_image(marked(), 1), np.zeros((60, 80, 3), np.uint8), turn_image(marked(), 2)]
     together = any_way_up(MarkDetector(other=0.3)).detect(batch)
     alone = [any_way_up(MarkDetector(other=0.3)).detect([image])[0] for image in batch]
     assert [len(found) for found in together] == [1, 1, 0, 1]
@@ -159,7 +159,7 @@ def test_a_face_of_a_turned_photo_has_the_embedding_of_the_upright_one(
     installed = PackStore(Path("models")).install(pack)
     loaded = load_pack(installed.manifest, installed.weights, "cpu", 1)
     image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
-    pictures = [np.ascontiguousarray(image), turned(image, quarters)]
+    pictures = [np.ascontiguousarray(image), turn_image(image, quarters)]
     found = loaded.detect(pictures)
     chips = [loaded.cut_chips(each, faces.landmarks[:1]) for each, faces in zip(pictures, found, strict=True)]
     upright, other = loaded.embed(chips)
@@ -173,7 +173,7 @@ def test_a_manifest_switches_the_other_positions_off(shared_dir: Path, sure_scor
     detector = installed.manifest.detector.model_copy(update={"sure_score": sure_score})
     manifest = installed.manifest.model_copy(update={"detector": detector})
     image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
-    assert len(load_pack(manifest, installed.weights, "cpu", 1).detect([turned(image, 2)])[0]) == faces
+    assert len(load_pack(manifest, installed.weights, "cpu", 1).detect([turn_image(image, 2)])[0]) == faces
 
 
 @pytest.mark.parametrize("name", ["photo_01.jpg", "photo_05.jpg"])

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from app.packs.variants import EmbedderParity, Report, Variant, file_of, read_report, variant_of, write_report
+from app.packs.variants import EmbedderParity, Report, Variant, find_variant, make_file_name, read_report, write_report
 
 SOURCE = hashlib.sha256(b"the original").hexdigest()
 CONTENT = b"the variant"
@@ -20,7 +20,7 @@ def recorded(**changes: Any) -> Variant:
         "source_sha256": SOURCE,
         "runtime": ort.__version__,
         "precision": "int8",
-        "file": file_of("embedder.onnx", SOURCE, "int8"),
+        "file": make_file_name("embedder.onnx", SOURCE, "int8"),
         "sha256": hashlib.sha256(CONTENT).hexdigest(),
         "size_bytes": len(CONTENT),
         "source_size_bytes": 2 * len(CONTENT),
@@ -31,13 +31,13 @@ def recorded(**changes: Any) -> Variant:
 
 
 def write(folder: Path, *variants: Variant) -> None:
-    (folder / file_of("embedder.onnx", SOURCE, "int8")).write_bytes(CONTENT)
+    (folder / make_file_name("embedder.onnx", SOURCE, "int8")).write_bytes(CONTENT)
     write_report(folder, Report(variants=variants))
 
 
 def test_a_variant_that_is_as_it_was_measured_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, recorded())
-    path = variant_of(tmp_path, "embedder.onnx", SOURCE, "int8")
+    path = find_variant(tmp_path, "embedder.onnx", SOURCE, "int8")
     assert path is not None
     assert path.read_bytes() == CONTENT
     assert not caplog.records
@@ -59,7 +59,7 @@ def test_a_stale_changed_or_refused_variant_is_never_used_and_the_log_says_why(
     change: dict[str, Any], why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, recorded(**change))
-    assert variant_of(tmp_path, "embedder.onnx", SOURCE, "int8") is None
+    assert find_variant(tmp_path, "embedder.onnx", SOURCE, "int8") is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("the original of embedder.onnx is used instead of its int8 variant: ")
@@ -68,11 +68,11 @@ def test_a_stale_changed_or_refused_variant_is_never_used_and_the_log_says_why(
 
 def test_weights_that_were_replaced_leave_their_old_variant_behind(tmp_path: Path) -> None:
     write(tmp_path, recorded())
-    assert variant_of(tmp_path, "embedder.onnx", hashlib.sha256(b"newer weights").hexdigest(), "int8") is None
+    assert find_variant(tmp_path, "embedder.onnx", hashlib.sha256(b"newer weights").hexdigest(), "int8") is None
 
 
 def test_a_folder_without_a_report_has_no_variants(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert variant_of(tmp_path / "nowhere", "embedder.onnx", SOURCE, "int8") is None
+    assert find_variant(tmp_path / "nowhere", "embedder.onnx", SOURCE, "int8") is None
     assert "none is recorded in" in caplog.text
 
 
@@ -82,7 +82,7 @@ def test_a_report_that_cannot_be_understood_counts_as_none(
 ) -> None:
     write(tmp_path, recorded())
     (tmp_path / "report.json").write_text(text, "utf-8")
-    assert variant_of(tmp_path, "embedder.onnx", SOURCE, "int8") is None
+    assert find_variant(tmp_path, "embedder.onnx", SOURCE, "int8") is None
     assert "can't be read, so none of them is used" in caplog.text
 
 
@@ -99,4 +99,4 @@ def test_a_newer_variant_takes_the_place_of_that_of_its_network_and_precision() 
 
 
 def test_a_file_is_named_by_what_it_was_made_from_and_by_what() -> None:
-    assert file_of("embedder.onnx", SOURCE, "fp16") == f"embedder-{SOURCE[:12]}-fp16-ort{ort.__version__}.onnx"
+    assert make_file_name("embedder.onnx", SOURCE, "fp16") == f"embedder-{SOURCE[:12]}-fp16-ort{ort.__version__}.onnx"

@@ -30,14 +30,14 @@ def build(target_dir: Path) -> None:
 
     Raises BadModelPack where a package is missing or holds other weights than expected.
     """
-    mtcnn_dir = _package_dir("mtcnn") / "assets" / "weights"
-    dlib_file = _package_dir("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    mtcnn_dir = _find_package("mtcnn") / "assets" / "weights"
+    dlib_file = _find_package("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
     try:
         models = [
-            pnet(_keras_arrays(mtcnn_dir / "pnet.lz4")),
-            rnet(_keras_arrays(mtcnn_dir / "rnet.lz4")),
-            onet(_keras_arrays(mtcnn_dir / "onet.lz4")),
-            dlib_resnet(read_dlib_weights(dlib_file)),
+            build_pnet(_read_keras_arrays(mtcnn_dir / "pnet.lz4")),
+            build_rnet(_read_keras_arrays(mtcnn_dir / "rnet.lz4")),
+            build_onet(_read_keras_arrays(mtcnn_dir / "onet.lz4")),
+            build_dlib_resnet(read_dlib_weights(dlib_file)),
         ]
     except (ImportError, OSError, ValueError) as error:
         raise BadModelPack(f"The open pack can't be built: {error}. Run `make setup`.") from error
@@ -45,7 +45,7 @@ def build(target_dir: Path) -> None:
         (target_dir / f"{model.graph.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
 
 
-def pnet(arrays: list[Floats]) -> onnx.ModelProto:
+def build_pnet(arrays: list[Floats]) -> onnx.ModelProto:
     """P-Net: (N,3,H,W) → `offsets` (N,4,h,w), `face` (N,2,h,w) probabilities of no face and face."""
     graph = GraphWriter(arrays)
     x = graph.max_pool(graph.conv_prelu(INPUT), 2, ceil=True)
@@ -55,40 +55,40 @@ def pnet(arrays: list[Floats]) -> onnx.ModelProto:
     return graph.model("pnet", ["N", 3, "H", "W"], {"offsets": ["N", 4, "h", "w"], "face": ["N", 2, "h", "w"]})
 
 
-def rnet(arrays: list[Floats]) -> onnx.ModelProto:
+def build_rnet(arrays: list[Floats]) -> onnx.ModelProto:
     """R-Net: (N,3,24,24) → `offsets` (N,4), `face` (N,2)."""
     graph = GraphWriter(arrays)
     x = graph.max_pool(graph.conv_prelu(INPUT), 3, ceil=True)
     x = graph.max_pool(graph.conv_prelu(x), 3)
-    x = _dense_column_first(graph, graph.conv_prelu(x))
+    x = _add_dense_column_first(graph, graph.conv_prelu(x))
     graph.dense(x, "offsets")
     graph.add("Softmax", [graph.dense(x)], "face", axis=1)
     return graph.model("rnet", ["N", 3, 24, 24], {"offsets": ["N", 4], "face": ["N", 2]})
 
 
-def onet(arrays: list[Floats]) -> onnx.ModelProto:
+def build_onet(arrays: list[Floats]) -> onnx.ModelProto:
     """O-Net: (N,3,48,48) → `offsets` (N,4), `landmarks` (N,10) five x then five y, `face` (N,2)."""
     graph = GraphWriter(arrays)
     x = graph.max_pool(graph.conv_prelu(INPUT), 3, ceil=True)
     x = graph.max_pool(graph.conv_prelu(x), 3)
     x = graph.max_pool(graph.conv_prelu(x), 2, ceil=True)
-    x = _dense_column_first(graph, graph.conv_prelu(x))
+    x = _add_dense_column_first(graph, graph.conv_prelu(x))
     graph.dense(x, "offsets")
     graph.dense(x, "landmarks")
     graph.add("Softmax", [graph.dense(x)], "face", axis=1)
     return graph.model("onet", ["N", 3, 48, 48], {"offsets": ["N", 4], "landmarks": ["N", 10], "face": ["N", 2]})
 
 
-def dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
+def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
     """dlib's ResNet: (N,3,150,150) → `embedding` (N,128), not of unit length."""
     convolutions = [array for layer in weights.convolutions for array in (layer.kernel, layer.bias)]
     graph = GraphWriter([*convolutions, weights.fc])
     x = graph.max_pool(graph.relu(graph.conv(INPUT, stride=2)), 3)
-    side_px = _halved(_halved(DLIB_INPUT_SIZE_PX, 7), 3)
+    side_px = _halve_side(_halve_side(DLIB_INPUT_SIZE_PX, 7), 3)
     channels = DLIB_STAGES[0][0]
     for outputs, halves, repeats in DLIB_STAGES:
         if halves:
-            x, side_px = _halving_block(graph, x, side_px, outputs - channels)
+            x, side_px = _add_halving_block(graph, x, side_px, outputs - channels)
             channels = outputs
         for _ in range(repeats):
             y = graph.conv(graph.relu(graph.conv(x, pad=1)), pad=1)
@@ -98,9 +98,9 @@ def dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
     return graph.model("dlib_face_recognition_resnet_v1", image, {"embedding": ["N", weights.fc.shape[1]]})
 
 
-def _halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) -> tuple[str, int]:
+def _add_halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) -> tuple[str, int]:
     """dlib's `residual_down` → its output and the side of its map, which is that of the larger of the two it adds."""
-    conv_px, skip_px = _halved(side_px, 3), _halved(side_px, 2)
+    conv_px, skip_px = _halve_side(side_px, 3), _halve_side(side_px, 2)
     out_px = max(conv_px, skip_px)
     y = graph.conv(graph.relu(graph.conv(x, stride=2)), pad=1)
     skip = graph.add("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
@@ -108,30 +108,30 @@ def _halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) 
     return graph.relu(graph.add("Add", terms)), out_px
 
 
-def _halved(side_px: int, window_px: int) -> int:
+def _halve_side(side_px: int, window_px: int) -> int:
     return (side_px - window_px) // 2 + 1
 
 
-def _dense_column_first(graph: GraphWriter, x: str) -> str:
+def _add_dense_column_first(graph: GraphWriter, x: str) -> str:
     """The hidden layer. Its weights expect the map column by column, channels last: MATLAB's order."""
     flat = graph.add("Flatten", [graph.add("Transpose", [x], perm=[0, 3, 2, 1])])
     return graph.prelu(graph.dense(flat))
 
 
-def _keras_arrays(path: Path) -> list[Floats]:
+def _read_keras_arrays(path: Path) -> list[Floats]:
     # Imported where it is used: production images take the built files and have no joblib.
     import joblib
 
-    return [_channels_first(np.asarray(array, np.float32)) for array in joblib.load(path)]
+    return [_move_channels_first(np.asarray(array, np.float32)) for array in joblib.load(path)]
 
 
-def _channels_first(array: Floats) -> Floats:
+def _move_channels_first(array: Floats) -> Floats:
     """Kernels (k,k,in,out) → (out,in,k,k), slopes (1,1,C) → (C,1,1), all else as it is."""
     axes = {4: (3, 2, 0, 1), 3: (2, 0, 1)}.get(array.ndim)
     return array.transpose(axes) if axes else array
 
 
-def _package_dir(package: str) -> Path:
+def _find_package(package: str) -> Path:
     """Where a package lies, without importing it: mtcnn's import needs TensorFlow."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:

@@ -43,9 +43,9 @@ def read_dlib_weights(path: Path) -> DlibWeights:
     """The parameters of all layers that have some. Raises BadModelPack where the file is not this network's."""
     data = path.read_bytes()
     try:
-        kernels = [_read_tensor(data, at).ravel() for at in _ends_of_tag(data, b"con_4")]
-        affines = [_read_tensor(data, at).ravel() for at in _ends_of_tag(data, b"affine_")]
-        fc = [_read_fc(data, at) for at in _ends_of_tag(data, b"fc_2")]
+        kernels = [_read_tensor(data, at).ravel() for at in _find_tag_ends(data, b"con_4")]
+        affines = [_read_tensor(data, at).ravel() for at in _find_tag_ends(data, b"affine_")]
+        fc = [_read_fc(data, at) for at in _find_tag_ends(data, b"fc_2")]
         if (len(kernels), len(affines), len(fc)) != (CONVOLUTIONS, CONVOLUTIONS, 1):
             raise ValueError("other layers than expected")  # noqa: TRY301 - one sentence for every way to be wrong
         return DlibWeights(_fold_all(kernels, affines), fc[0])
@@ -53,7 +53,7 @@ def read_dlib_weights(path: Path) -> DlibWeights:
         raise BadModelPack(f"{path} is not dlib's face recognition ResNet: {error}.") from error
 
 
-def _ends_of_tag(data: bytes, tag: bytes) -> list[int]:
+def _find_tag_ends(data: bytes, tag: bytes) -> list[int]:
     """Where the parameters after each tag begin. A tag is a dlib string: its length, then its letters."""
     return [match.end() for match in re.finditer(re.escape(bytes([1, len(tag)]) + tag), data)]
 

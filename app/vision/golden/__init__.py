@@ -24,11 +24,13 @@ SMALLER = 0.8
 _LIMITS = PhotoLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 
 
-def check(pack: FacePack) -> None:
+def check_golden_photo(pack: FacePack) -> None:
     """Raises BadModelPack unless the pack finds the one face, and knows it again in a smaller copy of the photo."""
     photo = decode(PHOTO.read_bytes(), _LIMITS)
     smaller = np.asarray(cv2.resize(photo, None, fx=SMALLER, fy=SMALLER, interpolation=cv2.INTER_AREA), np.uint8)
-    embeddings = [_embedded(image, found, pack) for image, found in zip(*_found(photo, smaller, pack), strict=True)]
+    embeddings = [
+        _embed_face(image, found, pack) for image, found in zip(*_find_face(photo, smaller, pack), strict=True)
+    ]
     similarity = float(embeddings[0] @ embeddings[1])
     # Written so that a NaN fails too.
     if not similarity >= pack.manifest.similarity_threshold:
@@ -38,7 +40,7 @@ def check(pack: FacePack) -> None:
         )
 
 
-def _found(photo: Image, smaller: Image, pack: FacePack) -> tuple[list[Image], list[Detections]]:
+def _find_face(photo: Image, smaller: Image, pack: FacePack) -> tuple[list[Image], list[Detections]]:
     images = [photo, smaller]
     found = pack.detect(images)
     for image, faces, scale in zip(images, found, (1.0, SMALLER), strict=True):
@@ -50,7 +52,7 @@ def _found(photo: Image, smaller: Image, pack: FacePack) -> tuple[list[Image], l
     return images, found
 
 
-def _embedded(image: Image, found: Detections, pack: FacePack) -> Floats:
+def _embed_face(image: Image, found: Detections, pack: FacePack) -> Floats:
     (embeddings,) = pack.embed([pack.cut_chips(image, found.landmarks)])
     first: Floats = embeddings[0]
     return first

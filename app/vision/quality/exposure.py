@@ -20,7 +20,7 @@ _CHEEK_TOP = 66
 _CHEEK_LEFTS = (33, 68)
 
 
-def exposure(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> dict[str, Floats]:
+def measure_exposure(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> dict[str, Floats]:
     """(N,112,112) → raw measures (N,) float32 each.
 
     `luminance_mean` and `luminance_variance` (0 to 1, of the range), `under_exposure` and `over_exposure` (shares),
@@ -33,19 +33,19 @@ def exposure(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> dict[s
         "luminance_variance": part.var(axis=1),
         "under_exposure": (face <= DARK).mean(axis=1, dtype=np.float32),
         "over_exposure": (face >= BRIGHT).mean(axis=1, dtype=np.float32),
-        "dynamic_range": _entropy(_histograms(face)),
-        "illumination_uniformity": _uniformity(luminance),
+        "dynamic_range": _compute_entropy(_count_levels(face)),
+        "illumination_uniformity": _measure_uniformity(luminance),
     }
 
 
-def _uniformity(luminance: NDArray[np.uint8]) -> Floats:
+def _measure_uniformity(luminance: NDArray[np.uint8]) -> Floats:
     rows = slice(_CHEEK_TOP, _CHEEK_TOP + _CHEEK_PX)
     cheeks = [luminance[:, rows, left : left + _CHEEK_PX].reshape(len(luminance), -1) for left in _CHEEK_LEFTS]
-    left, right = (_histograms(cheek) for cheek in cheeks)
+    left, right = (_count_levels(cheek) for cheek in cheeks)
     return np.asarray(np.minimum(left, right).sum(axis=1), np.float32)
 
 
-def _histograms(values: NDArray[np.uint8]) -> Floats:
+def _count_levels(values: NDArray[np.uint8]) -> Floats:
     """(N,P) → (N,256) float32, shares of each level."""
     count, pixels = values.shape
     cells = np.arange(count)[:, np.newaxis] * _LEVELS + values
@@ -53,6 +53,6 @@ def _histograms(values: NDArray[np.uint8]) -> Floats:
     return np.asarray(histograms / max(pixels, 1), np.float32)
 
 
-def _entropy(shares: Floats) -> Floats:
+def _compute_entropy(shares: Floats) -> Floats:
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.asarray(-(shares * logs).sum(axis=1), np.float32)

@@ -69,7 +69,7 @@ class EmbedderView:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class QualityModel:
     """`functions`: `sharpness` and `unified` (similarity that is to be expected), `eyes` and `mouth` (logits that they
     are covered), which serve every pack; `embedder`, where it is known, makes a better `unified`."""
 
@@ -78,31 +78,31 @@ class Fitted:
 
 
 @cache
-def fitted(embedder_sha256: str | None = None) -> Fitted:
+def load_quality_model(embedder_sha256: str | None = None) -> QualityModel:
     """What is shipped, with what is known of the embedder of this file."""
-    path = embedder_path(embedder_sha256) if embedder_sha256 else None
-    return Fitted(read_fitted(PARAMETERS), read_view(path) if path and path.is_file() else None)
+    path = find_embedder_file(embedder_sha256) if embedder_sha256 else None
+    return QualityModel(read_functions(PARAMETERS), read_embedder_view(path) if path and path.is_file() else None)
 
 
-def embedder_path(sha256: str) -> Path:
+def find_embedder_file(sha256: str) -> Path:
     """Where the parameters of an embedder lie, by its file's hash."""
     return EMBEDDERS / f"{sha256[:16]}.npz"
 
 
-def read_fitted(path: Path) -> Mapping[str, Perceptron]:
+def read_functions(path: Path) -> Mapping[str, Perceptron]:
     """What `workshop.quality_parameters.write_fitted` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         names = {key.partition("/")[0] for key in stored.files if "/" in key}
-        return {name: Perceptron(**_layers(stored, name)) for name in names}
+        return {name: Perceptron(**_read_layers(stored, name)) for name in names}
 
 
-def read_view(path: Path) -> EmbedderView:
+def read_embedder_view(path: Path) -> EmbedderView:
     """What `workshop.quality_parameters.write_view` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         centre, components = (np.asarray(stored[name], np.float32) for name in ("centre", "components"))
-        return EmbedderView(centre, components, Perceptron(**_layers(stored, "unified")))
+        return EmbedderView(centre, components, Perceptron(**_read_layers(stored, "unified")))
 
 
 def _check_version(path: Path, stored: Mapping[str, NDArray[np.generic]]) -> None:
@@ -110,6 +110,6 @@ def _check_version(path: Path, stored: Mapping[str, NDArray[np.generic]]) -> Non
         raise ValueError(f"{path.name} has version {stored['version']}, this code reads {VERSION}.")
 
 
-def _layers(stored: Mapping[str, NDArray[np.float16]], name: str) -> dict[str, Floats]:
+def _read_layers(stored: Mapping[str, NDArray[np.float16]], name: str) -> dict[str, Floats]:
     fields = ("mean", "scale", "most", *LAYERS)
     return {field: np.asarray(stored[f"{name}/{field}"], np.float32) for field in fields}

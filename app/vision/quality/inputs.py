@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats
-from app.vision.light import lit
+from app.vision.light import brighten
 
 CHIP_PX = 112
 """Side of the chips that are measured: ArcFace's template at its own size, whatever the embedder wants."""
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceColumns:
     """N faces. `chips` (N,112,112,3) uint8 RGB, aligned by ArcFace's template; `boxes` (N,4), `landmarks` (N,5,2) and
     `photo_px` (N,2), width and height, in pixels of the upright photo; `det_scores` (N,)."""
 
@@ -32,28 +32,30 @@ class Faces:
     @cached_property
     def luminance(self) -> NDArray[np.uint8]:
         """(N,112,112), by ITU-R BT.601."""
-        return _luminance(self.chips)
+        return _compute_luminance(self.chips)
 
     @cached_property
     def lit(self) -> NDArray[np.uint8]:
         """(N,112,112,3), as the embedder sees them: what can still be recognised of a dark face shows there."""
-        return lit(self.chips)
+        return brighten(self.chips)
 
     @cached_property
     def lit_luminance(self) -> NDArray[np.uint8]:
-        """(N,112,112) of `lit`."""
-        return self.luminance if self.lit is self.chips else _luminance(self.lit)
+        """(N,112,112) of `brighten`."""
+        return self.luminance if self.lit is self.chips else _compute_luminance(self.lit)
 
-    def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Faces":
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "FaceColumns":
         """The chosen rows."""
-        return Faces(*(getattr(self, field.name)[which] for field in fields(self)))
+        return FaceColumns(*(getattr(self, field.name)[which] for field in fields(self)))
 
     @staticmethod
-    def joined(parts: "Sequence[Faces]") -> "Faces":
+    def joined(parts: "Sequence[FaceColumns]") -> "FaceColumns":
         """All rows, in order. At least one part."""
-        return Faces(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Faces)))
+        return FaceColumns(
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(FaceColumns))
+        )
 
 
-def _luminance(chips: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _compute_luminance(chips: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tall = chips.reshape(len(chips) * CHIP_PX, CHIP_PX, 3)
     return np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8).reshape(len(chips), CHIP_PX, CHIP_PX)

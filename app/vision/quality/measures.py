@@ -10,13 +10,13 @@ import numpy as np
 
 from app.core.arrays import Floats
 from app.core.records import QUALITY_DIGITS
-from app.vision.light import gains_of
-from app.vision.quality.exposure import exposure
-from app.vision.quality.fitted import Fitted, Perceptron
-from app.vision.quality.inputs import Faces
-from app.vision.quality.occlusion import occlusion_features
-from app.vision.quality.pose import head_pose, inter_eye_px
-from app.vision.quality.sharpness import noise, sharpness_statistics
+from app.vision.light import compute_gains
+from app.vision.quality.exposure import measure_exposure
+from app.vision.quality.fitted import Perceptron, QualityModel
+from app.vision.quality.inputs import FaceColumns
+from app.vision.quality.occlusion import make_occlusion_features
+from app.vision.quality.pose import estimate_head_pose, measure_inter_eye_px
+from app.vision.quality.sharpness import estimate_noise, measure_sharpness
 
 # From the brows to below the mouth: hair, background and the black beyond the photo's edge say nothing about a face.
 _INNER = (slice(32, 96), slice(24, 88))
@@ -26,55 +26,55 @@ _EYES_AT_PX, _EYES_WIDTH_PX = 70.0, 20.0
 Columns = dict[str, Floats]
 
 
-def measure(faces: Faces, fitted: Fitted, vectors: Floats | None = None) -> Columns:
+def measure_quality(faces: FaceColumns, fitted: QualityModel, vectors: Floats | None = None) -> Columns:
     """N faces, and (N,D) what the embedder made of them, unless that isn't known → measure → (N,) float32, raw values
     and scores."""
     if not len(faces):
         return {}
     functions = fitted.functions
-    raw, statistics = raw_measures(faces), sharpness_features(faces)
+    raw, statistics = compute_raw_measures(faces), make_sharpness_features(faces)
     raw["sharpness"] = functions["sharpness"](statistics)
-    raw |= covered(faces, functions)
-    features = unified_features(raw, statistics)
+    raw |= estimate_covered(faces, functions)
+    features = make_unified_features(raw, statistics)
     if fitted.embedder is None or vectors is None:
         expected = functions["unified"](features)
     else:
         expected = fitted.embedder.unified(np.hstack([features, fitted.embedder.features(vectors)]))
-    return {"unified": _percent(expected), **raw, **_scores(raw)}
+    return {"unified": _map_to_percent(expected), **raw, **_map_to_scores(raw)}
 
 
-def as_rows(columns: Columns) -> list[dict[str, float]]:
+def split_into_rows(columns: Columns) -> list[dict[str, float]]:
     """Measure → (N,) as N mappings of measure to value, as they are stored."""
     names = list(columns)
     table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
     return [dict(zip(names, (round(value, QUALITY_DIGITS) for value in row), strict=True)) for row in table.tolist()]
 
 
-def raw_measures(faces: Faces) -> Columns:
+def compute_raw_measures(faces: FaceColumns) -> Columns:
     """What needs no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo; `inside`: the
     share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees), the measures of light, the `gain` by
     which a dark face is lit, and the `noise` that it then has, in grey levels."""
-    pose = head_pose(faces.landmarks)
-    size_px, inside = _visible(faces)
-    gain = gains_of(faces.chips)
+    pose = estimate_head_pose(faces.landmarks)
+    size_px, inside = _measure_visible(faces)
+    gain = compute_gains(faces.chips)
     return {
         "size_px": size_px,
         "inside": inside,
-        "inter_eye_px": inter_eye_px(faces.landmarks, pose["yaw"]),
+        "inter_eye_px": measure_inter_eye_px(faces.landmarks, pose["yaw"]),
         **pose,
-        **exposure(faces.luminance, _INNER),
+        **measure_exposure(faces.luminance, _INNER),
         "gain": gain,
-        "noise": gain * noise(faces.luminance, _INNER),
+        "noise": gain * estimate_noise(faces.luminance, _INNER),
     }
 
 
-def covered(faces: Faces, functions: Mapping[str, Perceptron]) -> Columns:
+def estimate_covered(faces: FaceColumns, functions: Mapping[str, Perceptron]) -> Columns:
     """`eyes_covered` and `mouth_covered`, 0 to 1."""
-    features = occlusion_features(faces.lit)
-    return {f"{part}_covered": _sigmoid(functions[part](values)) for part, values in features.items()}
+    features = make_occlusion_features(faces.lit)
+    return {f"{part}_covered": _apply_sigmoid(functions[part](values)) for part, values in features.items()}
 
 
-def unified_features(raw: Columns, statistics: Floats) -> Floats:
+def make_unified_features(raw: Columns, statistics: Floats) -> Floats:
     """N faces' measures and sharpness statistics → (N,F) float32, what the unified score is made of.
 
     The detector's score is not among them: detectors differ in what it means.
@@ -105,12 +105,12 @@ LIGHT = (
 )
 
 
-def sharpness_features(faces: Faces) -> Floats:
+def make_sharpness_features(faces: FaceColumns) -> Floats:
     """N faces → (N,F) float32, what the sharpness is made of."""
-    return sharpness_statistics(faces.lit_luminance, _INNER)
+    return measure_sharpness(faces.lit_luminance, _INNER)
 
 
-def _visible(faces: Faces) -> tuple[Floats, Floats]:
+def _measure_visible(faces: FaceColumns) -> tuple[Floats, Floats]:
     """(N,) px and (N,) shares: the shorter side of each box inside the photo, and how much of the box that is."""
     boxes = faces.boxes
     inside = np.clip(boxes, 0, np.tile(faces.photo_px, 2))
@@ -118,11 +118,11 @@ def _visible(faces: Faces) -> tuple[Floats, Floats]:
     return sides.min(axis=1), sides.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-6)
 
 
-def _scores(raw: Columns) -> Columns:
+def _map_to_scores(raw: Columns) -> Columns:
     """0 to 100 for each raw value, as OFIQ maps them where it publishes how, else by the share that is well."""
     return {
-        "sharpness_score": _percent(raw["sharpness"]),
-        "inter_eye_score": 100 * _sigmoid((raw["inter_eye_px"] - _EYES_AT_PX) / _EYES_WIDTH_PX),
+        "sharpness_score": _map_to_percent(raw["sharpness"]),
+        "inter_eye_score": 100 * _apply_sigmoid((raw["inter_eye_px"] - _EYES_AT_PX) / _EYES_WIDTH_PX),
         "inside_score": 100 * raw["inside"],
         **{f"{name}_score": 100 * np.cos(np.radians(raw[name])) ** 2 for name in ("yaw", "pitch", "roll")},
         "luminance_mean_score": 400 * raw["luminance_mean"] * (1 - raw["luminance_mean"]),
@@ -136,9 +136,9 @@ def _scores(raw: Columns) -> Columns:
     }
 
 
-def _percent(part: Floats) -> Floats:
+def _map_to_percent(part: Floats) -> Floats:
     return np.asarray(100 * np.clip(part, 0, 1), np.float32)
 
 
-def _sigmoid(logit: Floats) -> Floats:
+def _apply_sigmoid(logit: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -60, 60))), np.float32)

@@ -26,25 +26,25 @@ _EDGES = 3
 _LEAST = 4.0
 
 
-def occlusion_features(chips: NDArray[np.uint8]) -> dict[str, Floats]:
+def make_occlusion_features(chips: NDArray[np.uint8]) -> dict[str, Floats]:
     """(N,112,112,3) uint8 RGB → for each of PARTS (N,F) float32."""
     count = len(chips)
     tall = cv2.resize(
         chips.reshape(count * CHIP_PX, CHIP_PX, 3), (_WORK_PX, count * _WORK_PX), interpolation=cv2.INTER_AREA
     )
     colours = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2YCrCb), np.uint8)
-    edges = np.dstack(_edges(np.ascontiguousarray(colours[..., 0]))).astype(np.float32, copy=False)
-    both = np.concatenate([_cells(colours, count), _cells(edges, count)], axis=-1)
-    return {name: _relative(both, part) for name, part in PARTS.items()}
+    edges = np.dstack(_find_edges(np.ascontiguousarray(colours[..., 0]))).astype(np.float32, copy=False)
+    both = np.concatenate([_average_cells(colours, count), _average_cells(edges, count)], axis=-1)
+    return {name: _compare_to_skin(both, part) for name, part in PARTS.items()}
 
 
-def _cells(tall: NDArray[np.float32] | NDArray[np.uint8], count: int) -> Floats:
+def _average_cells(tall: NDArray[np.float32] | NDArray[np.uint8], count: int) -> Floats:
     """(N·56,56,C) → (N,28,28,C), each cell the mean of its pixels."""
     small = cv2.resize(tall, (_CELLS, count * _CELLS), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32).reshape(count, _CELLS, _CELLS, -1)
 
 
-def _relative(cells: Floats, part: tuple[slice, slice]) -> Floats:
+def _compare_to_skin(cells: Floats, part: tuple[slice, slice]) -> Floats:
     """(N,28,28,C) → (N,F): colours as they differ from the skin's, edges as they are, both by how the skin varies."""
     skin = cells[:, *_SKIN, :].reshape(len(cells), -1, cells.shape[-1])
     middle = skin.mean(axis=1)
@@ -54,7 +54,7 @@ def _relative(cells: Floats, part: tuple[slice, slice]) -> Floats:
     return np.ascontiguousarray(relative.reshape(len(cells), -1), np.float32)
 
 
-def _edges(luminance: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def _find_edges(luminance: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """(H,W) → four times (H,W): the slope's strength along the axes and the diagonals."""
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
     along = (dx, dy, (dx + dy) * np.float32(0.5**0.5), (dx - dy) * np.float32(0.5**0.5))

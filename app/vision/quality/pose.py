@@ -16,7 +16,7 @@ _CENTRED = _MODEL - _MODEL.mean(axis=0)
 _SOLVE = np.linalg.pinv(_CENTRED)
 
 
-def head_pose(landmarks: Floats) -> dict[str, Floats]:
+def estimate_head_pose(landmarks: Floats) -> dict[str, Floats]:
     """(N,5,2) px → `yaw`, `pitch` and `roll` (N,) float32 degrees.
 
     Yaw is positive where the face looks to the viewer's right, pitch where it looks up, roll where it leans to the
@@ -31,7 +31,7 @@ def head_pose(landmarks: Floats) -> dict[str, Floats]:
     return {name: np.asarray(angle, np.float32) for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll))}
 
 
-def inter_eye_px(landmarks: Floats, yaw_deg: Floats) -> Floats:
+def measure_inter_eye_px(landmarks: Floats, yaw_deg: Floats) -> Floats:
     """(N,5,2) px, (N,) → (N,) px between the eyes, as they would be from the front (OFIQ divides by cos yaw)."""
     distance = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     return np.asarray(distance / np.maximum(np.cos(np.radians(yaw_deg)), 0.5), np.float32)

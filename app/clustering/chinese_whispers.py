@@ -23,20 +23,20 @@ MAX_SWEEPS = 100
 rounding."""
 
 
-def whisper(graph: FaceGraph, threshold: float) -> Labels:
+def propagate_all(graph: FaceGraph, threshold: float) -> Labels:
     """A graph of N founding faces → (N,) int64 labels, those of one person equal."""
-    likely = _likely_pairs(graph.neighbours, graph.photos, threshold)
+    likely = _weigh_edges(graph.neighbours, graph.photos, threshold)
     everybody = np.arange(len(graph))
-    surest_first = np.argsort(-sureness(graph.neighbours, threshold), kind="stable")
-    return settled(likely, everybody, surest_first, everybody)
+    surest_first = np.argsort(-measure_confidence(graph.neighbours, threshold), kind="stable")
+    return propagate_labels(likely, everybody, surest_first, everybody)
 
 
-def nearly_equal(threshold: float) -> float:
+def get_duplicate_threshold(threshold: float) -> float:
     """The similarity from which on two faces of one photo may be one person twice."""
     return threshold + SAME_PHOTO_PART * (1 - threshold)
 
 
-def numbered_by_first_appearance(labels: Labels) -> Labels:
+def number_by_first_appearance(labels: Labels) -> Labels:
     """(N,) any labels → (N,) int64: 0 for the first row's group, 1 for the next new one, and so on."""
     _, first, group = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
@@ -44,12 +44,12 @@ def numbered_by_first_appearance(labels: Labels) -> Labels:
     return rank[group]
 
 
-def _likely_pairs(neighbours: Neighbours, photos: Labels, threshold: float) -> sparse.csr_array:
+def _weigh_edges(neighbours: Neighbours, photos: Labels, threshold: float) -> sparse.csr_array:
     """(N,k) neighbours, (N,) photo numbers → (N,N) sparse float64, symmetric: margins over the threshold."""
     rows, columns = np.nonzero(neighbours.similarities > threshold)
     others = neighbours.indices[rows, columns]
     similarities = neighbours.similarities[rows, columns].astype(np.float64)
-    kept = (photos[rows] != photos[others]) | (similarities > nearly_equal(threshold))
+    kept = (photos[rows] != photos[others]) | (similarities > get_duplicate_threshold(threshold))
     count = len(neighbours.indices)
     graph = sparse.csr_array((similarities[kept] - threshold, (rows[kept], others[kept])), shape=(count, count))
     graph = sparse.csr_array(graph.maximum(graph.T))
@@ -57,7 +57,7 @@ def _likely_pairs(neighbours: Neighbours, photos: Labels, threshold: float) -> s
     return graph
 
 
-def sureness(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
+def measure_confidence(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
     """(N,k) neighbours → (N,) float64: how far the nearest two lie above the threshold, together.
 
     Two and not one, or a photo that is there twice would make all of its faces the surest.
@@ -67,7 +67,7 @@ def sureness(neighbours: Neighbours, threshold: float) -> NDArray[np.float64]:
     return total
 
 
-def settled(likely: sparse.csr_array, speaking: Rows, order: Rows, labels: Labels) -> Labels:
+def propagate_labels(likely: sparse.csr_array, speaking: Rows, order: Rows, labels: Labels) -> Labels:
     """(R,N) weights of R faces to all, which faces these are, the order in which they speak, (N,) labels → (N,) labels:
     each of the R takes the heaviest label around it, the others keep theirs.
 

@@ -8,9 +8,9 @@ from PIL import Image as Pil
 
 from app.core.arrays import Image
 from app.core.pictures import PhotoLimits
-from app.detection import look as look_module
+from app.detection import analysis
+from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.device import Device
-from app.detection.look import Eyes, Seen, look
 from app.detection.stages import StageTimes
 from app.vision.decode import decode, read_header
 from app.vision.face_pack import FacePack
@@ -56,14 +56,14 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         widths.append(image.shape[1])
         return image
 
-    monkeypatch.setattr(look_module, "decode", noted)
+    monkeypatch.setattr(analysis, "decode", noted)
     return widths
 
 
-def seen_by(detector: OneFace, data: bytes) -> Seen:
+def seen_by(detector: OneFace, data: bytes) -> PhotoAnalysis:
     pack = FacePack(toy_manifest(), detector, ToyEmbedder())
     with Device(pack, calls=1, photos=1, faces=8) as device:
-        return look(data, read_header(data, LIMITS), Eyes(device, LIMITS), StageTimes())
+        return analyse_photo(data, read_header(data, LIMITS), Analyser(device, LIMITS), StageTimes())
 
 
 def camera_photo(width: int = 1600, height: int = 1200) -> bytes:

@@ -12,16 +12,16 @@ from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
 from app.vision.decode import PhotoHeader, decode
-from app.vision.embedder import unit
+from app.vision.embedder import normalise
 from app.vision.face_pack import FacePack
 from app.vision.photo_quality import Verdict
-from app.vision.quality.inputs import Faces
-from app.vision.quality.measures import as_rows, measure
+from app.vision.quality.inputs import FaceColumns
+from app.vision.quality.measures import measure_quality, split_into_rows
 from app.vision.types import Detections
 
 
 @dataclass(frozen=True)
-class Eyes:
+class Analyser:
     """What it takes to look at photos."""
 
     device: Device
@@ -30,7 +30,7 @@ class Eyes:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PhotoAnalysis:
     """The faces of a photo, best first: `found` and `in_image` are the same detections in pixels of the upright
     original and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length; the pre-filter's verdict.
     """
@@ -43,14 +43,14 @@ class Seen:
     verdict: Verdict | None = None
 
 
-def look(
+def analyse_photo(
     data: bytes,
     header: PhotoHeader,
-    eyes: Eyes,
+    eyes: Analyser,
     times: StageTimes,
     twin: PhotoResult | None = None,
     verdict: Verdict | None = None,
-) -> Seen:
+) -> PhotoAnalysis:
     """Decode as much as detection needs, find faces, decode more where a face needs more, embed.
 
     What the networks found in a twin, a photo of the very same bytes, is not looked for again, and with a `verdict` the
@@ -64,32 +64,32 @@ def look(
             image = decode(data, eyes.limits, pack.view_px)
         with times.stage("prefilter"):
             verdict = verdict or eyes.prefilter.judge_image(image)
-    known = None if twin is None else _detections(twin)
-    in_image = eyes.device.detect(image, times) if known is None else known.scaled(_size(image) / full_size)
+    known = None if twin is None else _restore_detections(twin)
+    in_image = eyes.device.detect(image, times) if known is None else known.scaled(_get_size(image) / full_size)
     detail = pack.detail_needed(in_image.landmarks)
     if detail > 1 and image.shape[1] < header.width_px:
         with eyes.device.cpu, times.stage("decode"):
             sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
-        in_image = in_image.scaled(_size(sharper) / _size(image))
+        in_image = in_image.scaled(_get_size(sharper) / _get_size(image))
         image = sharper
     if twin is not None and known is not None:
-        embeddings = _rows([face.embedding for face in twin.faces], pack)
-        return Seen(image, known, in_image, [face.quality for face in twin.faces], embeddings, verdict)
-    found = in_image.scaled(full_size / _size(image))
+        embeddings = _stack_embeddings([face.embedding for face in twin.faces], pack)
+        return PhotoAnalysis(image, known, in_image, [face.quality for face in twin.faces], embeddings, verdict)
+    found = in_image.scaled(full_size / _get_size(image))
     if not len(found):
-        return Seen(image, found, in_image, [], _rows([], pack), verdict)
+        return PhotoAnalysis(image, found, in_image, [], _stack_embeddings([], pack), verdict)
     with eyes.device.cpu, times.stage("align"):
         chips = pack.cut_chips(image, in_image.landmarks)
     vectors = eyes.device.embed(chips, times)
     with eyes.device.cpu, times.stage("quality"):
         plain = pack.quality_chips(image, in_image.landmarks, chips)
         photo_px = np.tile(full_size, (len(found), 1))
-        faces = Faces(plain, found.boxes, found.landmarks, found.scores, photo_px)
-        quality = as_rows(measure(faces, pack.quality, vectors))
-    return Seen(image, found, in_image, quality, unit(vectors), verdict)
+        faces = FaceColumns(plain, found.boxes, found.landmarks, found.scores, photo_px)
+        quality = split_into_rows(measure_quality(faces, pack.quality, vectors))
+    return PhotoAnalysis(image, found, in_image, quality, normalise(vectors), verdict)
 
 
-def _detections(twin: PhotoResult) -> Detections:
+def _restore_detections(twin: PhotoResult) -> Detections:
     if not twin.faces:
         return Detections.none()
     return Detections(
@@ -99,10 +99,10 @@ def _detections(twin: PhotoResult) -> Detections:
     )
 
 
-def _rows(embeddings: Sequence[Floats], pack: FacePack) -> Floats:
+def _stack_embeddings(embeddings: Sequence[Floats], pack: FacePack) -> Floats:
     return np.stack(embeddings) if embeddings else np.empty((0, pack.manifest.embedder.dimension), np.float32)
 
 
-def _size(image: Image) -> Floats:
+def _get_size(image: Image) -> Floats:
     """Width and height."""
     return np.array([image.shape[1], image.shape[0]], np.float32)
