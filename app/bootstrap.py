@@ -33,7 +33,7 @@ from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
-from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerOptions, Handler, Surroundings
+from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerContext, ConsumerOptions, Handler
 from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -80,23 +80,23 @@ class Service:
 
 
 @dataclass(frozen=True)
-class End:
+class ServiceEnd:
     """How a service ended: its exit code, and how many messages are still under work in threads that go on."""
 
     code: int
     unfinished: int = 0
 
 
-def _run_service(settings: Settings, telemetry: Telemetry) -> End:
+def _run_service(settings: Settings, telemetry: Telemetry) -> ServiceEnd:
     shutdown = Shutdown()
     try:
-        with shutdown.on_signals(), ExitStack() as stack:
+        with shutdown.handle_signals(), ExitStack() as stack:
             service = SERVICES[settings.service_type](settings, stack, shutdown, telemetry)
             for probe in service.probes.values():
                 probe()
             if settings.watch_spot_notice:
                 stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-            around = _make_surroundings(settings, service, telemetry)
+            around = _make_consumer_context(settings, service, telemetry)
             log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
             consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, around)
             code = consumer.run()
@@ -105,9 +105,9 @@ def _run_service(settings: Settings, telemetry: Telemetry) -> End:
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
-        return End(EXIT_UNREACHABLE)
+        return ServiceEnd(EXIT_UNREACHABLE)
     log.info("stopped", extra={"exit_code": code, "unfinished": consumer.unfinished})
-    return End(code, consumer.unfinished)
+    return ServiceEnd(code, consumer.unfinished)
 
 
 def _open_logs_client(settings: Settings) -> object:
@@ -242,7 +242,7 @@ SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown, Telemetry],
 }
 
 
-def _make_surroundings(settings: Settings, service: Service, telemetry: Telemetry) -> Surroundings:
+def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
     health = Health(settings.health_file)
     health.ready()
     protection = TaskProtection(settings.ecs_agent_uri)
@@ -253,7 +253,7 @@ def _make_surroundings(settings: Settings, service: Service, telemetry: Telemetr
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return Surroundings(health, has_room, protection.set, Breaker(service.probes), service.kill_points, telemetry)
+    return ConsumerContext(health, has_room, protection.set, Breaker(service.probes), service.kill_points, telemetry)
 
 
 def _make_kill_points(settings: Settings) -> KillPoints:

@@ -227,7 +227,7 @@ class FakeGalleryStore(Outages):
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         self._pass("record_run")
-        with self.fenced(lease) as gallery:
+        with self.run_fenced(lease) as gallery:
             gallery.grouped, gallery.grouped_with, gallery.summary = (lease.revision, model_id), lease.fence, summary
 
     @contextmanager
@@ -237,7 +237,7 @@ class FakeGalleryStore(Outages):
             yield
 
     @contextmanager
-    def fenced(self, lease: GalleryLease) -> Iterator[_Gallery]:
+    def run_fenced(self, lease: GalleryLease) -> Iterator[_Gallery]:
         """What MongoDB does with a transaction: nobody takes the lease over within."""
         with self._lock:
             gallery = self.galleries[lease.gallery_id]
@@ -272,22 +272,22 @@ class FakePeopleStore(Outages):
 
     def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
         self._pass("read_people")
-        with self._galleries.fenced(lease):
+        with self._galleries.run_fenced(lease):
             self._drafts.pop(lease.gallery_id, None)
         return self.published(lease.gallery_id)
 
     def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
         self._pass("write_people")
-        with self._galleries.fenced(lease):
+        with self._galleries.run_fenced(lease):
             self._drafts[lease.gallery_id] = draft = _Draft()
             draft.people = {(lease.gallery_id, person.person_id): person for person in people}
         for some in split_into_batches(moves):
-            with self._galleries.fenced(lease):
+            with self._galleries.run_fenced(lease):
                 draft.moves += some
 
     def publish_people(self, lease: GalleryLease) -> None:
         self._pass("publish_people")
-        with self._galleries.fenced(lease):
+        with self._galleries.run_fenced(lease):
             draft = self._drafts.pop(lease.gallery_id, None)
             if draft is None:
                 return
@@ -367,7 +367,7 @@ class FakePeopleStore(Outages):
 
     @contextmanager
     def _edit(self, lease: GalleryLease) -> Iterator[_Gallery]:
-        with self._galleries.fenced(lease) as gallery:
+        with self._galleries.run_fenced(lease) as gallery:
             self._drafts.pop(lease.gallery_id, None)
             self._published += 1
             yield gallery

@@ -30,13 +30,13 @@ class FakeClock:
     """Time that passes only when somebody sleeps."""
 
     def __init__(self) -> None:
-        self._now = 1_000.0
+        self._get_progress = 1_000.0
 
     def now(self) -> float:
-        return self._now
+        return self._get_progress
 
     def sleep(self, seconds: float) -> None:
-        self._now += seconds
+        self._get_progress += seconds
 
 
 class RealClock:

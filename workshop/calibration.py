@@ -84,7 +84,7 @@ class ErrorRates:
     faces: int
     people: int
 
-    def least_with(self, false_match_rate: float) -> float:
+    def find_least(self, false_match_rate: float) -> float:
         """The least threshold with at most this FMR."""
         return float(self.thresholds[np.argmax(self.false_match <= false_match_rate)])
 
@@ -151,7 +151,7 @@ def compute_error_rates(faces: KnownFaces) -> ErrorRates:
 
 def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
     """By the rule above, with three decimals."""
-    candidates = [rates.least_with(rate) for rate in CANDIDATE_RATES]
+    candidates = [rates.find_least(rate) for rate in CANDIDATE_RATES]
     tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
     scores = np.mean([_score(faces, rows, tried) for rows in _draw_galleries(faces.people)], axis=0)
     return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]

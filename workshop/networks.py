@@ -37,7 +37,7 @@ class Watched:
         self.spent_s += time.thread_time() - start_s
         return outputs
 
-    def taken(self) -> list[Inputs]:
+    def take_inputs(self) -> list[Inputs]:
         """What it was fed since the last call."""
         kept, self._kept = self._kept, []
         return kept
@@ -59,14 +59,14 @@ class WatchedPack:
         """CPU time of these networks so far."""
         return sum(self.networks[name].spent_s for name in names)
 
-    def fed_to(self, name: str, steps: Iterator[Callable[[FacePack], object]]) -> Iterator[Inputs]:
+    def record_inputs(self, name: str, steps: Iterator[Callable[[FacePack], object]]) -> Iterator[Inputs]:
         """What one network is fed while the pack does some steps."""
         network = self.networks[name]
         network.keeps_inputs = True
         try:
             for step in steps:
                 step(self.pack)
-                yield from network.taken()
+                yield from network.take_inputs()
         finally:
             network.keeps_inputs = False
 

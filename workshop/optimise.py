@@ -84,12 +84,12 @@ class Optimiser:
         Raises BadModelPack for a network that can't be converted or run, and where the folder can't be written to.
         """
         self._check_writable()
-        paths = {name: self._written(name, precision) for part in self._parts.values() for name in sorted(part)}
-        measured = {part: self._measured(part, precision, paths) for part in self._parts}
+        paths = {name: self._write_variant(name, precision) for part in self._parts.values() for name in sorted(part)}
+        measured = {part: self._measure(part, precision, paths) for part in self._parts}
         passed = [name for part, names in self._parts.items() if not measured[part].problem for name in names]
-        verification = self._verified({name: paths[name] for name in passed}) if passed else None
+        verification = self._verify({name: paths[name] for name in passed}) if passed else None
         made = [
-            self._recorded(name, precision, paths[name], measured[part], verification)
+            self._record(name, precision, paths[name], measured[part], verification)
             for part, names in self._parts.items()
             for name in sorted(names)
         ]
@@ -102,7 +102,7 @@ class Optimiser:
 
     @cached_property
     def _original(self) -> WatchedPack:
-        return self._pack_with({})
+        return self._open_pack_with({})
 
     @cached_property
     def _original_embeddings(self) -> dict[Path, Floats]:
@@ -118,13 +118,13 @@ class Optimiser:
                 f"Variants can't be written to {self.folder}: {error}. Name a writable folder with --output."
             ) from error
 
-    def _pack_with(self, variants: Mapping[str, Path]) -> WatchedPack:
+    def _open_pack_with(self, variants: Mapping[str, Path]) -> WatchedPack:
         """The pack with these variants, by network, and the originals of the others."""
         names = [name for part in self._parts.values() for name in part]
         paths = {name: variants.get(name, self.installed.weights / name) for name in names}
         return WatchedPack(self.installed.manifest, {name: open_on_cpu(path) for name, path in paths.items()})
 
-    def _written(self, name: str, precision: VariantPrecision) -> Path:
+    def _write_variant(self, name: str, precision: VariantPrecision) -> Path:
         """A network in another precision, in its file, unmeasured."""
         source = self.installed.weights / name
         target = self.folder / make_file_name(name, self.installed.manifest.files[name], precision)
@@ -135,20 +135,20 @@ class Optimiser:
             onnx.save(convert_to_half(source), str(target))
         else:
             budget = DETECTOR_BUDGET if name in self._parts["detector"] else EMBEDDER_BUDGET
-            onnx.save(quantise(prepare(source), lambda: self._fed_to(name), budget), str(target))
+            onnx.save(quantise(prepare(source), lambda: self._record_inputs(name), budget), str(target))
         return target
 
-    def _fed_to(self, name: str) -> Iterator[Inputs]:
+    def _record_inputs(self, name: str) -> Iterator[Inputs]:
         """What a network of the originals is fed with for the calibration photos."""
         feed = _detect if name in self._parts["detector"] else _detect_and_embed
         steps = (
             partial(feed, image) for _, image in read_images(self.samples.calibration, self._original.pack.view_px)
         )
-        return self._original.fed_to(name, steps)
+        return self._original.record_inputs(name, steps)
 
-    def _measured(self, part: str, precision: VariantPrecision, paths: Mapping[str, Path]) -> _Measured:
+    def _measure(self, part: str, precision: VariantPrecision, paths: Mapping[str, Path]) -> _Measured:
         self.say(f"{part}: comparing {precision} with the original on {len(self.samples.parity)} photos")
-        variant = self._pack_with({name: paths[name] for name in self._parts[part]})
+        variant = self._open_pack_with({name: paths[name] for name in self._parts[part]})
         bars = BARS[precision]
         parity: DetectorParity | EmbedderParity
         if part == "detector":
@@ -164,14 +164,14 @@ class Optimiser:
         problems.append(_explain_below("its speed over the original's", speed, bars.speed))
         return _Measured(parity, speed, "; ".join(problem for problem in problems if problem))
 
-    def _verified(self, variants: Mapping[str, Path]) -> Verification | None:
+    def _verify(self, variants: Mapping[str, Path]) -> Verification | None:
         if not self.samples.pairs:
             return None
         original = self._original_embeddings
         self.say(f"verification: the variants on {len(self.samples.pairs)} pairs")
-        return verify(self.samples.pairs, original, embed_people(self._pack_with(variants), self.samples.pairs))
+        return verify(self.samples.pairs, original, embed_people(self._open_pack_with(variants), self.samples.pairs))
 
-    def _recorded(
+    def _record(
         self, name: str, precision: VariantPrecision, path: Path, measured: _Measured, verification: Verification | None
     ) -> Variant:
         problem = measured.problem or ("" if verification is None else _explain_loss(verification, BARS[precision]))
@@ -192,7 +192,7 @@ class Optimiser:
 
     def _keep_only(self, made: Iterable[Variant]) -> None:
         """Record these, and delete the files of this pack's networks that no record speaks of."""
-        report = read_report(self.folder).with_variants(tuple(made))
+        report = read_report(self.folder).add_variants(tuple(made))
         write_report(self.folder, report)
         recorded = {variant.file for variant in report.variants}
         stems = {Path(variant.network).stem for variant in report.variants}

@@ -60,7 +60,7 @@ def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -
 def _fit_embedder_view(known: QualitySamples, features: Floats, most: Floats) -> EmbedderView:
     centre = known.embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
-    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.none())
+    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.empty())
     seen = view.features(known.vectors)
     bounds = np.concatenate([_make_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
     return replace(view, unified=_fit_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
@@ -96,7 +96,7 @@ def _fit_regression(features: Floats, target: Floats, most: Floats, decay: float
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN,), activation="tanh", solver="lbfgs", alpha=decay, max_iter=400, random_state=0
     )
-    return _take_layers(plain, _fit_network(network, plain.standardised(features), target))
+    return _take_layers(plain, _fit_network(network, plain.standardise(features), target))
 
 
 def _fit_classification(features: Floats, target: NDArray[np.bool_]) -> Perceptron:
@@ -109,13 +109,15 @@ def _fit_classification(features: Floats, target: NDArray[np.bool_]) -> Perceptr
         max_iter=150,
         random_state=0,
     )
-    return _take_layers(plain, _fit_network(network, plain.standardised(features), target))
+    return _take_layers(plain, _fit_network(network, plain.standardise(features), target))
 
 
 def _make_standardiser(features: Floats, most: Floats) -> Perceptron:
     """With what features are standardised by, and no layers yet."""
     bounded = np.minimum(features, most)
-    return replace(Perceptron.none(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most)
+    return replace(
+        Perceptron.empty(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most
+    )
 
 
 def _fit_network(network: MLPRegressor | MLPClassifier, features: Floats, target: NDArray[np.generic]) -> object:

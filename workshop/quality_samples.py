@@ -172,7 +172,7 @@ def _concatenate(rows: Sequence[_Row], missed: Mapping[str, int]) -> QualitySamp
     photos = np.array([row.photo for row in rows])
     vectors, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unlit"))
     embeddings, lengths = normalise(vectors), np.linalg.norm(vectors, axis=1)
-    faces = FaceColumns.joined([row.faces for row in rows])
+    faces = FaceColumns.concatenate([row.faces for row in rows])
     genuine = compute_genuine_similarities(people, photos, kinds == "reference", embeddings)
     return QualitySamples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
 

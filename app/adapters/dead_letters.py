@@ -85,7 +85,7 @@ class DeadLetters:
                 MaxNumberOfMessagesPerSecond=per_second,
             )
 
-    def last_move(self) -> Move | None:
+    def get_last_move(self) -> Move | None:
         """How far the last move is; None where there was none."""
         with translate_aws_errors("Reading the state of the move"):
             answer = self._sqs.list_message_move_tasks(SourceArn=self._arn, MaxResults=1)

@@ -91,7 +91,7 @@ class MongoPeopleEditor:
 
         with translate_mongo_errors(action):
             self._store.discard_unpublished(lease)
-            self._leases.fenced(lease, edit)
+            self._leases.run_fenced(lease, edit)
 
     def _find_person(self, lease: GalleryLease, person_id: str, session: ClientSession) -> Document:
         """The person, or who it was merged into."""

@@ -75,14 +75,14 @@ class MongoFaceStore:
 
         A newer version that is stored after the look at what there is conflicts with the write of the record.
         """
-        overtaken = self._overtaken(results, session)
+        overtaken = self._find_overtaken(results, session)
         to_write = [result for result in results if result not in overtaken]
         if to_write:
             self._faces.bulk_write(_make_face_writes(to_write), session=session)
             self._images.bulk_write([_make_image_upsert(result.image) for result in to_write], session=session)
         return overtaken
 
-    def _overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
+    def _find_overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
         ids = [_photo_id(result) for result in results]
         found = self._images.find({"_id": {"$in": ids}}, ["last_modified"], session=session)
         stored = {image["_id"]: image["last_modified"] for image in found}

@@ -49,7 +49,7 @@ class GalleryLeases:
         free = {"_id": gallery_id, "$expr": {"$or": [own, _is_past("$until")]}}
         try:
             # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a
-            # worker that died in the middle of `fenced` counts as writing until the server gives it up (60 s).
+            # worker that died in the middle of `run_fenced` counts as writing until the server gives it up (60 s).
             with self._client.start_session() as session, session.start_transaction(write_concern=MAJORITY):
                 lease = self._leases.find_one_and_update(
                     free, [{"$set": taken}], return_document=ReturnDocument.AFTER, session=session
@@ -64,7 +64,7 @@ class GalleryLeases:
         held = {"_id": lease.gallery_id, "owner": lease.owner}
         self._leases.update_one(held, {"$unset": {"owner": "", "until": ""}})
 
-    def fenced(self, lease: GalleryLease, write: Callable[..., object]) -> None:
+    def run_fenced(self, lease: GalleryLease, write: Callable[..., object]) -> None:
         """Call `write(session=…)`, all or nothing, while the lease is the gallery's newest; else raise StaleFence.
 
         The lease itself is written first, so that a take-over conflicts with the whole transaction: it comes
@@ -149,7 +149,7 @@ class MongoGalleryStore:
         run = {**summary, "revision": lease.revision, "model": model_id, "fence": lease.fence, "at": datetime.now(UTC)}
         this, change = {"_id": lease.gallery_id}, {"$set": {"last_run": run}}
         with translate_mongo_errors("Recording a grouping run"):
-            self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
+            self._leases.run_fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
 
     def _change(self, gallery_id: str, fields: Document) -> Document:
         with translate_mongo_errors("Updating a gallery"):

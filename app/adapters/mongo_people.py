@@ -43,18 +43,18 @@ class MongoPeopleStore:
     def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
         with translate_mongo_errors("Writing people"):
             version = self.discard_unpublished(lease) + 1
-            self._fenced_update(lease, {"$set": {"writing": version}})
+            self._update_fenced(lease, {"$set": {"writing": version}})
             for some in split_into_batches(people):
-                self._leases.fenced(lease, partial(self._write_people, lease.gallery_id, some, version))
+                self._leases.run_fenced(lease, partial(self._write_people, lease.gallery_id, some, version))
             for few in split_into_batches(moves):
                 updates = [_move_face(move, version) for move in few]
-                self._leases.fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
+                self._leases.run_fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
 
     def publish_people(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Publishing people"):
             gallery = self._gallery(lease)
             if "writing" in gallery:
-                self._fenced_update(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
+                self._update_fenced(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
 
     def discard_unpublished(self, lease: GalleryLease) -> int:
         """Takes back what a run that died has written. Returns the version that is published."""
@@ -63,18 +63,18 @@ class MongoPeopleStore:
         if "writing" in gallery:
             unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
             for person in split_into_batches(self._people.find(unpublished)):
-                self._leases.fenced(lease, partial(self._people.bulk_write, list(map(_restore_person, person))))
+                self._leases.run_fenced(lease, partial(self._people.bulk_write, list(map(_restore_person, person))))
             for face in split_into_batches(self._faces.find(unpublished, ["person_id", "was"])):
-                self._leases.fenced(lease, partial(self._faces.bulk_write, list(map(_restore_face, face))))
-            self._fenced_update(lease, {"$unset": {"writing": ""}})
+                self._leases.run_fenced(lease, partial(self._faces.bulk_write, list(map(_restore_face, face))))
+            self._update_fenced(lease, {"$unset": {"writing": ""}})
         return published
 
     def _gallery(self, lease: GalleryLease) -> Document:
         return self._galleries.find_one({"_id": lease.gallery_id}, ["published", "writing"]) or {}
 
-    def _fenced_update(self, lease: GalleryLease, change: Document) -> None:
+    def _update_fenced(self, lease: GalleryLease, change: Document) -> None:
         this = {"_id": lease.gallery_id}
-        self._leases.fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
+        self._leases.run_fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
 
     def _write_people(
         self, gallery_id: str, people: Sequence[PersonRecord], version: int, session: ClientSession

@@ -93,7 +93,7 @@ def redrive_letters(options: argparse.Namespace, settings: AdminSettings, say: S
 def _follow_move(letters: DeadLetters, say: Say) -> None:
     before = None
     while True:
-        move = letters.last_move()
+        move = letters.get_last_move()
         if move is None:
             raise WorkerError("SQS knows of no move, although it took the order.")
         if move != before:

@@ -48,17 +48,17 @@ class ClusterSearch(NeighbourSearch):
     cluster: Cluster
     from_faces: int
 
-    def offers(self, queries: Floats, base: Floats, k: int) -> TileResults:
+    def search_tiles(self, queries: Floats, base: Floats, k: int) -> TileResults:
         """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or loses too much."""
         if len(queries) * len(base) < self.from_faces**2:
-            return super().offers(queries, base, k)
-        return self._offers_of_cluster(queries, base, k)
+            return super().search_tiles(queries, base, k)
+        return self._search_cluster(queries, base, k)
 
-    def _offers_of_cluster(self, queries: Floats, base: Floats, k: int) -> TileResults:
+    def _search_cluster(self, queries: Floats, base: Floats, k: int) -> TileResults:
         with _connect(self.cluster):
             shards = _Shards(base, self.cluster.shard_rows)
             tiles = shards if queries is base else _Shards(queries, self.cluster.shard_rows)
-            yield from _Tasks(tiles, shards, k, self.device, self.cluster).offers()
+            yield from _Tasks(tiles, shards, k, self.device, self.cluster).search_tiles()
 
 
 class _Shards:
@@ -95,7 +95,7 @@ class _Tasks:
         self._search = ray.remote(_search_shard).options(**options)
         self._running: dict[Any, _Task] = {}
 
-    def offers(self) -> TileResults:
+    def search_tiles(self) -> TileResults:
         """What the tasks find, as each of them ends."""
         waiting = (_Task(tile, shard) for tile, shard in product(self._tiles.starts, self._shards.starts))
         room = 1 + WAITING_PER_CORE * int(ray.cluster_resources().get("CPU", 1))
@@ -130,7 +130,7 @@ class _Tasks:
 
 def _search_shard(queries: Floats, base: Floats, k: int, device: SearchDevice) -> Neighbours:
     """What runs on a node."""
-    return replace(EXACT, device="gpu" if device == "gpu" else "cpu").nearest_in(queries, base, k)
+    return replace(EXACT, device="gpu" if device == "gpu" else "cpu").find_neighbours_in(queries, base, k)
 
 
 @contextmanager

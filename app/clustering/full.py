@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.clustering.chinese_whispers import get_duplicate_threshold, number_by_first_appearance, propagate_all
-from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows, build_graph, number_photos
+from app.clustering.graph import UNASSIGNED, FaceGraph, Labels, Rows, build_graph, number_photos
 from app.clustering.joining import join_border_faces
-from app.clustering.local_scaling import choose_strength, measure_nearness, scale_similarities
+from app.clustering.local_scaling import choose_strength, measure_neighbourhood, scale_similarities
 from app.clustering.merging import merge_people
 from app.clustering.neighbours import EXACT, NeighbourSearch
 from app.core.arrays import Floats
@@ -30,7 +30,7 @@ DRIFT = 0.5
 class Grouping:
     """What a run found out, and the next one needs.
 
-    `labels` (N,) int64 people of the graph's faces, NOBODY where none. `beyond` (N,) float64 how much nearer than
+    `labels` (N,) int64 people of the graph's faces, UNASSIGNED where none. `beyond` (N,) float64 how much nearer than
     `typical` others lie to a face, and `beyond_people` (N,) the same of its person's mean and `typical_people`, both 0
     but for founding faces; `strength` how far it counts. `all_at_once` faces were grouped by the last run over all of
     them, and `changed` came or went since.
@@ -38,8 +38,8 @@ class Grouping:
 
     graph: FaceGraph
     labels: Labels
-    beyond: NDArray[np.float64]
-    beyond_people: NDArray[np.float64]
+    excess: NDArray[np.float64]
+    excess_people: NDArray[np.float64]
     typical: float
     typical_people: float
     strength: float
@@ -58,8 +58,8 @@ class Grouping:
             self,
             graph=self.graph.take(rows),
             labels=self.labels[rows],
-            beyond=self.beyond[rows],
-            beyond_people=self.beyond_people[rows],
+            excess=self.excess[rows],
+            excess_people=self.excess_people[rows],
             changed=self.changed + gone,
         )
 
@@ -73,9 +73,9 @@ def cluster(
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
-    Without `roles` (N,) every face founds, and gets a label: one that is like no other is a person of one photo. Faces
-    that may only join found nobody and bring nobody together; those without a person are NOBODY's, as are those that
-    are left out. Rows sorted by face id give the same labels on every machine; another order gives the same groups as
+    Without `roles` (N,) every face is a core face and gets a label: one that is similar to no other is a person of one
+    photo. Border faces form no person and connect no two; those without a person are UNASSIGNED, as are noise faces.
+    Rows sorted by face id give the same labels on every machine; another order gives the same groups as
     long as no two similarities are equal.
     """
     if len(image_ids) != len(embeddings):
@@ -91,19 +91,19 @@ def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lam
     good = graph.take(founders)
     provisional = propagate_all(good, threshold)
     progress()
-    nearness = measure_nearness(good.neighbours, provisional, provisional)
+    nearness = measure_neighbourhood(good.neighbours, provisional, provisional)
     strength = choose_strength(len(np.unique(provisional)), HALF_STRENGTH)
-    labels = propagate_all(_scale_graph(good, nearness.beyond, strength), threshold)
+    labels = propagate_all(_scale_graph(good, nearness.excess, strength), threshold)
     progress()
     labels = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
     labels, of_people = merge_people(good, labels, threshold)
     progress()
-    people = np.full(len(graph), NOBODY, np.int64)
+    people = np.full(len(graph), UNASSIGNED, np.int64)
     people[founders] = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
-    beyond, beyond_people = np.zeros(len(graph)), np.zeros(len(graph))
-    beyond[founders], beyond_people[founders] = nearness.beyond, of_people.beyond[labels]
+    excess, excess_people = np.zeros(len(graph)), np.zeros(len(graph))
+    excess[founders], excess_people[founders] = nearness.excess, of_people.excess[labels]
     people = join_border_faces(graph, people, threshold)
-    return Grouping(graph, people, beyond, beyond_people, nearness.typical, of_people.typical, strength, len(graph))
+    return Grouping(graph, people, excess, excess_people, nearness.typical, of_people.typical, strength, len(graph))
 
 
 def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
@@ -116,7 +116,7 @@ def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, 
     again &= np.diff(graph.photos[order]) == 0
     people = np.unique(labels[order[1:][again]])
     begins, ends = (np.searchsorted(labels[order], people, side) for side in ("left", "right"))
-    number = int(labels.max(initial=NOBODY)) + 1
+    number = int(labels.max(initial=UNASSIGNED)) + 1
     labels = labels.copy()
     for begin, end in zip(begins, ends, strict=True):
         faces = np.sort(order[begin:end])
@@ -131,5 +131,5 @@ def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, 
     return labels
 
 
-def _scale_graph(graph: FaceGraph, beyond: NDArray[np.float64], strength: float) -> FaceGraph:
-    return replace(graph, neighbours=scale_similarities(graph.neighbours, beyond, strength))
+def _scale_graph(graph: FaceGraph, excess: NDArray[np.float64], strength: float) -> FaceGraph:
+    return replace(graph, neighbours=scale_similarities(graph.neighbours, excess, strength))

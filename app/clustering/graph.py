@@ -13,7 +13,7 @@ from app.core.roles import Role, Roles
 Labels = NDArray[np.int64]
 Rows = NDArray[np.intp]
 
-NOBODY = -1
+UNASSIGNED = -1
 NEIGHBOURS = 64
 """Enough for a person in hundreds of photos to hang together; memory grows with it."""
 BLOCK_SIMILARITIES = 16_000_000
@@ -57,8 +57,8 @@ def build_graph(embeddings: Floats, photos: Labels, roles: Roles, search: Neighb
     founding, joining = (np.flatnonzero(roles == role) for role in (Role.CORE, Role.BORDER))
     neighbours = _make_empty_neighbours((len(roles), NEIGHBOURS))
     good = embeddings[founding]
-    _put_neighbours(neighbours, founding, search.nearest_neighbours(good, NEIGHBOURS), founding)
-    _put_neighbours(neighbours, joining, search.nearest_in(embeddings[joining], good, NEIGHBOURS), founding)
+    _put_neighbours(neighbours, founding, search.find_neighbours(good, NEIGHBOURS), founding)
+    _put_neighbours(neighbours, joining, search.find_neighbours_in(embeddings[joining], good, NEIGHBOURS), founding)
     return FaceGraph(embeddings, photos, roles, neighbours)
 
 
@@ -78,7 +78,7 @@ def add_faces(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles
     _insert_newcomers(neighbours, everybody[:known], graph, everybody, founding[founding >= known])
     asking = known + np.flatnonzero(roles != Role.NOISE)
     good = everybody if len(founding) == count else everybody[founding]
-    found = search.nearest_in(everybody[asking], good, NEIGHBOURS + 1)
+    found = search.find_neighbours_in(everybody[asking], good, NEIGHBOURS + 1)
     itself = (found.indices >= 0) & (founding[found.indices] == asking[:, None])
     found = Neighbours(np.where(itself, -1, found.indices), np.where(itself, np.float32(-np.inf), found.similarities))
     _sort_neighbours(found, np.flatnonzero(itself.any(axis=1)))

@@ -32,7 +32,7 @@ class GalleryFaces:
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredGrouping:
     """What an earlier run left, of its N faces in its own order: their ids and digests, and the grouping."""
 
     face_ids: Sequence[str]
@@ -48,7 +48,7 @@ class PeopleUpdate:
     full run gave other companions than they had, None where nothing was compared.
     """
 
-    known: Known
+    known: StoredGrouping
     places: Rows
     labels: Labels
     kind: Literal["full", "incremental"]
@@ -68,7 +68,7 @@ class PeopleUpdate:
 
 def update_people(
     faces: GalleryFaces,
-    known: Known | None,
+    known: StoredGrouping | None,
     threshold: float,
     read_embeddings: ReadEmbeddings,
     search: NeighbourSearch,
@@ -123,7 +123,7 @@ def _make_result(
 ) -> PeopleUpdate:
     places = np.empty(len(order), np.intp)
     places[order] = np.arange(len(order))
-    known = Known([faces.face_ids[row] for row in order], [faces.digests[row] for row in order], grouping)
+    known = StoredGrouping([faces.face_ids[row] for row in order], [faces.digests[row] for row in order], grouping)
     return PeopleUpdate(known, places, grouping.labels[places], kind, new, gone)
 
 

@@ -8,7 +8,7 @@ faces: one face alone may be alike by its light.
 import numpy as np
 from numpy.typing import NDArray
 
-from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows
+from app.clustering.graph import UNASSIGNED, FaceGraph, Labels, Rows
 from app.clustering.merging import average_faces, compute_similarities
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -20,16 +20,16 @@ above the threshold: embedders differ widely in their scale. 0.1 and 0.06 for a 
 
 def join_border_faces(graph: FaceGraph, labels: Labels, threshold: float, weak: Rows | None = None) -> Labels:
     """A graph of N faces, (N,) people → (N,) people once the `weak` faces (all that may join) have joined somebody,
-    NOBODY's where they don't. Nobody gets a second face in a photo."""
+    UNASSIGNED's where they don't. Nobody gets a second face in a photo."""
     weak = np.flatnonzero(graph.roles == Role.BORDER) if weak is None else weak
     joined = labels.copy()
-    joined[weak] = NOBODY
+    joined[weak] = UNASSIGNED
     face, person, similarity = _find_nearby_people(graph, joined, weak)
     if not len(face):
         return joined
     # Those in whose photo the person is already are no choice, but they tell what the face is like.
-    somebodys = np.flatnonzero(joined != NOBODY)
-    people = int(labels.max(initial=NOBODY)) + 1
+    somebodys = np.flatnonzero(joined != UNASSIGNED)
+    people = int(labels.max(initial=UNASSIGNED)) + 1
     taken_places = np.unique(graph.photos[somebodys] * people + joined[somebodys])
     places = graph.photos[weak[face]] * people + person
     free = ~np.isin(places, taken_places)
@@ -47,7 +47,7 @@ def _find_nearby_people(graph: FaceGraph, labels: Labels, weak: Rows) -> tuple[R
     """(P,) numbers of weak faces, people around each, and how alike they are: by face, and the best first."""
     near = graph.neighbours.indices[weak]
     row, column = np.nonzero(near >= 0)
-    people = max(int(labels.max(initial=NOBODY)) + 1, 1)
+    people = max(int(labels.max(initial=UNASSIGNED)) + 1, 1)
     face, person = np.divmod(np.unique(row * people + labels[near[row, column]]), people)
     offered, place = np.unique(person, return_inverse=True)
     similarity = compute_similarities(graph.embeddings[weak], average_faces(graph, labels, offered), face, place)

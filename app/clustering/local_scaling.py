@@ -21,14 +21,16 @@ FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Nearness:
+class Neighbourhood:
     """How near others lie: `beyond` (N,) float64, how much nearer than `typical`."""
 
-    beyond: NDArray[np.float64]
+    excess: NDArray[np.float64]
     typical: float
 
 
-def measure_nearness(neighbours: Neighbours, labels: Labels, people: Labels, typical: float | None = None) -> Nearness:
+def measure_neighbourhood(
+    neighbours: Neighbours, labels: Labels, people: Labels, typical: float | None = None
+) -> Neighbourhood:
     """(M,k) neighbours among N faces, most similar first, (M,) provisional people of the rows and (N,) of all faces →
     how near others lie to each row. `typical` is the mean over the rows unless given."""
     others = (neighbours.indices >= 0) & (people[neighbours.indices] != labels[:, None])
@@ -39,15 +41,15 @@ def measure_nearness(neighbours: Neighbours, labels: Labels, people: Labels, typ
     seen = count >= FEWEST
     if typical is None:
         typical = float(np.mean(total[seen] / count[seen])) if seen.any() else 0.0
-    return Nearness(np.where(seen, total / np.maximum(count, 1) - typical, 0.0), typical)
+    return Neighbourhood(np.where(seen, total / np.maximum(count, 1) - typical, 0.0), typical)
 
 
-def scale_similarities(neighbours: Neighbours, beyond: NDArray[np.float64], strength: float) -> Neighbours:
+def scale_similarities(neighbours: Neighbours, excess: NDArray[np.float64], strength: float) -> Neighbours:
     """(N,k) neighbours, (N,) → the same neighbours with scaled similarities, most similar first.
 
     A `strength` of 1 takes off all of it, 0 nothing.
     """
-    both = beyond[:, None] + beyond[np.maximum(neighbours.indices, 0)]
+    both = excess[:, None] + excess[np.maximum(neighbours.indices, 0)]
     similarities = np.where(neighbours.indices >= 0, neighbours.similarities - strength * both / 2, -np.inf)
     order = np.argsort(-similarities, axis=1, kind="stable")
     return Neighbours(

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from app.clustering.chinese_whispers import number_by_first_appearance
 from app.clustering.graph import FaceGraph, Labels, Rows
-from app.clustering.local_scaling import Nearness, choose_strength, measure_nearness
+from app.clustering.local_scaling import Neighbourhood, choose_strength, measure_neighbourhood
 from app.clustering.neighbours import Neighbours
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -64,23 +64,23 @@ class _People:
         self.pairs = _renumber_pairs(self.pairs, merged, np.bincount(merged) > 1)
 
 
-def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[Labels, Nearness]:
+def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[Labels, Neighbourhood]:
     """A graph of N founding faces, (N,) people numbered from 0 on → (N,) people, and how near others lie to each."""
     everybody = np.arange(len(labels))
     pairs = _choose_candidates(graph.neighbours, labels, everybody)
     people = _People(_sum_by_person(graph.embeddings, labels), everybody, labels, pairs)
     while True:
         people.compare()
-        nearness = _measure_people_nearness(people)
+        nearness = _measure_people_neighbourhood(people)
         strength = choose_strength(len(people.sums), HALF_STRENGTH)
-        merged = _choose_merges(people, graph.photos, nearness.beyond, strength, threshold)
+        merged = _choose_merges(people, graph.photos, nearness.excess, strength, threshold)
         if merged is None:
             return people.labels, nearness
         people.become(merged)
 
 
 def merge_beside(
-    graph: FaceGraph, labels: Labels, threshold: float, rows: Rows, known: Nearness
+    graph: FaceGraph, labels: Labels, threshold: float, rows: Rows, known: Neighbourhood
 ) -> tuple[Labels, NDArray[np.float64]]:
     """The same for (R,) founding rows and the people around them alone: a graph of N faces, (N,) people → (N,) people
     and how much nearer others lie to each.
@@ -95,25 +95,25 @@ def merge_beside(
     pairs = _Pairs(place[pairs.first], place[pairs.second], pairs.similarity)
     people = _People(_sum_by_person(graph.embeddings, place[labels[faces]], faces), faces, place[labels[faces]], pairs)
     people.compare()
-    beyond = _reuse_or_measure(people, known)
+    excess = _reuse_or_measure(people, known)
     strength = choose_strength(len(np.unique(labels)), HALF_STRENGTH)
-    while (merged := _choose_merges(people, graph.photos, beyond, strength, threshold)) is not None:
-        beyond = _average_by_person(beyond[people.labels], merged[people.labels])
+    while (merged := _choose_merges(people, graph.photos, excess, strength, threshold)) is not None:
+        excess = _average_by_person(excess[people.labels], merged[people.labels])
         people.become(merged)
         people.compare()
     _, first = np.unique(people.labels, return_index=True)
-    together, of_person = labels.copy(), known.beyond.copy()
+    together, of_person = labels.copy(), known.excess.copy()
     together[faces] = labels[faces[first]][people.labels]
-    of_person[faces] = beyond[people.labels]
+    of_person[faces] = excess[people.labels]
     return together, of_person
 
 
-def _reuse_or_measure(people: _People, known: Nearness) -> NDArray[np.float64]:
+def _reuse_or_measure(people: _People, known: Neighbourhood) -> NDArray[np.float64]:
     """(P,) of people with faces that an earlier run knew what it found; the others are compared with those around."""
-    beyond = known.beyond[people.faces]
-    is_known = ~np.isnan(beyond)
-    mean = _average_by_person(beyond[is_known], people.labels[is_known], len(people.sums))
-    return np.where(np.isnan(mean), _measure_people_nearness(people, known.typical).beyond, mean)
+    excess = known.excess[people.faces]
+    is_known = ~np.isnan(excess)
+    mean = _average_by_person(excess[is_known], people.labels[is_known], len(people.sums))
+    return np.where(np.isnan(mean), _measure_people_neighbourhood(people, known.typical).excess, mean)
 
 
 def _average_by_person(values: NDArray[np.float64], labels: Labels, count: int = 0) -> NDArray[np.float64]:
@@ -121,9 +121,9 @@ def _average_by_person(values: NDArray[np.float64], labels: Labels, count: int =
         return np.bincount(labels, values, count) / np.bincount(labels, minlength=count)
 
 
-def _measure_people_nearness(people: _People, typical: float | None = None) -> Nearness:
+def _measure_people_neighbourhood(people: _People, typical: float | None = None) -> Neighbourhood:
     everybody = np.arange(len(people.sums))
-    return measure_nearness(_tabulate_nearest(people.pairs, len(everybody)), everybody, everybody, typical)
+    return measure_neighbourhood(_tabulate_nearest(people.pairs, len(everybody)), everybody, everybody, typical)
 
 
 def average_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
@@ -199,11 +199,11 @@ def _tabulate_nearest(pairs: _Pairs, count: int) -> Neighbours:
 
 
 def _choose_merges(
-    people: _People, photos: NDArray[np.intp], beyond: NDArray[np.float64], strength: float, threshold: float
+    people: _People, photos: NDArray[np.intp], excess: NDArray[np.float64], strength: float, threshold: float
 ) -> Labels | None:
     """(P,) the new number of each person, or None where nobody is put together: pairs that prefer each other."""
     pairs, count, sizes = people.pairs, len(people.sums), people.sizes
-    similarity = pairs.similarity - strength * (beyond[pairs.first] + beyond[pairs.second]) / 2
+    similarity = pairs.similarity - strength * (excess[pairs.first] + excess[pairs.second]) / 2
     possible = (similarity > threshold) & ((sizes[pairs.first] > 1) | (sizes[pairs.second] > 1))
     first, second, similarity = pairs.first[possible], pairs.second[possible], similarity[possible]
     free = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)

@@ -48,19 +48,19 @@ class NeighbourSearch:
     gpu_memory: GpuMemory = field(default_factory=GpuMemory)
     progress: Callable[[], None] = field(default=lambda: None, compare=False)
 
-    def nearest_neighbours(self, embeddings: Floats, k: int) -> Neighbours:
+    def find_neighbours(self, embeddings: Floats, k: int) -> Neighbours:
         """(N,D) float32 unit length → the k nearest other rows of each row. Raises ValueError for a k below 1.
 
         A row is never its own neighbour, even among exact copies of itself. Of more than k rows that are equally
         near, any k may be found.
         """
-        return self._nearest(embeddings, embeddings, k, own=True)
+        return self._find(embeddings, embeddings, k, own=True)
 
-    def nearest_in(self, queries: Floats, base: Floats, k: int) -> Neighbours:
+    def find_neighbours_in(self, queries: Floats, base: Floats, k: int) -> Neighbours:
         """(M,D) and (N,D) float32 unit length → the k nearest rows of `base` for each query."""
-        return self._nearest(queries, base, k, own=False)
+        return self._find(queries, base, k, own=False)
 
-    def offers(self, queries: Floats, base: Floats, k: int) -> TileResults:
+    def search_tiles(self, queries: Floats, base: Floats, k: int) -> TileResults:
         """(M,D) and (N,D) float32 contiguous, not empty → what parts of the base offer to parts of the queries."""
         pairs = len(queries) * len(base)
         if self.device == "gpu" or (self.device == "auto" and pairs > GPU_PAIRS and has_gpu()):
@@ -69,14 +69,14 @@ class NeighbourSearch:
             return search_exactly(queries, base, k)
         return search_approximately(queries, base, k)
 
-    def _nearest(self, queries: Floats, base: Floats, k: int, *, own: bool) -> Neighbours:
+    def _find(self, queries: Floats, base: Floats, k: int, *, own: bool) -> Neighbours:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         shape = (len(queries), k)
         indices, similarities = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
         if len(queries) and len(base):
             rows = np.ascontiguousarray(queries, np.float32)
-            for offer in self.offers(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
+            for offer in self.search_tiles(rows, rows if own else np.ascontiguousarray(base, np.float32), k + own):
                 tile = slice(offer.start, offer.start + len(offer.indices))
                 better = _remove_self(offer) if own else offer
                 nearest, how_near = better.indices, better.similarities

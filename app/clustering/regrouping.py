@@ -17,9 +17,9 @@ from app.clustering.chinese_whispers import (
     propagate_labels,
 )
 from app.clustering.full import Grouping, split_repeats_in_photos
-from app.clustering.graph import NOBODY, FaceGraph, Labels, Rows
+from app.clustering.graph import UNASSIGNED, FaceGraph, Labels, Rows
 from app.clustering.joining import join_border_faces
-from app.clustering.local_scaling import Nearness, measure_nearness
+from app.clustering.local_scaling import Neighbourhood, measure_neighbourhood
 from app.clustering.merging import merge_beside
 from app.clustering.neighbours import Neighbours
 from app.core.arrays import Floats
@@ -38,16 +38,18 @@ def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
     is_new = np.arange(count) >= known
     founds = graph.roles == Role.CORE
     new = np.flatnonzero(is_new & founds)
-    started = np.r_[before.labels, np.full(count - known, NOBODY)]
-    started[new] = started.max(initial=NOBODY) + 1 + np.arange(len(new))
-    labels, beyond, beyond_people = _group_core_faces(before, graph, np.where(founds, started, NOBODY), new, threshold)
+    started = np.r_[before.labels, np.full(count - known, UNASSIGNED)]
+    started[new] = started.max(initial=UNASSIGNED) + 1 + np.arange(len(new))
+    labels, excess, excess_people = _group_core_faces(
+        before, graph, np.where(founds, started, UNASSIGNED), new, threshold
+    )
     moved = founds & (is_new | (labels != started))
     return replace(
         before,
         graph=graph,
         labels=_rejoin_border_faces(graph, started, labels, moved, is_new, threshold),
-        beyond=beyond,
-        beyond_people=beyond_people,
+        excess=excess,
+        excess_people=excess_people,
         changed=before.changed + count - known,
     )
 
@@ -61,16 +63,16 @@ def _group_core_faces(
     pairs = _find_pairs_beside(graph, new, threshold)
     provisional = _propagate_in_part(graph, pairs, pairs.similarity, labels, threshold)
     near = Neighbours(graph.neighbours.indices[new], graph.neighbours.similarities[new])
-    beyond = np.r_[before.beyond, np.zeros(added)]
-    beyond[new] = measure_nearness(near, provisional[new], provisional, before.typical).beyond
-    both = beyond[pairs.speaking[pairs.row]] + beyond[pairs.other]
+    excess = np.r_[before.excess, np.zeros(added)]
+    excess[new] = measure_neighbourhood(near, provisional[new], provisional, before.typical).excess
+    both = excess[pairs.speaking[pairs.row]] + excess[pairs.other]
     labels = _propagate_in_part(graph, pairs, pairs.similarity - before.strength * both / 2, labels, threshold)
     touched = _find_faces_of(labels, pairs.speaking)
     labels = split_repeats_in_photos(graph, labels, threshold, touched)
-    of_people = Nearness(np.r_[before.beyond_people, np.full(added, np.nan)], before.typical_people)
-    labels, beyond_people = merge_beside(graph, labels, threshold, pairs.speaking, of_people)
+    of_people = Neighbourhood(np.r_[before.excess_people, np.full(added, np.nan)], before.typical_people)
+    labels, excess_people = merge_beside(graph, labels, threshold, pairs.speaking, of_people)
     labels = split_repeats_in_photos(graph, labels, threshold, _find_faces_of(labels, touched))
-    return labels, beyond, np.nan_to_num(beyond_people)
+    return labels, excess, np.nan_to_num(excess_people)
 
 
 def _rejoin_border_faces(
@@ -83,16 +85,16 @@ def _rejoin_border_faces(
 ) -> Labels:
     """(N,) people of an earlier run, and now of the founding faces; those who `moved` → (N,) people of all, numbered by
     first appearance. A weak face chooses again where it is new, or where a person beside it has changed."""
-    changed = np.zeros(max(int(labels.max(initial=NOBODY)), int(started.max(initial=NOBODY))) + 2, np.bool_)
+    changed = np.zeros(max(int(labels.max(initial=UNASSIGNED)), int(started.max(initial=UNASSIGNED))) + 2, np.bool_)
     changed[labels[moved]] = changed[started[moved]] = True
-    changed[NOBODY] = False
+    changed[UNASSIGNED] = False
     founds, weak = graph.roles == Role.CORE, np.flatnonzero(graph.roles == Role.BORDER)
     near = graph.neighbours.indices[weak]
-    beside = changed[np.where(near >= 0, labels[near], NOBODY)].any(axis=1)
+    beside = changed[np.where(near >= 0, labels[near], UNASSIGNED)].any(axis=1)
     choosing = weak[is_new[weak] | changed[started[weak]] | beside]
-    number = np.full(len(changed), NOBODY)
+    number = np.full(len(changed), UNASSIGNED)
     number[labels[founds]] = number_by_first_appearance(labels[founds])
-    people = np.full(len(graph), NOBODY, np.int64)
+    people = np.full(len(graph), UNASSIGNED, np.int64)
     people[founds], people[weak] = number[labels[founds]], number[started[weak]]
     return join_border_faces(graph, people, threshold, choosing)
 
@@ -143,7 +145,7 @@ def _propagate_in_part(
 
 def _find_faces_of(labels: Labels, rows: Rows) -> Rows:
     """All faces of the people of these rows."""
-    chosen = np.zeros(int(labels.max(initial=NOBODY)) + 2, np.bool_)
+    chosen = np.zeros(int(labels.max(initial=UNASSIGNED)) + 2, np.bool_)
     chosen[labels[rows]] = True
-    chosen[NOBODY] = False
+    chosen[UNASSIGNED] = False
     return np.flatnonzero(chosen[labels])

@@ -149,7 +149,7 @@ class FaceBatch:
         value = float(self.quality[name][row])
         return None if math.isnan(value) else round(value, QUALITY_DIGITS)
 
-    def quality_of(self, row: int) -> dict[str, float]:
+    def get_quality(self, row: int) -> dict[str, float]:
         """Measure → value of one face, for those it was stored with."""
         values = ((name, self.measure(name, row)) for name in self.quality)
         return {name: value for name, value in values if value is not None}

@@ -65,17 +65,17 @@ def analyse_photo(
         with times.stage("prefilter"):
             verdict = verdict or eyes.prefilter.judge_image(image)
     known = None if twin is None else _restore_detections(twin)
-    in_image = eyes.device.detect(image, times) if known is None else known.scaled(_get_size(image) / full_size)
+    in_image = eyes.device.detect(image, times) if known is None else known.scale_to(_get_size(image) / full_size)
     detail = pack.detail_needed(in_image.landmarks)
     if detail > 1 and image.shape[1] < header.width_px:
         with eyes.device.cpu, times.stage("decode"):
             sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
-        in_image = in_image.scaled(_get_size(sharper) / _get_size(image))
+        in_image = in_image.scale_to(_get_size(sharper) / _get_size(image))
         image = sharper
     if twin is not None and known is not None:
         embeddings = _stack_embeddings([face.embedding for face in twin.faces], pack)
         return PhotoAnalysis(image, known, in_image, [face.quality for face in twin.faces], embeddings, verdict)
-    found = in_image.scaled(full_size / _get_size(image))
+    found = in_image.scale_to(full_size / _get_size(image))
     if not len(found):
         return PhotoAnalysis(image, found, in_image, [], _stack_embeddings([], pack), verdict)
     with eyes.device.cpu, times.stage("align"):
@@ -91,7 +91,7 @@ def analyse_photo(
 
 def _restore_detections(twin: PhotoResult) -> Detections:
     if not twin.faces:
-        return Detections.none()
+        return Detections.empty()
     return Detections(
         np.stack([face.box for face in twin.faces]),
         np.stack([face.landmarks for face in twin.faces]),

@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass
-class _Question(Generic[Item, Answer]):
+class _Request(Generic[Item, Answer]):
     item: Item
     asked_at: float
     answer: Future[tuple[Answer, float]] = field(default_factory=Future)
@@ -46,7 +46,7 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         self._name, self._run, self._most, self._weigh, self._on_death = name, run, most, weigh, on_death
         self._turn = turn or nullcontext()
-        self._waiting: deque[_Question[Item, Answer]] = deque()
+        self._waiting: deque[_Request[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
@@ -65,7 +65,7 @@ class Batcher(Generic[Item, Answer]):
 
     def ask(self, item: Item) -> tuple[Answer, float]:
         """The answer, and the seconds that the item waited for its call. Raises what the call raised."""
-        question: _Question[Item, Answer] = _Question(item, time.perf_counter())
+        question: _Request[Item, Answer] = _Request(item, time.perf_counter())
         with self._changed:
             self._waiting.append(question)
             self._changed.notify()
@@ -96,9 +96,9 @@ class Batcher(Generic[Item, Answer]):
             self._changed.wait_for(lambda: self._waiting or self._closing)
             return bool(self._waiting)
 
-    def _gather(self) -> list[_Question[Item, Answer]]:
+    def _gather(self) -> list[_Request[Item, Answer]]:
         """Those who have waited longest, up to the weight of one call; empty where another thread was faster."""
-        batch: list[_Question[Item, Answer]] = []
+        batch: list[_Request[Item, Answer]] = []
         weight = 0.0
         with self._changed:
             while self._waiting and (not batch or weight + self._weigh(self._waiting[0].item) <= self._most):
@@ -106,7 +106,7 @@ class Batcher(Generic[Item, Answer]):
                 weight += self._weigh(batch[-1].item)
         return batch
 
-    def _answer(self, batch: Sequence[_Question[Item, Answer]]) -> None:
+    def _answer(self, batch: Sequence[_Request[Item, Answer]]) -> None:
         began_at = time.perf_counter()
         try:
             answers = self._run([question.item for question in batch])
@@ -118,7 +118,7 @@ class Batcher(Generic[Item, Answer]):
         for question, answer in zip(batch, answers, strict=True):
             question.answer.set_result((answer, began_at - question.asked_at))
 
-    def _fail(self, batch: Sequence[_Question[Item, Answer]], error: Exception) -> None:
+    def _fail(self, batch: Sequence[_Request[Item, Answer]], error: Exception) -> None:
         if len(batch) == 1 or isinstance(error, WorkerError):
             for question in batch:
                 question.answer.set_exception(error)

@@ -90,7 +90,7 @@ def index_photo(
     kind: str | None = None
     try:
         with ExitStack() as held:
-            if thumbnail := parts.eyes.prefilter.thumbnail_of(photo):
+            if thumbnail := parts.eyes.prefilter.find_thumbnail(photo):
                 with times.stage("thumbnail"):
                     stored = parts.objects.describe(photo)
                     if previous and _is_settled(previous, stored, parts, force=force):

@@ -27,7 +27,7 @@ class Prefilter:
     mode: PrefilterMode = "off"
     thumbnail_key: str | None = None
 
-    def thumbnail_of(self, photo: PhotoRef) -> PhotoRef | None:
+    def find_thumbnail(self, photo: PhotoRef) -> PhotoRef | None:
         """What a photo is judged by before it is fetched; None where it is judged itself, or not at all."""
         if self.mode == "off" or self.thumbnail_key is None:
             return None
@@ -41,18 +41,18 @@ class Prefilter:
         except BadPhoto as bad:
             log.info("no thumbnail to judge by: %s", bad, extra={"image": thumbnail.document_id})
             return None
-        return self._decided(judge_photo(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
+        return self._decide(judge_photo(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
 
     def judge_header(self, header: PhotoHeader) -> Verdict | None:
         """None where the size alone does not fail the photo."""
         verdict = None if self.mode == "off" else judge_photo_size(header.width_px, header.height_px)
-        return verdict and self._decided(verdict)
+        return verdict and self._decide(verdict)
 
     def judge_image(self, image: Image) -> Verdict | None:
         """(H,W,3) uint8 RGB, the photo or a smaller copy of it; None where no verdict is asked for."""
-        return None if self.mode == "off" else self._decided(judge_photo(image))
+        return None if self.mode == "off" else self._decide(judge_photo(image))
 
-    def _decided(self, verdict: Verdict) -> Verdict:
+    def _decide(self, verdict: Verdict) -> Verdict:
         if verdict.reason is not None and self.mode == "enforce":
             raise LowQuality(verdict.reason, verdict.score)
         return verdict

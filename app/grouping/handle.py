@@ -20,9 +20,9 @@ from app.core.roles import QualityBars, assign_core, assign_roles
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
-from app.grouping.people import Matched, match_people
+from app.grouping.people import PersonMatches, match_people
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
-from app.grouping.run import Run
+from app.grouping.run import GroupingRun
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
@@ -66,13 +66,13 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
         return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
-            with Run(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer) as run:
+            with GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer) as run:
                 group_gallery(run, parts, full=request.mode == "full")
     finally:
         parts.galleries.release(lease)
 
 
-def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
+def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None:
     """Read the gallery's faces, find its people, store them, and publish groups.json and the page.
 
     The two files are left alone where they would be the last run's output again, unless a full run was ordered. Raises
@@ -107,7 +107,9 @@ def group_gallery(run: Run, parts: GroupingParts, *, full: bool) -> None:
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
 
-def _find_people(run: Run, parts: GroupingParts, bars: QualityBars, *, full: bool) -> tuple[FaceBatch, PeopleUpdate]:
+def _find_people(
+    run: GroupingRun, parts: GroupingParts, bars: QualityBars, *, full: bool
+) -> tuple[FaceBatch, PeopleUpdate]:
     """All faces of the gallery, with embeddings only where all are looked at, and who they are."""
     gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
     run.stage("read")
@@ -148,7 +150,7 @@ def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
         raise RetryLater(str(error), delay_s + 1) from error
 
 
-def _read_faces(run: Run, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
+def _read_faces(run: GroupingRun, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
     last = run.lease.last_run.get("faces")
     batches: list[FaceBatch] = []
     for batch in parts.faces.read_faces(run.lease.gallery_id, parts.model_id, with_embeddings=with_embeddings):
@@ -157,7 +159,7 @@ def _read_faces(run: Run, parts: GroupingParts, *, with_embeddings: bool) -> Fac
     return join_batches(batches)
 
 
-def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]) -> None:
+def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]) -> None:
     """Readers get all of it at once, or go on with what there was."""
     if not people and not moves:
         return
@@ -169,7 +171,7 @@ def _replace_people(run: Run, parts: GroupingParts, people: list[PersonRecord], 
     parts.kill_points.reach("after-publish")
 
 
-def _write_files(run: Run, parts: GroupingParts, groups: Groups, page: str) -> None:
+def _write_files(run: GroupingRun, parts: GroupingParts, groups: Groups, page: str) -> None:
     gallery_id, fence = run.lease.gallery_id, run.lease.fence
     parts.objects.replace(make_groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
     parts.kill_points.reach("after-groups")
@@ -187,7 +189,7 @@ def _report_run(found: PeopleUpdate, faces: int, people: int, seconds: float, pa
         metrics.observe(Metric.GROUPING_DIFFERENCE, found.difference)
 
 
-def _report_progress(moves: list[FaceMove], run: Run) -> Iterator[FaceMove]:
+def _report_progress(moves: list[FaceMove], run: GroupingRun) -> Iterator[FaceMove]:
     for number, move in enumerate(moves, 1):
         yield move
         run.advance(number / len(moves))
@@ -198,6 +200,6 @@ def _make_header(gallery_id: str, model_id: str) -> Groups:
     return Groups(gallery_id=gallery_id, model=model_id, generated_at=now, people=[], unassigned=[], skipped=[])
 
 
-def _find_moves(faces: FaceBatch, matched: Matched) -> list[FaceMove]:
+def _find_moves(faces: FaceBatch, matched: PersonMatches) -> list[FaceMove]:
     rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, strict=True)
     return [FaceMove(face_id, before, now) for face_id, before, now in rows if now != before]

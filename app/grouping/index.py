@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.clustering.full import Grouping
 from app.clustering.graph import FaceGraph
-from app.clustering.incremental import Known
+from app.clustering.incremental import StoredGrouping
 from app.clustering.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class GalleryIndex:
     folder: Path
     max_bytes: int
 
-    def load(self, gallery_id: str, model_id: str, threshold: float) -> Known | None:
+    def load(self, gallery_id: str, model_id: str, threshold: float) -> StoredGrouping | None:
         """What the last run on this machine left, None where there is nothing that can be used."""
         path, about = self._path(gallery_id, model_id), _describe_contents(gallery_id, model_id, threshold)
         try:
@@ -56,7 +56,7 @@ class GalleryIndex:
             os.utime(path)
         return _read_known(arrays, header)
 
-    def save(self, gallery_id: str, model_id: str, threshold: float, known: Known) -> None:
+    def save(self, gallery_id: str, model_id: str, threshold: float, known: StoredGrouping) -> None:
         """Keep it for the next run. A full disk costs that run time, nothing else."""
         grouping = known.grouping
         graph = grouping.graph
@@ -74,8 +74,8 @@ class GalleryIndex:
             "indices": graph.neighbours.indices.astype(np.int32),
             "similarities": graph.neighbours.similarities,
             "labels": grouping.labels,
-            "beyond": grouping.beyond,
-            "beyond_people": grouping.beyond_people,
+            "beyond": grouping.excess,
+            "beyond_people": grouping.excess_people,
         }
         path = self._path(gallery_id, model_id)
         try:
@@ -110,22 +110,22 @@ def _describe_contents(gallery_id: str, model_id: str, threshold: float) -> dict
     return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": threshold}
 
 
-def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Known:
+def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> StoredGrouping:
     neighbours = Neighbours(arrays["indices"].astype(np.int64), arrays["similarities"])
     # Photos are numbered anew by every run.
     photos = np.zeros(len(arrays["labels"]), np.int64)
     grouping = Grouping(
         graph=FaceGraph(arrays["embeddings"], photos, arrays["roles"], neighbours),
         labels=arrays["labels"],
-        beyond=arrays["beyond"],
-        beyond_people=arrays["beyond_people"],
+        excess=arrays["beyond"],
+        excess_people=arrays["beyond_people"],
         typical=header["typical"],
         typical_people=header["typical_people"],
         strength=header["strength"],
         all_at_once=header["all_at_once"],
         changed=header["changed"],
     )
-    return Known(_decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"]), grouping)
+    return StoredGrouping(_decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"]), grouping)
 
 
 def _encode_text(text: str) -> NDArray[np.uint8]:

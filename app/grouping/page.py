@@ -26,7 +26,7 @@ _CSP_HOST = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]+)?")
 # The template's own element: whatever comes from the gallery is escaped.
 _TIME = re.compile(r"<time .*?</time>")
 
-_NOBODY = -1
+_UNASSIGNED = -1
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _list_owned_faces(
         for face in person.faces:
             yield index, face
     for face in unassigned:
-        yield _NOBODY, face
+        yield _UNASSIGNED, face
 
 
 def _make_people_rows(people: Iterable[GroupedPerson], crops: Mapping[str, str]) -> Iterator[dict[str, Any]]:

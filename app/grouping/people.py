@@ -14,7 +14,7 @@ from itertools import combinations, count
 import numpy as np
 from numpy.typing import NDArray
 
-from app.clustering.graph import NOBODY
+from app.clustering.graph import UNASSIGNED
 from app.core.records import FaceBatch, PersonRecord
 
 EmbeddingsOf = Callable[[NDArray[np.intp]], NDArray[np.float32]]
@@ -25,7 +25,7 @@ _MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True)
-class Matched:
+class PersonMatches:
     """What a run makes of the people: N person ids, None for nobody's faces; which ids became which; and the faces
     that are nobody's for having been rejected, with the person they were rejected for."""
 
@@ -35,7 +35,7 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _UserWords:
     """What is known of the faces before, in ids of people that are not merged.
 
     `before` are N people, None also where the person was rejected; `pinned` are the rows that a user confirmed;
@@ -78,7 +78,7 @@ def match_people(
     known: Iterable[PersonRecord] = (),
     may_found: NDArray[np.bool_] | None = None,
     embeddings_of: EmbeddingsOf | None = None,
-) -> Matched:
+) -> PersonMatches:
     """(N,) labels of this run, N faces, everybody known so far, (N,) which face may be a person alone → N person ids.
 
     Embeddings are looked at where two people claim a cluster: `embeddings_of` gives those of some rows, the batch's
@@ -123,7 +123,7 @@ def _match_once(
     people: Mapping[str, PersonRecord],
     may_found: NDArray[np.bool_] | None,
     embeddings_of: EmbeddingsOf,
-) -> Matched:
+) -> PersonMatches:
     said = _read_user_words(faces, resolve_merged_ids(people.values()))
     clusters = _list_clusters(labels, faces, said)
     claims = _find_claims(clusters)
@@ -141,7 +141,7 @@ def _match_once(
         else:
             turned_away |= {faces.face_ids[row]: owners[0] for row in leavers}
     shares |= {row: person for row in said.pinned if (person := said.before[row])}
-    return Matched([shares.get(row) for row in range(len(faces))], merged, turned_away)
+    return PersonMatches([shares.get(row) for row in range(len(faces))], merged, turned_away)
 
 
 def resolve_merged_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
@@ -156,10 +156,10 @@ def resolve_merged_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
     return living
 
 
-def _read_user_words(faces: FaceBatch, living: Mapping[str, str]) -> _Said:
+def _read_user_words(faces: FaceBatch, living: Mapping[str, str]) -> _UserWords:
     before = [living.get(person, person) if person else None for person in faces.person_ids]
     if not faces.confirmed and not faces.rejected:
-        return _Said(before, set(), {}, set())
+        return _UserWords(before, set(), {}, set())
     row_of = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     pinned = {row_of[face_id] for face_id in faces.confirmed if before[row_of[face_id]]}
     rejected = {}
@@ -169,10 +169,10 @@ def _read_user_words(faces: FaceBatch, living: Mapping[str, str]) -> _Said:
         if before[row] in rejected[row]:
             before[row] = None
     pairs = {(person, one) for row, ones in rejected.items() for one in ones if (person := before[row])}
-    return _Said(before, pinned, rejected, pairs | {(b, a) for a, b in pairs})
+    return _UserWords(before, pinned, rejected, pairs | {(b, a) for a, b in pairs})
 
 
-def _name_new_people(said: _Said, merged: Mapping[str, str]) -> _Said:
+def _name_new_people(said: _UserWords, merged: Mapping[str, str]) -> _UserWords:
     before = [merged.get(person, person) if person else None for person in said.before]
     rejected = {row: frozenset(merged.get(one, one) for one in ones) for row, ones in said.rejected.items()}
     for row, ones in rejected.items():
@@ -181,12 +181,12 @@ def _name_new_people(said: _Said, merged: Mapping[str, str]) -> _Said:
     return replace(said, before=before, rejected=rejected)
 
 
-def _list_clusters(labels: NDArray[np.int64], faces: FaceBatch, said: _Said) -> list[_Cluster]:
-    """All clusters but NOBODY, and the rows of each, by their smallest face ids."""
+def _list_clusters(labels: NDArray[np.int64], faces: FaceBatch, said: _UserWords) -> list[_Cluster]:
+    """All clusters but UNASSIGNED, and the rows of each, by their smallest face ids."""
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row in sorted(range(len(faces)), key=faces.face_ids.__getitem__):
         rows_of[int(labels[row])].append(row)
-    rows_of.pop(NOBODY, None)
+    rows_of.pop(UNASSIGNED, None)
     return [
         _Cluster(
             rows,
@@ -217,7 +217,7 @@ def _find_claims(clusters: Sequence[_Cluster]) -> list[list[str]]:
 
 
 def _merge_into(
-    clusters: Sequence[_Cluster], claims: Sequence[list[str]], said: _Said, people: Mapping[str, PersonRecord]
+    clusters: Sequence[_Cluster], claims: Sequence[list[str]], said: _UserWords, people: Mapping[str, PersonRecord]
 ) -> dict[str, str]:
     """People who claim a cluster that is another's → that one."""
     fixed = {said.before[row] for row in said.pinned} | {one.person_id for one in people.values() if one.name}
@@ -238,7 +238,7 @@ def _get_first_run(people: Mapping[str, PersonRecord], person_id: str) -> float:
 
 
 def _split_cluster(
-    rows: Sequence[int], owners: Sequence[str], embeddings_of: EmbeddingsOf, said: _Said
+    rows: Sequence[int], owners: Sequence[str], embeddings_of: EmbeddingsOf, said: _UserWords
 ) -> dict[int, str]:
     """Row of a cluster → its person; rows that none of the owners may have, and that were nobody's, are left out."""
     refusing = {row for row in rows if not said.rejected.get(row, frozenset()).isdisjoint(owners)}
@@ -251,7 +251,7 @@ def _split_cluster(
 
 
 def _find_nearest(
-    rows: Sequence[int], people: Mapping[int, str], embeddings_of: EmbeddingsOf, said: _Said
+    rows: Sequence[int], people: Mapping[int, str], embeddings_of: EmbeddingsOf, said: _UserWords
 ) -> dict[int, str]:
     """Each row's most similar row of those in `people` that it may be → whose that is; rows that may be none are left
     out."""
@@ -276,7 +276,7 @@ class _NewIds:
     """Ids for those whom nobody has claimed. `away` are people without a face in this run, who may come back."""
 
     def __init__(
-        self, faces: FaceBatch, said: _Said, people: Mapping[str, PersonRecord], merged: Collection[str]
+        self, faces: FaceBatch, said: _UserWords, people: Mapping[str, PersonRecord], merged: Collection[str]
     ) -> None:
         self._faces, self._rejected = faces, said.rejected
         self._taken = {person for person in said.before if person} | set(merged)

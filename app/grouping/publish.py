@@ -8,7 +8,7 @@ from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, 
 from app.core.roles import QualityBars, explain_unassigned
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, remove_time
-from app.grouping.people import Matched
+from app.grouping.people import PersonMatches
 
 BOX_DECIMALS = 2
 PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", "mouth_covered")
@@ -19,7 +19,7 @@ SCORE_DECIMALS = 4
 def make_groups(
     header: Groups,
     faces: FaceBatch,
-    matched: Matched,
+    matched: PersonMatches,
     people: Sequence[PersonRecord],
     images: Iterable[ImageRecord],
     bars: QualityBars,
@@ -31,7 +31,7 @@ def make_groups(
         why = None
         if person_id is None:
             why = _explain_turned_away(faces.face_ids[row], matched, people) or explain_unassigned(
-                faces.quality_of(row), bars
+                faces.get_quality(row), bars
             )
         by_person.setdefault(person_id, []).append(_make_face(faces, row, why))
     active = {person.person_id: person for person in people if person.status is PersonStatus.ACTIVE}
@@ -85,7 +85,7 @@ def _make_face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace
     )
 
 
-def _explain_turned_away(face_id: str, matched: Matched, people: Iterable[PersonRecord]) -> str | None:
+def _explain_turned_away(face_id: str, matched: PersonMatches, people: Iterable[PersonRecord]) -> str | None:
     person_id = matched.turned_away.get(face_id)
     if person_id is None:
         return None

@@ -21,7 +21,7 @@ FIRST_RUN_S = {"read": 4.0, "cluster": 3.0, "people": 2.0, "publish": 1.0}
 """How a gallery's first run divides among its stages; for a later one the run before tells."""
 
 
-class Run:
+class GroupingRun:
     """The lease is renewed from a thread while inside, as a stage may last longer than it.
 
     `progress` is called as the run gets on. Not for a beat: a run that hangs must be found out.
@@ -49,7 +49,7 @@ class Run:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="gallery lease", daemon=True)
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "GroupingRun":
         self._thread.start()
         return self
 
@@ -100,10 +100,10 @@ class Run:
             # Another fence: the lease came back after somebody else had it, and what this run has read is out of date.
             if renewed is None or renewed.fence != self.lease.fence:
                 raise StaleFence(f"The lease of the gallery {gallery_id} was lost to another worker.", LOST_DELAY_S)
-            self._galleries.report_progress(self.lease, self._now())
+            self._galleries.report_progress(self.lease, self._get_progress())
             self._reported = time.monotonic()
 
-    def _now(self) -> RunProgress:
+    def _get_progress(self) -> RunProgress:
         total_s = sum(self._usual_s.values())
         done_s = sum(self._usual_s.get(stage, 0.0) for stage in self.stages_s if stage != self._stage)
         share = min((done_s + self._part * self._usual_s.get(self._stage, 0.0)) / total_s, 1.0)

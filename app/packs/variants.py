@@ -87,7 +87,7 @@ class Report(_Record):
     version: Literal[1] = 1
     variants: tuple[Variant, ...] = ()
 
-    def with_variants(self, made: tuple[Variant, ...]) -> "Report":
+    def add_variants(self, made: tuple[Variant, ...]) -> "Report":
         """The newer ones in place of those of the same network and precision."""
         replaced = {(variant.network, variant.precision) for variant in made}
         kept = (variant for variant in self.variants if (variant.network, variant.precision) not in replaced)

@@ -33,9 +33,9 @@ class Distribution:
         while len(counts) > MOST_BUCKETS:
             counts, growth = _halve_resolution(counts.items()), growth**2
         ordered = sorted(counts.items(), key=lambda item: -inf if item[0] is None else item[0])
-        return [self._within(_compute_middle(bucket, growth)) for bucket, _ in ordered], [count for _, count in ordered]
+        return [self._clip(_compute_middle(bucket, growth)) for bucket, _ in ordered], [count for _, count in ordered]
 
-    def _within(self, value: float) -> float:
+    def _clip(self, value: float) -> float:
         return min(max(value, self.least), self.greatest)
 
 

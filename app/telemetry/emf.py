@@ -15,7 +15,7 @@ from typing import TextIO
 
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import Distribution
-from app.telemetry.interface import Place
+from app.telemetry.interface import TelemetrySource
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class EmfMetrics:
     What did not happen is not in the line, so that an idle worker costs next to nothing.
     """
 
-    def __init__(self, place: Place, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, place: TelemetrySource, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
         self._place, self._stream, self._clock = place, stream, clock
         self._lock = threading.Lock()
         self._sums: dict[Metric, float] = {}
@@ -61,7 +61,7 @@ class EmfMetrics:
             return
         try:
             # In one call, so that no other thread's line begins within this one.
-            self._stream.write(json.dumps(self._line(sums, spreads) | _write_kinds(kinds)) + "\n")
+            self._stream.write(json.dumps(self._make_line(sums, spreads) | _write_kinds(kinds)) + "\n")
             self._stream.flush()
             self._failing = False
         except (OSError, ValueError) as error:
@@ -69,7 +69,7 @@ class EmfMetrics:
                 log.warning("metrics can't be written; work goes on without: %s", error)
             self._failing = True
 
-    def _line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> dict[str, object]:
+    def _make_line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> dict[str, object]:
         values: dict[Metric, object] = {metric: _round_value(value) for metric, value in sums.items()}
         values |= {metric: _write_distribution(spread) for metric, spread in spreads.items() if spread.count}
         place = self._place

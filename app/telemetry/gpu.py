@@ -36,12 +36,12 @@ class Gpus:
     def read(self) -> list[Reading]:
         """What can be read now; a figure that some GPU does not have is left out of that GPU."""
         return [
-            *_combine(Metric.GPU_UTILISATION, fmean, self._each(_read_utilisation)),
-            *_combine(Metric.GPU_MEMORY, sum, self._each(_read_memory)),
-            *_combine(Metric.GPU_TEMPERATURE, max, self._each(_read_temperature)),
+            *_combine(Metric.GPU_UTILISATION, fmean, self._read_each(_read_utilisation)),
+            *_combine(Metric.GPU_MEMORY, sum, self._read_each(_read_memory)),
+            *_combine(Metric.GPU_TEMPERATURE, max, self._read_each(_read_temperature)),
         ]
 
-    def _each(self, ask: Callable[[Any], float]) -> list[float]:
+    def _read_each(self, ask: Callable[[Any], float]) -> list[float]:
         figures = []
         for handle in self._handles:
             try:

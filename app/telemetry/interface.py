@@ -12,7 +12,7 @@ from app.telemetry.catalogue import Metric
 
 
 @dataclass(frozen=True)
-class Place:
+class TelemetrySource:
     """What metrics and traces say of where they come from. `compute` is `ecs`, `batch` or `local`."""
 
     namespace: str
@@ -44,7 +44,7 @@ class NoMetrics:
     def level(self, metric: Metric, value: float) -> None: ...
 
 
-class Several:
+class MetricsFanOut:
     """Tells each of several."""
 
     def __init__(self, targets: Sequence[Metrics]) -> None:

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.host import measure_memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
-from app.telemetry.interface import Metrics, NoMetrics, NoTracer, Place, Several, Telemetry, Tracer
+from app.telemetry.interface import Metrics, MetricsFanOut, NoMetrics, NoTracer, Telemetry, TelemetrySource, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
 
     Nothing that goes wrong with it stops the service.
     """
-    place = Place(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
+    place = TelemetrySource(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
     with ExitStack() as stack:
         yield Telemetry(_open_metrics(settings, place, stack), _open_tracer(settings, place, stack))
 
 
-def _open_metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
@@ -49,12 +49,12 @@ def _open_metrics(settings: Settings, place: Place, stack: ExitStack) -> Metrics
         from app.telemetry.prometheus import PrometheusMetrics
 
         targets.append(stack.enter_context(PrometheusMetrics(place, settings.prometheus_port)))
-    metrics = targets[0] if len(targets) == 1 else Several(targets)
+    metrics = targets[0] if len(targets) == 1 else MetricsFanOut(targets)
     stack.enter_context(Sampler(metrics, open_gauges, flushes))
     return metrics
 
 
-def _open_tracer(settings: Settings, place: Place, stack: ExitStack) -> Tracer:
+def _open_tracer(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Tracer:
     if settings.traces_endpoint is None:
         return NoTracer()
     from app.telemetry.otel import OtelTracer
@@ -111,19 +111,19 @@ class Sampler:
 
     def _run(self) -> None:
         with ExitStack() as stack:
-            read = self._opened(stack)
+            read = self._open_readings(stack)
             while not self._closing.wait(self._every_s):
-                self._once(read)
-            self._once(read)
+                self._flush_once(read)
+            self._flush_once(read)
 
-    def _opened(self, stack: ExitStack) -> Read:
+    def _open_readings(self, stack: ExitStack) -> Read:
         try:
             return stack.enter_context(self._open_gauges())
         except Exception:  # noqa: BLE001 - told; figures are worth less than work
             self._complain()
             return list
 
-    def _once(self, read: Read) -> None:
+    def _flush_once(self, read: Read) -> None:
         try:
             for metric, value in read():
                 self._metrics.level(metric, value)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from app.telemetry.interface import NOTHING, MessageSpan, Place
+from app.telemetry.interface import NOTHING, MessageSpan, TelemetrySource
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class OtelTracer:
     A message whose sender is traced is traced as well, or not, as its sender decided; of the others, `share` are.
     """
 
-    def __init__(self, endpoint: str, share: float, place: Place) -> None:
+    def __init__(self, endpoint: str, share: float, place: TelemetrySource) -> None:
         resource = Resource.create(
             {
                 "service.name": f"face-worker-{place.service}",
@@ -44,7 +44,9 @@ class OtelTracer:
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(share)), resource=resource, shutdown_on_exit=False
         )
-        exporter = _TellingOnce(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=SEND_TIMEOUT_S), endpoint)
+        exporter = _WarnOnceExporter(
+            OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=SEND_TIMEOUT_S), endpoint
+        )
         self._provider.add_span_processor(
             BatchSpanProcessor(exporter, max_queue_size=MOST_WAITING, schedule_delay_millis=SEND_EVERY_MS)
         )
@@ -97,7 +99,7 @@ class _OtelSpan:
         self._span.end()
 
 
-class _TellingOnce(SpanExporter):
+class _WarnOnceExporter(SpanExporter):
     """Says once that spans don't arrive, and is silent until they do again; the library would with every batch."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:

@@ -8,7 +8,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.interface import Place
+from app.telemetry.interface import TelemetrySource
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ LABELS = ("environment", "service", "compute")
 class PrometheusMetrics:
     """Answers while inside. A port that is taken is told, and work goes on without."""
 
-    def __init__(self, place: Place, port: int) -> None:
+    def __init__(self, place: TelemetrySource, port: int) -> None:
         self._wanted = port
         self.registry = CollectorRegistry()
         labels = {"environment": place.environment, "service": place.service, "compute": place.compute}

@@ -53,11 +53,11 @@ class MtcnnDetector:
         """N times (H,W,3) uint8 RGB → the faces of each, in pixels of its image; they may lie beyond its edges."""
         return [self._detect(image) for image in images]
 
-    def look(self, images: Sequence[Image]) -> list[Detections]:
+    def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
         """As `detect`: what its cascade turns down is no sign of anything."""
         return self.detect(images)
 
-    def probes(self, image: Image, seen: Detections) -> list[Image]:
+    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
         """(H,W,3) → the whole of it, small."""
         height_px, width_px = image.shape[:2]
         scale = PROBE_SHARE * min(1, self._config.max_side_px / max(height_px, width_px))
@@ -104,7 +104,7 @@ class MtcnnDetector:
     def _finish(self, image: Image, candidates: Floats) -> Detections:
         """O-Net: (N,4) boxes → the faces, best first; equal scores in order of their boxes."""
         if not len(candidates):
-            return Detections.none()
+            return Detections.empty()
         squares = _make_squares(candidates)
         offsets, landmarks, face = _run_on_patches(self._onet, image, squares, ONET_INPUT_PX)
         good = face[:, 1] >= self._config.score_threshold

@@ -68,11 +68,11 @@ class ScrfdDetector:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
         return self._detect(images, self._config.score_threshold)
 
-    def look(self, images: Sequence[Image]) -> list[Detections]:
+    def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
         """As `detect`, and with what scores `closer_look_hint`: a face upside down often does no more than that."""
         return self._detect(images, self._least_score)
 
-    def probes(self, image: Image, seen: Detections) -> list[Image]:
+    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
         """(H,W,3), what was seen in it → the surroundings of the best, (h,w,3) of at most PROBE_PX."""
         parts = (_cut_surroundings(image, box) for box in seen.boxes[:MOST_PROBES])
         return [part for part in parts if part.size]
@@ -85,14 +85,14 @@ class ScrfdDetector:
             for size_px in self._sizes(image):
                 rows_by_size.setdefault(size_px, []).append(row)
         looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
-        if closer := self._worth_a_closer_look(images, looks):
+        if closer := self._find_closer_looks(images, looks):
             looks.append(self._look(images, closer, self._config.closer_look_px))
         return self._merged(len(images), looks, least_score)
 
     def _sizes(self, image: Image) -> set[int]:
         return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
-    def _worth_a_closer_look(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
+    def _find_closer_looks(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
         """Rows of the photos with signs of faces that are too small for the largest look, and more pixels to show."""
         config, largest_px = self._config, max(self._config.input_sizes_px)
         if config.closer_look_px <= largest_px:
@@ -139,7 +139,7 @@ class ScrfdDetector:
 
 def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
     return _Candidates(
-        np.concatenate([part.photo for part in parts]), Detections.joined([part.found for part in parts])
+        np.concatenate([part.photo for part in parts]), Detections.concatenate([part.found for part in parts])
     )
 
 

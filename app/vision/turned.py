@@ -22,11 +22,11 @@ an NMS within one."""
 
 
 class TurnableDetector(FaceDetector, Protocol):
-    def look(self, images: Sequence[Image]) -> list[Detections]:
+    def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
         """As `detect`, and with what scores too little for a face but may be the sign of one."""
 
-    def probes(self, image: Image, seen: Detections) -> list[Image]:
-        """(H,W,3) uint8 RGB and what `look` gave for it → small pictures of it in which a turned face would show."""
+    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
+        """(H,W,3) uint8 RGB and its candidates → small pictures of it in which a rotated face would show."""
 
 
 class RotationInvariantDetector:
@@ -47,18 +47,18 @@ class RotationInvariantDetector:
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image as it was given, best first."""
-        seen = self.upright.look(images)
+        seen = self.upright.detect_with_candidates(images)
         faces = [found.take(found.scores >= self._score_threshold) for found in seen]
-        turns = self._turns(images, seen)
+        turns = self._find_turns(images, seen)
         again = self.upright.detect([turn_image(images[row], quarters) for row, quarters in turns.items()])
         for (row, quarters), found in zip(turns.items(), again, strict=True):
             faces[row] = _merge_looks(faces[row], turn_faces_back(found, quarters, images[row].shape))
         return faces
 
-    def _turns(self, images: Sequence[Image], seen: Sequence[Detections]) -> Mapping[int, int]:
+    def _find_turns(self, images: Sequence[Image], seen: Sequence[Detections]) -> Mapping[int, int]:
         """Row → quarter turns that put the photo upright, for those that seem to be turned."""
         unsure = [row for row, found in enumerate(seen) if not self._is_sure(found)]
-        parts = [(row, part) for row in unsure for part in self.upright.probes(images[row], seen[row])]
+        parts = [(row, part) for row in unsure for part in self.upright.make_probes(images[row], seen[row])]
         shown = [(row, part, turn) for row, part in parts for turn in QUARTERS]
         found = self.upright.detect([turn_image(part, turn) for _, part, turn in shown])
         best = {row: (float(seen[row].scores.max(initial=0)), 0) for row in unsure}
@@ -100,5 +100,5 @@ def _are_upright(landmarks: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]
 
 def _merge_looks(upright: Detections, again: Detections) -> Detections:
     """Both looks' faces, best first; of a face that both found, the look that is surer of it."""
-    both = Detections.joined([upright, again])
+    both = Detections.concatenate([upright, again])
     return both.take(nms(both.boxes, both.scores, SAME_FACE_IOU))

@@ -30,12 +30,12 @@ class Detections:
         """The chosen rows, as a new value."""
         return Detections(self.boxes[index], self.landmarks[index], self.scores[index])
 
-    def scaled(self, factor: "Floats") -> "Detections":
+    def scale_to(self, factor: "Floats") -> "Detections":
         """The same faces in another frame: `factor` (2,) float32 for x and y."""
         return Detections(self.boxes * np.tile(factor, 2), self.landmarks * factor, self.scores)
 
     @staticmethod
-    def joined(parts: "Sequence[Detections]") -> "Detections":
+    def concatenate(parts: "Sequence[Detections]") -> "Detections":
         """All rows, in order. At least one part."""
         return Detections(
             np.concatenate([part.boxes for part in parts]),
@@ -44,7 +44,7 @@ class Detections:
         )
 
     @staticmethod
-    def none() -> "Detections":
+    def empty() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
 
 

@@ -18,7 +18,7 @@ PROBE_EVERY_S = 5.0
 class Breaker:
     """Opens after some handlers in a row failed for want of a store; closes once the store's probe answers.
 
-    `probes` maps a store's name to a call that raises RetryLater while it is away.
+    `make_probes` maps a store's name to a call that raises RetryLater while it is away.
     """
 
     def __init__(self, probes: Mapping[str, Callable[[], None]]) -> None:

@@ -47,7 +47,7 @@ class Handler(Protocol):
         """
 
 
-class Pulse(Protocol):
+class Heartbeat(Protocol):
     """Who wants to know that the loop lives (see app.health)."""
 
     def beat(self) -> None: ...
@@ -71,11 +71,11 @@ class ConsumerOptions:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ConsumerContext:
     """What the loop asks and tells: whether there is room for more, whether the stores answer, that it lives, and
     whether it is busy (on ECS, busy tasks are protected from scaling in)."""
 
-    pulse: Pulse
+    pulse: Heartbeat
     has_room: Callable[[], bool] = lambda: True
     set_busy: Callable[[bool], None] = lambda _: None
     breaker: Breaker = field(default_factory=lambda: Breaker({}))
@@ -84,7 +84,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class _Ending:
+class _HandlerResult:
     """How a handler ended, and what is to be done with the message; nothing where it is to be deleted."""
 
     outcome: Outcome
@@ -101,7 +101,7 @@ class Consumer:
         handler: Handler,
         options: ConsumerOptions,
         shutdown: Shutdown,
-        surroundings: Surroundings,
+        surroundings: ConsumerContext,
     ) -> None:
         self._queue = queue
         self._handler = handler
@@ -212,21 +212,21 @@ class Consumer:
         """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
         try:
             story = MessageStory(message, received_at, self._around.telemetry)
-            with story.told():
-                self._settle(message, self._handled(message), story)
+            with story.activate():
+                self._settle(message, self._run_handler(message), story)
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _settle(self, message: ReceivedMessage, ending: _Ending, story: MessageStory) -> None:
+    def _settle(self, message: ReceivedMessage, ending: _HandlerResult, story: MessageStory) -> None:
         if ending.settle is None:
             self._leases.rest(message)
-            self._deletions.add(message, lambda deleted: story.ended("done" if deleted else "not settled"))
+            self._deletions.add(message, lambda deleted: story.end_as("done" if deleted else "not settled"))
             return
         about = {"message_id": message.message_id}
         if not self._leases.drop(message):
             log.warning("not settled: its lease was lost", extra=about)
-            story.ended("lost")
+            story.end_as("lost")
             return
         try:
             ending.settle()
@@ -235,23 +235,23 @@ class Consumer:
             log.warning("not settled: %s", error, extra=about)
             if isinstance(error, LeaseLost):
                 self._count_lost()
-            story.ended("lost" if isinstance(error, LeaseLost) else "not settled")
+            story.end_as("lost" if isinstance(error, LeaseLost) else "not settled")
         else:
-            story.ended(ending.outcome, ending.kind)
+            story.end_as(ending.outcome, ending.kind)
 
     def _count_lost(self) -> None:
         self._around.telemetry.metrics.add(Metric.LEASES_LOST)
 
-    def _handled(self, message: ReceivedMessage) -> _Ending:
+    def _run_handler(self, message: ReceivedMessage) -> _HandlerResult:
         """Run the handler."""
         about = {"message_id": message.message_id, "receive_count": message.receive_count}
         delay_s = choose_backoff_s(message.receive_count)
         try:
-            self._handler(message.body, progress=self._progress_of(message))
+            self._handler(message.body, progress=self._make_progress(message))
         except RejectMessage as reject:
             reason = str(reject)
             log.warning("message rejected: %s", reason, extra=about)
-            return _Ending("rejected", lambda: self._queue.reject(message, reason), reject.kind)
+            return _HandlerResult("rejected", lambda: self._queue.reject(message, reason), reject.kind)
         except RetryLater as retry:
             self._around.breaker.failed(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s
@@ -264,10 +264,10 @@ class Consumer:
             log.exception("unexpected error; message put back for %.0f s", delay_s, extra=about)
         else:
             self._around.breaker.succeeded()
-            return _Ending("done")
-        return _Ending("put back", lambda: self._queue.hide(message, delay_s))
+            return _HandlerResult("done")
+        return _HandlerResult("put back", lambda: self._queue.hide(message, delay_s))
 
-    def _progress_of(self, message: ReceivedMessage) -> Progress:
+    def _make_progress(self, message: ReceivedMessage) -> Progress:
         def progress() -> None:
             self._leases.progress(message)
             self._around.pulse.beat()

@@ -19,7 +19,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-v
 
 
 @dataclass
-class _Held:
+class _HeldLease:
     """A lease. `progressed_at` is None until the message is started: waiting for a thread is no standstill."""
 
     message: ReceivedMessage
@@ -50,7 +50,7 @@ class MessageLeases:
         self._visibility_s = visibility_s
         self._stuck_after_s = stuck_after_s
         self._on_stuck, self._on_death, self._on_lost = on_stuck, on_death, on_lost
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldLease] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -69,7 +69,7 @@ class MessageLeases:
         """Begin to extend; `received_at` (time.monotonic) is when the receive was asked for."""
         begin = time.monotonic() if received_at is None else received_at
         with self._lock:
-            self._held[message.receipt] = _Held(message, begin, begin)
+            self._held[message.receipt] = _HeldLease(message, begin, begin)
 
     def progress(self, message: ReceivedMessage) -> None:
         """The message's handler has begun, or got further."""
@@ -114,7 +114,7 @@ class MessageLeases:
                 if held is not None and not held.lost:
                     self._extend(held)
 
-    def _extend(self, held: _Held) -> None:
+    def _extend(self, held: _HeldLease) -> None:
         now = time.monotonic()
         about = {"message_id": held.message.message_id}
         if held.progressed_at is not None and now - held.progressed_at > self._stuck_after_s:
@@ -127,7 +127,7 @@ class MessageLeases:
         else:
             self._try_to_extend(held, now)
 
-    def _try_to_extend(self, held: _Held, now: float) -> None:
+    def _try_to_extend(self, held: _HeldLease, now: float) -> None:
         about = {"message_id": held.message.message_id}
         try:
             self._queue.hide(held.message, self._visibility_s)
@@ -140,6 +140,6 @@ class MessageLeases:
             if now - held.extended_at > self._visibility_s:
                 self._lose(held)
 
-    def _lose(self, held: _Held) -> None:
+    def _lose(self, held: _HeldLease) -> None:
         held.lost = True
         self._on_lost()

@@ -36,7 +36,7 @@ class Shutdown:
         return self.requested
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """While inside: the first SIGTERM or SIGINT asks to finish what is started, a second to leave at once."""
         before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:

@@ -28,11 +28,11 @@ class MessageStory:
             # Two clocks: the queue's and this machine's.
             self._metrics.observe(Metric.MESSAGE_AGE_SECONDS, max(0.0, received_at - message.sent_at))
 
-    def told(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         """While inside, what this thread does and logs belongs to the message."""
         return self._span.current()
 
-    def ended(self, outcome: Outcome, kind: str | None = None) -> None:
+    def end_as(self, outcome: Outcome, kind: str | None = None) -> None:
         """`kind` is that of the RejectMessage for which it was rejected."""
         if outcome in COUNTED:
             self._metrics.add(COUNTED[outcome], kind=kind)

@@ -43,7 +43,7 @@ from pymongo import MongoClient
 from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
 from app.clustering.full import cluster
-from app.clustering.graph import NOBODY
+from app.clustering.graph import UNASSIGNED
 from app.core.arrays import Floats
 from app.core.records import FaceBatch, PhotoRef, join_batches, make_crop_key, make_face_id, make_quality_columns
 from app.core.roles import assign_roles
@@ -106,7 +106,7 @@ def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[st
     faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
     looked_at = time.perf_counter()
     labels = grouped(faces, device.pack.manifest)
-    people = [None if label == NOBODY else str(label) for label in labels.tolist()]
+    people = [None if label == UNASSIGNED else str(label) for label in labels.tolist()]
     seconds = {"detection": looked_at - began, "grouping": time.perf_counter() - looked_at}
     return replace(faces, person_ids=people), unlit, {name: round(value, 1) for name, value in seconds.items()}
 
@@ -216,9 +216,9 @@ def _stored(stack: LocalStack, model_id: str) -> FaceBatch:
 
 
 def _labels_of(person_ids: Sequence[str | None]) -> Labels:
-    """N person ids → (N,) numbers, NOBODY for None."""
+    """N person ids → (N,) numbers, UNASSIGNED for None."""
     numbers = {person: number for number, person in enumerate(sorted({one for one in person_ids if one is not None}))}
-    return np.array([NOBODY if person is None else numbers[person] for person in person_ids], np.int64)
+    return np.array([UNASSIGNED if person is None else numbers[person] for person in person_ids], np.int64)
 
 
 def _found_faces(faces: FaceBatch, labels: Labels) -> list[FoundFace]:

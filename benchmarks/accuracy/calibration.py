@@ -74,7 +74,7 @@ def _of(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
 
 def _thresholds(faces: KnownFaces) -> dict[str, float]:
     rates = compute_error_rates(faces)
-    fixed = {f"false match rate {rate:g}": rates.least_with(rate) for rate in FIXED_RATES}
+    fixed = {f"false match rate {rate:g}": rates.find_least(rate) for rate in FIXED_RATES}
     return {SHIPPED: choose_threshold(faces, rates), **fixed}
 
 

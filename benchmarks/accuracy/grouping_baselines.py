@@ -34,7 +34,7 @@ from sklearn.cluster import DBSCAN, HDBSCAN
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-NOBODY = -1
+UNASSIGNED = -1
 SEED, MAX_SWEEPS = 0, 100
 """100 sweeps are dlib's default."""
 BLOCK_ROWS = 1024
@@ -155,12 +155,12 @@ def immich(embeddings: Floats) -> Method:
     def method(setting: Setting) -> Labels:
         graph = pairs.within(_distance(setting))
         is_core = np.diff(graph.indptr) + 1 >= setting.core
-        people = np.full(len(embeddings), NOBODY, np.int64)
+        people = np.full(len(embeddings), UNASSIGNED, np.int64)
         for face in np.argsort(~is_core, kind="stable"):
             edges = slice(graph.indptr[face], graph.indptr[face + 1])
             theirs = people[graph.indices[edges]]
-            if (theirs != NOBODY).any():
-                people[face] = theirs[np.where(theirs != NOBODY, graph.data[edges], -np.inf).argmax()]
+            if (theirs != UNASSIGNED).any():
+                people[face] = theirs[np.where(theirs != UNASSIGNED, graph.data[edges], -np.inf).argmax()]
             elif is_core[face]:
                 people[face] = people.max() + 1
         return people
@@ -173,19 +173,19 @@ def photoprism(embeddings: Floats) -> Method:
 
     def method(setting: Setting) -> Labels:
         people = _dbscan(embeddings, _distance(setting), setting.core)
-        left = np.flatnonzero(people == NOBODY)
+        left = np.flatnonzero(people == UNASSIGNED)
         if not len(left) or len(left) == len(people):
             return people
         scale = float(np.sqrt(2 * _distance(setting))) / PHOTOPRISM_EUCLIDEAN
         centres = _centres(embeddings, people)
         radii = np.zeros(len(centres), np.float32)
-        members = np.flatnonzero(people != NOBODY)
+        members = np.flatnonzero(people != UNASSIGNED)
         own = np.linalg.norm(embeddings[members] - centres[people[members]], axis=1)
         np.maximum.at(radii, people[members], own)
         reach = np.minimum(radii, PHOTOPRISM_MAX_RADIUS * scale) + PHOTOPRISM_OFFSET * scale
         distances = np.sqrt(np.maximum(2 - 2 * embeddings[left] @ centres.T, 0))
         distances[distances > reach] = np.inf
-        people[left] = np.where(np.isfinite(distances.min(axis=1)), distances.argmin(axis=1), NOBODY)
+        people[left] = np.where(np.isfinite(distances.min(axis=1)), distances.argmin(axis=1), UNASSIGNED)
         return people
 
     return method
@@ -223,8 +223,8 @@ def _dbscan(embeddings: Floats, distance: float, core: int) -> Labels:
 
 
 def _centres(embeddings: Floats, people: Labels) -> Floats:
-    """(N,D), (N,) people from 0 on or NOBODY → (P,D) means of each person's faces, of unit length."""
-    members = np.flatnonzero(people != NOBODY)
+    """(N,D), (N,) people from 0 on or UNASSIGNED → (P,D) means of each person's faces, of unit length."""
+    members = np.flatnonzero(people != UNASSIGNED)
     shape = (int(people.max()) + 1, len(people))
     sums = sparse.csr_array((np.ones(len(members), np.float32), (people[members], members)), shape=shape) @ embeddings
     centres: Floats = sums / np.linalg.norm(sums, axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from app.clustering.graph import build_graph, number_photos
 from app.clustering.neighbours import NeighbourSearch
 from app.config import Settings
 from app.core.roles import assign_core
-from benchmarks.accuracy.grouping_baselines import NOBODY, Baseline, Floats, Labels, Setting
+from benchmarks.accuracy.grouping_baselines import UNASSIGNED, Baseline, Floats, Labels, Setting
 from benchmarks.common.peak import PeakMemory
 from workshop.scores import score_bcubed, score_pairwise
 
@@ -98,13 +98,13 @@ def scores(people: Labels, found: Labels) -> Figures:
     for name, score in (("bcubed", score_bcubed(true, predicted)), ("pairwise", score_pairwise(true, predicted))):
         values = (("f", score.f), ("precision", score.precision), ("recall", score.recall))
         figures |= {f"{name}_{kind}": round(value, 4) for kind, value in values}
-    return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == NOBODY).sum())}
+    return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == UNASSIGNED).sum())}
 
 
 def each_alone(labels: Labels) -> Labels:
-    """(N,) labels → (N,) with a new label for each face of NOBODY."""
+    """(N,) labels → (N,) with a new label for each face of UNASSIGNED."""
     alone = labels.astype(np.int64)
-    nobody = alone == NOBODY
+    nobody = alone == UNASSIGNED
     alone[nobody] = alone.max() + 1 + np.arange(nobody.sum())
     return alone
 

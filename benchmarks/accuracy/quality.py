@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.clustering.full import cluster
-from app.clustering.graph import NOBODY
+from app.clustering.graph import UNASSIGNED
 from app.core.arrays import Floats
 from app.core.roles import Role, assign_roles
 from app.packs.manifest import PackManifest
@@ -145,13 +145,13 @@ def grouping(samples: QualitySamples, functions: QualityModel, manifest: PackMan
         "lit": _scored(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _scored(chosen.people, by_quality),
         "founded_precision": round(score_bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
-        "unassigned": round(float((by_quality == NOBODY).mean()), 4),
+        "unassigned": round(float((by_quality == UNASSIGNED).mean()), 4),
     }
 
 
 def _scored(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, float]:
     """Faces of nobody count as people of one face."""
-    alone = labels == NOBODY
+    alone = labels == UNASSIGNED
     labels = np.where(alone, labels.max() + 1 + np.cumsum(alone), labels)
     together, pairs = score_bcubed(people.tolist(), labels), score_pairwise(people.tolist(), labels)
     return {

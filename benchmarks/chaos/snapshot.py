@@ -57,7 +57,7 @@ def read_snapshot(world: World) -> Snapshot:
 
 
 def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda _: False) -> list[DeadLetter]:
-    """All of them; those that are `taken` leave their queue."""
+    """All of them; those that are `take_inputs` leave their queue."""
     letters: list[DeadLetter] = []
     for queue in ("detection-dead-letters", "grouping-dead-letters"):
         while True:

@@ -33,7 +33,7 @@ from app.detection.handle import DetectionParts, tell_grouping
 from app.grouping.handle import GroupingParts, handle
 from app.health import Health
 from app.telemetry.interface import Telemetry
-from app.worker.consumer import Consumer, ConsumerOptions, Surroundings
+from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions
 from app.worker.shutdown import Shutdown
 from benchmarks.common.command import printed
 from benchmarks.common.running import local_stores
@@ -256,7 +256,7 @@ def _group(place: Place, flood: Flood) -> None:
     options = ConsumerOptions(
         threads=1, batch_size=1, visibility_s=VISIBILITY_S, wait_s=1, deadline_s=20, stuck_after_s=300
     )
-    Consumer(queue, work, options, Shutdown(), Surroundings(Health(None))).run()
+    Consumer(queue, work, options, Shutdown(), ConsumerContext(Health(None))).run()
 
 
 if __name__ == "__main__":

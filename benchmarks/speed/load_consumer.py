@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.core.ports import ReceivedMessage
 from app.health import Health
-from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings
+from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress
 from app.worker.shutdown import Shutdown
 
 SQS_BATCH = 10
@@ -46,7 +46,7 @@ def consumer_alone(messages: int, threads: int, batch_size: int) -> float:
         empty_polls=1,
     )
     began_s = time.process_time()
-    Consumer(queue, _done_at_once, options, Shutdown(), Surroundings(Health(None))).run()
+    Consumer(queue, _done_at_once, options, Shutdown(), ConsumerContext(Health(None))).run()
     cpu_s = time.process_time() - began_s
     if sorted(queue.deleted, key=int) != [str(number) for number in range(messages)]:
         raise AssertionError("The consumer did not settle every message once.")

@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     queries = embeddings[: options.queries]
     found, seconds, peak_mb = watched(
         lambda: (
-            search.nearest_in(queries, embeddings, options.k + 1)
+            search.find_neighbours_in(queries, embeddings, options.k + 1)
             if options.queries
-            else search.nearest_neighbours(embeddings, options.k)
+            else search.find_neighbours(embeddings, options.k)
         )
     )
     cpu_seconds = time.process_time() - began
@@ -95,7 +95,7 @@ def checked(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> 
     """(N,D), neighbours of the first of them → recall of the right k, of a sample: of all, and of those that count."""
     count = len(found.indices)
     sample = np.random.default_rng(1).choice(count, min(CHECKED_FACES, count), replace=False)
-    exact = EXACT.nearest_in(embeddings[sample], embeddings, k + 1)
+    exact = EXACT.find_neighbours_in(embeddings[sample], embeddings, k + 1)
     others = exact.indices != sample[:, None]
     is_found = np.array([np.isin(row, near) for row, near in zip(exact.indices, found.indices[sample], strict=True)])
     likely = others & (exact.similarities > threshold)

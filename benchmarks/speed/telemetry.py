@@ -35,7 +35,7 @@ from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
-from app.worker.consumer import Consumer, ConsumerOptions, Progress, Surroundings, log
+from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress, log
 from app.worker.shutdown import Shutdown
 from app.worker.story import MessageStory
 from benchmarks.common.command import printed
@@ -112,14 +112,14 @@ def _cost_of_silence(times: int = 20_000) -> float:
     begin = time.thread_time()
     for _ in range(times):
         story = MessageStory(message, 0.0, silent)
-        with story.told():
+        with story.activate():
             silent.tracer.note(image="g/i")
             for stage in STAGES:
                 with silent.tracer.stage(stage):
                     pass
             report_photo(RESULT, stages, silent.metrics, kind=None, has_twin=False)
             silent.tracer.traceparent()
-        story.ended("done")
+        story.end_as("done")
     return (time.thread_time() - begin) / times
 
 
@@ -142,7 +142,7 @@ def _round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: float) -
     logs.trace_id = telemetry.tracer.trace_id
     handler = partial(_handle, telemetry=telemetry, photo_s=photo_s)
     options = ConsumerOptions(THREADS, 24, 120, 0, 80, 300, empty_polls=1)
-    around = Surroundings(Health(None), telemetry=telemetry)
+    around = ConsumerContext(Health(None), telemetry=telemetry)
     consumer = Consumer(MemoryQueue(messages), handler, options, Shutdown(), around)
     begin = time.process_time()
     consumer.run()

@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 from botocore.stub import Stubber
 
-from app import admin
 from app.adapters import dead_letters as adapter
 from app.adapters.aws import open_client
 from app.adapters.dead_letters import DeadLetter, DeadLetters, Move
 from app.adapters.sqs import SqsQueue
+from app.admin import __main__ as admin
 from app.core.errors import BadConfiguration, RetryLater
 from tests.conftest import REGION, aws_client
 
@@ -47,7 +47,7 @@ class Rig:
 
 @pytest.fixture
 def rig(aws: str, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(adapter, "client", aws_client)
+    monkeypatch.setattr(adapter, "open_client", aws_client)
     monkeypatch.setattr(adapter, "FULL_POLL_S", 0)
     sqs = aws_client("sqs", REGION)
     dead_url, arn = make_queue("dead")
@@ -192,7 +192,7 @@ def test_a_move_that_is_under_way_already_asks_to_retry_later(rig: Rig, stub: St
 )
 def test_the_last_move_is_told(rig: Rig, stub: Stubber, tasks: list[dict[str, Any]], expected: Move | None) -> None:
     stub.add_response("list_message_move_tasks", {"Results": tasks}, {"SourceArn": rig.letters._arn, "MaxResults": 1})
-    assert rig.letters.last_move() == expected
+    assert rig.letters.get_last_move() == expected
 
 
 def redrive_through(rig: Rig, stub: Stubber, monkeypatch: pytest.MonkeyPatch, *states: dict[str, Any]) -> list[str]:

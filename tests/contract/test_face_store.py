@@ -81,7 +81,7 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert batch.face_ids == [face.face_id for face in expected]
     assert batch.image_ids == ["a", "a"]
     assert batch.crop_keys == [face.crop_key for face in expected]
-    assert [batch.quality_of(row) for row in range(2)] == [face.quality for face in expected]
+    assert [batch.get_quality(row) for row in range(2)] == [face.quality for face in expected]
     assert {column.dtype for column in batch.quality.values()} == {np.dtype(np.float32)}
     assert batch.person_ids == [None, None]
     assert batch.etags == ["etag-1", "etag-1"]
@@ -136,7 +136,7 @@ def test_of_a_faces_quality_comes_back_what_grouping_reads(stores: Stores) -> No
     stores.faces.save_photos([PhotoResult(photo_result(photo(), 3).image, faces)])
     batch = faces_of(stores)
     assert set(batch.quality) == set(GROUPING_MEASURES)
-    assert [batch.quality_of(row) for row in range(3)] == [
+    assert [batch.get_quality(row) for row in range(3)] == [
         {"unified": 26.392, "yaw_score": 4.951},
         {"size_px": 9.5},
         {},

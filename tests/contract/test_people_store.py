@@ -222,7 +222,7 @@ def two_versions(stores: Stores, faces: int) -> list[tuple[list[PersonRecord], l
 
 
 def test_a_reader_that_looks_all_the_time_never_sees_a_mix(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.adapters.mongo_people.batches", small_batches)
+    monkeypatch.setattr("app.adapters.mongo_people.split_into_batches", small_batches)
     versions = two_versions(stores, faces=20)
     wanted, lease, done = [], lease_of(stores, "tester"), Event()
     for people, moves in versions:
@@ -279,7 +279,7 @@ class DiesBefore:
 def test_a_run_that_dies_before_any_of_its_writes_leaves_the_old_version_or_the_new(
     stores: Stores, mongo_uri: str, monkeypatch: pytest.MonkeyPatch, cleaned: bool
 ) -> None:
-    monkeypatch.setattr("app.adapters.mongo_people.batches", small_batches)
+    monkeypatch.setattr("app.adapters.mongo_people.split_into_batches", small_batches)
     (second, _) = two_versions(stores, faces=7)
     old, ends = stores.look("g"), []
     for number in count(1):

@@ -44,7 +44,7 @@ def main() -> None:
     cluster = distributed.Cluster(local.address, 100 * MEGABYTE, shard_rows=400)
     search = distributed.ClusterSearch(cluster=cluster, from_faces=1, progress=kill_once)
     began = time.monotonic()
-    found, exact = (way.nearest_neighbours(rows, 20) for way in (search, EXACT))
+    found, exact = (way.find_neighbours(rows, 20) for way in (search, EXACT))
     seconds = time.monotonic() - began
     ray.init(local.address, log_to_driver=False)
     nodes = ray.nodes()

@@ -51,14 +51,14 @@ def test_the_search_survives_a_node(search: dict[str, Any]) -> None:
 
 def test_a_small_gallery_is_searched_without_the_cluster() -> None:
     search = ClusterSearch(cluster=NO_CLUSTER, from_faces=51)
-    found, exact = search.nearest_neighbours(ROWS, 3), EXACT.nearest_neighbours(ROWS, 3)
+    found, exact = search.find_neighbours(ROWS, 3), EXACT.find_neighbours(ROWS, 3)
     np.testing.assert_array_equal(found.indices, exact.indices)
 
 
 def test_a_cluster_that_is_away_is_told_at_once_and_asked_again_later() -> None:
     search = ClusterSearch(cluster=NO_CLUSTER, from_faces=50)
     with pytest.raises(RetryLater, match="does not answer"):
-        search.nearest_neighbours(ROWS, 3)
+        search.find_neighbours(ROWS, 3)
 
 
 class LosingRay:
@@ -99,7 +99,7 @@ def test_what_is_lost_is_put_and_searched_again(monkeypatch: pytest.MonkeyPatch)
     ray = LosingRay(losses=2)
     monkeypatch.setattr(distributed, "ray", ray)
     search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1, shard_rows=20), from_faces=1)
-    found, exact = search.nearest_neighbours(ROWS, 3), EXACT.nearest_neighbours(ROWS, 3)
+    found, exact = search.find_neighbours(ROWS, 3), EXACT.find_neighbours(ROWS, 3)
     np.testing.assert_array_equal(found.indices, exact.indices)
     assert ray.puts > 3, "three shards, and again what was lost"
 
@@ -108,11 +108,11 @@ def test_a_cluster_that_loses_everything_is_asked_again_later(monkeypatch: pytes
     monkeypatch.setattr(distributed, "ray", LosingRay(losses=1_000))
     search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1), from_faces=1)
     with pytest.raises(RetryLater, match="failed 3 times: the node is gone"):
-        search.nearest_neighbours(ROWS, 3)
+        search.find_neighbours(ROWS, 3)
 
 
 def test_more_memory_than_any_node_has_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "ray", LosingRay(losses=0))
     search = ClusterSearch(cluster=Cluster("auto", memory_per_process=1_001), from_faces=1)
     with pytest.raises(BadConfiguration, match="1,001 bytes of RAY_MEMORY_PER_PROCESS; the largest has 1,000"):
-        search.nearest_neighbours(ROWS, 3)
+        search.find_neighbours(ROWS, 3)

@@ -8,10 +8,10 @@ from app.worker.breaker import OPEN_AFTER, Breaker
 class Store:
     def __init__(self) -> None:
         self.away = True
-        self.probes = 0
+        self.make_probes = 0
 
     def probe(self) -> None:
-        self.probes += 1
+        self.make_probes += 1
         if self.away:
             raise StoreUnavailable("S3", "no answer")
 
@@ -50,7 +50,7 @@ def test_it_closes_once_the_store_answers_and_does_not_ask_all_the_time(monkeypa
     breaker = opened(store)
     for _ in range(5):
         assert not breaker.is_closed()
-    assert store.probes == 1
+    assert store.make_probes == 1
     store.away = False
     monkeypatch.setattr(breaker_module, "PROBE_EVERY_S", 0.0)
     assert breaker.is_closed()

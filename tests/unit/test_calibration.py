@@ -128,12 +128,12 @@ def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() ->
     rates = compute_error_rates(faces)
     threshold = choose_threshold(faces, rates)
     assert rates.at(threshold)[0] == 0
-    assert threshold > rates.least_with(1e-3) + 0.01
+    assert threshold > rates.find_least(1e-3) + 0.01
 
 
 def test_a_rate_is_kept_by_the_least_threshold_that_keeps_it() -> None:
     rates = ErrorRates(np.array([0.2, 0.4, 0.6]), np.zeros(3), np.array([1e-2, 1e-3, 0.0]), 1, 1, 2, 2)
-    assert [rates.least_with(rate) for rate in (1, 1e-2, 5e-3, 1e-3, 1e-9)] == [0.2, 0.2, 0.4, 0.4, 0.6]
+    assert [rates.find_least(rate) for rate in (1, 1e-2, 5e-3, 1e-3, 1e-9)] == [0.2, 0.2, 0.4, 0.4, 0.6]
 
 
 def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.clustering.full import cluster
-from app.clustering.graph import NOBODY
+from app.clustering.graph import UNASSIGNED
 from app.core.roles import Role
 from workshop.scores import score_bcubed, score_pairwise
 
@@ -153,7 +153,7 @@ def test_a_weak_face_joins_the_person_it_is_clearly_most_like() -> None:
 def test_a_weak_face_founds_nobody() -> None:
     embeddings, people = faces_of([3, 2])
     labels = cluster(embeddings, own_photos(len(people)), 0.5, weak(len(people), 3, 4))
-    np.testing.assert_array_equal(labels, [0, 0, 0, NOBODY, NOBODY])
+    np.testing.assert_array_equal(labels, [0, 0, 0, UNASSIGNED, UNASSIGNED])
 
 
 def test_a_weak_face_between_two_people_is_nobodys_and_brings_none_together() -> None:
@@ -161,27 +161,27 @@ def test_a_weak_face_between_two_people_is_nobodys_and_brings_none_together() ->
     embeddings = unit(np.concatenate([between, between[1:] + 0.01]).astype(np.float64))
     roles = weak(5, 0)
     labels = cluster(embeddings, own_photos(5), 0.5, roles)
-    np.testing.assert_array_equal(labels, [NOBODY, 0, 1, 0, 1])
-    assert cluster(embeddings, own_photos(5), 0.5)[0] != NOBODY
+    np.testing.assert_array_equal(labels, [UNASSIGNED, 0, 1, 0, 1])
+    assert cluster(embeddings, own_photos(5), 0.5)[0] != UNASSIGNED
 
 
 def test_a_face_that_is_left_out_is_nobodys_however_like_it_is() -> None:
     embeddings = np.repeat(at_cosine(0.1)[:1], 3, axis=0)
     roles = np.array([Role.CORE, Role.CORE, Role.NOISE], np.int8)
-    np.testing.assert_array_equal(cluster(embeddings, own_photos(3), 0.5, roles), [0, 0, NOBODY])
+    np.testing.assert_array_equal(cluster(embeddings, own_photos(3), 0.5, roles), [0, 0, UNASSIGNED])
 
 
 def test_nobody_gets_a_second_face_in_a_photo() -> None:
     embeddings, _ = faces_of([6])
     photos = ["a", "b", "c", "a", "d", "d"]  # the weak 3 beside its own founder; the weak 4 and 5 beside each other
     labels = cluster(embeddings, photos, 0.5, weak(6, 3, 4, 5))
-    assert labels[3] == NOBODY
-    assert sorted(labels[4:].tolist()) == [NOBODY, 0]
+    assert labels[3] == UNASSIGNED
+    assert sorted(labels[4:].tolist()) == [UNASSIGNED, 0]
 
 
 def test_without_founders_there_are_no_people() -> None:
     embeddings, _ = faces_of([3])
-    assert cluster(embeddings, own_photos(3), 0.5, weak(3, 0, 1, 2)).tolist() == [NOBODY] * 3
+    assert cluster(embeddings, own_photos(3), 0.5, weak(3, 0, 1, 2)).tolist() == [UNASSIGNED] * 3
     assert cluster(embeddings[:0], [], 0.5, weak(0)).tolist() == []
 
 

@@ -18,9 +18,9 @@ from app.worker.consumer import (
     EXIT_DEAD_THREAD,
     EXIT_STUCK,
     Consumer,
+    ConsumerContext,
     ConsumerOptions,
     Progress,
-    Surroundings,
     choose_backoff_s,
 )
 from app.worker.shutdown import Shutdown
@@ -69,7 +69,7 @@ def consumer_of(
     shutdown: Shutdown | None = None,
     has_room: Callable[[], bool] = lambda: True,
     *,
-    around: Surroundings | None = None,
+    around: ConsumerContext | None = None,
     **changes: Any,
 ) -> Consumer:
     """Drains after two empty polls, unless told otherwise."""
@@ -88,7 +88,7 @@ def consumer_of(
         "empty_polls": 2,
         **changes,
     }
-    surroundings = around or Surroundings(Pulse(), has_room)
+    surroundings = around or ConsumerContext(Pulse(), has_room)
     return Consumer(queue, handle, ConsumerOptions(**options), shutdown or Shutdown(), surroundings)
 
 
@@ -537,7 +537,7 @@ def test_while_a_store_is_away_nothing_is_received_and_health_says_so(
             raise StoreUnavailable("MongoDB", "away")
 
     pulse = Pulse()
-    around = Surroundings(pulse, breaker=Breaker({"MongoDB": probe}))
+    around = ConsumerContext(pulse, breaker=Breaker({"MongoDB": probe}))
     for number in range(4):
         queue.send(str(number))
     consumer_of(queue, handler, around=around, threads=1, batch_size=1, empty_polls=3).run()
@@ -549,7 +549,7 @@ def test_while_a_store_is_away_nothing_is_received_and_health_says_so(
 def test_busy_is_told_at_the_first_message_and_idle_once_the_queue_is_empty(queue: FakeQueue) -> None:
     told: list[bool] = []
     queue.send("one")
-    consumer_of(queue, lambda _: None, around=Surroundings(Pulse(), set_busy=told.append)).run()
+    consumer_of(queue, lambda _: None, around=ConsumerContext(Pulse(), set_busy=told.append)).run()
     assert told[0] is True
     assert told[-1] is False
 
@@ -557,14 +557,14 @@ def test_busy_is_told_at_the_first_message_and_idle_once_the_queue_is_empty(queu
 def test_the_pulse_beats_with_every_poll_and_every_progress(queue: FakeQueue) -> None:
     pulse = Pulse()
     queue.send("one")
-    consumer_of(queue, lambda _: None, around=Surroundings(pulse)).run()
+    consumer_of(queue, lambda _: None, around=ConsumerContext(pulse)).run()
     assert pulse.beats >= queue.polls + 2
 
 
 def listened(queue: FakeQueue, handler: Simple, **changes: Any) -> Listener:
     """What telemetry heard of a run."""
     listener = Listener()
-    consumer_of(queue, handler, around=Surroundings(Pulse(), telemetry=listener.telemetry), **changes).run()
+    consumer_of(queue, handler, around=ConsumerContext(Pulse(), telemetry=listener.telemetry), **changes).run()
     return listener
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from app.telemetry.catalogue import Metric
 from app.telemetry.distribution import MOST_BUCKETS, Distribution
 from app.telemetry.emf import EmfMetrics
-from app.telemetry.interface import Place
+from app.telemetry.interface import TelemetrySource
 
-PLACE = Place("FaceWorker", "production", "detection", "batch")
+PLACE = TelemetrySource("FaceWorker", "production", "detection", "batch")
 NOW = 1_700_000_000.25
 
 # By the specification, with the histogram values that CloudWatch takes beside numbers:

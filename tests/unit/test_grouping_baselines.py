@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy.grouping import PACKS, main, read_faces
-from benchmarks.accuracy.grouping_baselines import BASELINES, NOBODY, Baseline, Floats, NearPairs, Setting, near_pairs
+from benchmarks.accuracy.grouping_baselines import (
+    BASELINES,
+    UNASSIGNED,
+    Baseline,
+    Floats,
+    NearPairs,
+    Setting,
+    near_pairs,
+)
 from benchmarks.accuracy.grouping_measures import best, each_alone, measured_baseline, scores
 
 
@@ -46,7 +54,7 @@ def test_near_pairs_narrowed_are_those_searched_for_anew() -> None:
 
 
 def test_dbscan_leaves_out_whom_too_few_are_near() -> None:
-    assert labels_of("dbscan", at_degrees(0, 5, 10, 90, 95), 6, core=3) == [0, 0, 0, NOBODY, NOBODY]
+    assert labels_of("dbscan", at_degrees(0, 5, 10, 90, 95), 6, core=3) == [0, 0, 0, UNASSIGNED, UNASSIGNED]
     assert labels_of("dbscan", at_degrees(0, 5, 10, 90, 95), 6, core=2) == [0, 0, 0, 1, 1]
 
 
@@ -55,7 +63,7 @@ def test_hdbscan_finds_people_of_as_many_faces_as_asked_for() -> None:
     found = BASELINES["hdbscan"].prepare(faces)(Setting(None, core=3))
     assert len({*found[:3]}) == len({*found[3:6]}) == 1
     assert found[0] != found[3]
-    assert found[6] == NOBODY
+    assert found[6] == UNASSIGNED
 
 
 def test_whispers_go_to_the_label_of_most_near_faces() -> None:
@@ -74,7 +82,7 @@ def test_average_linkage_joins_by_the_mean_distance() -> None:
 
 def test_by_immichs_rule_three_faces_found_a_person_and_others_join_or_wait() -> None:
     # 20 has 10 and 30 beside it and founds; both join, though they come first. 90 and 99 are two, and wait.
-    assert labels_of("immich", at_degrees(10, 30, 20, 90, 99), 12, core=3) == [0, 0, 0, NOBODY, NOBODY]
+    assert labels_of("immich", at_degrees(10, 30, 20, 90, 99), 12, core=3) == [0, 0, 0, UNASSIGNED, UNASSIGNED]
     # Where two are enough, 10 and 30 found a person each, before 20 could bring them together.
     assert labels_of("immich", at_degrees(10, 30, 20, 90, 99), 12, core=2) == [0, 1, 0, 2, 2]
 
@@ -92,8 +100,8 @@ def test_by_photoprisms_rule_faces_left_over_go_to_a_centre_within_reach() -> No
     faces = np.column_stack([np.ones(6, np.float32), np.diag(aside)])
     faces /= np.linalg.norm(faces, axis=1, keepdims=True)
     setting = Setting(0.45**2 / 2, core=4)
-    assert BASELINES["dbscan"].prepare(faces)(setting).tolist() == [0, 0, 0, 0, NOBODY, NOBODY]
-    assert BASELINES["photoprism"].prepare(faces)(setting).tolist() == [0, 0, 0, 0, 0, NOBODY]
+    assert BASELINES["dbscan"].prepare(faces)(setting).tolist() == [0, 0, 0, 0, UNASSIGNED, UNASSIGNED]
+    assert BASELINES["photoprism"].prepare(faces)(setting).tolist() == [0, 0, 0, 0, 0, UNASSIGNED]
 
 
 def test_by_entes_rule_a_face_joins_its_nearest_earlier_face() -> None:
@@ -115,8 +123,8 @@ def test_the_same_faces_come_together_the_same_way_each_time(name: str) -> None:
 
 
 def test_faces_of_nobody_are_people_of_one_face() -> None:
-    assert each_alone(np.array([0, NOBODY, 0, NOBODY])).tolist() == [0, 1, 0, 2]
-    figures = scores(np.array([0, 0, 1]), np.array([NOBODY, NOBODY, NOBODY]))
+    assert each_alone(np.array([0, UNASSIGNED, 0, UNASSIGNED])).tolist() == [0, 1, 0, 2]
+    figures = scores(np.array([0, 0, 1]), np.array([UNASSIGNED, UNASSIGNED, UNASSIGNED]))
     assert (figures["people"], figures["nobody"]) == (3, 3)
     assert (figures["bcubed_precision"], figures["bcubed_recall"]) == (1, pytest.approx(2 / 3, abs=1e-4))
 
@@ -165,7 +173,7 @@ def test_the_threshold_is_that_of_the_embedders_pack() -> None:
 def test_a_face_labelled_as_nobodys_is_nobodys(tmp_path: Path) -> None:
     np.savez(tmp_path / "faces.npz", vectors=np.eye(3), label=np.array([4, -1, 4]))
     faces = read_faces(tmp_path / "faces.npz", None, "label", "image")
-    assert faces.people.tolist() == [1, NOBODY, 1]
+    assert faces.people.tolist() == [1, UNASSIGNED, 1]
     assert len(set(faces.photos)) == 3
 
 

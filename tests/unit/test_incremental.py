@@ -9,7 +9,7 @@ import pytest
 
 from app.clustering.full import DRIFT, cluster
 from app.clustering.graph import Rows, add_faces, build_graph, number_photos
-from app.clustering.incremental import GalleryFaces, Known, PeopleUpdate, has_same_companions, update_people
+from app.clustering.incremental import GalleryFaces, PeopleUpdate, StoredGrouping, has_same_companions, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -55,7 +55,7 @@ class Gallery:
         roles = np.array([self.roles[face_id] for face_id in ids], np.int8)
         return GalleryFaces(ids, ids, [self.digests[face_id] for face_id in ids], roles)
 
-    def run(self, known: Known | None, *, full: bool = False) -> PeopleUpdate:
+    def run(self, known: StoredGrouping | None, *, full: bool = False) -> PeopleUpdate:
         def read(rows: Rows) -> Floats:
             self.read.append(len(rows))
             vectors = [self.embeddings[self.ids[row]] for row in rows]

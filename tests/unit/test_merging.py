@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.clustering.full import split_repeats_in_photos
 from app.clustering.graph import FaceGraph, build_graph
-from app.clustering.local_scaling import Nearness, choose_strength, measure_nearness, scale_similarities
+from app.clustering.local_scaling import Neighbourhood, choose_strength, measure_neighbourhood, scale_similarities
 from app.clustering.merging import average_faces, merge_beside, merge_people
 from app.clustering.neighbours import Neighbours, NeighbourSearch
 from app.core.arrays import Floats
@@ -73,14 +73,14 @@ def test_one_photo_with_both_among_many_may_be_a_mistake() -> None:
 def test_only_people_beside_the_chosen_faces_are_put_together() -> None:
     graph = graph_of(np.concatenate([np.pad(two_halves(), ((0, 0), (0, 8))), np.pad(two_halves(), ((0, 0), (8, 0)))]))
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
-    known = Nearness(np.zeros(8), 0.0)
+    known = Neighbourhood(np.zeros(8), 0.0)
     assert merge_beside(graph, labels, THRESHOLD, np.array([6]), known)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far() -> None:
     near = Neighbours(np.array([[1, 2], [2, 0], [1, 0]]), np.array([[0.6, 0.4], [0.7, 0.6], [0.7, 0.4]], np.float32))
-    beyond = np.array([0.2, 0.0, -0.1])
-    found = scale_similarities(near, beyond, strength=0.5)
+    excess = np.array([0.2, 0.0, -0.1])
+    found = scale_similarities(near, excess, strength=0.5)
     np.testing.assert_allclose(found.similarities, [[0.55, 0.375], [0.725, 0.55], [0.725, 0.375]], atol=1e-6)
     assert found.indices.tolist() == [[1, 2], [2, 0], [1, 0]]
 
@@ -90,13 +90,13 @@ def test_nearness_is_that_of_other_people_past_the_nearest_few() -> None:
     similarities = np.linspace(0.9, 0.0, 10, dtype=np.float32)[None]
     people = np.array([0, 0, *range(1, 10)])
     # The first is the face's own, the next two are skipped: the mean of the others is left.
-    nearness = measure_nearness(Neighbours(indices, similarities), people[:1], people, typical=0.1)
-    assert nearness.beyond[0] == pytest.approx(similarities[0, 3:].mean() - 0.1)
+    nearness = measure_neighbourhood(Neighbours(indices, similarities), people[:1], people, typical=0.1)
+    assert nearness.excess[0] == pytest.approx(similarities[0, 3:].mean() - 0.1)
 
 
 def test_with_few_others_in_sight_a_face_counts_as_typical() -> None:
     near = Neighbours(np.array([[1, 2, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32))
-    assert measure_nearness(near, np.array([0]), np.array([0, 1, 2])).beyond.tolist() == [0.0]
+    assert measure_neighbourhood(near, np.array([0]), np.array([0, 1, 2])).excess.tolist() == [0.0]
 
 
 def test_the_strength_grows_with_the_people() -> None:
@@ -136,7 +136,7 @@ def test_people_of_whom_no_face_is_looked_at_stay_as_they_are() -> None:
 def test_a_person_known_to_be_like_many_needs_more_likeness_to_be_merged() -> None:
     graph = graph_of(two_halves())
     labels, rows = np.array([0, 0, 1, 1]), np.arange(4)
-    as_usual = merge_beside(graph, labels, THRESHOLD, rows, Nearness(np.zeros(4), 0.0))
-    like_many = merge_beside(graph, labels, THRESHOLD, rows, Nearness(np.full(4, 3.0), 0.0))
+    as_usual = merge_beside(graph, labels, THRESHOLD, rows, Neighbourhood(np.zeros(4), 0.0))
+    like_many = merge_beside(graph, labels, THRESHOLD, rows, Neighbourhood(np.full(4, 3.0), 0.0))
     assert as_usual[0].tolist() == [0, 0, 0, 0]
     assert like_many[0].tolist() == [0, 0, 1, 1]

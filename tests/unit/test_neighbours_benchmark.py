@@ -17,7 +17,7 @@ def unit_rows(count: int, dimension: int) -> np.ndarray:
 
 def test_recall_is_the_share_of_the_right_neighbours() -> None:
     rows = unit_rows(300, 16)
-    found = EXACT.nearest_neighbours(rows, 10)
+    found = EXACT.find_neighbours(rows, 10)
     assert checked(rows, found, 10, threshold=0.5) == (1.0, 1.0)
     # The last four are forgotten; those above the highest cosine of the best are found all the same.
     fewer = Neighbours(np.where(np.arange(10) < 6, found.indices, -1), found.similarities)

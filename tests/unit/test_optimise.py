@@ -55,7 +55,7 @@ def watched(pack: InstalledPack) -> WatchedPack:
 
 def test_calibration_feeds_the_detector_with_letterboxed_photos_at_every_size(toy: InstalledPack) -> None:
     photo = toy_photo(3)
-    fed = list(watched(toy).fed_to("detector.onnx", iter([lambda pack: pack.detect([photo])])))
+    fed = list(watched(toy).record_inputs("detector.onnx", iter([lambda pack: pack.detect([photo])])))
     expected = [make_blob(make_letterbox(photo, size_px)[0][None], MEAN, SCALE) for size_px in (64, 128)]
     assert len(fed) == 2
     for inputs, blob in zip(fed, expected, strict=True):
@@ -64,7 +64,7 @@ def test_calibration_feeds_the_detector_with_letterboxed_photos_at_every_size(to
 
 def test_calibration_feeds_the_embedder_with_aligned_chips(toy: InstalledPack, people: Path) -> None:
     samples = choose_samples([people])
-    fed = [inputs["image"] for inputs in Optimiser(toy, samples, people / "out")._fed_to("embedder.onnx")]
+    fed = [inputs["image"] for inputs in Optimiser(toy, samples, people / "out")._record_inputs("embedder.onnx")]
     assert len(fed) == len(samples.calibration) == 12
     pack, config = watched(toy).pack, toy.manifest.embedder
     photo = next(iter(read_images(samples.calibration, pack.view_px)))[1]

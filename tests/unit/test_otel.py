@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from app.telemetry import otel
-from app.telemetry.interface import Place
+from app.telemetry.interface import TelemetrySource
 from app.telemetry.otel import OtelTracer
 from tests.otlp import Collector, collector
 
 PATIENCE_S = 20.0
-PLACE = Place("FaceWorker", "staging", "detection", "ecs")
+PLACE = TelemetrySource("FaceWorker", "staging", "detection", "ecs")
 TRACED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_TRACED = TRACED[:-1] + "0"
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.clustering.graph import NOBODY
+from app.clustering.graph import UNASSIGNED
 from app.core.records import FaceBatch, PersonRecord, PersonStatus, make_quality_columns
-from app.grouping.people import Matched, match_people, resolve_merged_ids
+from app.grouping.people import PersonMatches, match_people, resolve_merged_ids
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40)
@@ -49,7 +49,7 @@ def run(labels: Sequence[int], previous: Sequence[str | None] | None = None, *kn
     return match(labels, batch(previous or [None] * len(labels)), *known).person_ids
 
 
-def match(labels: Sequence[int], faces: FaceBatch, *known: PersonRecord) -> Matched:
+def match(labels: Sequence[int], faces: FaceBatch, *known: PersonRecord) -> PersonMatches:
     return match_people(np.array(labels, np.int64), faces, known)
 
 
@@ -188,7 +188,7 @@ def test_one_confirmed_face_among_anothers_takes_nobody_along_even_where_it_is_a
 
 def test_a_confirmed_face_that_the_clustering_leaves_out_keeps_its_person() -> None:
     faces = batch(["p1", "p2"], confirmed=frozenset(["face_000"]))
-    assert match([NOBODY, NOBODY], faces).person_ids == ["p1", None]
+    assert match([UNASSIGNED, UNASSIGNED], faces).person_ids == ["p1", None]
 
 
 def test_a_rejected_face_founds_somebody_new_and_stays_there() -> None:
@@ -265,7 +265,7 @@ def test_each_face_needs_a_label() -> None:
 
 
 def test_an_empty_gallery_has_no_people() -> None:
-    assert match([], batch([])) == Matched([], {}, {})
+    assert match([], batch([])) == PersonMatches([], {}, {})
 
 
 def test_links_of_people_merged_again_and_again_lead_to_the_last_in_one_step() -> None:
@@ -281,7 +281,7 @@ UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 def galleries(draw: st.DrawFn) -> tuple[list[int], FaceBatch, list[PersonRecord]]:
     """Any clustering of faces with any people before, some confirmed, some rejected, people named and merged."""
     count = draw(st.integers(1, 14))
-    labels = draw(st.lists(st.integers(NOBODY, 3), min_size=count, max_size=count))
+    labels = draw(st.lists(st.integers(UNASSIGNED, 3), min_size=count, max_size=count))
     previous = draw(st.lists(st.sampled_from([None, *NAMES]), min_size=count, max_size=count))
     confirmed = {name for name, one in zip(ids(count), previous, strict=True) if one and draw(st.integers(0, 4)) == 0}
     rejected: dict[str, frozenset[str]] = {}
@@ -336,7 +336,7 @@ def test_named_people_never_become_others_and_keep_a_face(gallery: Gallery) -> N
     votes = {
         before
         for face_id, label, before in zip(faces.face_ids, labels, living(faces, known), strict=True)
-        if label != NOBODY and face_id not in faces.rejected
+        if label != UNASSIGNED and face_id not in faces.rejected
     }
     for one in known:
         if one.name and one.person_id in votes:
@@ -349,7 +349,7 @@ def test_faces_that_the_clustering_leaves_out_are_nobodys_unless_confirmed(galle
     labels, faces, known = gallery
     matched = match(labels, faces, *known)
     for face_id, label, now in zip(faces.face_ids, labels, matched.person_ids, strict=True):
-        assert (now is None) == (label == NOBODY and face_id not in faces.confirmed)
+        assert (now is None) == (label == UNASSIGNED and face_id not in faces.confirmed)
 
 
 @UNHURRIED
@@ -364,13 +364,15 @@ def test_neither_the_order_of_the_faces_nor_the_numbers_of_the_labels_matter(
         **{name: [getattr(faces, name)[row] for row in order] for name in ("face_ids", "image_ids", "person_ids")},
         embeddings=faces.embeddings[list(order)],
     )
-    turned = [NOBODY if labels[row] == NOBODY else 9 - labels[row] for row in order]
+    turned = [UNASSIGNED if labels[row] == UNASSIGNED else 9 - labels[row] for row in order]
     expected = match(labels, faces, *known)
     found = match(turned, shuffled, *reversed(known))
     assert found == replace(expected, person_ids=[expected.person_ids[row] for row in order])
 
 
-def next_run(faces: FaceBatch, known: Sequence[PersonRecord], matched: Matched) -> tuple[FaceBatch, list[PersonRecord]]:
+def next_run(
+    faces: FaceBatch, known: Sequence[PersonRecord], matched: PersonMatches
+) -> tuple[FaceBatch, list[PersonRecord]]:
     """What the run leaves behind for the next one."""
     people, ages = (
         merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged),
@@ -404,5 +406,5 @@ def test_old_links_lead_to_somebody_living_in_one_step_after_many_runs(gallery: 
             if one.merged_into:
                 assert records[one.merged_into].merged_into is None
         assert {one.person_id for one in people if one.status is PersonStatus.ACTIVE} == {*faces.person_ids} - {None}
-        labels = data.draw(st.lists(st.integers(NOBODY, 3), min_size=len(labels), max_size=len(labels)))
+        labels = data.draw(st.lists(st.integers(UNASSIGNED, 3), min_size=len(labels), max_size=len(labels)))
     assert records.keys() >= {one.person_id for one in known}

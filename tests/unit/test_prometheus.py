@@ -4,14 +4,14 @@ import urllib.request
 import pytest
 
 from app.telemetry.catalogue import Metric
-from app.telemetry.interface import Place
+from app.telemetry.interface import TelemetrySource
 from app.telemetry.prometheus import PrometheusMetrics
 
 LABELS = 'compute="ecs",environment="staging",service="detection"'
 
 
 def exporter(port: int = 0) -> PrometheusMetrics:
-    return PrometheusMetrics(Place("FaceWorker", "staging", "detection", "ecs"), port)
+    return PrometheusMetrics(TelemetrySource("FaceWorker", "staging", "detection", "ecs"), port)
 
 
 def fetched(metrics: PrometheusMetrics) -> str:

@@ -6,7 +6,7 @@ from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus,
 from app.core.roles import QualityBars
 from app.grouping.output import Groups
 from app.grouping.page import PagePhoto, render_page
-from app.grouping.people import Matched
+from app.grouping.people import PersonMatches
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
 from tests.stores import image_record, photo
 
@@ -28,8 +28,8 @@ FACES = FaceBatch(
 BARS = QualityBars()
 
 
-def matched(person_ids: list[str | None], **turned_away: str) -> Matched:
-    return Matched(person_ids, {}, turned_away)
+def matched(person_ids: list[str | None], **turned_away: str) -> PersonMatches:
+    return PersonMatches(person_ids, {}, turned_away)
 
 
 PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]

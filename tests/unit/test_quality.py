@@ -137,7 +137,7 @@ def test_measures_are_finite_for_anything_that_is_taken_for_a_face() -> None:
 
 
 def test_faces_of_a_batch_are_measured_as_one_by_one() -> None:
-    faces = FaceColumns.joined([one_face(photos.noise(CHIP_PX, CHIP_PX, seed)) for seed in range(5)])
+    faces = FaceColumns.concatenate([one_face(photos.noise(CHIP_PX, CHIP_PX, seed)) for seed in range(5)])
     batch = measure_quality(faces, load_quality_model())
     for row in range(len(faces)):
         single = measure_quality(faces.take(slice(row, row + 1)), load_quality_model())

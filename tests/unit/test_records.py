@@ -105,8 +105,8 @@ def test_what_users_said_is_joined_too() -> None:
 def test_a_faces_quality_is_what_it_was_stored_with() -> None:
     columns = make_quality_columns([{"unified": 26.392, "yaw": -3.5}, {"unified": 7.0, "pitch": 1.0}])
     faces = replace(batch("a", "b"), quality=columns)
-    assert faces.quality_of(0) == {"unified": 26.392, "yaw": -3.5}
-    assert faces.quality_of(1) == {"unified": 7.0}
+    assert faces.get_quality(0) == {"unified": 26.392, "yaw": -3.5}
+    assert faces.get_quality(1) == {"unified": 7.0}
     assert (faces.measure("yaw", 0), faces.measure("yaw", 1)) == (-3.5, None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import StaleFence
 from app.core.ports import GalleryLease, RunProgress
-from app.grouping.run import REPORT_EVERY_S, Run
+from app.grouping.run import REPORT_EVERY_S, GroupingRun
 from tests.fake_stores import FakeGalleryStore
 from tests.fakes import RealClock
 
@@ -32,10 +32,10 @@ def galleries() -> Galleries:
     return Galleries()
 
 
-def run_on(galleries: Galleries, last_run: Mapping[str, object] | None = None, lease_s: float = LEASE_S) -> Run:
+def run_on(galleries: Galleries, last_run: Mapping[str, object] | None = None, lease_s: float = LEASE_S) -> GroupingRun:
     lease = galleries.take_lease("g", "me", lease_s)
     assert lease
-    return Run(replace(lease, last_run=last_run or {}), galleries, lease_s)
+    return GroupingRun(replace(lease, last_run=last_run or {}), galleries, lease_s)
 
 
 def test_a_stage_may_last_longer_than_the_lease(galleries: Galleries) -> None:

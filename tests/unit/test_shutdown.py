@@ -33,7 +33,7 @@ def test_waiting_ends_with_the_time_or_with_a_request() -> None:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_to_finish_and_the_second_to_leave_at_once(number: signal.Signals) -> None:
     shutdown = Shutdown()
-    with shutdown.on_signals():
+    with shutdown.handle_signals():
         os.kill(os.getpid(), number)
         assert shutdown.wait(5)
         assert not shutdown.at_once
@@ -47,7 +47,7 @@ def test_the_first_signal_asks_to_finish_and_the_second_to_leave_at_once(number:
 
 def test_a_signal_does_not_hide_the_exit_code_of_what_went_wrong() -> None:
     shutdown = Shutdown()
-    with shutdown.on_signals():
+    with shutdown.handle_signals():
         shutdown.request(10)
         os.kill(os.getpid(), signal.SIGTERM)
     assert shutdown.exit_code == 10
@@ -55,7 +55,7 @@ def test_a_signal_does_not_hide_the_exit_code_of_what_went_wrong() -> None:
 
 def test_the_signal_handlers_of_before_are_back_afterwards() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with pytest.raises(RuntimeError), Shutdown().on_signals():
+    with pytest.raises(RuntimeError), Shutdown().handle_signals():
         assert [signal.getsignal(number) for number in SIGNALS] != before
         raise RuntimeError
     assert [signal.getsignal(number) for number in SIGNALS] == before
@@ -63,7 +63,7 @@ def test_the_signal_handlers_of_before_are_back_afterwards() -> None:
 
 def test_the_first_signal_after_a_stop_from_within_still_lets_work_finish() -> None:
     shutdown = Shutdown()
-    with shutdown.on_signals():
+    with shutdown.handle_signals():
         shutdown.request(3)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.05)

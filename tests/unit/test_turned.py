@@ -46,19 +46,19 @@ class MarkDetector:
         self.shown: list[tuple[int, ...]] = []
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
-        return [found.take(found.scores >= 0.5) for found in self.look(images)]
+        return [found.take(found.scores >= 0.5) for found in self.detect_with_candidates(images)]
 
-    def look(self, images: Sequence[Image]) -> list[Detections]:
+    def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
         self.shown += [image.shape[:2] for image in images]
         return [self._seen(image) for image in images]
 
-    def probes(self, image: Image, seen: Detections) -> list[Image]:
+    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
         return [image] if len(seen) or self.blind else []
 
     def _seen(self, image: Image) -> Detections:
         rows, columns = np.nonzero(image.any(axis=2))
         if not len(rows):
-            return Detections.none()
+            return Detections.empty()
         box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
         stands = (image[rows.min(), columns.min()] == 255).all()
         spots = SPOTS[:, ::-1] if self.lying and not stands else SPOTS
@@ -181,7 +181,7 @@ def test_a_look_with_signs_holds_the_very_faces_of_one_without(shared_dir: Path,
     model = shared_dir / "models" / "scrfd_2.5g_bnkps.onnx"
     detector = open_scrfd(model, Config(kind="scrfd", file=model.name), "cpu", 1)
     image = cv2.imread(str(shared_dir / "album" / name))[..., ::-1]
-    (faces,), (signs,) = detector.detect([image]), detector.look([image])
+    (faces,), (signs,) = detector.detect([image]), detector.detect_with_candidates([image])
     assert np.array_equal(signs.boxes[: len(faces)], faces.boxes)
     assert (signs.scores[len(faces) :] < 0.5).all()
-    assert all(max(part.shape[:2]) <= 128 for part in detector.probes(image, signs))
+    assert all(max(part.shape[:2]) <= 128 for part in detector.make_probes(image, signs))

@@ -95,7 +95,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_newer_variant_takes_the_place_of_that_of_its_network_and_precision() -> None:
     old, other, new = recorded(speed=1.1), recorded(precision="fp16"), recorded(speed=2)
-    assert Report(variants=(old, other)).with_variants((new,)).variants == (other, new)
+    assert Report(variants=(old, other)).add_variants((new,)).variants == (other, new)
 
 
 def test_a_file_is_named_by_what_it_was_made_from_and_by_what() -> None:

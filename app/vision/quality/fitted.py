@@ -37,16 +37,16 @@ class Perceptron:
     b2: Floats
 
     @staticmethod
-    def none() -> "Perceptron":
+    def empty() -> "Perceptron":
         """To be filled."""
         return Perceptron(*[np.empty(0, np.float32)] * 7)
 
     def __call__(self, features: Floats) -> Floats:
         """(N,F) → (N,) float32."""
-        hidden = np.tanh(self.standardised(features) @ self.w1 + self.b1)
+        hidden = np.tanh(self.standardise(features) @ self.w1 + self.b1)
         return np.asarray(hidden @ self.w2 + self.b2, np.float32)
 
-    def standardised(self, features: Floats) -> Floats:
+    def standardise(self, features: Floats) -> Floats:
         """(N,F) → (N,F) in standard deviations from the mean, at most REACH."""
         bounded = (np.minimum(features, self.most) - self.mean) / self.scale
         return np.asarray(np.clip(bounded, -REACH, REACH), np.float32)

@@ -49,7 +49,7 @@ class FaceColumns:
         return FaceColumns(*(getattr(self, field.name)[which] for field in fields(self)))
 
     @staticmethod
-    def joined(parts: "Sequence[FaceColumns]") -> "FaceColumns":
+    def concatenate(parts: "Sequence[FaceColumns]") -> "FaceColumns":
         """All rows, in order. At least one part."""
         return FaceColumns(
             *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(FaceColumns))
