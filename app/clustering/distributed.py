@@ -1,8 +1,8 @@
-"""The search for neighbours on a Ray cluster; the only place that knows Ray.
+"""The search for neighbours on a Ray cluster. Only this module uses Ray.
 
-Every tile of queries meets every shard of the base in a task of its own, on whatever node has room. Since a pair's
-similarity is the same number everywhere (app.clustering.candidates), the neighbours are those of one machine's exact
-search, equal ones by index. The nodes run this same image (`ray start --address=…`).
+For every tile of queries and every shard of the base there is one task, which runs on any node that has room. The
+similarity of a pair is the same number on every machine (app.clustering.candidates). So the neighbours are those of an
+exact search on one machine, equal ones by index. The nodes run this same image (`ray start --address=…`).
 """
 
 import logging
@@ -25,16 +25,17 @@ from app.core.errors import BadConfiguration, RetryLater
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""Of a task, beside Ray's own three when a node or a process dies: it can't bring back what was put by the driver."""
+"""How often a task is started. Ray itself retries a task three times when a node or a process dies, but it can't
+restore arrays that this process has put into the cluster and that are lost with a node."""
 RETRY_DELAY_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 WAITING_PER_CORE = 2
-"""Tasks handed over for each core, so that results don't fill the cluster's memory before they are taken."""
+"""Submitted tasks for each core: a limit, so that results don't fill the cluster's memory before they are read."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where it is, how many bytes of memory each of its processes is given, and how many faces one task compares."""
+    """The cluster's address, the bytes of memory that each of its processes gets, and the faces of one shard."""
 
     address: str
     memory_per_process: int
@@ -43,13 +44,13 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSearch(NeighbourSearch):
-    """Searches on the cluster where at least `from_faces` squared pairs are to be compared, else on this machine."""
+    """Searches on the cluster for at least `from_faces` squared pairs, and on this machine for fewer."""
 
     cluster: Cluster
     from_faces: int
 
     def search_tiles(self, queries: Floats, base: Floats, k: int) -> TileResults:
-        """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or loses too much."""
+        """As of NeighbourSearch. Raises RetryLater where the cluster does not answer or a task fails too often."""
         if len(queries) * len(base) < self.from_faces**2:
             return super().search_tiles(queries, base, k)
         return self._search_cluster(queries, base, k)
@@ -62,26 +63,26 @@ class ClusterSearch(NeighbourSearch):
 
 
 class _Shards:
-    """Rows in parts that the cluster's nodes can read, put there when they are first asked for."""
+    """Rows in parts. Each part is put into the cluster's memory, where all nodes can read it, at its first use."""
 
     def __init__(self, rows: Floats, size: int) -> None:
         self.starts = range(0, len(rows), size)
         self._rows, self._size = rows, size
         self._stored: dict[int, Any] = {}
 
-    def stored(self, start: int) -> Any:  # noqa: ANN401 - a reference of Ray's
+    def get_reference(self, start: int) -> Any:  # noqa: ANN401 - Ray's ObjectRef
         if start not in self._stored:
             self._stored[start] = ray.put(self._rows[start : start + self._size])
         return self._stored[start]
 
     def forget(self, start: int) -> None:
-        """Put it anew when it is next asked for: the node that held it may be gone."""
+        """Put the part into the cluster again at its next use: the node that held it may be lost."""
         self._stored.pop(start, None)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Where its queries and its shard of the base begin, and how often it has failed."""
+    """The first row of its queries, the first row of its shard of the base, and how often it has failed."""
 
     tile: int
     shard: int
@@ -96,7 +97,7 @@ class _Tasks:
         self._running: dict[Any, _Task] = {}
 
     def search_tiles(self) -> TileResults:
-        """What the tasks find, as each of them ends."""
+        """Yields the result of each task as it ends."""
         waiting = (_Task(tile, shard) for tile, shard in product(self._tiles.starts, self._shards.starts))
         room = 1 + WAITING_PER_CORE * int(ray.cluster_resources().get("CPU", 1))
         for task in islice(waiting, room):
@@ -116,7 +117,7 @@ class _Tasks:
             )
 
     def _start(self, task: _Task) -> None:
-        queries, base = self._tiles.stored(task.tile), self._shards.stored(task.shard)
+        queries, base = self._tiles.get_reference(task.tile), self._shards.get_reference(task.shard)
         self._running[self._search.remote(queries, base, self._k, self._device)] = task
 
     def _start_again(self, task: _Task, error: RayError) -> None:
@@ -129,7 +130,7 @@ class _Tasks:
 
 
 def _search_shard(queries: Floats, base: Floats, k: int, device: SearchDevice) -> Neighbours:
-    """What runs on a node."""
+    """The task that runs on a node."""
     return replace(EXACT, device="gpu" if device == "gpu" else "cpu").find_neighbours_in(queries, base, k)
 
 
@@ -148,7 +149,7 @@ def _connect(cluster: Cluster) -> Iterator[None]:
 
 
 def _check_port(address: str) -> None:
-    """Ray itself asks a head that is away again and again, for minutes."""
+    """Fail at once where nothing listens: `ray.init` itself would try for minutes."""
     _, _, place = address.rpartition("//")
     host, colon, port = place.rpartition(":")
     if colon:
@@ -156,7 +157,7 @@ def _check_port(address: str) -> None:
 
 
 def _check_memory(cluster: Cluster) -> None:
-    """A task that no node has room for would wait for ever."""
+    """Raise BadConfiguration where no node has the memory of one task: such a task would wait for ever."""
     most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
     if most < cluster.memory_per_process:
         raise BadConfiguration(

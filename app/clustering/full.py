@@ -1,8 +1,15 @@
-"""From embeddings to people, all of a gallery's at once.
+"""A full run: from the embeddings of all faces of a gallery to people.
 
-Good faces found people, in three steps: Chinese Whispers on the nearest neighbours gives provisional ones; with these
-known, every similarity is scaled by how near other people lie, and the whispers go round again; people in pieces are
-put together by their mean faces. Then weak faces join whom they surely belong to. One threshold serves all, the pack's.
+Core faces form the people, in three steps:
+
+1. Chinese Whispers on the nearest neighbours gives provisional people (chinese_whispers.py).
+2. Every similarity is lowered by how similar the faces of other people are (local_scaling.py), and Chinese Whispers
+   runs again on the scaled similarities.
+3. People that are still in several parts are merged by the similarity of their mean faces (merging.py).
+
+After step 2 and after step 3 a person keeps one face in each photo (`split_repeats_in_photos`). Then border faces join
+the person to which they clearly belong (joining.py); noise faces stay without a person. All steps use one threshold:
+that of the model pack.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,45 +28,47 @@ from app.core.arrays import Floats
 from app.core.roles import Roles, assign_core
 
 HALF_STRENGTH = 200
-"""Provisional people of a gallery in which the local scaling counts half."""
+"""With so many provisional people, half of the excess similarity is subtracted; see `choose_strength`."""
 DRIFT = 0.5
-"""Once so many faces have changed since, as a part of those grouped at once, all are looked at together again."""
+"""The next run is a full one once the faces that came or went are more than this part of those of the last full run."""
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """What a run found out, and the next one needs.
+    """The result of a run over N faces, with all that the next incremental run needs.
 
-    `labels` (N,) int64 people of the graph's faces, UNASSIGNED where none. `beyond` (N,) float64 how much nearer than
-    `typical` others lie to a face, and `beyond_people` (N,) the same of its person's mean and `typical_people`, both 0
-    but for founding faces; `strength` how far it counts. `all_at_once` faces were grouped by the last run over all of
-    them, and `changed` came or went since.
+    `labels` (N,) int64: each face's person, UNASSIGNED where it has none.
+    `excess` (N,) float64 and `typical`: the excess similarity of each face, and the mean that it is the difference to;
+    see `Neighbourhood`. `person_excess` (N,) float64 and `typical_person`: the same, of the mean face of each face's
+    person among the mean faces of all people. Both excesses are 0 for faces that are not core faces.
+    `strength`: the part of the excess that is subtracted from similarities, 0 to 1.
+    `full_run_faces`: the number of faces in the last full run. `changed`: how many faces came or went since that run.
     """
 
     graph: FaceGraph
     labels: Labels
     excess: NDArray[np.float64]
-    excess_people: NDArray[np.float64]
+    person_excess: NDArray[np.float64]
     typical: float
-    typical_people: float
+    typical_person: float
     strength: float
-    all_at_once: int
+    full_run_faces: int
     changed: int = 0
 
     @property
     def has_drifted(self) -> bool:
-        """Whether so much has changed that all faces should be looked at together again."""
-        return self.changed > DRIFT * self.all_at_once
+        """Whether so many faces have changed that the next run should be a full one."""
+        return self.changed > DRIFT * self.full_run_faces
 
     def take(self, rows: Rows) -> "Grouping":
-        """What is known of these faces alone, in this order."""
+        """The grouping of these faces alone, in this order; the others count as changed."""
         gone = len(self.graph) - len(rows)
         return replace(
             self,
             graph=self.graph.take(rows),
             labels=self.labels[rows],
             excess=self.excess[rows],
-            excess_people=self.excess_people[rows],
+            person_excess=self.person_excess[rows],
             changed=self.changed + gone,
         )
 
@@ -73,10 +82,10 @@ def cluster(
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
 
-    Without `roles` (N,) every face is a core face and gets a label: one that is similar to no other is a person of one
-    photo. Border faces form no person and connect no two; those without a person are UNASSIGNED, as are noise faces.
-    Rows sorted by face id give the same labels on every machine; another order gives the same groups as
-    long as no two similarities are equal.
+    Without `roles` (N,) every face is a core face. Every core face gets a label; one that is similar to no other is a
+    person of one face. Border faces form no person and connect no two people; a border face without a person is
+    UNASSIGNED, as every noise face is. Rows in the order of their face ids give the same labels on every machine.
+    Another order gives the same groups as long as no two similarities are equal.
     """
     if len(image_ids) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings need as many image ids, not {len(image_ids)}")
@@ -86,35 +95,38 @@ def cluster(
 
 
 def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lambda: None) -> Grouping:
-    """All people of a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
-    founders = graph.founding
-    good = graph.take(founders)
-    provisional = propagate_all(good, threshold)
+    """A full run over a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
+    core = graph.core_rows
+    core_graph = graph.take(core)
+    provisional = propagate_all(core_graph, threshold)
     progress()
-    nearness = measure_neighbourhood(good.neighbours, provisional, provisional)
+    of_faces = measure_neighbourhood(core_graph.neighbours, provisional, provisional)
     strength = choose_strength(len(np.unique(provisional)), HALF_STRENGTH)
-    labels = propagate_all(_scale_graph(good, nearness.excess, strength), threshold)
+    labels = propagate_all(_scale_graph(core_graph, of_faces.excess, strength), threshold)
     progress()
-    labels = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
-    labels, of_people = merge_people(good, labels, threshold)
+    labels = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, threshold))
+    labels, of_people = merge_people(core_graph, labels, threshold)
     progress()
     people = np.full(len(graph), UNASSIGNED, np.int64)
-    people[founders] = number_by_first_appearance(split_repeats_in_photos(good, labels, threshold))
-    excess, excess_people = np.zeros(len(graph)), np.zeros(len(graph))
-    excess[founders], excess_people[founders] = nearness.excess, of_people.excess[labels]
+    people[core] = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, threshold))
+    excess, person_excess = np.zeros(len(graph)), np.zeros(len(graph))
+    excess[core], person_excess[core] = of_faces.excess, of_people.excess[labels]
     people = join_border_faces(graph, people, threshold)
-    return Grouping(graph, people, excess, excess_people, nearness.typical, of_people.typical, strength, len(graph))
+    return Grouping(graph, people, excess, person_excess, of_faces.typical, of_people.typical, strength, len(graph))
 
 
 def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
-    """A graph of N faces, (N,) labels → (N,) labels: of a person's faces in one photo, those that are like its mean
-    least are somebody else, alone, unless nearly equal to the one that is like it most. Only these `rows` are looked
-    at, people with all of their faces."""
+    """A graph of N faces, (N,) labels → (N,) labels by which nobody is twice in a photo.
+
+    Of a person's faces in one photo, the one most similar to the mean of the person stays. Each of the others becomes a
+    person of its own, unless it is nearly equal to the one that stays (`get_duplicate_threshold`). Only the faces
+    `rows` (all by default) are examined; they must include all faces of their people.
+    """
     rows = np.arange(len(labels)) if rows is None else rows
     order = rows[np.lexsort((graph.photos[rows], labels[rows]))]
-    again = np.diff(labels[order]) == 0
-    again &= np.diff(graph.photos[order]) == 0
-    people = np.unique(labels[order[1:][again]])
+    repeated = np.diff(labels[order]) == 0
+    repeated &= np.diff(graph.photos[order]) == 0
+    people = np.unique(labels[order[1:][repeated]])
     begins, ends = (np.searchsorted(labels[order], people, side) for side in ("left", "right"))
     number = int(labels.max(initial=UNASSIGNED)) + 1
     labels = labels.copy()
@@ -124,8 +136,8 @@ def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, 
         nearest_first = np.argsort(-(vectors @ vectors.sum(axis=0)), kind="stable")
         _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
         best = nearest_first[first[photo]]
-        likeness = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
-        others = faces[nearest_first[(best != nearest_first) & (likeness <= get_duplicate_threshold(threshold))]]
+        similarities = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
+        others = faces[nearest_first[(best != nearest_first) & (similarities <= get_duplicate_threshold(threshold))]]
         labels[others] = number + np.arange(len(others))
         number += len(others)
     return labels

@@ -1,4 +1,4 @@
-"""A gallery's faces and, for each, the founding faces it is most like: what people are found from."""
+"""The graph that clustering works on: a gallery's faces and, for each, the core faces that are most similar to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,18 @@ Rows = NDArray[np.intp]
 
 UNASSIGNED = -1
 NEIGHBOURS = 64
-"""Enough for a person in hundreds of photos to hang together; memory grows with it."""
+"""Neighbours of each face: enough to connect all faces of a person in hundreds of photos. Memory grows with it."""
 BLOCK_SIMILARITIES = 16_000_000
+"""Similarities of known faces to new ones that are held in memory at once."""
 
 
 @dataclass(frozen=True)
 class FaceGraph:
-    """N faces: `embeddings` (N,D) float32 unit length, `photos` (N,) int64 numbers of photos, `roles` (N,) int8, and as
-    `neighbours` (N,NEIGHBOURS) of each face that founds or may join the other founding faces it is most like."""
+    """N faces: `embeddings` (N,D) float32 unit length, `photos` (N,) int64 numbers of photos, `roles` (N,) int8.
+
+    `neighbours` (N,NEIGHBOURS) are the most similar other core faces of each core face and of each border face; a noise
+    face has none.
+    """
 
     embeddings: Floats
     photos: Labels
@@ -33,8 +37,8 @@ class FaceGraph:
         return len(self.photos)
 
     @property
-    def founding(self) -> Rows:
-        """The rows of faces that found people."""
+    def core_rows(self) -> Rows:
+        """The rows of the core faces."""
         return np.flatnonzero(self.roles == Role.CORE)
 
     def take(self, rows: Rows) -> "FaceGraph":
@@ -43,7 +47,7 @@ class FaceGraph:
             return self
         place = np.full(len(self) + 1, -1, np.int64)
         place[rows] = np.arange(len(rows))
-        # A missing neighbour is -1, and so is the last place.
+        # The index of a missing neighbour, -1, reads the last entry of `place`, which is -1 too.
         indices = place[self.neighbours.indices[rows]]
         similarities = np.where(indices < 0, np.float32(-np.inf), self.neighbours.similarities[rows])
         near = Neighbours(indices, similarities)
@@ -54,47 +58,50 @@ class FaceGraph:
 
 def build_graph(embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
     """(N,D) float32 unit length, (N,) photo numbers, (N,) roles → their graph."""
-    founding, joining = (np.flatnonzero(roles == role) for role in (Role.CORE, Role.BORDER))
+    core, border = (np.flatnonzero(roles == role) for role in (Role.CORE, Role.BORDER))
     neighbours = _make_empty_neighbours((len(roles), NEIGHBOURS))
-    good = embeddings[founding]
-    _put_neighbours(neighbours, founding, search.find_neighbours(good, NEIGHBOURS), founding)
-    _put_neighbours(neighbours, joining, search.find_neighbours_in(embeddings[joining], good, NEIGHBOURS), founding)
+    base = embeddings[core]
+    _put_neighbours(neighbours, core, search.find_neighbours(base, NEIGHBOURS), core)
+    _put_neighbours(neighbours, border, search.find_neighbours_in(embeddings[border], base, NEIGHBOURS), core)
     return FaceGraph(embeddings, photos, roles, neighbours)
 
 
 def add_faces(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles, search: NeighbourSearch) -> FaceGraph:
-    """`graph` with M more faces behind its own: their neighbours are searched for, and they become neighbours.
+    """`graph` with M more faces after its own. Each new face gets its neighbours, and each new core face is inserted
+    into the neighbours of known faces.
 
-    A list that lost faces to `take` is not filled up with worse ones than it has.
+    Neighbours that `take` removed are not replaced by less similar known faces; those are not searched for again.
     """
     known, count = len(graph), len(graph) + len(roles)
-    everybody = np.concatenate([graph.embeddings, embeddings])
+    all_embeddings = np.concatenate([graph.embeddings, embeddings])
     all_roles = np.concatenate([graph.roles, roles])
-    none, listed = _make_empty_neighbours((len(roles), NEIGHBOURS)), graph.neighbours
+    empty, listed = _make_empty_neighbours((len(roles), NEIGHBOURS)), graph.neighbours
     neighbours = Neighbours(
-        np.concatenate([listed.indices, none.indices]), np.concatenate([listed.similarities, none.similarities])
+        np.concatenate([listed.indices, empty.indices]), np.concatenate([listed.similarities, empty.similarities])
     )
-    founding = np.flatnonzero(all_roles == Role.CORE)
-    _insert_newcomers(neighbours, everybody[:known], graph, everybody, founding[founding >= known])
-    asking = known + np.flatnonzero(roles != Role.NOISE)
-    good = everybody if len(founding) == count else everybody[founding]
-    found = search.find_neighbours_in(everybody[asking], good, NEIGHBOURS + 1)
-    itself = (found.indices >= 0) & (founding[found.indices] == asking[:, None])
-    found = Neighbours(np.where(itself, -1, found.indices), np.where(itself, np.float32(-np.inf), found.similarities))
-    _sort_neighbours(found, np.flatnonzero(itself.any(axis=1)))
-    _put_neighbours(neighbours, asking, Neighbours(found.indices[:, :-1], found.similarities[:, :-1]), founding)
-    return FaceGraph(everybody, np.concatenate([graph.photos, photos]), all_roles, neighbours)
+    core = np.flatnonzero(all_roles == Role.CORE)
+    _insert_newcomers(neighbours, all_embeddings[:known], graph, all_embeddings, core[core >= known])
+    queries = known + np.flatnonzero(roles != Role.NOISE)
+    base = all_embeddings if len(core) == count else all_embeddings[core]
+    found = search.find_neighbours_in(all_embeddings[queries], base, NEIGHBOURS + 1)
+    is_self = (found.indices >= 0) & (core[found.indices] == queries[:, None])
+    found = Neighbours(np.where(is_self, -1, found.indices), np.where(is_self, np.float32(-np.inf), found.similarities))
+    _sort_neighbours(found, np.flatnonzero(is_self.any(axis=1)))
+    _put_neighbours(neighbours, queries, Neighbours(found.indices[:, :-1], found.similarities[:, :-1]), core)
+    return FaceGraph(all_embeddings, np.concatenate([graph.photos, photos]), all_roles, neighbours)
 
 
 def _insert_newcomers(
-    neighbours: Neighbours, known: Floats, graph: FaceGraph, everybody: Floats, newcomers: Rows
+    neighbours: Neighbours, known: Floats, graph: FaceGraph, all_embeddings: Floats, newcomers: Rows
 ) -> None:
-    """Put new founding faces into the lists of known faces where they are more like them than the last there."""
+    """Insert new core faces into the lists of known faces, where they are more similar than the last face listed."""
     if not len(newcomers):
         return
     last = graph.neighbours.similarities[:, -1].copy()
-    if len(graph.founding) > NEIGHBOURS:
-        # What is missing was taken away; whatever else lies below the last one left isn't known.
+    if len(graph.core_rows) > NEIGHBOURS:
+        # A list that is not full has lost entries to `take`. It is complete only down to its last remaining entry: a
+        # known face that was never listed may be less similar than that and more similar than a newcomer. So a newcomer
+        # must be more similar than the last remaining entry. A list without any entry takes no newcomer (inf).
         short = np.flatnonzero(np.isneginf(last))
         finite = np.where(
             np.isneginf(graph.neighbours.similarities[short]), np.inf, graph.neighbours.similarities[short]
@@ -103,15 +110,15 @@ def _insert_newcomers(
     last[graph.roles == Role.NOISE] = np.inf
     rows_a_block = max(1, BLOCK_SIMILARITIES // len(newcomers))
     for begin in range(0, len(known), rows_a_block):
-        similarities = known[begin : begin + rows_a_block] @ everybody[newcomers].T
+        similarities = known[begin : begin + rows_a_block] @ all_embeddings[newcomers].T
         face, newcomer = np.nonzero(similarities > last[begin : begin + rows_a_block, None])
         rows, first, count = np.unique(face, return_index=True, return_counts=True)
         place = np.repeat(np.arange(len(rows)), count), np.arange(len(face)) - np.repeat(first, count)
-        offered = _make_empty_neighbours((len(rows), int(count.max(initial=0))))
-        offered.indices[place], offered.similarities[place] = newcomers[newcomer], similarities[face, newcomer]
+        inserted = _make_empty_neighbours((len(rows), int(count.max(initial=0))))
+        inserted.indices[place], inserted.similarities[place] = newcomers[newcomer], similarities[face, newcomer]
         rows = begin + rows
-        both = np.concatenate([neighbours.similarities[rows], offered.similarities], axis=1)
-        indices = np.concatenate([neighbours.indices[rows], offered.indices], axis=1)
+        both = np.concatenate([neighbours.similarities[rows], inserted.similarities], axis=1)
+        indices = np.concatenate([neighbours.indices[rows], inserted.indices], axis=1)
         best = np.argsort(-both, axis=1, kind="stable")[:, :NEIGHBOURS]
         neighbours.indices[rows] = np.take_along_axis(indices, best, axis=1)
         neighbours.similarities[rows] = np.take_along_axis(both, best, axis=1)
@@ -127,13 +134,13 @@ def _make_empty_neighbours(shape: tuple[int, int]) -> Neighbours:
 
 
 def _put_neighbours(into: Neighbours, rows: Rows, found: Neighbours, base: Rows) -> None:
-    """What was found among `base` for these rows."""
+    """Store the neighbours of these rows, whose indices count within `base`."""
     into.indices[rows] = np.where(found.indices >= 0, np.r_[base, -1][found.indices], -1)
     into.similarities[rows] = found.similarities
 
 
 def _sort_neighbours(near: Neighbours, rows: Rows) -> None:
-    """The most similar first again, in these rows."""
+    """Sort the neighbours of these rows again, the most similar first."""
     order = np.argsort(-near.similarities[rows], axis=1, kind="stable")
     near.indices[rows] = np.take_along_axis(near.indices[rows], order, axis=1)
     near.similarities[rows] = np.take_along_axis(near.similarities[rows], order, axis=1)

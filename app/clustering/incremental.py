@@ -1,4 +1,5 @@
-"""Which of a gallery's faces a run has to look at: all of them, or those that came, went or changed since the last."""
+"""Which faces of a gallery a run has to group: all of them (a full run), or those that came, went or changed since the
+last run (an incremental run)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ ReadEmbeddings = Callable[[Rows], Floats]
 
 @dataclass(frozen=True)
 class GalleryFaces:
-    """A gallery's faces as the store has them now, N of each: what a run needs of them but their embeddings.
+    """The N faces of a gallery as they are stored now, without their embeddings.
 
-    `digests` tell whether a face's embedding is the one that is known; "" is never known.
+    `digests` identify embeddings: a face whose digest differs from that of the last run has another embedding. A face
+    without a digest ("") counts as new.
     """
 
     face_ids: Sequence[str]
@@ -33,7 +35,8 @@ class GalleryFaces:
 
 @dataclass(frozen=True)
 class StoredGrouping:
-    """What an earlier run left, of its N faces in its own order: their ids and digests, and the grouping."""
+    """What an earlier run stored for the next one: its grouping of N faces, and the faces' ids and digests in the order
+    of that grouping."""
 
     face_ids: Sequence[str]
     digests: Sequence[str]
@@ -42,10 +45,11 @@ class StoredGrouping:
 
 @dataclass(frozen=True)
 class PeopleUpdate:
-    """A run's result: what the next one should know, (N,) people in the gallery's order, and how it came about.
+    """The result of a run: what to store for the next one, the people, and how they were found.
 
-    `places` (N,) tell where in `known` each face of the gallery is. `difference` is the share of the known faces that a
-    full run gave other companions than they had, None where nothing was compared.
+    `labels` (N,) are the people in the gallery's order. `places` (N,) are the rows of `known` at which the gallery's
+    faces are. `difference` is the share of the known faces that a full run put together with other faces than before;
+    None where there was nothing to compare.
     """
 
     known: StoredGrouping
@@ -58,7 +62,7 @@ class PeopleUpdate:
 
     @property
     def is_core(self) -> NDArray[np.bool_]:
-        """(N,) which face of the gallery is good enough to be a person alone."""
+        """(N,) which faces of the gallery are core faces, and so can be a person alone."""
         return np.asarray(self.known.grouping.graph.roles[self.places] == Role.CORE)
 
     def embeddings_of(self, rows: Rows) -> Floats:
@@ -75,10 +79,11 @@ def update_people(
     *,
     full: bool = False,
 ) -> PeopleUpdate:
-    """The people of a gallery: all anew where nothing is `known`, on request, or where too much has changed."""
-    everybody = np.arange(len(faces.face_ids))
+    """The people of a gallery. The run is a full one where nothing is `known`, where `full` orders it, and where too
+    many faces have changed."""
+    all_rows = np.arange(len(faces.face_ids))
     if known is None or not known.face_ids:
-        return _group_anew(faces, read_embeddings(everybody), threshold, search)
+        return _group_anew(faces, read_embeddings(all_rows), threshold, search)
     place = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     rows = np.array([place.get(face_id, -1) for face_id in known.face_ids], np.intp)
     kept = np.array(
@@ -90,15 +95,15 @@ def update_people(
     )
     before = known.grouping.take(np.flatnonzero(kept))
     old = rows[kept]
-    new = np.setdiff1d(everybody, old)
+    new = np.setdiff1d(all_rows, old)
     if full:
-        # Nothing of what was kept is relied on.
-        anew = _group_anew(faces, read_embeddings(everybody), threshold, search)
+        # All embeddings are read again: an ordered full run uses nothing of the stored grouping.
+        anew = _group_anew(faces, read_embeddings(all_rows), threshold, search)
         return _compare_to_before(anew, before.labels, old)
     embeddings = read_embeddings(new) if len(new) else before.graph.embeddings[:0]
     if replace(before, changed=before.changed + len(new)).has_drifted:
-        together = np.concatenate([before.graph.embeddings, embeddings])[np.argsort(np.concatenate([old, new]))]
-        return _compare_to_before(_group_anew(faces, together, threshold, search), before.labels, old)
+        all_embeddings = np.concatenate([before.graph.embeddings, embeddings])[np.argsort(np.concatenate([old, new]))]
+        return _compare_to_before(_group_anew(faces, all_embeddings, threshold, search), before.labels, old)
     photos = number_photos(faces.image_ids)
     before = replace(before, graph=replace(before.graph, photos=photos[old]))
     graph = add_faces(before.graph, embeddings, photos[new], faces.roles[new], search)
@@ -112,7 +117,7 @@ def _group_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, searc
 
 
 def _compare_to_before(anew: PeopleUpdate, before: Labels, rows: Rows) -> PeopleUpdate:
-    """With the difference to what these rows' people were before."""
+    """The full run `anew` with its `difference`: `before` has the former labels of these rows of the gallery."""
     if not len(rows):
         return anew
     return replace(anew, difference=1 - float(has_same_companions(before, anew.labels[rows]).mean()))
@@ -128,7 +133,7 @@ def _make_result(
 
 
 def has_same_companions(before: Labels, now: Labels) -> NDArray[np.bool_]:
-    """(N,), (N,) people of the same faces → whether each face's person is made of the same ones of these."""
+    """(N,), (N,) labels of the same N faces → (N,) whether each face is together with the same faces in both."""
     _, pair, counts = np.unique(np.stack([before, now], axis=1), axis=0, return_inverse=True, return_counts=True)
     both = counts[pair.ravel()]
     sizes = [np.unique(labels, return_inverse=True, return_counts=True) for labels in (before, now)]

@@ -1,8 +1,12 @@
-"""People that Chinese Whispers left in pieces: put together where their mean faces are alike.
+"""Merging of people: Chinese Whispers may leave the faces of one human in several people, whose mean faces are similar.
 
-The mean of several faces of a person (a template, in the field's terms) is nearer to each other face of that person
-than the faces are to each other, so the same threshold finds more; and the local scaling takes back what means are
-nearer to everybody. Two single faces have nothing but their own similarity, which was already too low.
+The mean of several faces of a person is called a template in the field. It is more similar to the person's other faces
+than these are to each other, so the same threshold merges more. It is also more similar to other people's faces; local
+scaling among the means takes that back. Two people of one face each are not merged: for them the means are the faces,
+whose similarity was too low already.
+
+Each round merges pairs of people that are each other's most similar person above the threshold. Then means and
+similarities are computed again, until no pair is left.
 """
 
 from dataclasses import dataclass
@@ -19,17 +23,20 @@ from app.core.arrays import Floats
 from app.core.roles import Role
 
 CANDIDATES = 24
-"""So many of the people around a person are compared with it: those with the most similar face."""
+"""So many other people are compared with a person: those with the face most similar to one of the person's faces."""
 HALF_STRENGTH = 50
-"""People of a gallery in which the local scaling counts half."""
+"""With so many people, half of the excess similarity is subtracted; see `choose_strength`."""
 CONFLICTS = 0.1
-"""Two people stay two where they share more photos than this part of the smaller one's faces; fewer may be mistakes."""
+"""Two people are not merged where both are in more photos than this part of the smaller one's faces. Fewer shared
+photos may be mistakes."""
 BLOCK_PAIRS = 16_384
+"""Pairs whose similarities are computed at once."""
 
 
 @dataclass
 class _Pairs:
-    """Pairs of people that may be one: `first` < `second` and `similarity` of their means, (P,), NaN until compared."""
+    """Candidates for merging, each array (C,): the people `first` < `second`, and the `similarity` of their means, NaN
+    until it is computed."""
 
     first: Labels
     second: Labels
@@ -38,8 +45,8 @@ class _Pairs:
 
 @dataclass
 class _People:
-    """People while they are put together: `sums` (P,D) of their faces, `sizes` (P,), `faces` (M,) rows of the graph,
-    `labels` (M,) whose each is, from 0 on."""
+    """P people while they are merged. `sums` (P,D) are the sums of their embeddings, whose direction is that of the
+    mean; `faces` (M,) are rows of the graph, and `labels` (M,) the person of each of these, from 0 on."""
 
     sums: Floats
     faces: Rows
@@ -51,46 +58,47 @@ class _People:
         return np.bincount(self.labels, minlength=len(self.sums))
 
     def compare(self) -> None:
-        """Fill in the similarities that are missing."""
-        fresh = np.isnan(self.pairs.similarity)
+        """Compute the similarities that are missing."""
+        missing = np.isnan(self.pairs.similarity)
         means = _normalise(self.sums)
-        first, second = self.pairs.first[fresh], self.pairs.second[fresh]
-        self.pairs.similarity[fresh] = compute_similarities(means, means, first, second)
+        first, second = self.pairs.first[missing], self.pairs.second[missing]
+        self.pairs.similarity[missing] = compute_similarities(means, means, first, second)
 
-    def become(self, merged: Labels) -> None:
-        """(P,) the new number of each."""
+    def merge(self, merged: Labels) -> None:
+        """(P,) the new number of each person; people of equal numbers become one."""
         self.sums = _sum_by_person(self.sums, merged)
         self.labels = merged[self.labels]
         self.pairs = _renumber_pairs(self.pairs, merged, np.bincount(merged) > 1)
 
 
 def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[Labels, Neighbourhood]:
-    """A graph of N founding faces, (N,) people numbered from 0 on → (N,) people, and how near others lie to each."""
-    everybody = np.arange(len(labels))
-    pairs = _choose_candidates(graph.neighbours, labels, everybody)
-    people = _People(_sum_by_person(graph.embeddings, labels), everybody, labels, pairs)
+    """A graph of N core faces, (N,) people numbered from 0 on → (N,) people, and the excess similarity of each
+    person."""
+    all_faces = np.arange(len(labels))
+    pairs = _choose_candidates(graph.neighbours, labels, all_faces)
+    people = _People(_sum_by_person(graph.embeddings, labels), all_faces, labels, pairs)
     while True:
         people.compare()
-        nearness = _measure_people_neighbourhood(people)
+        neighbourhood = _measure_people_neighbourhood(people)
         strength = choose_strength(len(people.sums), HALF_STRENGTH)
-        merged = _choose_merges(people, graph.photos, nearness.excess, strength, threshold)
+        merged = _choose_merges(people, graph.photos, neighbourhood.excess, strength, threshold)
         if merged is None:
-            return people.labels, nearness
-        people.become(merged)
+            return people.labels, neighbourhood
+        people.merge(merged)
 
 
-def merge_beside(
+def merge_people_near(
     graph: FaceGraph, labels: Labels, threshold: float, rows: Rows, known: Neighbourhood
 ) -> tuple[Labels, NDArray[np.float64]]:
-    """The same for (R,) founding rows and the people around them alone: a graph of N faces, (N,) people → (N,) people
-    and how much nearer others lie to each.
+    """As `merge_people`, but only for the people of the core faces `rows` (R,) and the people that are compared with
+    them: a graph of N faces, (N,) people → (N,) people and (N,) the excess similarity of each face's person.
 
-    `known.beyond` (N,) is what an earlier run found of each face's person, NaN where it knew none.
+    `known.excess` (N,) is what an earlier run measured for each face's person, NaN for faces that it did not have.
     """
     pairs = _choose_candidates(graph.neighbours, labels, rows)
-    around = np.unique(np.r_[pairs.first, pairs.second, labels[rows]])
+    involved = np.unique(np.r_[pairs.first, pairs.second, labels[rows]])
     place = np.full(int(labels.max(initial=-1)) + 2, -1)
-    place[around] = np.arange(len(around))
+    place[involved] = np.arange(len(involved))
     faces = np.flatnonzero(place[labels] >= 0)
     pairs = _Pairs(place[pairs.first], place[pairs.second], pairs.similarity)
     people = _People(_sum_by_person(graph.embeddings, place[labels[faces]], faces), faces, place[labels[faces]], pairs)
@@ -99,17 +107,18 @@ def merge_beside(
     strength = choose_strength(len(np.unique(labels)), HALF_STRENGTH)
     while (merged := _choose_merges(people, graph.photos, excess, strength, threshold)) is not None:
         excess = _average_by_person(excess[people.labels], merged[people.labels])
-        people.become(merged)
+        people.merge(merged)
         people.compare()
     _, first = np.unique(people.labels, return_index=True)
-    together, of_person = labels.copy(), known.excess.copy()
-    together[faces] = labels[faces[first]][people.labels]
-    of_person[faces] = excess[people.labels]
-    return together, of_person
+    new_labels, person_excess = labels.copy(), known.excess.copy()
+    new_labels[faces] = labels[faces[first]][people.labels]
+    person_excess[faces] = excess[people.labels]
+    return new_labels, person_excess
 
 
 def _reuse_or_measure(people: _People, known: Neighbourhood) -> NDArray[np.float64]:
-    """(P,) of people with faces that an earlier run knew what it found; the others are compared with those around."""
+    """(P,) the excess of each person: the mean of what an earlier run measured for the person's faces. It is measured
+    now for people all of whose faces are new."""
     excess = known.excess[people.faces]
     is_known = ~np.isnan(excess)
     mean = _average_by_person(excess[is_known], people.labels[is_known], len(people.sums))
@@ -127,8 +136,8 @@ def _measure_people_neighbourhood(people: _People, typical: float | None = None)
 
 
 def average_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
-    """A graph of N faces, (N,) their people, (P,) sorted numbers of some → (P,D) float32 of unit length: the means of
-    these people's founding faces."""
+    """A graph of N faces, (N,) their people, (P,) sorted numbers of some people → (P,D) float32 of unit length: the
+    mean of each of these people's core faces."""
     place = np.full(int(labels.max(initial=-1)) + 2, -1)
     place[people] = np.arange(len(people))
     faces = np.flatnonzero((place[labels] >= 0) & (graph.roles == Role.CORE))
@@ -136,16 +145,16 @@ def average_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:
 
 
 def compute_similarities(one: Floats, other: Floats, first: Rows, second: Rows) -> Floats:
-    """(P,) cosine similarities of these rows of the one to those rows of the other."""
-    found = np.empty(len(first), np.float32)
+    """(P,) cosine similarities: row `first[i]` of `one` with row `second[i]` of `other`."""
+    similarities = np.empty(len(first), np.float32)
     for begin in range(0, len(first), BLOCK_PAIRS):
         block = slice(begin, begin + BLOCK_PAIRS)
-        found[block] = np.einsum("ij,ij->i", one[first[block]], other[second[block]])
-    return found
+        similarities[block] = np.einsum("ij,ij->i", one[first[block]], other[second[block]])
+    return similarities
 
 
 def _sum_by_person(vectors: Floats, labels: Labels, rows: Rows | None = None) -> Floats:
-    """(N,D), (M,) people from 0 on of these rows (all) → (P,D)."""
+    """(N,D), (M,) people from 0 on of M of the rows (by default all) → (P,D) sums."""
     rows = np.arange(len(labels)) if rows is None else rows
     shape = (int(labels.max(initial=-1)) + 1, len(vectors))
     members = sparse.csr_array((np.ones(len(rows), np.float32), (labels, rows)), shape)
@@ -157,7 +166,8 @@ def _normalise(vectors: Floats) -> Floats:
 
 
 def _choose_candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _Pairs:
-    """The pairs of people that are compared, by these faces."""
+    """The pairs of people to compare: for each person of these faces the CANDIDATES people with the most similar face
+    among the faces' neighbours."""
     indices, similarities = neighbours.indices[rows], neighbours.similarities[rows]
     others = (indices >= 0) & (labels[indices] != labels[rows, None])
     others &= np.cumsum(others, axis=1) <= CANDIDATES
@@ -165,11 +175,11 @@ def _choose_candidates(neighbours: Neighbours, labels: Labels, rows: Rows) -> _P
     count = int(labels.max(initial=-1)) + 1
     pair = labels[rows[face]] * count + labels[indices[face, column]]
     similarity = similarities[face, column]
-    # Each pair once, at its most similar faces; then the best of each person.
+    # Each pair once, with the similarity of its most similar faces; then the most similar people of each person.
     order = np.lexsort((-similarity, pair))
     pair, similarity = pair[order], similarity[order]
-    once = np.r_[True, pair[1:] != pair[:-1]] if len(pair) else np.zeros(0, np.bool_)
-    pair, similarity = pair[once], similarity[once]
+    is_first = np.r_[True, pair[1:] != pair[:-1]] if len(pair) else np.zeros(0, np.bool_)
+    pair, similarity = pair[is_first], similarity[is_first]
     order = np.lexsort((-similarity, pair // max(count, 1)))
     pair = pair[order]
     person = pair // max(count, 1)
@@ -185,7 +195,7 @@ def _make_unique_pairs(first: Labels, second: Labels, count: int) -> _Pairs:
 
 
 def _tabulate_nearest(pairs: _Pairs, count: int) -> Neighbours:
-    """Each person's candidates as (P,CANDIDATES), most similar first."""
+    """The pairs as neighbours (P,CANDIDATES): for each person the people it is compared with, most similar first."""
     person, other = np.r_[pairs.first, pairs.second], np.r_[pairs.second, pairs.first]
     similarity = np.r_[pairs.similarity, pairs.similarity]
     order = np.lexsort((other, -similarity, person))
@@ -201,20 +211,24 @@ def _tabulate_nearest(pairs: _Pairs, count: int) -> Neighbours:
 def _choose_merges(
     people: _People, photos: NDArray[np.intp], excess: NDArray[np.float64], strength: float, threshold: float
 ) -> Labels | None:
-    """(P,) the new number of each person, or None where nobody is put together: pairs that prefer each other."""
+    """(P,) the new number of each person, or None where there is no pair to merge.
+
+    A pair is merged where its scaled similarity is above the threshold, and for both people the highest of such pairs.
+    """
     pairs, count, sizes = people.pairs, len(people.sums), people.sizes
     similarity = pairs.similarity - strength * (excess[pairs.first] + excess[pairs.second]) / 2
     possible = (similarity > threshold) & ((sizes[pairs.first] > 1) | (sizes[pairs.second] > 1))
     first, second, similarity = pairs.first[possible], pairs.second[possible], similarity[possible]
-    free = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)
-    first, second, similarity = first[free], second[free], similarity[free]
+    allowed = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)
+    first, second, similarity = first[allowed], second[allowed], similarity[allowed]
     best = np.full(count, -np.inf)
     np.maximum.at(best, np.r_[first, second], np.r_[similarity, similarity])
     chosen = (similarity == best[first]) & (similarity == best[second])
     if not chosen.any():
         return None
     into = np.arange(count)
-    # Where similarities are equal a person may be in several chosen pairs; it then goes to the lowest of them.
+    # Where similarities are equal, a person may be in several chosen pairs; it is merged into the lowest number of
+    # them.
     np.minimum.at(into, second[chosen], first[chosen])
     return number_by_first_appearance(into)
 
@@ -222,7 +236,7 @@ def _choose_merges(
 def _share_few_photos(
     first: Labels, second: Labels, labels: Labels, photos: NDArray[np.intp], sizes: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """(M,), (M,) people → whether each pair may be one by the photos that both are in."""
+    """(C,), (C,) pairs of people → (C,) whether few enough photos show both of them; see CONFLICTS."""
     involved = np.zeros(len(sizes), np.bool_)
     involved[first] = involved[second] = True
     faces = np.flatnonzero(involved[labels])
@@ -234,7 +248,7 @@ def _share_few_photos(
 
 
 def _renumber_pairs(pairs: _Pairs, merged: Labels, is_new: NDArray[np.bool_]) -> _Pairs:
-    """The pairs under new numbers; those with a new person have to be compared again."""
+    """The pairs under the new numbers of their people, each once. A pair with a merged person loses its similarity."""
     first, second = merged[pairs.first], merged[pairs.second]
     low, high = np.minimum(first, second), np.maximum(first, second)
     count = len(is_new)

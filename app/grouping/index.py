@@ -1,6 +1,7 @@
-"""What a run knows of a gallery, kept on the local disk for the next one: a file a gallery.
+"""The index of a gallery: its last grouping, kept on the local disk so that the next run can be an incremental one.
 
-MongoDB stays the truth. A file of another model or threshold, a broken one, or none means a full run; the log says so.
+The index is a cache of one file a gallery; MongoDB has the truth. Where the file is missing, damaged, or of another
+model or threshold, the run is a full one.
 """
 
 import hashlib
@@ -25,22 +26,25 @@ from app.clustering.neighbours import Neighbours
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Grows with every change of the arrays or of what clustering makes of them."""
+"""To be increased with every change of the arrays or of what clustering makes of them."""
 ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities", "labels", "beyond", "beyond_people")
+SCALARS = {"typical": "typical", "typical_people": "typical_person", "strength": "strength"}
+SCALARS |= {"all_at_once": "full_run_faces", "changed": "changed"}
+"""Name in the file → name in `Grouping`."""
 
 
 @dataclass(frozen=True)
 class GalleryIndex:
-    """Files below `folder`, together at most `max_bytes`: those used longest ago are removed."""
+    """The files in `folder`, together at most `max_bytes`: the least recently used ones are removed."""
 
     folder: Path
     max_bytes: int
 
     def load(self, gallery_id: str, model_id: str, threshold: float) -> StoredGrouping | None:
-        """What the last run on this machine left, None where there is nothing that can be used."""
+        """The grouping that the last run on this machine stored, None where none can be used."""
         path, about = self._path(gallery_id, model_id), _describe_contents(gallery_id, model_id, threshold)
         try:
-            # The archive has a checksum for each array, which is compared as it is read.
+            # Reading an array verifies its checksum in the archive.
             with path.open("rb") as file, np.load(file) as stored:
                 header = json.loads(_decode_text(stored["header"]))
                 if {name: header.get(name) for name in about} != about:
@@ -57,16 +61,14 @@ class GalleryIndex:
         return _read_known(arrays, header)
 
     def save(self, gallery_id: str, model_id: str, threshold: float, known: StoredGrouping) -> None:
-        """Keep it for the next run. A full disk costs that run time, nothing else."""
+        """Store the grouping for the next run. On a full disk nothing is stored, and the next run is a full one."""
         grouping = known.grouping
         graph = grouping.graph
-        scalars = ("typical", "typical_people", "strength", "all_at_once", "changed")
-        header = _describe_contents(gallery_id, model_id, threshold) | {
-            name: getattr(grouping, name) for name in scalars
-        }
+        scalars = {stored: getattr(grouping, field) for stored, field in SCALARS.items()}
+        header = _describe_contents(gallery_id, model_id, threshold) | scalars
         arrays: dict[str, Any] = {
             "header": _encode_text(json.dumps(header)),
-            # No id has a control character.
+            # No id has a control character (app/core/messages.py), so a newline can end each.
             "face_ids": _encode_text("".join(f"{face_id}\n" for face_id in known.face_ids)),
             "digests": _encode_text("".join(f"{digest}\n" for digest in known.digests)),
             "embeddings": graph.embeddings,
@@ -75,7 +77,7 @@ class GalleryIndex:
             "similarities": graph.neighbours.similarities,
             "labels": grouping.labels,
             "beyond": grouping.excess,
-            "beyond_people": grouping.excess_people,
+            "beyond_people": grouping.person_excess,
         }
         path = self._path(gallery_id, model_id)
         try:
@@ -112,18 +114,14 @@ def _describe_contents(gallery_id: str, model_id: str, threshold: float) -> dict
 
 def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> StoredGrouping:
     neighbours = Neighbours(arrays["indices"].astype(np.int64), arrays["similarities"])
-    # Photos are numbered anew by every run.
+    # Every run numbers the photos again.
     photos = np.zeros(len(arrays["labels"]), np.int64)
     grouping = Grouping(
         graph=FaceGraph(arrays["embeddings"], photos, arrays["roles"], neighbours),
         labels=arrays["labels"],
         excess=arrays["beyond"],
-        excess_people=arrays["beyond_people"],
-        typical=header["typical"],
-        typical_people=header["typical_people"],
-        strength=header["strength"],
-        all_at_once=header["all_at_once"],
-        changed=header["changed"],
+        person_excess=arrays["beyond_people"],
+        **{field: header[stored] for stored, field in SCALARS.items()},
     )
     return StoredGrouping(_decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"]), grouping)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from app.clustering.full import split_repeats_in_photos
 from app.clustering.graph import FaceGraph, build_graph
 from app.clustering.local_scaling import Neighbourhood, choose_strength, measure_neighbourhood, scale_similarities
-from app.clustering.merging import average_faces, merge_beside, merge_people
+from app.clustering.merging import average_faces, merge_people_near, merge_people
 from app.clustering.neighbours import Neighbours, NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role
@@ -74,7 +74,7 @@ def test_only_people_beside_the_chosen_faces_are_put_together() -> None:
     graph = graph_of(np.concatenate([np.pad(two_halves(), ((0, 0), (0, 8))), np.pad(two_halves(), ((0, 0), (8, 0)))]))
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     known = Neighbourhood(np.zeros(8), 0.0)
-    assert merge_beside(graph, labels, THRESHOLD, np.array([6]), known)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert merge_people_near(graph, labels, THRESHOLD, np.array([6]), known)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far() -> None:
@@ -136,7 +136,7 @@ def test_people_of_whom_no_face_is_looked_at_stay_as_they_are() -> None:
 def test_a_person_known_to_be_like_many_needs_more_likeness_to_be_merged() -> None:
     graph = graph_of(two_halves())
     labels, rows = np.array([0, 0, 1, 1]), np.arange(4)
-    as_usual = merge_beside(graph, labels, THRESHOLD, rows, Neighbourhood(np.zeros(4), 0.0))
-    like_many = merge_beside(graph, labels, THRESHOLD, rows, Neighbourhood(np.full(4, 3.0), 0.0))
+    as_usual = merge_people_near(graph, labels, THRESHOLD, rows, Neighbourhood(np.zeros(4), 0.0))
+    like_many = merge_people_near(graph, labels, THRESHOLD, rows, Neighbourhood(np.full(4, 3.0), 0.0))
     assert as_usual[0].tolist() == [0, 0, 0, 0]
     assert like_many[0].tolist() == [0, 0, 1, 1]
