@@ -65,7 +65,7 @@ class PeopleUpdate:
         """(N,) which faces of the gallery are core faces, and so can be a person alone."""
         return np.asarray(self.known.grouping.graph.roles[self.places] == Role.CORE)
 
-    def embeddings_of(self, rows: Rows) -> Floats:
+    def get_embeddings(self, rows: Rows) -> Floats:
         """(M,) rows of the gallery → (M,D) float32 unit length."""
         return self.known.grouping.graph.embeddings[self.places[rows]]
 

@@ -1,4 +1,4 @@
-"""The story of a gallery: from a message to people."""
+"""The grouping service's work on one message: faces of a gallery are grouped into people, stored and published."""
 
 import logging
 import time
@@ -30,14 +30,14 @@ from app.telemetry.interface import Telemetry
 log = logging.getLogger(__name__)
 
 BUSY_DELAY_S = 5
-"""A message isn't sent again any sooner while its gallery is being grouped. Less than any visibility: see
-`_claim_later_message`."""
+"""The shortest delay of the message that is sent while its gallery is being grouped. It is less than any visibility
+timeout: see `_claim_later_message`."""
 
 
 @dataclass(frozen=True)
 class GroupingParts:
-    """What the grouping service works with. Without `uses_quality` every face founds, whatever its quality; without an
-    `index` every run looks at all faces."""
+    """What the grouping service works with. Without `uses_quality` every face is a core face, whatever its quality;
+    without an `index` every run is a full one."""
 
     queue: MessageQueue
     objects: ObjectStore
@@ -57,7 +57,7 @@ class GroupingParts:
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
-    """Do what one message of the grouping queue asks for; done when it returns. Calls `progress` between stages."""
+    """Do all that one message of the grouping queue asks for. Calls `progress` between stages."""
     request = parse_grouping(body)
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
@@ -73,25 +73,25 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 
 
 def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None:
-    """Read the gallery's faces, find its people, store them, and publish groups.json and the page.
+    """Read the gallery's faces, group them into people, store these, and publish groups.json and the page.
 
-    The two files are left alone where they would be the last run's output again, unless a full run was ordered. Raises
-    StaleFence once the gallery is another worker's.
+    The two files are not written where they would equal the last run's output, unless a full run was ordered. Raises
+    StaleFence once another worker has the gallery's lease.
     """
     started = time.monotonic()
     lease, gallery_id = run.lease, run.lease.gallery_id
     bars = lease.quality or parts.quality
     known = parts.people.read_people(lease)
     faces, found = _find_people(run, parts, bars, full=full)
-    run.stage("people")
-    matched = match_people(found.labels, faces, known, found.is_core, found.embeddings_of)
+    run.begin_stage("people")
+    matched = match_people(found.labels, faces, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
     _replace_people(run, parts, find_changed(people, known), _find_moves(faces, matched))
 
     images = list(parts.faces.read_images(gallery_id))
     groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     page = render_page(groups, list_page_photos(images), make_crop_urls(gallery_id, faces))
-    run.stage("publish")
+    run.begin_stage("publish")
     output = compute_digest(groups, page)
     if full or output != lease.output:
         with run.tracer.stage("write files"):
@@ -101,7 +101,7 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     unassigned = matched.person_ids.count(None)
     counts = {"faces": len(faces), "unassigned": unassigned, "people": len(groups.people), "photos": len(images)}
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
-    summary = {**counts, **how, "seconds": seconds, "stages_s": run.seconds()}
+    summary = {**counts, **how, "seconds": seconds, "stages_s": run.end_stages()}
     parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
     _report_run(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
@@ -110,35 +110,35 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
 def _find_people(
     run: GroupingRun, parts: GroupingParts, bars: QualityBars, *, full: bool
 ) -> tuple[FaceBatch, PeopleUpdate]:
-    """All faces of the gallery, with embeddings only where all are looked at, and who they are."""
+    """All faces of the gallery, with embeddings only where the run is a full one, and their people."""
     gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
-    run.stage("read")
+    run.begin_stage("read")
     known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
     if parts.index:
         parts.telemetry.metrics.add(Metric.INDEX_MISSES if known is None else Metric.INDEX_HITS)
     anew = full or known is None
     faces = _read_faces(run, parts, with_embeddings=anew)
 
-    def embeddings_of(rows: Rows) -> Floats:
-        # All of them are not copied: they may be most of the memory.
+    def read_embeddings(rows: Rows) -> Floats:
+        # The embeddings of all faces may take most of the memory, so a full run gets them without a copy.
         return faces.embeddings if anew else parts.faces.read_embeddings([faces.face_ids[row] for row in rows])
 
-    run.stage("cluster")
+    run.begin_stage("cluster")
     roles = assign_roles(faces.quality["unified"], bars) if parts.uses_quality else assign_core(len(faces))
     gallery = GalleryFaces(faces.face_ids, faces.image_ids, faces.digests, roles)
     search = replace(parts.search, progress=lambda: run.advance(0))
-    found = update_people(gallery, known, threshold, embeddings_of, search, full=full)
+    found = update_people(gallery, known, threshold, read_embeddings, search, full=full)
     if parts.index and (found.kind == "full" or found.new or found.gone):
         parts.index.save(gallery_id, parts.model_id, threshold, found.known)
     return faces, found
 
 
 def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
-    """Another worker groups the gallery: see to it that one message, new and delayed, waits for all that came.
+    """Another worker groups the gallery: replace all messages that come meanwhile by a single new one with a delay.
 
-    A message that is put back would be received every few seconds for as long as the run lasts, and end as a dead
-    letter for nothing but its receive count. Nor may it be dropped for the run's worker to look again: that may have
-    died.
+    A message that is put back into the queue would be received every few seconds while the run lasts, and become a dead
+    letter only because of its receive count. Dropping it and leaving the changes to the other worker would lose them
+    where that worker has died.
     """
     delay_s = max(parts.grouping_delay_s, BUSY_DELAY_S)
     log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
@@ -146,7 +146,7 @@ def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
         if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
             parts.queue.send(request.model_dump_json(), delay_s, parts.telemetry.tracer.traceparent())
     except RetryLater as error:
-        # The claim may be ours: tried sooner, this message would find it made and send nothing.
+        # The claim may be stored though sending failed: until it expires, this message would find it and send nothing.
         raise RetryLater(str(error), delay_s + 1) from error
 
 
@@ -160,7 +160,7 @@ def _read_faces(run: GroupingRun, parts: GroupingParts, *, with_embeddings: bool
 
 
 def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]) -> None:
-    """Readers get all of it at once, or go on with what there was."""
+    """Write and publish changed people and moved faces. Readers see all of it at once, or still the last run's."""
     if not people and not moves:
         return
     with run.tracer.stage("write people"):

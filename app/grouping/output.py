@@ -1,4 +1,4 @@
-"""`groups.json`, version 1: the shape customers read. Its JSON Schema lies in docs/schemas."""
+"""`groups.json`, version 1: the format that customers read. Its JSON Schema is in docs/schemas."""
 
 from typing import Literal
 

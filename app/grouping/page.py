@@ -1,7 +1,7 @@
-"""The people page: one HTML file that shows a gallery's people, from disk or from S3, without a foreign address.
+"""The people page: one HTML file that shows a gallery's people, opened from disk or from S3; it needs no other server.
 
-Markup, style and script lie in `templates/`. The browser gets the gallery as one JSON block and builds only what
-is on the screen, so a gallery of 5,000 people opens as fast as one of ten.
+Markup, style and script are in `templates/`. The browser gets the gallery as one JSON block and builds only what is on
+the screen, so a gallery of 5,000 people opens as fast as one of ten.
 """
 
 import base64
@@ -20,10 +20,10 @@ from markupsafe import Markup
 
 from app.grouping.output import GroupedFace, GroupedPerson, Groups
 
-# What may stand in a Content-Security-Policy source; a `;` or a space would start a new directive or source.
+# The only hosts that are put into the Content-Security-Policy. A `;` or a space would start a new directive or source.
 _CSP_HOST = re.compile(r"[A-Za-z0-9.\-]+(:[0-9]+)?")
 
-# The template's own element: whatever comes from the gallery is escaped.
+# Only the template itself has this element: text from the gallery is escaped.
 _TIME = re.compile(r"<time .*?</time>")
 
 _UNASSIGNED = -1
@@ -31,7 +31,7 @@ _UNASSIGNED = -1
 
 @dataclass(frozen=True)
 class PagePhoto:
-    """A photo to show: `src` is its percent-encoded URL, the size is that of the upright original."""
+    """A photo to show: `src` is the percent-encoded URL of its preview, the size is that of the upright original."""
 
     src: str
     width_px: int
@@ -39,9 +39,9 @@ class PagePhoto:
 
 
 def render_page(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[str, str]) -> str:
-    """The whole page. `photos` is by image id, `crops` maps face ids to URLs; both may lack entries.
+    """The whole page. `photos` maps image ids to photos, `crops` maps face ids to URLs of crops; both may lack entries.
 
-    A photo or crop that is missing, or that the browser can't load, becomes a placeholder with its name.
+    The page shows a placeholder with the name in place of a photo or crop that is missing or can't be loaded.
     """
     content = _make_page_content(groups, photos, crops)
     shown = [*(src for _, src, _, _ in content["photos"]), *(person["cover"] for person in content["people"])]
@@ -62,7 +62,7 @@ def render_page(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[
 
 
 def remove_time(page: str) -> str:
-    """The page but for the time at which it was made."""
+    """The page without the time at which it was made."""
     return _TIME.sub("", page, count=1)
 
 
@@ -96,7 +96,7 @@ def _count(groups: Groups, photo_count: int) -> list[tuple[str, int]]:
 
 
 def _make_page_content(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[str, str]) -> dict[str, Any]:
-    """What the script reads. Faces stand person by person, so that a person's faces are a range of them."""
+    """What the script reads. Faces are listed person by person, so each person's faces are a range of the list."""
     people = sorted(groups.people, key=lambda person: (-person.photo_count, -person.face_count, person.person_id))
     image_ids = {face.image_id: None for person in people for face in person.faces}
     image_ids |= {face.image_id: None for face in groups.unassigned}
@@ -158,7 +158,7 @@ def _convert_box(face: GroupedFace, photo: PagePhoto | None) -> list[float]:
 
 
 def _make_content_security_policy(style: str, script: str, image_urls: Iterable[str | None]) -> str:
-    """Nothing but this page's own style and script, and images from beside it or from the hosts that were given."""
+    """Allows this page's own style and script, and images from the page's folder and from the hosts of these URLs."""
     origins = sorted({origin for url in image_urls if url and (origin := _get_origin(url))})
     return "; ".join(
         [

@@ -1,4 +1,4 @@
-"""What readers get of a run: `groups.json` and what the people page shows."""
+"""The published output of a run: the content of `groups.json` and of the people page."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from app.grouping.people import PersonMatches
 
 BOX_DECIMALS = 2
 PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", "mouth_covered")
-"""What readers get of a face's quality: all of it would be most of the file."""
+"""The measures of a face's quality that are published: all of them would be most of the file."""
 SCORE_DECIMALS = 4
 
 
@@ -24,13 +24,13 @@ def make_groups(
     images: Iterable[ImageRecord],
     bars: QualityBars,
 ) -> Groups:
-    """`header` filled with the active ones of all people, the former ids of theirs, the faces of nobody and why, and
-    the photos that gave no faces."""
+    """`header` with the active people, the former ids of people merged into them, the unassigned faces and why they are
+    unassigned, and the photos without faces."""
     by_person: dict[str | None, list[GroupedFace]] = {}
     for row, person_id in enumerate(matched.person_ids):
         why = None
         if person_id is None:
-            why = _explain_turned_away(faces.face_ids[row], matched, people) or explain_unassigned(
+            why = _explain_rejected(faces.face_ids[row], matched, people) or explain_unassigned(
                 faces.get_quality(row), bars
             )
         by_person.setdefault(person_id, []).append(_make_face(faces, row, why))
@@ -46,13 +46,13 @@ def make_groups(
 
 
 def compute_digest(groups: Groups, page: str) -> str:
-    """What tells this output from any other, whenever it was made."""
+    """A digest that is equal for equal output, whenever it was made."""
     of_groups = groups.model_dump_json(exclude={"generated_at"})
     return hashlib.sha256(f"{of_groups}\n{remove_time(page)}".encode()).hexdigest()
 
 
 def list_page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
-    """Image id → what the page shows of it: the preview beside the page, and the original's size."""
+    """Image id → what the page shows of it: the preview in the page's folder, and the original's size."""
     return {
         image.photo.image_id: PagePhoto(
             _make_relative_url(image.photo.gallery_id, make_preview_key(image.photo)), image.width_px, image.height_px
@@ -85,8 +85,8 @@ def _make_face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace
     )
 
 
-def _explain_turned_away(face_id: str, matched: PersonMatches, people: Iterable[PersonRecord]) -> str | None:
-    person_id = matched.turned_away.get(face_id)
+def _explain_rejected(face_id: str, matched: PersonMatches, people: Iterable[PersonRecord]) -> str | None:
+    person_id = matched.rejected_for.get(face_id)
     if person_id is None:
         return None
     name = next((person.name for person in people if person.person_id == person_id), None) or person_id

@@ -1,4 +1,4 @@
-"""A run under way: it keeps its gallery for as long as it lasts, and says how far it is."""
+"""A grouping run in progress: it renews the gallery's lease for as long as it lasts, and reports how far it is."""
 
 import logging
 import threading
@@ -14,17 +14,17 @@ from app.telemetry.interface import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 
-BEATS_PER_LEASE = 3
+RENEWALS_PER_LEASE = 3
 REPORT_EVERY_S = 3.0
 LOST_DELAY_S = 10.0
 FIRST_RUN_S = {"read": 4.0, "cluster": 3.0, "people": 2.0, "publish": 1.0}
-"""How a gallery's first run divides among its stages; for a later one the run before tells."""
+"""How the time of a gallery's first run divides among its stages; for a later run, the seconds of the last run tell."""
 
 
 class GroupingRun:
-    """The lease is renewed from a thread while inside, as a stage may last longer than it.
+    """A context in which a thread renews the lease, because a stage may last longer than the lease.
 
-    `progress` is called as the run gets on. Not for a beat: a run that hangs must be found out.
+    `progress` is called as the run advances, but not by that thread: a run that hangs must be noticed.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class GroupingRun:
         self._begun = self._stage_begun = self._reported = time.monotonic()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="gallery lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep_renewing, name="gallery lease", daemon=True)
 
     def __enter__(self) -> "GroupingRun":
         self._thread.start()
@@ -57,32 +57,32 @@ class GroupingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._span.close()
-        # Joined, for a late renewal would take the lease again after it was given back.
+        # The thread is joined: a late renewal would take the lease again after it was given back.
         self._closing.set()
         self._thread.join()
 
-    def stage(self, name: str) -> None:
-        """The stage before, if any, is done. Raises StaleFence once the gallery is another worker's."""
+    def begin_stage(self, name: str) -> None:
+        """End the stage before, if any, and begin this one. Raises StaleFence once another worker has the lease."""
         self._end_stage()
         self._stage, self._part = name, 0.0
         self._span.enter_context(self.tracer.stage(name))
         self.keep()
 
     def advance(self, part: float) -> None:
-        """This part of the stage, 0 to 1, is done. May be called often; raises StaleFence as `stage` does."""
+        """Note that this part of the stage, 0 to 1, is done. It may be called often. Raises StaleFence as above."""
         self._part = min(part, 1.0)
         if time.monotonic() - self._reported >= REPORT_EVERY_S:
             self.keep()
 
     def keep(self) -> None:
-        """The run has got on. Raises StaleFence as `stage` does."""
+        """Report progress and renew the lease. Raises StaleFence as above."""
         if not self._thread.is_alive():
             raise RuntimeError("The thread that keeps the gallery's lease has died.")
         self._progress()
         self._renew()
 
-    def seconds(self) -> dict[str, float]:
-        """Stage → seconds, the one under way included."""
+    def end_stages(self) -> dict[str, float]:
+        """End the current stage. Returns stage → seconds for all stages."""
         self._end_stage()
         return {stage: round(seconds, 3) for stage, seconds in self.stages_s.items()}
 
@@ -97,7 +97,7 @@ class GroupingRun:
         with self._lock:
             gallery_id = self.lease.gallery_id
             renewed = self._galleries.take_lease(gallery_id, self.lease.owner, self._lease_s)
-            # Another fence: the lease came back after somebody else had it, and what this run has read is out of date.
+            # With another fence, another worker had the lease in between: what this run has read may be out of date.
             if renewed is None or renewed.fence != self.lease.fence:
                 raise StaleFence(f"The lease of the gallery {gallery_id} was lost to another worker.", LOST_DELAY_S)
             self._galleries.report_progress(self.lease, self._get_progress())
@@ -111,13 +111,13 @@ class GroupingRun:
         eta_s = round(elapsed_s * (1 - share) / share, 1) if share else None
         return RunProgress(self._stage, round(share, 3), eta_s, datetime.now(UTC))
 
-    def _beat(self) -> None:
-        while not self._closing.wait(self._lease_s / BEATS_PER_LEASE):
+    def _keep_renewing(self) -> None:
+        while not self._closing.wait(self._lease_s / RENEWALS_PER_LEASE):
             try:
                 self._renew()
             except StaleFence:
-                # So it also looks while the run is in the middle of a write. If it is true the run finds out at its
-                # next stage, and until then writes nothing, as its fence is old.
+                # This is also raised while the run itself is writing to the lease. If the lease is really lost, the run
+                # raises StaleFence at its next stage; until then it writes nothing, because its fence is old.
                 log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
             except RetryLater as error:
                 log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})

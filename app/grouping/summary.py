@@ -1,4 +1,4 @@
-"""What is known of each person after a run, and what of it is new."""
+"""The records of all people after a run, and which of them have changed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,12 @@ COVER_PX = 200
 
 
 def choose_cover(faces: FaceBatch, rows: Sequence[int]) -> str:
-    """The face that shows its person best, of those in `rows`: the first id among equals."""
+    """The face in `rows` that shows its person best; of equally good ones the first id."""
     return min((-_score_cover(faces, row), faces.face_ids[row]) for row in rows)[1]
 
 
 def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[PersonRecord]:
-    """N faces, N person ids → one record a person, those in most photos first, without names."""
+    """N faces, N person ids → one record for each person, without a name; people in most photos first."""
     rows_of: dict[str, list[int]] = {}
     for row, person_id in enumerate(person_ids):
         if person_id is not None:
@@ -37,13 +37,13 @@ def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[Person
 def merge_with_absent(
     active: Iterable[PersonRecord], known: Iterable[PersonRecord], merged: Mapping[str, str]
 ) -> list[PersonRecord]:
-    """Those seen in a run, everybody known before, and who became whom → all records as they are now.
+    """People with faces in this run, all people known before, merged ids of this run → all records as they are now.
 
-    The active ones come first, in their order. Who was not seen is absent, unless merged: then straight into somebody
-    who is not, however many merges that took.
+    The active ones come first, in their order. The others are absent, or merged into the person that they are now,
+    however many merges lie between.
     """
     before = {person.person_id: person for person in known}
-    seen = {person.person_id: _keep_of(before.get(person.person_id), person) for person in active}
+    seen = {person.person_id: _keep_name(before.get(person.person_id), person) for person in active}
     unseen = [replace(before[name], face_count=0, photo_count=0) for name in sorted(before.keys() - seen.keys())]
     into = resolve_merged_ids(
         [*unseen, *(replace(before[old], merged_into=new) for old, new in merged.items() if old in before)]
@@ -58,22 +58,22 @@ def merge_with_absent(
 
 
 def find_changed(now: Iterable[PersonRecord], known: Iterable[PersonRecord]) -> list[PersonRecord]:
-    """Those that are others than they were."""
+    """The records that are new or differ from the known ones."""
     before = {person.person_id: person for person in known}
     return [person for person in now if person != before.get(person.person_id)]
 
 
-def _keep_of(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
-    """Runs change neither name nor age."""
+def _keep_name(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
+    """The record with the name and the age (`since`) from before, which no run changes."""
     return replace(person, name=before.name, since=before.since) if before else person
 
 
 def _score_cover(faces: FaceBatch, row: int) -> float:
-    """How well a face can be known, how far it looks at the viewer, and how large it is up to what a cover needs.
+    """How recognisable a face is, how frontal, and how large up to COVER_PX, multiplied.
 
-    0 for a face that was stored without its size, so that any other goes before it.
+    0 for a face that was stored without its size, so that any other is preferred.
     """
     unified = faces.measure("unified", row)
-    known = 100 * float(faces.det_scores[row]) if unified is None else unified
+    quality = 100 * float(faces.det_scores[row]) if unified is None else unified
     frontal = math.cos(math.radians(faces.measure("yaw", row) or 0)) ** 2
-    return known * frontal * math.sqrt(min((faces.measure("size_px", row) or 0) / COVER_PX, 1))
+    return quality * frontal * math.sqrt(min((faces.measure("size_px", row) or 0) / COVER_PX, 1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from app.clustering.full import split_repeats_in_photos
 from app.clustering.graph import FaceGraph, build_graph
 from app.clustering.local_scaling import Neighbourhood, choose_strength, measure_neighbourhood, scale_similarities
-from app.clustering.merging import average_faces, merge_people_near, merge_people
+from app.clustering.merging import average_faces, merge_people, merge_people_near
 from app.clustering.neighbours import Neighbours, NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role

@@ -200,10 +200,10 @@ def test_a_rejected_face_founds_somebody_new_and_stays_there() -> None:
     assert match([0] * 4, replace(faces, person_ids=first.person_ids), *known) == first
 
 
-def test_a_rejected_face_that_may_be_nobody_alone_is_turned_away() -> None:
+def test_a_rejected_face_that_may_be_nobody_alone_is_rejected_for() -> None:
     faces = batch(["p1", "p1", None], rejected={"face_002": frozenset(["p1"])})
     matched = match_people(np.zeros(3, np.int64), faces, [person("p1")], np.array([True, True, False]))
-    assert (matched.person_ids, matched.turned_away) == (["p1", "p1", None], {"face_002": "p1"})
+    assert (matched.person_ids, matched.rejected_for) == (["p1", "p1", None], {"face_002": "p1"})
 
 
 def test_a_face_stays_with_whom_it_was_where_the_cluster_is_whom_it_is_not() -> None:

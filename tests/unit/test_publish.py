@@ -28,8 +28,8 @@ FACES = FaceBatch(
 BARS = QualityBars()
 
 
-def matched(person_ids: list[str | None], **turned_away: str) -> PersonMatches:
-    return PersonMatches(person_ids, {}, turned_away)
+def matched(person_ids: list[str | None], **rejected_for: str) -> PersonMatches:
+    return PersonMatches(person_ids, {}, rejected_for)
 
 
 PEOPLE = [PersonRecord("p1", "f2", 2, 2, "Ann"), PersonRecord("p2", "f1", 1, 1)]
