@@ -1,4 +1,4 @@
-"""Names for the arrays that many packages pass around."""
+"""Types of the arrays that many packages use."""
 
 import numpy as np
 from numpy.typing import NDArray

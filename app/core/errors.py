@@ -1,11 +1,11 @@
-"""The error tree. Every class says what the worker does about it.
+"""The tree of errors. Every class determines what the worker does with the message.
 
     WorkerError
     ├── RetryLater        back to the queue after a delay; the same message is tried again
     │   ├── StoreUnavailable  and, after several in a row, no new message until the store answers again
-    │   ├── StaleFence        another worker holds the gallery by now; this one must not write
-    │   └── DeviceOutOfMemory smaller batches first, in place; back to the queue if one face is still too much
-    ├── LeaseLost         the message is another worker's by now: neither extend nor settle it
+    │   ├── StaleFence        another worker has the gallery's lease now; this one must not write
+    │   └── DeviceOutOfMemory tried again at once in smaller batches; back to the queue if one face is still too much
+    ├── LeaseLost         another worker has the message now: neither extend its lease nor settle it
     ├── RejectMessage     to the dead-letter queue with a reason, then deleted; never tried again
     ├── LowQuality        stored as the photo's status `low_quality` with the reason; the message is done
     ├── BadPhoto          stored as the photo's status `rejected` with the reason; the message is done
@@ -20,11 +20,11 @@ Adapters translate the exceptions of boto3, pymongo and ONNX Runtime into these;
 
 
 class WorkerError(Exception):
-    """The base of all errors this system raises on purpose."""
+    """The base of all errors that this system raises itself."""
 
 
 class RetryLater(WorkerError):
-    """A passing trouble (network, throttling, a store that is away): try the same message again."""
+    """A temporary failure (network, throttling, a store that does not answer): try the same message again."""
 
     def __init__(self, reason: str, delay_s: float | None = None) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class StoreUnavailable(RetryLater):
 
 
 class StaleFence(RetryLater):
-    """A write that carries an old fence token was refused: the gallery's lease has passed to another worker."""
+    """A write with an old fencing token was refused: another worker has taken the gallery's lease since."""
 
 
 class DeviceOutOfMemory(RetryLater):
@@ -48,11 +48,12 @@ class DeviceOutOfMemory(RetryLater):
 
 
 class LeaseLost(WorkerError):
-    """A receipt handle is no longer valid: the message's visibility ended and it was, or will be, given to another."""
+    """A receipt handle is no longer valid: the visibility timeout is over, and another worker gets the message."""
 
 
 class RejectMessage(WorkerError):
-    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`, one of few words."""
+    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`, of which there are
+    few."""
 
     def __init__(self, reason: str, kind: str = "invalid") -> None:
         super().__init__(reason)
@@ -60,7 +61,7 @@ class RejectMessage(WorkerError):
 
 
 class BadPhoto(WorkerError):
-    """The photo itself can't be used: store `rejected` with this reason and go on. It is counted by `kind`."""
+    """The photo itself can't be used: store `rejected` with this reason. It is counted by `kind`."""
 
     def __init__(self, reason: str, kind: str = "damaged") -> None:
         super().__init__(reason)
@@ -68,7 +69,7 @@ class BadPhoto(WorkerError):
 
 
 class LowQuality(WorkerError):
-    """No face can be recognised in the photo, so the networks need not look: store `low_quality` and go on."""
+    """No face in the photo could be recognised, so detection is skipped: store `low_quality` with this reason."""
 
     def __init__(self, reason: str, score: float) -> None:
         super().__init__(reason)
@@ -76,7 +77,7 @@ class LowQuality(WorkerError):
 
 
 class FatalWorkerError(WorkerError):
-    """This process can't go on. `exit_code` tells the supervisor why."""
+    """This process can't go on. Its `exit_code` tells the supervisor why."""
 
     exit_code = 1
 
@@ -94,6 +95,6 @@ class BadModelPack(FatalWorkerError):
 
 
 class DeviceLost(FatalWorkerError):
-    """The GPU failed in a way that only a new process, or a new machine, can mend."""
+    """The GPU failed, and only a new process or a new machine can help."""
 
     exit_code = 20

@@ -1,7 +1,7 @@
-"""Points at which a worker can be told to kill itself, to prove that nothing is lost there.
+"""Points at which a worker kills itself in a test, which proves that nothing is lost there.
 
-CHAOS_KILL_AT names a point and how often it is passed before (`after-put:3` dies the third time). It works only
-against stand-ins on this machine; anywhere else it is refused loudly and ignored.
+CHAOS_KILL_AT names a point and how often it is reached: `after-put:3` kills the process at the third time. It works
+only with stand-ins for AWS on this machine; anywhere else it is ignored, with an error in the log.
 """
 
 import logging
@@ -27,7 +27,7 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class KillPoints:
-    """Counts how often each point is reached, and kills the process where it was asked to."""
+    """Counts how often the point of CHAOS_KILL_AT is reached, and kills the process at that number."""
 
     def __init__(self, kill_at: str | None = None, endpoint_url: str | None = None) -> None:
         self._point, self._remaining = _parse(kill_at, endpoint_url)

@@ -1,7 +1,7 @@
-"""Queue messages, version 1, and the one function that reads a message body.
+"""Queue messages, version 1, and the functions that parse and validate message bodies.
 
-Unknown fields are ignored, so that a newer sender doesn't break an older worker; unknown types and versions are
-rejected with a reason. JSON Schemas lie in docs/schemas.
+Unknown fields are ignored, so that a newer sender doesn't break an older worker. Unknown types and versions are
+rejected with a reason. The JSON Schemas are in docs/schemas.
 """
 
 import json
@@ -15,12 +15,13 @@ from app.core.records import PhotoRef
 
 MAX_S3_KEY_BYTES = 1024
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
-# MongoDB keeps an index entry under 1,024 bytes on old servers, and an id is gallery/image/model/ix.
+# Old MongoDB servers limit an index entry to 1,024 bytes, and a face's id is gallery/image/model/index.
 MAX_ID_CHARS = 400
 
 
 def _check_plain(value: str) -> str:
-    """Control characters break logs and pages; `..` segments would climb out of a gallery's folder."""
+    """Refuse control characters, which break logs and pages, and `..` segments, which would leave a gallery's
+    folder."""
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("has a control character")
     if any(part in ("", ".", "..") for part in value.split("/")):
@@ -39,7 +40,7 @@ GalleryId = Annotated[
 ]
 ImageId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_check_plain)]
 Text = Annotated[str, StringConstraints(max_length=1024)]
-"""With a constraint, pydantic refuses text that is not valid Unicode."""
+"""The constraint also makes pydantic refuse text that is not valid Unicode."""
 S3Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_key)]
 
 
@@ -59,12 +60,12 @@ class DetectImage(_Message):
     etag: Text | None = None
     version_id: Text | None = None
     force: bool = False
-    """Done again even where the photo is stored already as it is now."""
+    """Analyse the photo again even where this version of it is stored already."""
     _id_from_key: bool = PrivateAttr(default=False)
 
     @property
     def id_from_key(self) -> bool:
-        """Whether nobody chose the image id: two keys that differ in their ending alone would share it."""
+        """Whether the image id was made from the key: then keys that differ only in their ending have the same id."""
         return self._id_from_key
 
     def photo(self, default_bucket: str) -> PhotoRef:
@@ -86,7 +87,7 @@ _group_gallery = TypeAdapter(GroupGallery)
 
 
 def parse_detection(body: str) -> list[DetectImage]:
-    """The photos a message asks for; an S3 test event asks for none. Raises RejectMessage with the reason."""
+    """The photos to analyse for a message; none for S3's test event. Raises RejectMessage with the reason."""
     fields = _parse_json_object(body)
     if fields.get("Event") == "s3:TestEvent":
         return []
@@ -96,7 +97,7 @@ def parse_detection(body: str) -> list[DetectImage]:
 
 
 def parse_grouping(body: str) -> GroupGallery:
-    """What the grouping service is asked for. Raises RejectMessage with the reason."""
+    """The order to the grouping service. Raises RejectMessage with the reason."""
     return _validate(_group_gallery, _parse_json_object(body), "group_gallery")
 
 

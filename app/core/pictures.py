@@ -1,4 +1,4 @@
-"""Which files are taken for pictures, and what one of them may cost."""
+"""Which files count as pictures, and how large a photo may be."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 PICTURE_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".bmp"}
 )
-"""Endings of files in a folder that are worth reading; what a file is, its first bytes tell (app/vision/decode.py)."""
+"""Endings of the files of a folder that are read. The first bytes of a file tell its format (app/vision/decode.py)."""
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name ends as a picture's does, in any case."""
+    """Whether a file's name has a picture's ending, in upper or lower case."""
     return path.suffix.lower() in PICTURE_ENDINGS
 
 
 @dataclass(frozen=True)
 class PhotoLimits:
-    """What a photo may cost: the size of its file, and the pixels its header claims. By default what Settings say."""
+    """How large a photo may be: the bytes of its file, and the pixels that its header states. The defaults are those of
+    Settings."""
 
     max_bytes: int = 100_000_000
     max_pixels: int = 150_000_000

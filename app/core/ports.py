@@ -1,4 +1,4 @@
-"""What the services need of the world, in their own words. Adapters implement these; tests hold fakes to them."""
+"""The interfaces (ports) of the services to queues and stores. Adapters implement them; tests check fakes by them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ from app.core.roles import QualityBars
 class ReceivedMessage:
     """A message under lease: `receipt` names the lease, `receive_count` is 1 on the first delivery.
 
-    `sent_at` is the Unix time of its sending, None where the queue doesn't tell; `traceparent` is its sender's trace.
+    `sent_at` is the Unix time at which it was sent, None if unknown; `traceparent` is its sender's trace.
     """
 
     message_id: str
@@ -30,7 +30,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store says of an object: its size, and what identifies this content."""
+    """An object in a store: its size, and what identifies its content."""
 
     size_bytes: int
     etag: str
@@ -39,7 +39,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class OpenObject(StoredObject):
-    """An object about to be read: `read` gives its bytes once."""
+    """An object that can be read: `read` returns its bytes, and may be called once."""
 
     read: Callable[[], bytes]
 
@@ -48,10 +48,10 @@ class OpenObject(StoredObject):
 class GalleryLease:
     """The right to write one gallery's people.
 
-    `fence` grows with every new owner; `revision` counts the gallery's changes, and `grouped` is the revision
-    and model id of its last run, if any; `last_run` is what that run was recorded with. `quality` is what this gallery
-    asks of faces instead of what the pack does. `output` is what the last run recorded of its output; None where the
-    gallery had another owner since, who may have begun to write another.
+    `fence` (fencing token) grows with every new owner. `revision` counts the gallery's changes. `grouped` is the
+    revision and the model id of its last run, if any, and `last_run` the summary of that run. `quality` are quality
+    bars that this gallery has instead of the pack's. `output` is the digest of the last run's output, None where the
+    lease had another owner since, who may have begun to write other output.
     """
 
     gallery_id: str
@@ -66,8 +66,8 @@ class GalleryLease:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: its stage, the share of its time that has passed (0 to 1), and what is left of it as far as
-    is known. `at` is when that was so: long ago means that its worker has died."""
+    """How far a run is: its stage, the share of its expected time that has passed (0 to 1), and the seconds that are
+    left if known. `at` is the time of this report: if that is long ago, the worker has died."""
 
     stage: str
     share: float
@@ -77,8 +77,8 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class GalleryState:
-    """What operators see of a gallery. `last_run` has at least `revision` and `model`; all is grouped where that
-    revision is the gallery's. `progress` is None while nobody groups it."""
+    """What operators see of a gallery. `last_run` has at least `revision` and `model`; all changes are grouped where
+    that revision is the gallery's. `progress` is None while no run is in progress."""
 
     revision: int
     last_run: Mapping[str, object] | None
@@ -88,171 +88,173 @@ class GalleryState:
 class MessageQueue(Protocol):
     """A queue with leases.
 
-    Every method raises RetryLater while the queue is away; those that take a message raise LeaseLost once its
-    receipt is no longer valid (`delete` only logs that: the message comes again, and changes nothing).
+    Every method raises RetryLater while the queue does not answer. Those that take a message raise LeaseLost once its
+    receipt is no longer valid; `delete` only logs that: the message is received again and changes nothing.
     """
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]: ...
 
     def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
-        """`traceparent` travels beside the body; see app/telemetry/traces.py."""
+        """`traceparent` is sent as a message attribute; see app/telemetry/traces.py."""
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         """Delete at most ten messages. Returns those that the queue could not delete now."""
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
-        """Keep the message from others for this long from now; 0 gives it back."""
+        """Hide the message from other receivers for this long from now; 0 gives it back at once."""
 
     def reject(self, message: ReceivedMessage, reason: str) -> None:
         """Put the message and the reason into the dead-letter queue, then delete it here."""
 
 
 class ObjectStore(Protocol):
-    """Objects in buckets. Raises RetryLater while the store is away."""
+    """Objects in buckets. Raises RetryLater while the store does not answer."""
 
     def describe(self, photo: PhotoRef) -> StoredObject:
-        """What there is to read. Raises BadPhoto where there is nothing."""
+        """The photo's object without its bytes. Raises BadPhoto where there is none."""
 
     def open(self, photo: PhotoRef, max_bytes: int) -> AbstractContextManager[OpenObject]:
-        """The object, unread. Raises BadPhoto where there is none or it is larger than `max_bytes`."""
+        """The photo's object, not read yet. Raises BadPhoto where there is none or it is larger than `max_bytes`."""
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Write an object of the output bucket, replacing what is there."""
 
     def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
-        """`put` that raises StaleFence where the object there was written with a higher fence."""
+        """As `put`, but raises StaleFence where the object there was written with a higher fence."""
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove objects of the output bucket; those that are not there are fine."""
+        """Remove objects of the output bucket; objects that are not there are no error."""
 
 
 class FaceStore(Protocol):
-    """Photos and their faces. Raises RetryLater while the database is away."""
+    """Photos and their faces. Raises RetryLater while the database does not answer."""
 
     def find_image(self, photo: PhotoRef) -> ImageRecord | None: ...
 
     def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
-        """Store photos' records and exactly these faces under their model, as if one after the other.
+        """Store photos' records, and of each photo exactly these faces under its model, as if one photo after the
+        other.
 
-        Returns those that were overtaken: a newer version of the photo is stored, and nothing of theirs was written.
-        All others are written, or none where this raises; the same call again changes nothing. A face that stays
-        keeps its person, unless the photo's content has changed. Meant for some hundred photos at most.
+        Returns the results that were overtaken: a newer version of the photo is stored, and nothing of the result was
+        written. All others are written, or none if this raises; the same call again changes nothing. A face that is
+        stored already keeps its person, unless the photo's content has changed. For some hundred photos at most.
         """
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         """A photo of any gallery whose file has this SHA-256, and the faces that this model found in it.
 
-        None where there is none, or where its faces are being written just now.
+        None where there is none, or where its faces are just being written.
         """
 
 
 class FaceReader(Protocol):
-    """A gallery's photos and faces, as grouping reads them. Raises RetryLater while the database is away."""
+    """A gallery's photos and faces, as grouping reads them. Raises RetryLater while the database does not answer."""
 
     def read_faces(self, gallery_id: str, model_id: str, *, with_embeddings: bool = True) -> Iterator[FaceBatch]:
         """All faces of a gallery under one model, ordered by face id, in batches of at most 10,000.
 
-        Most of what is read are embeddings; without them those of a batch are (N,0).
+        Embeddings are most of what is read. Without them a batch has embeddings of shape (N,0).
         """
 
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
-        """N face ids → (N,D) float32 unit length. Raises RetryLater where a face is gone since it was read."""
+        """N face ids → (N,D) float32 unit length. Raises RetryLater where a face has been removed since it was read."""
 
     def read_images(self, gallery_id: str) -> Iterator[ImageRecord]:
         """All photos of a gallery, ordered by image id."""
 
 
 class GalleryChanges(Protocol):
-    """Which galleries have changed. Raises RetryLater while the database is away."""
+    """Which galleries have changed. Raises RetryLater while the database does not answer."""
 
     def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
-        """Count a change. True when the caller owes the gallery a grouping message delayed by `delay_s`.
+        """Count a change. True where the caller must send a grouping message for the gallery, delayed by `delay_s`.
 
-        That is once in `delay_s`: a change within it is covered by the message already on its way, which is
-        delivered later than the change. Times are the database server's, so that workers' clocks don't matter.
+        That is once in `delay_s`. A change within that time needs no other message: the one that is sent already will
+        be received after the change. Times are the database server's, so that workers' clocks don't matter.
         """
 
     def claim_message(self, gallery_id: str, delay_s: int) -> bool:
-        """As `mark_dirty`, of a gallery that waits to be grouped though nothing new has happened to it."""
+        """As `mark_dirty`, but without a change: for a gallery that could not be grouped yet."""
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
-        """What this gallery asks of faces from its next run on, None for what the pack does; counts as a change."""
+        """Set this gallery's quality bars from its next run on, None for the pack's. This counts as a change."""
 
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
         """None for a gallery that was never marked."""
 
 
 class GalleryStore(GalleryChanges, Protocol):
-    """And who groups them. Raises RetryLater while the database is away."""
+    """Changes and leases of galleries, and their runs. Raises RetryLater while the database does not answer."""
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         """The exclusive lease of a gallery, or None while another owner holds it.
 
-        Its owner may renew it so and keeps the fence, unless it was another's in between.
+        The owner renews the lease by the same call. It keeps the fence, unless another owner had the lease in between.
         """
 
     def release(self, lease: GalleryLease) -> None:
-        """Give the lease back, and take its run's progress away; nothing happens where it is another's by now."""
+        """Give the lease back and remove its run's progress; nothing happens where another owner has the lease now."""
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
-        """Show how far the lease's run is; nothing happens where a newer run has said so of itself."""
+        """Show how far the lease's run is; nothing happens where a newer run has reported its own progress."""
 
     def record_run(self, lease: GalleryLease, model_id: str, summary: Mapping[str, object]) -> None:
         """Note that all changes up to the lease's revision are grouped under this model.
 
-        Raises StaleFence once the lease was given back or is another's; a lease whose time is over, but which
-        nobody has taken since, still counts.
+        Raises StaleFence once the lease was given back or taken by another owner. A lease whose time is over, but which
+        no other owner has taken since, is still valid.
         """
 
 
 class PeopleStore(Protocol):
-    """People, and the person of each face. Raises RetryLater while the database is away.
+    """People, and the person of each face. Raises RetryLater while the database does not answer.
 
-    What a run writes is nobody's to see until it is published, and then all at once. Each method raises StaleFence as
-    soon as the lease was given back or is another's, and writes nothing from then on.
+    Readers see nothing of what a run writes until it is published, and then all of it at once. Each method raises
+    StaleFence as soon as the lease was given back or taken by another owner, and writes nothing from then on.
     """
 
     def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
-        """Everybody the gallery has ever had, absent and merged people too.
+        """All people that the gallery has ever had, absent and merged ones too.
 
         What another run wrote and did not publish is discarded first, so that the faces are read as published.
         """
 
     def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
-        """Write people and faces that are others than before, unseen. What was written and not published is discarded.
+        """Write changed people and faces, not yet visible. What was written before and not published is discarded.
 
-        Names are not written, and faces that were removed meanwhile are not brought back.
+        Names are not written, and faces that were removed meanwhile are not restored.
         """
 
     def publish_people(self, lease: GalleryLease) -> None:
-        """Make all that was written what readers get, in one step; nothing happens where nothing was written."""
+        """Make all that was written visible to readers in one step; nothing happens where nothing was written."""
 
 
 class PeopleEditor(Protocol):
-    """What users say of people. Each call is seen at once, all of it, and counts as a change of the gallery.
+    """Users' corrections of people. All of a call is visible at once, and counts as a change of the gallery.
 
-    Ids of merged people stand for those they were merged into. Raises RejectMessage for people and faces that the
-    gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database is away.
+    Ids of merged people mean the people that they were merged into. Raises RejectMessage for people and faces that the
+    gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database does not answer.
     """
 
     def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
-        """None takes the name away."""
+        """Set the person's name; None removes it."""
 
     def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
-        """These faces are this person, whatever the clustering says; and so is the cover that they were compared to."""
+        """These faces, and the cover with which a user compared them, are this person, whatever the clustering
+        finds."""
 
     def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
-        """These faces are not this person, and never will be unless they are confirmed."""
+        """These faces are not this person, in all later runs, unless they are confirmed."""
 
     def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
-        """The others are this person. Their covers are confirmed, so that the next run doesn't take them apart."""
+        """The others are this person. Their covers are confirmed, so that the next run doesn't separate them."""
 
 
 class OwnerMetadata(Protocol):
-    """The owner's own image documents, of which this system writes `face_index` alone.
+    """The owner's own image documents. This system writes only their field `face_index`.
 
-    Raises RetryLater while the database is away.
+    Raises RetryLater while the database does not answer.
     """
 
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
-        """Tell the owner how photos ended; of a photo that comes twice, the later one counts."""
+        """Write the results of photos; of two results of one photo, the later one counts."""

@@ -1,4 +1,4 @@
-"""What is stored, in the system's own words. Documents and S3 keys are derived from these in one place."""
+"""The records that are stored, independent of any database, and the S3 keys that are derived from them."""
 
 import hashlib
 import math
@@ -26,9 +26,9 @@ GROUPING_MEASURES = (
     "sharpness_score",
     "inter_eye_score",
 )
-"""What grouping reads of a face's quality: what roles, covers, published measures and reasons are made of."""
+"""The measures of a face's quality that grouping reads: roles, covers, published measures and reasons need them."""
 QUALITY_DIGITS = 3
-"""To which quality is stored: enough to compare, few enough to stay the same on every machine."""
+"""Decimals of a stored measure: enough to compare faces, and few enough to be the same on every machine."""
 
 
 class ImageStatus(StrEnum):
@@ -42,7 +42,7 @@ class ImageStatus(StrEnum):
 
 @dataclass(frozen=True)
 class PhotoRef:
-    """Which photo of which gallery, and where its bytes lie."""
+    """A photo of a gallery, and where its file is stored."""
 
     gallery_id: str
     image_id: str
@@ -60,8 +60,8 @@ class ImageRecord:
     """One photo's result. `width_px` and `height_px` are the upright original's; 0 where it could not be read.
 
     `content` is the SHA-256 of the file's bytes, None where they were not read. `prefilter_score` (0 to 100, failing
-    below 50) and `prefilter_reason` are the pre-filter's verdict, None where it was not asked or found no fault.
-    `left_out` says of each face that is too poor to be anybody's why, in a sentence.
+    below 50) and `prefilter_reason` are the pre-filter's result, None where it did not run or found no fault.
+    `left_out` has a sentence for each noise face, which says why it can have no person.
     """
 
     photo: PhotoRef
@@ -102,15 +102,16 @@ class FaceRecord:
 
     @property
     def digest(self) -> str:
-        """Tells this embedding from another."""
+        """Identifies the embedding: another embedding has another digest."""
         return hashlib.blake2b(self.embedding.astype("<f4").tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoResult:
-    """All there is to store of one photo: its record, and its faces under the record's model.
+    """All that is stored of one photo: its record, and its faces under the record's model.
 
-    Equal only to itself, so that `result in overtaken` asks for this very one: a batch may hold a photo twice.
+    A result is equal only to itself, so that `result in overtaken` is about this very one: a batch may have a photo
+    twice.
     """
 
     image: ImageRecord
@@ -123,9 +124,9 @@ class FaceBatch:
 
     `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of GROUPING_MEASURES
     to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last run, None for a
-    face that has none yet; `digests` tell one embedding from another, "" for a face that was stored without one, and
-    `etags` name the content of each face's photo. Of the few faces of which a user has said more, `confirmed` holds
-    the ids of those whose person a user chose, and `rejected` maps a face's id to the people that it is not.
+    face without a person; `digests` identify embeddings, "" for a face that was stored without one; `etags` name the
+    content of each face's photo. `confirmed` has the ids of faces whose person a user confirmed, and `rejected` maps
+    the ids of faces to the people that users rejected for them.
     """
 
     face_ids: list[str]
@@ -145,12 +146,12 @@ class FaceBatch:
         return len(self.face_ids)
 
     def measure(self, name: str, row: int) -> float | None:
-        """One face's quality by one measure, None where it was stored without."""
+        """One measure of a face's quality, None where the face was stored without it."""
         value = float(self.quality[name][row])
         return None if math.isnan(value) else round(value, QUALITY_DIGITS)
 
     def get_quality(self, row: int) -> dict[str, float]:
-        """Measure → value of one face, for those it was stored with."""
+        """Measure → value of one face, for the measures that it was stored with."""
         values = ((name, self.measure(name, row)) for name in self.quality)
         return {name: value for name, value in values if value is not None}
 
@@ -161,7 +162,7 @@ def make_quality_columns(faces: Sequence[Mapping[str, float]]) -> dict[str, NDAr
 
 
 class PersonStatus(StrEnum):
-    """`absent`: without a face now, kept for the name and for links. `merged`: somebody else's former id."""
+    """`absent`: without a face now, kept for the name and for links. `merged`: merged into another person."""
 
     ACTIVE = "active"
     ABSENT = "absent"
@@ -170,9 +171,9 @@ class PersonStatus(StrEnum):
 
 @dataclass(frozen=True)
 class PersonRecord:
-    """One person of a gallery. `merged_into` is the id that a merged one's links lead to, and is not merged itself.
+    """One person of a gallery. `merged_into` is the id that a merged person has now; that one is not merged itself.
 
-    The name is the customers' and `since`, the number of the run that made the person, the store's: runs write neither.
+    Users set `name`, and the store sets `since`, the number of the run that made the person: runs write neither.
     """
 
     person_id: str
@@ -187,7 +188,7 @@ class PersonRecord:
 
 @dataclass(frozen=True)
 class FaceMove:
-    """A face that is another person's than before; None stands for nobody."""
+    """A face whose person has changed; None where it has no person."""
 
     face_id: str
     before: str | None
@@ -195,7 +196,7 @@ class FaceMove:
 
 
 def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
-    """All batches as one; without any, a batch of no faces."""
+    """All batches as one; of no batches, a batch without faces."""
     if not batches:
         empty = np.empty((0, 0), np.float32)
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
@@ -217,32 +218,32 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
 
 
 def is_overtaken(found: datetime | None, stored: datetime | None) -> bool:
-    """Whether a result must not be stored, by the time its photo's version and the stored one were uploaded."""
-    # Without a time it is of an object that could not be opened, mostly because it is gone. Its owner then expects the
-    # photo to leave the gallery's people, so it replaces whatever is stored. And anything may follow it: a photo that
-    # was put back, or whose newest version was deleted, may be older than the one we knew.
+    """Whether a result must not be stored, by the upload times of its photo's version and of the stored version."""
+    # A result without a time is of an object that could not be opened, mostly because it was deleted. The owner expects
+    # the photo to leave the gallery's people, so the result replaces any other. Any result replaces it in turn: a photo
+    # that was restored, or whose newest version was deleted, may be older than the version that was stored before.
     return found is not None and stored is not None and found < stored
 
 
 def make_face_id(photo: PhotoRef, model_id: str, index: int) -> str:
-    """The `_id` of a face: the same photo, model and position give the same id on every machine."""
+    """The `_id` of a face: the same photo, model and index of the face give the same id on every machine."""
     return f"{photo.document_id}/{model_id}/{index}"
 
 
 def make_crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
-    """Where a face's crop lies in the output bucket."""
+    """The key of a face's crop in the output bucket."""
     return f"{photo.gallery_id}/faces/{photo.image_id}/{model_id}-{index}.webp"
 
 
 def make_preview_key(photo: PhotoRef) -> str:
-    """Where a photo's small copy for the people page lies in the output bucket."""
+    """The key of a photo's preview, which the people page shows, in the output bucket."""
     return f"{photo.gallery_id}/previews/{photo.image_id}.jpg"
 
 
 def make_thumbnail_key(template: str, photo: PhotoRef) -> str:
-    """Where a photo's owner keeps its thumbnail: `template` with the photo's parts in place of their names in braces.
+    """The key of a photo's thumbnail, which its owner made: `template` with parts of the photo for the names in braces.
 
-    Raises ValueError, with a sentence, for a template that asks for something else.
+    Raises ValueError, with a sentence, for a template that has other names.
     """
     folder, _, name = photo.key.rpartition("/")
     parts = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "key": photo.key}

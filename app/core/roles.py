@@ -1,7 +1,7 @@
-"""What a face may do in its gallery, by its quality: found people, join one, or be left out.
+"""Roles of faces by their quality, in DBSCAN's words: core faces form people, border faces join one, noise faces don't.
 
-Blurred and dark faces are alike whoever they show, so they would chain people together; but beside good faces most of
-them are known again.
+Blurred and dark faces are similar whoever they show, so as core faces they would connect different people. But when
+they are compared with core faces, most of them are recognised.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ WEAKNESSES = {
     "sharpness_score": "it is blurred",
     "inter_eye_score": "it is small",
 }
-"""What may be the matter with a face, by the score that says so; the first of those that are low is named."""
+"""What may be wrong with a face, by the score that measures it; the first score that is low gives the reason."""
 _LOW = 45.0
 
 
@@ -32,7 +32,7 @@ FORMER_NAMES = {"found": "core", "join": "border"}
 
 
 class QualityBars(BaseModel):
-    """What a face's unified quality (0 to 100) must reach to found a person, and to join one; the rest is left out."""
+    """The unified quality (0 to 100) that a core face and a border face must reach; all others are noise faces."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class QualityBars(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_former_names(cls, fields: object) -> object:
-        # Manifests and documents that were written before have these names.
+        # Older manifests and documents have these names.
         return (
             {FORMER_NAMES.get(name, name): bar for name, bar in fields.items()} if isinstance(fields, dict) else fields
         )
@@ -55,7 +55,7 @@ class QualityBars(BaseModel):
 
 
 class Role(IntEnum):
-    """In order of trust."""
+    """The role of a face; the higher, the better its quality."""
 
     NOISE = 0
     BORDER = 1
@@ -63,21 +63,21 @@ class Role(IntEnum):
 
 
 def assign_roles(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
-    """(N,) unified scores → (N,) roles. A face that was stored without one (NaN) is a core face, as it always was."""
+    """(N,) unified scores → (N,) roles. A face that was stored before there were scores (NaN) is a core face."""
     return (2 - (unified < bars.border).astype(np.int8) - (unified < bars.core).astype(np.int8)).astype(np.int8)
 
 
 def assign_core(count: int) -> Roles:
-    """(N,) roles where quality is of no account."""
+    """(N,) roles where quality does not matter: all faces are core faces."""
     return np.full(count, Role.CORE, np.int8)
 
 
 def explain_unassigned(quality: Mapping[str, float], bars: QualityBars) -> str:
-    """Why a face is nobody's, in a sentence."""
+    """Why a face is unassigned, in a sentence."""
     unified = quality.get("unified", 100.0)
     scores = {name: quality[name] for name in WEAKNESSES if name in quality}
     low = next((name for name, score in scores.items() if score < _LOW), None)
-    # Where nothing is low by itself, the lowest.
+    # Where no score is low, the lowest one gives the reason.
     name = low or min(scores, key=scores.__getitem__, default=None)
     weakness = WEAKNESSES[name] if name else "it is poor"
     if unified < bars.border:
