@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def score_album(groups: Groups, labelled: Sequence[LabelledFace]) -> dict[str, float]:
     """The groups and the album's labelled faces (one at least) → the figures by name."""
     return {
-        **score_faces(labelled, found_faces(groups)),
+        **score_faces(labelled, list_found_faces(groups)),
         "people_found": len(groups.people),
         "people_labelled": len({face.person for face in labelled}),
     }
@@ -97,7 +97,7 @@ def score_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) ->
     }
 
 
-def found_faces(groups: Groups) -> list[FoundFace]:
+def list_found_faces(groups: Groups) -> list[FoundFace]:
     """All faces of the groups; group numbers are below the number of faces."""
     alone = [[face] for face in groups.unassigned]
     sets = [person.faces for person in groups.people if person.faces] + alone
@@ -110,12 +110,12 @@ def match_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) ->
     In each photo as many labelled faces as possible are found, and then the sum of the distances between label and
     middle of the box is the least.
     """
-    labelled_in = _positions_by_photo(face.image_id for face in labelled)
-    found_in = _positions_by_photo(face.image_id for face in found)
+    labelled_in = _list_positions_by_photo(face.image_id for face in labelled)
+    found_in = _list_positions_by_photo(face.image_id for face in found)
     matches: dict[int, int] = {}
     for image_id in labelled_in.keys() & found_in.keys():
         names, faces = labelled_in[image_id], found_in[image_id]
-        costs = np.array([[_distance_px(labelled[name], found[face]) for face in faces] for name in names])
+        costs = np.array([[_compute_distance_px(labelled[name], found[face]) for face in faces] for name in names])
         for row, column in zip(*linear_sum_assignment(costs), strict=True):
             if costs[row, column] < OUTSIDE_PX:
                 matches[names[row]] = faces[column]
@@ -138,7 +138,7 @@ def read_labels(path: Path) -> list[LabelledFace]:
     """Read a labels.csv; the photo's ending is cut off. Raises UnusableInput."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            labelled = [_labelled_face(row) for row in csv.DictReader(file)]
+            labelled = [_read_label_row(row) for row in csv.DictReader(file)]
     except KeyError as error:
         raise UnusableInput(f"{path} has no column {error}.") from error
     except (TypeError, ValueError) as error:  # a short line, a word for a number, bytes that are not UTF-8
@@ -150,12 +150,12 @@ def read_labels(path: Path) -> list[LabelledFace]:
     return labelled
 
 
-def _labelled_face(row: dict[str, str]) -> LabelledFace:
+def _read_label_row(row: dict[str, str]) -> LabelledFace:
     center_px = (float(row["face_center_x_px"]), float(row["face_center_y_px"]))
     return LabelledFace(Path(row["photo"]).stem, row["person"], center_px)
 
 
-def _distance_px(labelled: LabelledFace, found: FoundFace) -> float:
+def _compute_distance_px(labelled: LabelledFace, found: FoundFace) -> float:
     """From the labelled centre to the middle of the box; OUTSIDE_PX where the centre is not in the box."""
     (x, y), (left, top, right, bottom) = labelled.center_px, found.box
     if not (left <= x <= right and top <= y <= bottom):
@@ -163,7 +163,7 @@ def _distance_px(labelled: LabelledFace, found: FoundFace) -> float:
     return math.hypot(x - (left + right) / 2, y - (top + bottom) / 2)
 
 
-def _positions_by_photo(image_ids: Iterable[str]) -> dict[str, list[int]]:
+def _list_positions_by_photo(image_ids: Iterable[str]) -> dict[str, list[int]]:
     positions: dict[str, list[int]] = defaultdict(list)
     for position, image_id in enumerate(image_ids):
         positions[image_id].append(position)

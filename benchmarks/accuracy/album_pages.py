@@ -88,7 +88,7 @@ def write_pages(
     def write(numbered: tuple[int, Sequence[Path]]) -> list[PageFace]:
         number, photos = numbered
         random = np.random.default_rng([seed, number])
-        found = [(photo, portrait) for photo in photos if (portrait := _portrait(photo, device))]
+        found = [(photo, portrait) for photo in photos if (portrait := _find_portrait(photo, device))]
         if not found:
             return []
         with device.cpu:
@@ -102,25 +102,25 @@ def write_pages(
     return labelled
 
 
-def _portrait(photo: Path, device: Device) -> Portrait | None:
+def _find_portrait(photo: Path, device: Device) -> Portrait | None:
     """The face nearest the middle, None where the photo can't be read or shows none."""
     for _, image in read_images([photo], device.pack.view_px):
         found = device.detect(image, StageTimes())
         if len(found):
-            return _usual_size(Portrait(image, found.landmarks[find_most_central(found, image)]))
+            return _shrink_to_usual_size(Portrait(image, found.landmarks[find_most_central(found, image)]))
     return None
 
 
-def _usual_size(portrait: Portrait) -> Portrait:
+def _shrink_to_usual_size(portrait: Portrait) -> Portrait:
     """Made smaller where its face is larger than usual."""
-    scale = EYES_PX / _face_px(portrait.landmarks)
+    scale = EYES_PX / _measure_face_px(portrait.landmarks)
     if scale >= 1:
         return portrait
     photo = cv2.resize(portrait.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return Portrait(np.asarray(photo, np.uint8), portrait.landmarks * np.float32(scale))
 
 
-def _face_px(landmarks: Floats) -> float:
+def _measure_face_px(landmarks: Floats) -> float:
     """(5,2) px → the distance between the eyes, or what it would be if the face weren't turned aside."""
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     across = np.linalg.norm(landmarks[1] - landmarks[0])
@@ -131,14 +131,14 @@ def _compose(
     portraits: Sequence[tuple[Path, Portrait]], image_id: str, degraded: float, random: Generator
 ) -> tuple[Image, list[PageFace]]:
     """Photos and their portraits → (800,1200,3) uint8 RGB with each portrait anywhere in a cell of its own, labels."""
-    page = _background(random)
+    page = _draw_background(random)
     rows = 1 if len(portraits) <= FACES_A_ROW else 2
     columns = -(-len(portraits) // rows)
     cell = np.array(PAGE_PX) // (columns, rows)
     faces = []
     for number, (photo, portrait) in enumerate(portraits):
         kind = str(random.choice(list(DEGRADATIONS))) if random.random() < degraded else CLEAN
-        head, nose = _head(portrait, kind, random)
+        head, nose = _cut_head(portrait, kind, random)
         size = np.array([head.shape[1], head.shape[0]])
         left, top = random.integers(0, np.maximum(cell - size, 1)) + cell * (number % columns, number // columns)
         page[top : top + size[1], left : left + size[0]] = head
@@ -147,19 +147,19 @@ def _compose(
     return page, faces
 
 
-def _head(portrait: Portrait, kind: str, random: Generator) -> tuple[Image, Floats]:
+def _cut_head(portrait: Portrait, kind: str, random: Generator) -> tuple[Image, Floats]:
     """The head cut out of the photo, degraded before that, and where its nose is in the cut-out (2,) px."""
     photo = portrait.photo if kind == CLEAN else DEGRADATIONS[kind](portrait, random)
     # All but the smaller ones stay as large as they were, and none moves its nose.
     scale = photo.shape[1] / portrait.photo.shape[1]
-    nose, unit = portrait.landmarks[2] * scale, _face_px(portrait.landmarks) * scale
+    nose, unit = portrait.landmarks[2] * scale, _measure_face_px(portrait.landmarks) * scale
     size = (photo.shape[1], photo.shape[0])
     left, top = np.clip(np.rint(nose - unit * np.array([ASIDE, ABOVE])), 0, size).astype(int)
     right, bottom = np.clip(np.rint(nose + unit * np.array([ASIDE, BELOW])), 0, size).astype(int)
     return photo[top:bottom, left:right], (nose - np.array([left, top])).astype(np.float32)
 
 
-def _background(random: Generator) -> Image:
+def _draw_background(random: Generator) -> Image:
     """(800,1200,3) uint8: one colour that turns into another from top to bottom, with a grain."""
     colours = random.uniform(40, 210, (2, 3))
     share = np.linspace(0, 1, PAGE_PX[1])[:, None, None]

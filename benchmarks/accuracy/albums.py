@@ -56,12 +56,12 @@ from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header
 from benchmarks.accuracy.album import FoundFace, match_faces, score_faces
 from benchmarks.accuracy.album_pages import PageFace, choose_people, plan_pages, write_pages
-from benchmarks.accuracy.grouping import chosen_baselines
+from benchmarks.accuracy.grouping import choose_baselines
 from benchmarks.accuracy.grouping_baselines import BASELINES, Labels, Method, Setting
-from benchmarks.accuracy.grouping_measures import Figures, best, each_alone, scores
+from benchmarks.accuracy.grouping_measures import Figures, compute_scores, find_best_setting, separate_unassigned
 from benchmarks.accuracy.verification_pairs import find_people
-from benchmarks.common.command import UnusableInput, printed
-from benchmarks.common.running import local_stack, wait_until_grouped
+from benchmarks.common.command import UnusableInput, print_result
+from benchmarks.common.running import run_local_stack, wait_until_grouped
 from benchmarks.speed.detection import LIMITS
 from local.album import Album, find_photos
 from local.stack import LocalStack
@@ -71,14 +71,14 @@ SCORES = ("bcubed_f", "bcubed_precision", "bcubed_recall", "pairwise_f", "pairwi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    with _folder(options.keep) as folder:
-        return 1 if printed(lambda: run(options, folder), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    with _open_folder(options.keep) as folder:
+        return 1 if print_result(lambda: run(options, folder), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Compose pages in the folder, bring them through, and score; the result as it is printed."""
-    names = chosen_baselines(options.baselines)
+    names = choose_baselines(options.baselines)
     random = np.random.default_rng(options.seed)
     people = choose_people(find_people(options.images), options.people, random)
     plan = plan_pages(people, options.pages, random)
@@ -90,46 +90,46 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             raise UnusableInput(f"No page can be composed of {options.images}: it needs photos of faces of two people.")
         print(f"{pack.manifest.name} looks at them", file=sys.stderr)
         if options.services:
-            (faces, seconds), unlit = by_services(folder, options.pack, pack), None
+            (faces, seconds), unlit = group_by_services(folder, options.pack, pack), None
         else:
-            faces, unlit, seconds = in_process(folder, device)
+            faces, unlit, seconds = group_in_process(folder, device)
     head = {"pack": pack.manifest.name, "threshold": pack.manifest.similarity_threshold, "pages": len(plan)}
-    return {**head, **judged(labelled, faces, unlit, pack.manifest, names), "seconds": seconds}
+    return {**head, **judge_faces(labelled, faces, unlit, pack.manifest, names), "seconds": seconds}
 
 
-def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
+def group_in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
     """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
     began = time.perf_counter()
     eyes = Analyser(device, LIMITS)
     with ThreadPoolExecutor(count_cores()) as pool:
-        seen = list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items())))
+        seen = list(pool.map(lambda page: _analyse_page(page, eyes), sorted(find_photos(folder).items())))
     faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
     looked_at = time.perf_counter()
-    labels = grouped(faces, device.pack.manifest)
+    labels = group_faces(faces, device.pack.manifest)
     people = [None if label == UNASSIGNED else str(label) for label in labels.tolist()]
     seconds = {"detection": looked_at - began, "grouping": time.perf_counter() - looked_at}
     return replace(faces, person_ids=people), unlit, {name: round(value, 1) for name, value in seconds.items()}
 
 
-def by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
+def group_by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
     """The same through both services and what they store."""
     named = str(Path(pack).resolve()) if Path(pack).exists() else pack
-    with local_stack(named) as stack:
+    with run_local_stack(named) as stack:
         began = time.perf_counter()
         with Album(folder, stack.environment, GALLERY) as album:
             album.send()
             wait_until_grouped(album, stack)
         seconds = {"services": round(time.perf_counter() - began, 1)}
-        return _stored(stack, installed.manifest.model_id), seconds
+        return _read_stored_faces(stack, installed.manifest.model_id), seconds
 
 
-def grouped(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
+def group_faces(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
     """N faces → (N,) people as the service finds them, at the pack's threshold or another."""
     roles = assign_roles(faces.quality["unified"], manifest.quality)
     return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
 
 
-def judged(
+def judge_faces(
     labelled: Sequence[PageFace],
     faces: FaceBatch,
     unlit: Floats | None,
@@ -137,8 +137,8 @@ def judged(
     baselines: Sequence[str],
 ) -> dict[str, Any]:
     """Labelled faces, found faces with their people → what is printed. Raises UnusableInput where none was found."""
-    predicted = _labels_of(faces.person_ids)
-    found = _found_faces(faces, predicted)
+    predicted = _number_people(faces.person_ids)
+    found = _list_found_faces(faces, predicted)
     matches = match_faces(labelled, found)
     if not matches:
         raise UnusableInput("No face was found on any page, so nothing can be scored.")
@@ -147,30 +147,30 @@ def judged(
 
     def ours(setting: Setting) -> Labels:
         assert setting.distance is not None
-        return grouped(faces, manifest, 1 - setting.distance)
+        return group_faces(faces, manifest, 1 - setting.distance)
 
-    scored = scores(true, predicted[rows])
+    scored = compute_scores(true, predicted[rows])
     with_missed = score_faces(labelled, found)
-    beside = _beside("baseline", scored, faces.embeddings, rows, true, baselines)
+    beside = _score_baselines("baseline", scored, faces.embeddings, rows, true, baselines)
     if unlit is not None and baselines:
-        beside |= _beside("unlit_baseline", scored, unlit, rows, true, baselines)
+        beside |= _score_baselines("unlit_baseline", scored, unlit, rows, true, baselines)
     return {
         "people": len({face.person for face in labelled}),
         "faces_true": len(labelled),
         "faces_found": len(matches),
         "faces_missed": len(labelled) - len(matches),
         "faces_false": len(found) - len(matches),
-        "recall_of_faces": _recall(labelled, matches),
+        "recall_of_faces": _compute_recall(labelled, matches),
         **{name: scored[name] for name in SCORES},
         "people_found": scored["people"],
         "unassigned": round(scored["nobody"] / len(rows), 4),
         "missed_alone": {name: round(with_missed[name], 4) for name in SCORES},
-        "best": best(_only(ours, rows), true, (1,), Setting(1 - manifest.similarity_threshold)),
+        "best": find_best_setting(_restrict_method(ours, rows), true, (1,), Setting(1 - manifest.similarity_threshold)),
         **beside,
     }
 
 
-def _beside(
+def _score_baselines(
     kind: str, ours: Figures, embeddings: Floats, rows: NDArray[np.intp], true: Labels, baselines: Sequence[str]
 ) -> dict[str, Any]:
     """Other projects' ways on these embeddings, and how far ours are above the best of them."""
@@ -178,12 +178,12 @@ def _beside(
     for name in baselines:
         print(f"{name} groups them", file=sys.stderr)
         method, published = BASELINES[name].prepare(embeddings), BASELINES[name].published
-        found[name] = best(_only(method, rows), true, BASELINES[name].cores, published)
-    above = {f"above_best_{kind}": _above(ours, list(found.values()))} if found else {}
+        found[name] = find_best_setting(_restrict_method(method, rows), true, BASELINES[name].cores, published)
+    above = {f"above_best_{kind}": _compute_lead(ours, list(found.values()))} if found else {}
     return {f"{kind}s": found, **above}
 
 
-def _faces_of(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
+def _analyse_page(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
     """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
     image_id, path = page
     data = path.read_bytes()
@@ -209,30 +209,30 @@ def _faces_of(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats
     return faces, unlit
 
 
-def _stored(stack: LocalStack, model_id: str) -> FaceBatch:
+def _read_stored_faces(stack: LocalStack, model_id: str) -> FaceBatch:
     with MongoClient[Document](stack.environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True) as mongo:
         store = MongoFaceStore(mongo.get_default_database("gallery_images"))
         return join_batches(list(store.read_faces(GALLERY, model_id)))
 
 
-def _labels_of(person_ids: Sequence[str | None]) -> Labels:
+def _number_people(person_ids: Sequence[str | None]) -> Labels:
     """N person ids → (N,) numbers, UNASSIGNED for None."""
     numbers = {person: number for number, person in enumerate(sorted({one for one in person_ids if one is not None}))}
     return np.array([UNASSIGNED if person is None else numbers[person] for person in person_ids], np.int64)
 
 
-def _found_faces(faces: FaceBatch, labels: Labels) -> list[FoundFace]:
-    groups = each_alone(labels).tolist() if len(labels) else []
+def _list_found_faces(faces: FaceBatch, labels: Labels) -> list[FoundFace]:
+    groups = separate_unassigned(labels).tolist() if len(labels) else []
     rows = zip(faces.image_ids, groups, faces.boxes.tolist(), strict=True)
     return [FoundFace(image_id, group, (x1, y1, x2, y2)) for image_id, group, (x1, y1, x2, y2) in rows]
 
 
-def _only(method: Method, rows: Labels) -> Method:
+def _restrict_method(method: Method, rows: Labels) -> Method:
     """The method's labels of some rows alone, though it groups them all."""
     return lambda setting: method(setting)[rows]
 
 
-def _recall(labelled: Sequence[PageFace], matches: dict[int, int]) -> dict[str, float]:
+def _compute_recall(labelled: Sequence[PageFace], matches: dict[int, int]) -> dict[str, float]:
     true = Counter(face.kind for face in labelled)
     found = Counter(labelled[row].kind for row in matches)
     return {"all": round(len(matches) / len(labelled), 4)} | {
@@ -240,12 +240,12 @@ def _recall(labelled: Sequence[PageFace], matches: dict[int, int]) -> dict[str, 
     }
 
 
-def _above(scored: dict[str, Any], beside: Sequence[dict[str, Any]]) -> float:
+def _compute_lead(scored: dict[str, Any], beside: Sequence[dict[str, Any]]) -> float:
     return round(float(scored["bcubed_f"] - max(figures["bcubed_f"] for figures in beside)), 4)
 
 
 @contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
+def _open_folder(kept: Path | None) -> Iterator[Path]:
     """The folder to keep, made where it is missing, or one that goes away again."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ def _folder(kept: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks albums", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.grouping import Faces, embeddings_parser, read_faces
-from benchmarks.accuracy.grouping_measures import Figures, measured_ours
-from benchmarks.common.command import UnusableInput, printed
+from benchmarks.accuracy.grouping import Faces, make_embeddings_parser, read_faces
+from benchmarks.accuracy.grouping_measures import Figures, measure_ours
+from benchmarks.common.command import UnusableInput, print_result
 from workshop.calibration import KnownFaces, choose_threshold, compute_error_rates
 
 SHIPPED = "shipped"
@@ -38,8 +38,8 @@ class Fit:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    return 1 if print_result(lambda: run(options), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -48,45 +48,45 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if len(np.unique(faces.people)) < 4 or (faces.people < 0).any():
         raise UnusableInput(f"{options.embeddings} must have faces of four people or more, and tell whose each is.")
     fits: dict[str, list[Fit]] = {}
-    for fitted, judged in _halves(faces, options.splits):
+    for fitted, judged in _split_into_halves(faces, options.splits):
         print(f"{len(judged.people)} faces are grouped by what {len(fitted.people)} others say", file=sys.stderr)
-        thresholds = _thresholds(KnownFaces(fitted.embeddings, fitted.people))
-        best = _ours(judged, thresholds[SHIPPED], search=True)["best"]
+        thresholds = _choose_thresholds(KnownFaces(fitted.embeddings, fitted.people))
+        best = _measure_ours(judged, thresholds[SHIPPED], search=True)["best"]
         for name, threshold in thresholds.items():
-            fits.setdefault(name, []).append(_fit(threshold, _ours(judged, threshold), best))
-    rules = {name: _summary(some) for name, some in fits.items()}
+            fits.setdefault(name, []).append(_compare_to_best(threshold, _measure_ours(judged, threshold), best))
+    rules = {name: _summarise_fits(some) for name, some in fits.items()}
     return {"vectors": faces.key, "halves": 2 * options.splits, "rules": rules}
 
 
-def _halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:
+def _split_into_halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:
     """The faces of a random half of the people and of the others, and the other way round."""
     for seed in range(splits):
         side = np.random.default_rng(seed).permutation(int(faces.people.max()) + 1)[faces.people] % 2
-        first, second = (_of(faces, np.flatnonzero(side == half)) for half in (0, 1))
+        first, second = (_take_faces(faces, np.flatnonzero(side == half)) for half in (0, 1))
         yield first, second
         yield second, first
 
 
-def _of(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
+def _take_faces(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces:
     people = np.unique(faces.people[rows], return_inverse=True)[1].astype(np.int64)
     return Faces(faces.embeddings[rows], people, [faces.photos[row] for row in rows], faces.key)
 
 
-def _thresholds(faces: KnownFaces) -> dict[str, float]:
+def _choose_thresholds(faces: KnownFaces) -> dict[str, float]:
     rates = compute_error_rates(faces)
     fixed = {f"false match rate {rate:g}": rates.find_least(rate) for rate in FIXED_RATES}
     return {SHIPPED: choose_threshold(faces, rates), **fixed}
 
 
-def _ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:
-    return measured_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
+def _measure_ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:
+    return measure_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
 
 
-def _fit(threshold: float, figures: Figures, best: Figures) -> Fit:
+def _compare_to_best(threshold: float, figures: Figures, best: Figures) -> Fit:
     return Fit(threshold, best["bcubed_f"] - figures["bcubed_f"], best["best_pairwise_f"] - figures["pairwise_f"])
 
 
-def _summary(fits: Sequence[Fit]) -> dict[str, float]:
+def _summarise_fits(fits: Sequence[Fit]) -> dict[str, float]:
     thresholds = np.array([fit.threshold for fit in fits])
     summary = {"threshold": float(thresholds.mean()), "threshold_std": float(thresholds.std())}
     for name in ("bcubed_f_lost", "pairwise_f_lost"):
@@ -95,8 +95,8 @@ def _summary(fits: Sequence[Fit]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in summary.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = embeddings_parser("calibration", __doc__)
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_embeddings_parser("calibration", __doc__)
     parser.add_argument("--splits", type=int, default=3, help="of the people into halves (3)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

@@ -44,10 +44,10 @@ from numpy.typing import NDArray
 from app.clustering.graph import number_photos
 from app.packs.manifest import read_manifest
 from benchmarks.accuracy.grouping_baselines import BASELINES, Floats, Labels
-from benchmarks.accuracy.grouping_measures import measured_baseline, measured_ours
-from benchmarks.accuracy.grouping_stream import measured_addition, measured_stream
-from benchmarks.accuracy.grouping_synthetic import likeness, statistics_of, synthetic_faces
-from benchmarks.common.command import UnusableInput, printed
+from benchmarks.accuracy.grouping_measures import measure_baseline, measure_ours
+from benchmarks.accuracy.grouping_stream import measure_addition, measure_stream
+from benchmarks.accuracy.grouping_synthetic import compute_statistics, make_synthetic_faces, sample_similarities
+from benchmarks.common.command import UnusableInput, print_result
 
 PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
 MATRIX_FACES = 20_000
@@ -65,15 +65,15 @@ class Faces:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    return 1 if print_result(lambda: run(options), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Ours and each baseline, one after another; the result as it is printed."""
-    names = chosen_baselines(options.baselines)
-    faces = faces_of(options)
-    threshold, source = _threshold(options, faces.key)
+    names = choose_baselines(options.baselines)
+    faces = make_faces(options)
+    threshold, source = _choose_threshold(options, faces.key)
     search = len(faces.people) <= MATRIX_FACES
     result: dict[str, Any] = {
         "embeddings": str(options.embeddings),
@@ -85,25 +85,25 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "threshold_from": source,
     }
     if options.scale:
-        result["likeness"] = compared_likeness(options)
+        result["likeness"] = compare_similarities(options)
     del faces
     if options.stream:
         print(f"faces come in {options.stream} arrivals", file=sys.stderr)
-        result["stream"] = _alone(_stream, options, threshold)
+        result["stream"] = _run_alone(_measure_stream, options, threshold)
     if options.add:
         print(f"{options.add} faces come to the others", file=sys.stderr)
-        result["addition"] = _alone(_addition, options, threshold)
+        result["addition"] = _run_alone(_measure_addition, options, threshold)
     print(f"ours groups {result['faces']} faces", file=sys.stderr)
-    result.update(_alone(_ours, options, threshold, search))
-    return {**result, "baselines": {name: _baseline(name, options, search) for name in names}}
+    result.update(_run_alone(_measure_ours, options, threshold, search))
+    return {**result, "baselines": {name: _run_baseline(name, options, search) for name in names}}
 
 
-def faces_of(options: argparse.Namespace) -> Faces:
+def make_faces(options: argparse.Namespace) -> Faces:
     """The file's faces or, with --scale, those made up after them."""
     real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     if not options.scale:
         return real
-    made = _made_up(options, real, hard_share=None)
+    made = _make_synthetic_faces(options, real, hard_share=None)
     return Faces(*made, [str(face) for face in range(options.scale)], real.key)
 
 
@@ -111,7 +111,7 @@ def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Fac
     """Raises UnusableInput for a file that lacks something."""
     try:
         arrays = np.load(path)
-        key = vectors or _only_vectors({name: arrays[name] for name in arrays.files})
+        key = vectors or _find_only_vectors({name: arrays[name] for name in arrays.files})
         embeddings, who = arrays[key].astype(np.float32), arrays[labels]
         photos = arrays[images].astype(str) if images in arrays.files else np.arange(len(who)).astype(str)
     except (OSError, ValueError, KeyError) as error:
@@ -123,42 +123,42 @@ def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Fac
     return Faces(embeddings, people, photos.tolist(), key)
 
 
-def compared_likeness(options: argparse.Namespace) -> dict[str, Any]:
+def compare_similarities(options: argparse.Namespace) -> dict[str, Any]:
     """Cosines within and between people, of the file and of as many made-up faces without hard ones."""
     real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     known = real.people >= 0
     sides = {
         "file": (real.embeddings[known], real.people[known]),
-        "synthetic": _made_up(options, real, hard_share=0.0),
+        "synthetic": _make_synthetic_faces(options, real, hard_share=0.0),
     }
     return {
         name: {
             kind: np.percentile(cosines, PERCENTILES).round(3).tolist()
-            for kind, cosines in zip(("within", "between"), likeness(*side), strict=True)
+            for kind, cosines in zip(("within", "between"), sample_similarities(*side), strict=True)
         }
         for name, side in sides.items()
     }
 
 
-def _made_up(options: argparse.Namespace, real: Faces, hard_share: float | None) -> tuple[Floats, Labels]:
+def _make_synthetic_faces(options: argparse.Namespace, real: Faces, hard_share: float | None) -> tuple[Floats, Labels]:
     known = real.people >= 0
     share = {} if hard_share is None else {"hard_share": hard_share}
     try:
-        statistics = statistics_of(real.embeddings[known], real.people[known])
-        made = synthetic_faces(statistics, options.scale, options.dimension, seed=options.seed, **share)
+        statistics = compute_statistics(real.embeddings[known], real.people[known])
+        made = make_synthetic_faces(statistics, options.scale, options.dimension, seed=options.seed, **share)
     except ValueError as error:
         raise UnusableInput(str(error)) from error
     return made.embeddings, made.labels
 
 
-def _only_vectors(arrays: dict[str, NDArray[Any]]) -> str:
+def _find_only_vectors(arrays: dict[str, NDArray[Any]]) -> str:
     found = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind == "f"]
     if len(found) != 1:
         raise ValueError(f"--vectors must name one of {', '.join(found) or 'its arrays; none holds embeddings'}")
     return found[0]
 
 
-def _threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
+def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
     """The cosine above which two faces are likely of one person, and where it is from."""
     if options.threshold is not None:
         return options.threshold, "--threshold"
@@ -167,7 +167,7 @@ def _threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
     return read_manifest(Path(PACKS[key])).similarity_threshold, PACKS[key]
 
 
-def chosen_baselines(names: str) -> list[str]:
+def choose_baselines(names: str) -> list[str]:
     """What `--baselines` asks for. Raises UnusableInput for a name that there is not."""
     chosen = {"all": list(BASELINES), "none": []}.get(names, names.split(","))
     unknown = sorted(set(chosen) - set(BASELINES))
@@ -176,43 +176,43 @@ def chosen_baselines(names: str) -> list[str]:
     return chosen
 
 
-def _baseline(name: str, options: argparse.Namespace, search: bool) -> dict[str, Any]:
+def _run_baseline(name: str, options: argparse.Namespace, search: bool) -> dict[str, Any]:
     if BASELINES[name].needs_matrix and not search:
         reason = f"needs all distances at once, of more than {MATRIX_FACES} faces"
         print(f"{name} is left out: it {reason}", file=sys.stderr)
         return {"skipped": reason}
     print(f"{name} groups them", file=sys.stderr)
-    return _alone(_theirs, options, name, search)
+    return _run_alone(_measure_theirs, options, name, search)
 
 
-def _ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[str, Any]:
-    faces = faces_of(options)
-    return measured_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
+def _measure_ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[str, Any]:
+    faces = make_faces(options)
+    return measure_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
 
 
-def _stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
-    faces = faces_of(options)
-    return measured_stream(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.stream)
+def _measure_stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = make_faces(options)
+    return measure_stream(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.stream)
 
 
-def _addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
-    faces = faces_of(options)
-    return measured_addition(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.add)
+def _measure_addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+    faces = make_faces(options)
+    return measure_addition(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.add)
 
 
-def _theirs(options: argparse.Namespace, name: str, search: bool) -> dict[str, Any]:
-    faces = faces_of(options)
-    return measured_baseline(BASELINES[name], faces.embeddings, faces.people, search=search)
+def _measure_theirs(options: argparse.Namespace, name: str, search: bool) -> dict[str, Any]:
+    faces = make_faces(options)
+    return measure_baseline(BASELINES[name], faces.embeddings, faces.people, search=search)
 
 
-def _alone(work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the functions above
+def _run_alone(work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the functions above
     """In a process of its own: what another one took and gave back would count as its memory."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         result: dict[str, Any] = pool.submit(work, *arguments).result()
         return result
 
 
-def embeddings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+def make_embeddings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A benchmark's command line that begins with a file of embeddings and where in it is what."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}",
@@ -226,8 +226,8 @@ def embeddings_parser(name: str, description: str | None) -> argparse.ArgumentPa
     return parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = embeddings_parser("grouping", __doc__)
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_embeddings_parser("grouping", __doc__)
     parser.add_argument("--threshold", type=float, help="cosine (that of the pack of KEY)")
     parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
     parser.add_argument("--scale", type=int, metavar="N", help="N made-up faces after those of the file")

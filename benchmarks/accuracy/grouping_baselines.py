@@ -65,7 +65,7 @@ class Baseline:
     needs_matrix: bool = False
 
 
-def near_pairs(embeddings: Floats, distance: float) -> sparse.csr_array:
+def find_near_pairs(embeddings: Floats, distance: float) -> sparse.csr_array:
     """(N,D) unit vectors → (N,N) sparse cosines of those other faces that are within a cosine distance."""
     rows, columns, cosines = [], [], []
     for begin in range(0, len(embeddings), BLOCK_ROWS):
@@ -89,21 +89,21 @@ class NearPairs:
         self._graph: sparse.csr_array | None = None
 
     def within(self, distance: float) -> sparse.csr_array:
-        """As `near_pairs`."""
+        """As `find_near_pairs`."""
         if self._graph is None or distance > self._distance:
-            self._graph, self._distance = near_pairs(self._embeddings, distance), distance
+            self._graph, self._distance = find_near_pairs(self._embeddings, distance), distance
         graph = self._graph
         kept = graph.data >= 1 - distance
         begins = np.r_[0, np.cumsum(kept)][graph.indptr]
         return sparse.csr_array((graph.data[kept], graph.indices[kept], begins), shape=graph.shape)
 
 
-def dbscan(embeddings: Floats) -> Method:
+def prepare_dbscan(embeddings: Floats) -> Method:
     """(N,D) unit vectors → scikit-learn's DBSCAN, whose trees take longer than all distances in 128 dimensions."""
-    return lambda setting: _dbscan(embeddings, _distance(setting), setting.core)
+    return lambda setting: _run_dbscan(embeddings, _get_distance(setting), setting.core)
 
 
-def hdbscan(embeddings: Floats) -> Method:
+def prepare_hdbscan(embeddings: Floats) -> Method:
     """(N,D) unit vectors → scikit-learn's HDBSCAN on the matrix of all distances: its trees are slow in 128 dimensions.
 
     `core` is the fewest faces a person has.
@@ -116,13 +116,13 @@ def hdbscan(embeddings: Floats) -> Method:
     return method
 
 
-def chinese_whispers(embeddings: Floats) -> Method:
+def prepare_chinese_whispers(embeddings: Floats) -> Method:
     """(N,D) unit vectors → every face takes the label that most of its near faces have, the lowest of equals."""
 
     pairs = NearPairs(embeddings)
 
     def method(setting: Setting) -> Labels:
-        graph = pairs.within(_distance(setting))
+        graph = pairs.within(_get_distance(setting))
         generator = np.random.default_rng(SEED)
         labels = np.arange(len(embeddings))
         connected = np.flatnonzero(np.diff(graph.indptr))
@@ -139,21 +139,21 @@ def chinese_whispers(embeddings: Floats) -> Method:
     return method
 
 
-def average_linkage(embeddings: Floats) -> Method:
+def prepare_average_linkage(embeddings: Floats) -> Method:
     """(N,D) unit vectors → scipy's tree of mean cosine distances, made once and cut at each distance."""
     distances = np.maximum(1 - embeddings @ embeddings.T, 0)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
-    return lambda setting: np.asarray(fcluster(tree, _distance(setting), "distance"), np.int64)
+    return lambda setting: np.asarray(fcluster(tree, _get_distance(setting), "distance"), np.int64)
 
 
-def immich(embeddings: Floats) -> Method:
+def prepare_immich(embeddings: Floats) -> Method:
     """(N,D) unit vectors → Immich's rule: core faces found people, the others join one or wait."""
 
     pairs = NearPairs(embeddings)
 
     def method(setting: Setting) -> Labels:
-        graph = pairs.within(_distance(setting))
+        graph = pairs.within(_get_distance(setting))
         is_core = np.diff(graph.indptr) + 1 >= setting.core
         people = np.full(len(embeddings), UNASSIGNED, np.int64)
         for face in np.argsort(~is_core, kind="stable"):
@@ -168,16 +168,16 @@ def immich(embeddings: Floats) -> Method:
     return method
 
 
-def photoprism(embeddings: Floats) -> Method:
+def prepare_photoprism(embeddings: Floats) -> Method:
     """(N,D) unit vectors → PhotoPrism's rule: DBSCAN, then faces left over go to the nearest cluster's centre."""
 
     def method(setting: Setting) -> Labels:
-        people = _dbscan(embeddings, _distance(setting), setting.core)
+        people = _run_dbscan(embeddings, _get_distance(setting), setting.core)
         left = np.flatnonzero(people == UNASSIGNED)
         if not len(left) or len(left) == len(people):
             return people
-        scale = float(np.sqrt(2 * _distance(setting))) / PHOTOPRISM_EUCLIDEAN
-        centres = _centres(embeddings, people)
+        scale = float(np.sqrt(2 * _get_distance(setting))) / PHOTOPRISM_EUCLIDEAN
+        centres = _compute_centres(embeddings, people)
         radii = np.zeros(len(centres), np.float32)
         members = np.flatnonzero(people != UNASSIGNED)
         own = np.linalg.norm(embeddings[members] - centres[people[members]], axis=1)
@@ -191,20 +191,20 @@ def photoprism(embeddings: Floats) -> Method:
     return method
 
 
-def ente(embeddings: Floats) -> Method:
+def prepare_ente(embeddings: Floats) -> Method:
     """(N,D) unit vectors in their order → ente's rule: a face joins its nearest earlier face, or founds a person."""
-    nearest, similarity = _nearest_earlier(embeddings)
+    nearest, similarity = _find_nearest_earlier(embeddings)
 
     def method(setting: Setting) -> Labels:
         people = np.arange(len(embeddings))
-        for face in np.flatnonzero(1 - similarity < _distance(setting)):
+        for face in np.flatnonzero(1 - similarity < _get_distance(setting)):
             people[face] = people[nearest[face]]
         return people
 
     return method
 
 
-def _nearest_earlier(embeddings: Floats) -> tuple[Labels, Floats]:
+def _find_nearest_earlier(embeddings: Floats) -> tuple[Labels, Floats]:
     """(N,D) → (N,) the most similar row of those before, and its cosine; -inf for the first."""
     nearest = np.zeros(len(embeddings), np.int64)
     similarity = np.full(len(embeddings), -np.inf, np.float32)
@@ -217,12 +217,12 @@ def _nearest_earlier(embeddings: Floats) -> tuple[Labels, Floats]:
     return nearest, similarity
 
 
-def _dbscan(embeddings: Floats, distance: float, core: int) -> Labels:
+def _run_dbscan(embeddings: Floats, distance: float, core: int) -> Labels:
     found = DBSCAN(eps=float(np.sqrt(2 * distance)), min_samples=core, algorithm="brute").fit(embeddings)
     return np.asarray(found.labels_, np.int64)
 
 
-def _centres(embeddings: Floats, people: Labels) -> Floats:
+def _compute_centres(embeddings: Floats, people: Labels) -> Floats:
     """(N,D), (N,) people from 0 on or UNASSIGNED → (P,D) means of each person's faces, of unit length."""
     members = np.flatnonzero(people != UNASSIGNED)
     shape = (int(people.max()) + 1, len(people))
@@ -231,17 +231,17 @@ def _centres(embeddings: Floats, people: Labels) -> Floats:
     return centres
 
 
-def _distance(setting: Setting) -> float:
+def _get_distance(setting: Setting) -> float:
     assert setting.distance is not None
     return setting.distance
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "dbscan": Baseline(dbscan, Setting(0.5**2 / 2, core=5), cores=(2, 3)),
-    "hdbscan": Baseline(hdbscan, Setting(None, core=5), cores=(2, 3), needs_matrix=True),
-    "chinese_whispers": Baseline(chinese_whispers, Setting((DLIB_EUCLIDEAN / DLIB_LENGTH) ** 2 / 2)),
-    "average_linkage": Baseline(average_linkage, None, needs_matrix=True),
-    "immich": Baseline(immich, Setting(0.5, core=3), cores=(3,)),
-    "photoprism": Baseline(photoprism, Setting(PHOTOPRISM_EUCLIDEAN**2 / 2, core=4), cores=(4,)),
-    "ente": Baseline(ente, Setting(0.24)),
+    "dbscan": Baseline(prepare_dbscan, Setting(0.5**2 / 2, core=5), cores=(2, 3)),
+    "hdbscan": Baseline(prepare_hdbscan, Setting(None, core=5), cores=(2, 3), needs_matrix=True),
+    "chinese_whispers": Baseline(prepare_chinese_whispers, Setting((DLIB_EUCLIDEAN / DLIB_LENGTH) ** 2 / 2)),
+    "average_linkage": Baseline(prepare_average_linkage, None, needs_matrix=True),
+    "immich": Baseline(prepare_immich, Setting(0.5, core=3), cores=(3,)),
+    "photoprism": Baseline(prepare_photoprism, Setting(PHOTOPRISM_EUCLIDEAN**2 / 2, core=4), cores=(4,)),
+    "ente": Baseline(prepare_ente, Setting(0.24)),
 }

@@ -28,14 +28,14 @@ GIVEN_UP_BELOW = 0.9
 """Of the best so far: from there on everybody is one person, which takes long and leads nowhere."""
 
 
-def measured_ours(
+def measure_ours(
     embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
     roles = assign_core(len(people))
     began = time.process_time()
-    graph, seconds, peak = watched(lambda: build_graph(embeddings, number_photos(photos), roles, SEARCH))
-    figures = measured(lambda: group(graph, threshold).labels, people)
+    graph, seconds, peak = measure_cost(lambda: build_graph(embeddings, number_photos(photos), roles, SEARCH))
+    figures = measure_grouping(lambda: group(graph, threshold).labels, people)
     figures |= {
         "cpu_seconds": round(time.process_time() - began, 3),
         "seconds": round(seconds + figures["seconds"], 3),
@@ -49,23 +49,23 @@ def measured_ours(
         assert setting.distance is not None
         return group(graph, 1 - setting.distance).labels
 
-    return figures | ({"best": best(method, people, (1,), Setting(1 - threshold))} if search else {})
+    return figures | ({"best": find_best_setting(method, people, (1,), Setting(1 - threshold))} if search else {})
 
 
-def measured_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:
+def measure_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:
     """(N,D) unit vectors, (N,) true people → figures at the project's own setting, None without one, and the best."""
     published = baseline.published
     figures: Figures = {"published": None}
     if published is not None:
-        work = measured(lambda: baseline.prepare(embeddings)(published), people)
-        figures["published"] = {**_named(published), **work}
+        work = measure_grouping(lambda: baseline.prepare(embeddings)(published), people)
+        figures["published"] = {**_describe_setting(published), **work}
     if search:
         method = baseline.prepare(embeddings)
-        figures["best"] = best(method, people, baseline.cores, published)
+        figures["best"] = find_best_setting(method, people, baseline.cores, published)
     return figures
 
 
-def best(
+def find_best_setting(
     method: Callable[[Setting], Labels], people: Labels, cores: Sequence[int], published: Setting | None
 ) -> Figures:
     """The figures at the setting of the highest BCubed F, and the highest pairwise F of all that were tried.
@@ -74,26 +74,26 @@ def best(
     """
 
     def at(setting: Setting) -> Figures:
-        return {**_named(setting), **scores(people, method(setting))}
+        return {**_describe_setting(setting), **compute_scores(people, method(setting))}
 
     tried = [] if published is None else [at(published)]
     if published is not None and published.distance is None:
         tried += [at(Setting(None, core)) for core in cores]
     else:
-        coarse = [figures for core in cores for figures in _until_given_up(core, at)]
-        tried += coarse + [at(setting) for setting in _around(_highest(coarse))]
-    return {**_highest(tried), "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
+        coarse = [figures for core in cores for figures in _try_distances(core, at)]
+        tried += coarse + [at(setting) for setting in _make_settings_around(_find_highest(coarse))]
+    return {**_find_highest(tried), "best_pairwise_f": max(figures["pairwise_f"] for figures in tried)}
 
 
-def measured(group: Callable[[], Labels], people: Labels) -> Figures:
+def measure_grouping(group: Callable[[], Labels], people: Labels) -> Figures:
     """One grouping → its scores, and the seconds and the memory that it took."""
-    found, seconds, peak_mb = watched(group)
-    return {**scores(people, found), "seconds": seconds, "peak_memory_mb": peak_mb}
+    found, seconds, peak_mb = measure_cost(group)
+    return {**compute_scores(people, found), "seconds": seconds, "peak_memory_mb": peak_mb}
 
 
-def scores(people: Labels, found: Labels) -> Figures:
+def compute_scores(people: Labels, found: Labels) -> Figures:
     """(N,) true and (N,) found people → their figures; faces of nobody are people of one face on both sides."""
-    true, predicted = each_alone(people), each_alone(found)
+    true, predicted = separate_unassigned(people), separate_unassigned(found)
     figures: Figures = {}
     for name, score in (("bcubed", score_bcubed(true, predicted)), ("pairwise", score_pairwise(true, predicted))):
         values = (("f", score.f), ("precision", score.precision), ("recall", score.recall))
@@ -101,7 +101,7 @@ def scores(people: Labels, found: Labels) -> Figures:
     return {**figures, "people": len(np.unique(predicted)), "nobody": int((found == UNASSIGNED).sum())}
 
 
-def each_alone(labels: Labels) -> Labels:
+def separate_unassigned(labels: Labels) -> Labels:
     """(N,) labels → (N,) with a new label for each face of UNASSIGNED."""
     alone = labels.astype(np.int64)
     nobody = alone == UNASSIGNED
@@ -109,7 +109,7 @@ def each_alone(labels: Labels) -> Labels:
     return alone
 
 
-def watched(work: Callable[[], Any]) -> tuple[Any, float, float]:
+def measure_cost(work: Callable[[], Any]) -> tuple[Any, float, float]:
     """Its result, the seconds it took and the most megabytes this process held meanwhile."""
     began = time.perf_counter()
     with PeakMemory() as memory:
@@ -120,18 +120,18 @@ def watched(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, round(seconds, 3), round(peak / 1e6, 1)
 
 
-def _highest(tried: Sequence[Figures]) -> Figures:
+def _find_highest(tried: Sequence[Figures]) -> Figures:
     return max(tried, key=lambda figures: figures["bcubed_f"])
 
 
-def _around(middle: Figures) -> list[Setting]:
+def _make_settings_around(middle: Figures) -> list[Setting]:
     """Finer settings between one of DISTANCES and each of those beside it."""
     step = DISTANCES[1] / DISTANCES[0]
     distances = middle["distance"] * step ** np.linspace(-1, 1, 2 * FINER + 3)
     return [Setting(float(distance), middle["core"]) for distance in np.delete(distances[1:-1], FINER)]
 
 
-def _until_given_up(core: int, at: Callable[[Setting], Figures]) -> Iterator[Figures]:
+def _try_distances(core: int, at: Callable[[Setting], Figures]) -> Iterator[Figures]:
     highest = 0.0
     for distance in DISTANCES:
         figures = at(Setting(distance, core))
@@ -141,5 +141,5 @@ def _until_given_up(core: int, at: Callable[[Setting], Figures]) -> Iterator[Fig
             return
 
 
-def _named(setting: Setting) -> Figures:
+def _describe_setting(setting: Setting) -> Figures:
     return {"distance": None if setting.distance is None else round(setting.distance, 4), "core": setting.core}

@@ -19,7 +19,7 @@ from app.core.arrays import Floats
 from app.core.records import FaceBatch, PersonRecord, make_quality_columns
 from app.core.roles import assign_core
 from app.grouping.people import match_people
-from benchmarks.accuracy.grouping_measures import SEARCH, scores
+from benchmarks.accuracy.grouping_measures import SEARCH, compute_scores
 
 Figures = dict[str, Any]
 SEED = 0
@@ -27,7 +27,7 @@ ADDITIONS = 5
 """The first goes to memory that the process has not touched before, unlike the next ones of a service."""
 
 
-def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: float, arrivals: int) -> Figures:
+def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: float, arrivals: int) -> Figures:
     """(N,D) unit vectors, (N,) photos, (N,) true people, in random order → how the last arrival's people compare with
     those of a full run of the same faces, what ids did on the way, and the seconds of each kind of run.
 
@@ -51,7 +51,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
             graph = add_faces(before.graph, embeddings[new], photos[new], roles[new], search)
             now = regroup(before, graph, threshold)
         seconds[kind].append(time.perf_counter() - began)
-        faces = _as_stored(now, order, ids)
+        faces = _make_stored_faces(now, order, ids)
         matched = match_people(now.labels, faces, known.values())
         after = matched.person_ids
         for person in {person for person in after if person} - known.keys():
@@ -66,8 +66,8 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
     full = group(build_graph(embeddings[order], photos[order], roles, search), threshold)
     return {
         "arrivals": arrivals,
-        "incremental": scores(people[order], before.labels),
-        "full": scores(people[order], full.labels),
+        "incremental": compute_scores(people[order], before.labels),
+        "full": compute_scores(people[order], full.labels),
         "id_changes": round(float(np.mean(changes)), 5),
         "id_churn": round(float(np.mean(churn)), 5),
         "seconds": {kind: round(float(np.median(some)), 3) for kind, some in seconds.items() if some},
@@ -75,7 +75,7 @@ def measured_stream(embeddings: Floats, photos: Labels, people: Labels, threshol
     }
 
 
-def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> FaceBatch:
+def _make_stored_faces(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> FaceBatch:
     """The faces with their people of before; what ids don't depend on is left empty."""
     count = len(grouping.labels)
     names = [f"face{face:08}" for face in order[:count]]
@@ -94,7 +94,7 @@ def _as_stored(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> 
     )
 
 
-def measured_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
+def measure_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
     """Seconds of a full run, and of adding the last `added` faces to all the others, the median of ADDITIONS times."""
     search, roles = SEARCH, assign_core(len(people))
     old, new = slice(0, len(people) - added), slice(len(people) - added, None)

@@ -53,7 +53,7 @@ class Gallery:
     is_hard: NDArray[np.bool_]
 
 
-def statistics_of(embeddings: Floats, labels: Labels) -> Statistics:
+def compute_statistics(embeddings: Floats, labels: Labels) -> Statistics:
     """(N,d) float32 unit length, (N,) people → what synthetic faces are drawn from.
 
     The spread of people is that of one face of each, less that of what is a face's own. Raises ValueError where nobody
@@ -78,7 +78,7 @@ def statistics_of(embeddings: Floats, labels: Labels) -> Statistics:
     return Statistics(mean, people.astype(np.float32), own.astype(np.float32), begins, size)
 
 
-def synthetic_faces(
+def make_synthetic_faces(
     statistics: Statistics, count: int, dimension: int = 512, hard_share: float = HARD_SHARE, seed: int = 0
 ) -> Gallery:
     """`count` faces, in random order. Raises ValueError for fewer dimensions than the statistics have."""
@@ -86,11 +86,11 @@ def synthetic_faces(
     if dimension < known:
         raise ValueError(f"Faces of {known} dimensions don't fit into {dimension}.")
     generator = np.random.default_rng(seed)
-    labels = generator.permutation(np.repeat(*_sizes(count, generator)))
-    faces = _faces(statistics, labels, generator)
+    labels = generator.permutation(np.repeat(*_draw_sizes(count, generator)))
+    faces = _draw_faces(statistics, labels, generator)
     is_hard = generator.random(count) < hard_share
     hard = int(is_hard.sum())
-    others = _faces(statistics, np.arange(hard), generator)
+    others = _draw_faces(statistics, np.arange(hard), generator)
     part = np.float32(HARD_KEEPS)
     faces[is_hard] = part * faces[is_hard] + np.sqrt(1 - part**2) * others
     turn, _ = np.linalg.qr(generator.standard_normal((dimension, known)))
@@ -99,7 +99,7 @@ def synthetic_faces(
     return Gallery(embeddings, labels, is_hard)
 
 
-def likeness(embeddings: Floats, labels: Labels, seed: int = 0) -> tuple[Floats, Floats]:
+def sample_similarities(embeddings: Floats, labels: Labels, seed: int = 0) -> tuple[Floats, Floats]:
     """(N,D), (N,) → cosines of each face to one other of its person, where there is one, and to one of another person.
 
     One a face, or the pairs of the person with most photos would outnumber all the others.
@@ -119,7 +119,7 @@ def likeness(embeddings: Floats, labels: Labels, seed: int = 0) -> tuple[Floats,
     return within, np.einsum("ij,ij->i", embeddings[differ], embeddings[others[differ]])
 
 
-def _sizes(count: int, generator: np.random.Generator) -> tuple[Labels, Labels]:
+def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Labels, Labels]:
     """People's numbers and how many faces each has, `count` together."""
     largest = max(1, round(LARGEST_SHARE * count))
     possible = np.arange(1, largest + 1)
@@ -131,7 +131,7 @@ def _sizes(count: int, generator: np.random.Generator) -> tuple[Labels, Labels]:
     return np.arange(people), sizes
 
 
-def _faces(statistics: Statistics, labels: Labels, generator: np.random.Generator) -> Floats:
+def _draw_faces(statistics: Statistics, labels: Labels, generator: np.random.Generator) -> Floats:
     """(N,) people from 0 on → (N,d) float32: how their faces differ from the mean, not of unit length."""
     if not len(labels):
         return np.zeros((0, len(statistics.mean)), np.float32)

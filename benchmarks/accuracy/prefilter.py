@@ -26,7 +26,7 @@ from app.packs.store import PackStore
 from app.vision import photo_quality as prefilter
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
-from benchmarks.common.command import UnusableInput, find_photos, printed
+from benchmarks.common.command import UnusableInput, find_photos, print_result
 from workshop.prefilter_photos import DAMAGES, EMPTY, FRAMINGS, Subject
 
 LIMITS = PhotoLimits()
@@ -71,14 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    result = printed(lambda: measure(options), as_json=options.json)
+    result = print_result(lambda: measure(options), as_json=options.json)
     return 0 if result is not None and result["lost_share"] < MOST_LOST else 1
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     photos = find_photos(options.images, options.limit)
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    return summary(outcomes(load_pack(pack.manifest, pack.weights, "cpu", 1), photos, options.seed))
+    return summarise(measure_outcomes(load_pack(pack.manifest, pack.weights, "cpu", 1), photos, options.seed))
 
 
 def find(pack: FacePack, image: Image) -> Found:
@@ -90,19 +90,19 @@ def find(pack: FacePack, image: Image) -> Found:
     return Found(detections.boxes, embeddings, seconds)
 
 
-def outcomes(pack: FacePack, photos: Sequence[Path], seed: int) -> Iterator[Outcome]:
+def measure_outcomes(pack: FacePack, photos: Sequence[Path], seed: int) -> Iterator[Outcome]:
     """Every photo that has a face, in one framing and all kinds of damage."""
     for number, (path, framing) in enumerate(zip(photos, cycle(MIX), strict=False)):
         photo, other = (decode(file.read_bytes(), LIMITS) for file in (path, photos[number - 1]))
         clean = find(pack, photo)
         if not len(clean.boxes):
             continue
-        middle = _nearest_the_middle(clean.boxes, photo)
+        middle = _find_most_central(clean.boxes, photo)
         subject = Subject(photo, clean.boxes[middle])
         framed = FRAMINGS[framing](subject, other, np.random.default_rng([seed, number]))
         for kind, damage in enumerate(DAMAGES):
             damaged = DAMAGES[damage](framed.photo, np.random.default_rng([seed, number, kind]))
-            rejected, prefilter_s = _judged(damaged)
+            rejected, prefilter_s = _judge_photo(damaged)
             found = None if damage in EMPTY else find(pack, damaged)
             usable = found is not None and _is_usable(
                 found,
@@ -113,13 +113,13 @@ def outcomes(pack: FacePack, photos: Sequence[Path], seed: int) -> Iterator[Outc
             yield Outcome(framing, damage, rejected, usable, prefilter_s, None if found is None else found.seconds)
 
 
-def _nearest_the_middle(boxes: Floats, photo: Image) -> int:
+def _find_most_central(boxes: Floats, photo: Image) -> int:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     middle = np.array([photo.shape[1], photo.shape[0]]) / 2
     return int(np.abs(centres - middle).sum(axis=1).argmin())
 
 
-def _judged(picture: Image) -> tuple[bool, float]:
+def _judge_photo(picture: Image) -> tuple[bool, float]:
     """Whether the prefilter rejects it, and the seconds that took."""
     begin = time.process_time()
     verdict = prefilter.judge_photo_size(picture.shape[1], picture.shape[0]) or prefilter.judge_photo(picture)
@@ -130,12 +130,12 @@ def _is_usable(found: Found, box: Floats, embedding: Floats, least_similarity: f
     """Whether the face of this box (4,) px was found and is still like its embedding (D,)."""
     if not len(found.boxes):
         return False
-    overlaps = _iou(found.boxes, box)
+    overlaps = _compute_iou(found.boxes, box)
     best = int(overlaps.argmax())
     return bool(overlaps[best] >= SAME_FACE_IOU and found.embeddings[best] @ embedding >= least_similarity)
 
 
-def _iou(boxes: Floats, box: Floats) -> Floats:
+def _compute_iou(boxes: Floats, box: Floats) -> Floats:
     """(N,4), (4,) → (N,) float32, intersection over union."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     shared = np.clip(sides, 0, None).prod(axis=1)
@@ -144,7 +144,7 @@ def _iou(boxes: Floats, box: Floats) -> Floats:
     return iou
 
 
-def summary(found: Iterable[Outcome]) -> dict[str, Any]:
+def summarise(found: Iterable[Outcome]) -> dict[str, Any]:
     """What is printed. Raises UnusableInput where no photo had a face."""
     every = list(found)
     usable = sum(outcome.usable for outcome in every)
@@ -152,14 +152,14 @@ def summary(found: Iterable[Outcome]) -> dict[str, Any]:
         raise UnusableInput("No face was found in these photos; name a folder with photos of faces.")
     lost = [outcome for outcome in every if outcome.rejected and outcome.usable]
     useless = [outcome for outcome in every if not outcome.usable]
-    prefilter_ms = _mean_ms(outcome.prefilter_s for outcome in every)
-    detection_ms = _mean_ms(outcome.detection_s for outcome in every if outcome.detection_s is not None)
+    prefilter_ms = _compute_mean_ms(outcome.prefilter_s for outcome in every)
+    detection_ms = _compute_mean_ms(outcome.detection_s for outcome in every if outcome.detection_s is not None)
     return {
         "photos": len(every),
-        "rejected": _rejected_by(every, "damage"),
+        "rejected": _compute_rejected_shares(every, "damage"),
         "useless": len(useless),
-        "useless_rejected": _rejected_by(useless, "damage"),
-        "useless_rejected_by_framing": _rejected_by(useless, "framing"),
+        "useless_rejected": _compute_rejected_shares(useless, "damage"),
+        "useless_rejected_by_framing": _compute_rejected_shares(useless, "framing"),
         "usable_faces": usable,
         "usable_faces_lost": sum(outcome.usable for outcome in lost),
         "lost_by_damage": {name: sum(o.usable for o in lost if o.damage == name) for name in DAMAGES},
@@ -170,7 +170,7 @@ def summary(found: Iterable[Outcome]) -> dict[str, Any]:
     }
 
 
-def _rejected_by(some: Sequence[Outcome], attribute: str) -> dict[str, float]:
+def _compute_rejected_shares(some: Sequence[Outcome], attribute: str) -> dict[str, float]:
     """The share that is rejected, for each value of an attribute."""
     by_value: dict[str, list[bool]] = {}
     for outcome in some:
@@ -178,7 +178,7 @@ def _rejected_by(some: Sequence[Outcome], attribute: str) -> dict[str, float]:
     return {value: round(sum(rejected) / len(rejected), 4) for value, rejected in by_value.items()}
 
 
-def _mean_ms(seconds: Iterable[float]) -> float:
+def _compute_mean_ms(seconds: Iterable[float]) -> float:
     return 1000 * float(np.mean(list(seconds)))
 
 

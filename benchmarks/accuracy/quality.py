@@ -37,9 +37,9 @@ from app.vision.quality import fitted, measures
 from app.vision.quality.fitted import QualityModel
 from app.vision.quality.inputs import FaceColumns
 from app.vision.quality.occlusion import PARTS
-from benchmarks.accuracy.quality_curves import auc, error_versus_discard, partial_area
+from benchmarks.accuracy.quality_curves import compute_auc, compute_error_versus_discard, compute_partial_area
 from benchmarks.accuracy.quality_plot import write_plot
-from benchmarks.common.command import printed
+from benchmarks.common.command import print_result
 from workshop import quality_parameters
 from workshop.degradations import COVERS, OVER_EYES, OVER_MOUTH
 from workshop.quality_fit import fit_embedder, fit_quality_model
@@ -53,8 +53,8 @@ COVER_PEOPLE = 400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    return 1 if print_result(lambda: run(options), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -64,26 +64,27 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
     covers = None
     if not options.embedder_only:
-        covers = make_covered_samples(loaded, _spread(people, COVER_PEOPLE), COVERS, options.seed)
+        covers = make_covered_samples(loaded, _choose_evenly(people, COVER_PEOPLE), COVERS, options.seed)
     if options.what == "fit":
-        return fitting(samples, covers, pack.manifest, options.plot)
-    return judged(samples, covers, loaded.quality, pack.manifest, options.plot)
+        return fit_parameters(samples, covers, pack.manifest, options.plot)
+    return judge_measures(samples, covers, loaded.quality, pack.manifest, options.plot)
 
 
-def fitting(
+def fit_parameters(
     samples: QualitySamples, covers: QualitySamples | None, manifest: PackManifest, plot: Path | None
 ) -> dict[str, Any]:
     """Writes the parameters that are shipped; the result, and the plot of the first half, is of functions that have not
     seen the faces they judge. Without `covers` those that serve every pack stay as they are."""
 
     def half(side: int) -> tuple[QualitySamples, QualitySamples | None]:
-        mine = samples.take(_half(samples.people, side))
-        return mine, covers and covers.take(_half(covers.people, side))
+        mine = samples.take(_choose_half(samples.people, side))
+        return mine, covers and covers.take(_choose_half(covers.people, side))
 
     judgements = [
-        judged(*half(1 - side), _fitted(*half(side), unseen=True), manifest, None if side else plot) for side in (0, 1)
+        judge_measures(*half(1 - side), _fit_model(*half(side), unseen=True), manifest, None if side else plot)
+        for side in (0, 1)
     ]
-    everything = _fitted(samples, covers, unseen=False)
+    everything = _fit_model(samples, covers, unseen=False)
     assert everything.embedder is not None
     written = [fitted.find_embedder_file(manifest.files[manifest.embedder.file])]
     quality_parameters.write_embedder_view(everything.embedder, written[0])
@@ -93,7 +94,7 @@ def fitting(
     return {"halves": judgements, "bytes": {path.name: path.stat().st_size for path in written}}
 
 
-def _fitted(samples: QualitySamples, covers: QualitySamples | None, *, unseen: bool) -> QualityModel:
+def _fit_model(samples: QualitySamples, covers: QualitySamples | None, *, unseen: bool) -> QualityModel:
     return (
         fit_quality_model(samples, covers, unseen=unseen)
         if covers
@@ -101,7 +102,7 @@ def _fitted(samples: QualitySamples, covers: QualitySamples | None, *, unseen: b
     )
 
 
-def judged(
+def judge_measures(
     samples: QualitySamples,
     covers: QualitySamples | None,
     functions: QualityModel,
@@ -109,12 +110,12 @@ def judged(
     plot: Path | None,
 ) -> dict[str, Any]:
     """What is printed, and drawn into `plot`."""
-    chosen = degraded(samples)
-    ranked = {start: curves(chosen, functions, start) for start in START_FNMR}
+    chosen = take_degraded(samples)
+    ranked = {start: compute_curves(chosen, functions, start) for start in START_FNMR}
     if plot:
         write_plot(plot, ranked[0.10])
     areas = {
-        f"{start:.2f}": {name: round(partial_area(curve) / start, 3) for name, curve in of_start.items()}
+        f"{start:.2f}": {name: round(compute_partial_area(curve) / start, 3) for name, curve in of_start.items()}
         for start, of_start in ranked.items()
     }
     after = {name: round(float(curve[10]), 4) for name, curve in ranked[0.10].items()}
@@ -123,33 +124,33 @@ def judged(
         "missed": dict(samples.missed),
         "pauc": areas,
         "fnmr_after_10": after,
-        **(occlusion(covers, functions) if covers else {}),
-        "grouping": grouping(samples, functions, manifest),
-        "ms_per_face": round(1000 * seconds_a_face(chosen, functions), 3),
+        **(measure_occlusion(covers, functions) if covers else {}),
+        "grouping": group_by_quality(samples, functions, manifest),
+        "ms_per_face": round(1000 * measure_seconds_a_face(chosen, functions), 3),
     }
 
 
-def grouping(samples: QualitySamples, functions: QualityModel, manifest: PackManifest) -> dict[str, Any]:
+def group_by_quality(samples: QualitySamples, functions: QualityModel, manifest: PackManifest) -> dict[str, Any]:
     """One face of every photo in groups, at the pack's threshold: `without` quality, with dark faces `lit` alone, and
     `with` all that quality says."""
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
-    unified = measured(chosen, functions)["unified"]
+    unified = measure_faces(chosen, functions)["unified"]
     photos, threshold = list(chosen.photos), manifest.similarity_threshold
     roles = assign_roles(unified, manifest.quality)
     by_quality = cluster(chosen.embeddings, photos, threshold, roles)
     founding = roles == Role.CORE
     return {
         "faces": len(unified),
-        "without": _scored(chosen.people, cluster(chosen.unlit, photos, threshold)),
-        "lit": _scored(chosen.people, cluster(chosen.embeddings, photos, threshold)),
-        "with": _scored(chosen.people, by_quality),
+        "without": _score_grouping(chosen.people, cluster(chosen.unlit, photos, threshold)),
+        "lit": _score_grouping(chosen.people, cluster(chosen.embeddings, photos, threshold)),
+        "with": _score_grouping(chosen.people, by_quality),
         "founded_precision": round(score_bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
         "unassigned": round(float((by_quality == UNASSIGNED).mean()), 4),
     }
 
 
-def _scored(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, float]:
+def _score_grouping(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, float]:
     """Faces of nobody count as people of one face."""
     alone = labels == UNASSIGNED
     labels = np.where(alone, labels.max() + 1 + np.cumsum(alone), labels)
@@ -162,26 +163,26 @@ def _scored(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, fl
     }
 
 
-def degraded(samples: QualitySamples) -> QualitySamples:
+def take_degraded(samples: QualitySamples) -> QualitySamples:
     """All but the references, of people who have any."""
     return samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
 
 
-def curves(samples: QualitySamples, functions: QualityModel, start: float = 0.10) -> dict[str, Floats]:
+def compute_curves(samples: QualitySamples, functions: QualityModel, start: float = 0.10) -> dict[str, Floats]:
     """Measure → (31,) FNMR with 0 to 30 % discarded."""
-    everything = measured(samples, functions)
+    everything = measure_faces(samples, functions)
     ranked = {
         "unified": everything["unified"],
         "detector score": samples.faces.det_scores,
-        "Laplacian variance": laplacian_variance(samples.faces),
+        "Laplacian variance": measure_laplacian_variance(samples.faces),
         "inter-eye distance": everything["inter_eye_px"],
         "random": np.random.default_rng(0).random(len(samples.people)).astype(np.float32),
         **{name.removesuffix("_score"): everything[name] for name in everything if name.endswith("_score")},
     }
-    return {name: error_versus_discard(samples.genuine, values, start) for name, values in ranked.items()}
+    return {name: compute_error_versus_discard(samples.genuine, values, start) for name, values in ranked.items()}
 
 
-def measured(samples: QualitySamples, functions: QualityModel) -> dict[str, Floats]:
+def measure_faces(samples: QualitySamples, functions: QualityModel) -> dict[str, Floats]:
     """Measures of many faces, in batches as a service has them."""
     batches = [
         measures.measure_quality(samples.faces.take(rows), functions, samples.vectors[rows])
@@ -191,18 +192,18 @@ def measured(samples: QualitySamples, functions: QualityModel) -> dict[str, Floa
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def laplacian_variance(faces: FaceColumns) -> Floats:
+def measure_laplacian_variance(faces: FaceColumns) -> Floats:
     """The usual measure of blur (Pech-Pacheco et al., 2000)."""
     grey = [cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)[22:90, 22:90] for chip in faces.chips]
     return np.array([cv2.Laplacian(chip, cv2.CV_32F).var() for chip in grey], np.float32)
 
 
-def occlusion(covers: QualitySamples, functions: QualityModel) -> dict[str, Any]:
-    found = measured(covers, functions)
+def measure_occlusion(covers: QualitySamples, functions: QualityModel) -> dict[str, Any]:
+    found = measure_faces(covers, functions)
     clean = covers.kinds == "reference"
     kinds = {"eyes": OVER_EYES, "mouth": OVER_MOUTH}
     areas = {
-        kind: round(auc(found[f"{part}_covered"][clean], found[f"{part}_covered"][covers.kinds == kind]), 4)
+        kind: round(compute_auc(found[f"{part}_covered"][clean], found[f"{part}_covered"][covers.kinds == kind]), 4)
         for part in PARTS
         for kind in sorted(kinds[part])
     }
@@ -210,7 +211,7 @@ def occlusion(covers: QualitySamples, functions: QualityModel) -> dict[str, Any]
     return {"occlusion_auc": areas, "occlusion_false_alarms": round(float(alarms.mean()), 4)}
 
 
-def seconds_a_face(samples: QualitySamples, functions: QualityModel) -> float:
+def measure_seconds_a_face(samples: QualitySamples, functions: QualityModel) -> float:
     """Of one core, in batches of TIMED_FACES; the median of several."""
     rows = slice(0, TIMED_FACES)
     batch, vectors = samples.faces.take(rows), samples.vectors[rows]
@@ -222,18 +223,18 @@ def seconds_a_face(samples: QualitySamples, functions: QualityModel) -> float:
     return float(np.median(seconds)) / len(batch)
 
 
-def _half(people: NDArray[np.str_], side: int) -> NDArray[np.bool_]:
+def _choose_half(people: NDArray[np.str_], side: int) -> NDArray[np.bool_]:
     """Rows of every second person, by name."""
     _, number = np.unique(people, return_inverse=True)
     return np.asarray(number % 2 == side)
 
 
-def _spread(people: Mapping[str, Sequence[Path]], count: int) -> dict[str, Sequence[Path]]:
+def _choose_evenly(people: Mapping[str, Sequence[Path]], count: int) -> dict[str, Sequence[Path]]:
     names = list(people)
     return {name: people[name] for name in names[:: max(1, len(names) // count)]}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -8,7 +8,7 @@ DISCARDED = np.arange(31) / 100
 """Shares of the faces that are discarded, 0 to 30 %."""
 
 
-def error_versus_discard(genuine: Floats, quality: Floats, start_fnmr: float) -> Floats:
+def compute_error_versus_discard(genuine: Floats, quality: Floats, start_fnmr: float) -> Floats:
     """(N,) similarities of faces to their own person, (N,) quality, higher is better → (31,) FNMR.
 
     The threshold is where FNMR begins at `start_fnmr`; after that, those of the worst quality are discarded by 1 % a
@@ -23,12 +23,12 @@ def error_versus_discard(genuine: Floats, quality: Floats, start_fnmr: float) ->
     return np.array([is_missed[count:].mean() for count in dropped], np.float32)
 
 
-def partial_area(curve: Floats) -> float:
+def compute_partial_area(curve: Floats) -> float:
     """(31,) FNMR → its mean over the discards: what is left of the start where discarding helps."""
     return float(np.trapezoid(curve, DISCARDED) / DISCARDED[-1])
 
 
-def auc(negative: Floats, positive: Floats) -> float:
+def compute_auc(negative: Floats, positive: Floats) -> float:
     """(N,), (M,) → how often one of the positive is above one of the negative; ties count half."""
     both = np.concatenate([negative, positive])
     _, ranks, counts = np.unique(both, return_inverse=True, return_counts=True)

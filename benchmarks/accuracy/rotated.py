@@ -28,7 +28,7 @@ from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.turned import RotationInvariantDetector, turn_faces_back, turn_image
 from app.vision.types import Detections
-from benchmarks.common.command import UnusableInput, find_photos, printed
+from benchmarks.common.command import UnusableInput, find_photos, print_result
 
 LIMITS = PhotoLimits()
 FOUND_IOU = 0.3
@@ -74,13 +74,13 @@ class Watched(RotationInvariantDetector):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return 1 if printed(lambda: measure(options), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    return 1 if print_result(lambda: measure(options), as_json=options.json) is None else 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    without, with_look = opened(pack, sure_score=0.0), opened(pack)
+    without, with_look = open_pack(pack, sure_score=0.0), open_pack(pack)
     photos = [path.read_bytes() for path in find_photos(options.images, options.limit)]
     images = [decode(data, LIMITS, without.view_px) for data in photos]
     upright = without.detect(images)
@@ -89,29 +89,32 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise UnusableInput(f"No face is found in the photos of {options.images}, so none can be missed.")
     result: dict[str, Any] = {"photos": len(photos), "faces": faces}
     for name, pack_used in (("", with_look), ("without_", without)):
-        tallies = {turn: tally(pack_used, images, upright, turn) for turn in TURNS}
+        tallies = {turn: count_found(pack_used, images, upright, turn) for turn in TURNS}
         result[f"{name}recall"] = {TURNS[turn]: round(each.found / faces, 4) for turn, each in tallies.items()}
-        result[f"{name}cosine"] = {TURNS[turn]: _median(each.cosines) for turn, each in tallies.items()}
+        result[f"{name}cosine"] = {TURNS[turn]: _compute_median(each.cosines) for turn, each in tallies.items()}
         result[f"{name}surplus"] = {TURNS[turn]: each.surplus for turn, each in tallies.items()}
-    result |= costs(photos, without, with_look, options.repeat)
-    strips = faceless(images, upright)
-    return {**result, **{f"faceless_{name}": value for name, value in costs(strips, without, with_look, 1).items()}}
+    result |= measure_costs(photos, without, with_look, options.repeat)
+    strips = cut_faceless_strips(images, upright)
+    return {
+        **result,
+        **{f"faceless_{name}": value for name, value in measure_costs(strips, without, with_look, 1).items()},
+    }
 
 
-def opened(pack: InstalledPack, **changes: float) -> FacePack:
+def open_pack(pack: InstalledPack, **changes: float) -> FacePack:
     """The pack on one core, its detector's settings changed so."""
     manifest = pack.manifest
     changed = manifest.model_copy(update={"detector": manifest.detector.model_copy(update=changes)})
     return load_pack(changed, pack.weights, "cpu", 1)
 
 
-def tally(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections], turn: int) -> Tally:
+def count_found(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections], turn: int) -> Tally:
     """How many of the upright photos' faces are found again in the photos turned by `turn` quarters."""
     counted = Tally()
     for image, wanted in zip(images, upright, strict=True):
         picture = turn_image(image, turn)
         (found,) = pack.detect([picture])
-        pairs = matched(wanted.boxes, turn_faces_back(found, turn, image.shape).boxes)
+        pairs = match_boxes(wanted.boxes, turn_faces_back(found, turn, image.shape).boxes)
         counted.found += len(pairs)
         counted.surplus += len(found) - len(pairs)
         if pairs:
@@ -122,7 +125,7 @@ def tally(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections]
     return counted
 
 
-def matched(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
+def match_boxes(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
     """(N,4), (M,4) px → pairs of rows whose IoU is enough, largest first, each row in one pair at most."""
     inner = np.minimum(wanted[:, None, 2:], found[:, 2:]) - np.maximum(wanted[:, None, :2], found[:, :2])
     shared = np.prod(np.maximum(inner, 0), axis=2)
@@ -136,7 +139,7 @@ def matched(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
     return pairs
 
 
-def costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repeat: int) -> dict[str, Any]:
+def measure_costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repeat: int) -> dict[str, Any]:
     """Both ways in turns, photo by photo; which goes first changes, so that neither has the warmer cache."""
     if not photos:
         return {"photos": 0}
@@ -150,7 +153,7 @@ def costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repea
     for number in range(repeat):
         for data in photos:
             for pack, spent in ways if number % 2 else reversed(ways):
-                go(pack, data, spent)
+                analyse(pack, data, spent)
     return {
         "photos": len(photos),
         "tried_share": round(watched.tried / len(photos), 4),
@@ -160,7 +163,7 @@ def costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repea
     }
 
 
-def go(pack: FacePack, data: bytes, spent: Costs) -> None:
+def analyse(pack: FacePack, data: bytes, spent: Costs) -> None:
     """One photo from its bytes to its embeddings."""
     began = time.process_time()
     image = decode(data, LIMITS, pack.view_px)
@@ -172,11 +175,11 @@ def go(pack: FacePack, data: bytes, spent: Costs) -> None:
     spent.all_s += time.process_time() - began
 
 
-def faceless(images: Iterable[Image], upright: Iterable[Detections]) -> list[bytes]:
+def cut_faceless_strips(images: Iterable[Image], upright: Iterable[Detections]) -> list[bytes]:
     """JPEGs of the largest strip of each photo that lies beside all its faces, where there is one of some width."""
     strips = []
     for image, faces in zip(images, upright, strict=True):
-        strip = _strip(image, faces.boxes)
+        strip = _cut_largest_strip(image, faces.boxes)
         if min(strip.shape[:2]) >= LEAST_STRIP * max(image.shape[:2]):
             scale = max(image.shape[:2]) / max(strip.shape[:2])
             large = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -184,7 +187,7 @@ def faceless(images: Iterable[Image], upright: Iterable[Detections]) -> list[byt
     return strips
 
 
-def _strip(image: Image, boxes: Floats) -> Image:
+def _cut_largest_strip(image: Image, boxes: Floats) -> Image:
     if not len(boxes):
         return image
     edges = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
@@ -194,11 +197,11 @@ def _strip(image: Image, boxes: Floats) -> Image:
     return max((image[:, :left], image[:, right:], image[:top], image[bottom:]), key=lambda strip: strip.size)
 
 
-def _median(values: Sequence[float]) -> float | None:
+def _compute_median(values: Sequence[float]) -> float | None:
     return round(statistics.median(values), 4) if values else None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks rotated", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,11 +21,11 @@ class Found:
     embeddings: Floats
 
 
-def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
+def compare_faces(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
     """Faces that both found (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
     differences, cosines = [], []
     for photo, found in ours.items():
-        for row, other in same_faces(found.boxes, theirs[photo].boxes):
+        for row, other in match_faces(found.boxes, theirs[photo].boxes):
             differences.append(float(np.abs(found.boxes[row] - theirs[photo].boxes[other]).max()))
             cosines.append(float(found.embeddings[row] @ theirs[photo].embeddings[other]))
     if not cosines:
@@ -39,7 +39,7 @@ def compared(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, An
     }
 
 
-def same_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
+def match_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
     """(N,4), (M,4) → pairs of rows, each box with the one it overlaps most."""
     for row, box in enumerate(boxes):
         if not len(others):

@@ -24,7 +24,7 @@ from app.core.pictures import PhotoLimits
 from app.packs.store import PackStore
 from app.vision.decode import decode
 from app.vision.scrfd import ScrfdDetector, open_scrfd
-from benchmarks.common.command import UnusableInput, find_photos, printed
+from benchmarks.common.command import UnusableInput, find_photos, print_result
 
 PAGE = (4000, 3000)
 ROWS, COLUMNS = 3, 5
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="photos with one face in the middle")
     parser.add_argument("--pages", type=int, default=12, help="pages of each size (12)")
     options = parser.parse_args(arguments)
-    return 1 if printed(lambda: measure(options), as_json=True) is None else 0
+    return 1 if print_result(lambda: measure(options), as_json=True) is None else 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         pages = make_pages(photos, size_px, options.pages)
         shares = {}
         for name, detector in (("without", without), ("with", with_look)):
-            found, wrong, spent_s = look_at(pages, detector)
+            found, wrong, spent_s = detect_faces(pages, detector)
             shares[name] = round(found / sum(len(page.centres) for page in pages), 3)
             seconds[name] += spent_s
             false[name] += wrong
@@ -80,10 +80,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_pages(photos: Sequence[Path], size_px: int, count: int) -> list[Page]:
     chance = random.Random(size_px)  # noqa: S311 - a fixed order, not a secret
-    return [_page(chance.sample(photos, ROWS * COLUMNS), size_px, chance) for _ in range(count)]
+    return [_make_page(chance.sample(photos, ROWS * COLUMNS), size_px, chance) for _ in range(count)]
 
 
-def _page(photos: Sequence[Path], size_px: int, chance: random.Random) -> Page:
+def _make_page(photos: Sequence[Path], size_px: int, chance: random.Random) -> Page:
     page = np.empty((PAGE[1], PAGE[0], 3), np.uint8)
     page[:] = BACKGROUND
     centres = []
@@ -103,7 +103,7 @@ def _read(photo: Path) -> Image:
     return decode(photo.read_bytes(), LIMITS)
 
 
-def look_at(pages: Sequence[Page], detector: ScrfdDetector) -> tuple[int, int, float]:
+def detect_faces(pages: Sequence[Page], detector: ScrfdDetector) -> tuple[int, int, float]:
     """Faces found, boxes on none, and the seconds of detection alone."""
     found, wrong, spent_s = 0, 0, 0.0
     for page in pages:

@@ -34,18 +34,18 @@ from app.core.arrays import Floats
 from app.detection.device import open_device
 from app.packs.store import InstalledPack, PackStore
 from app.vision.types import Detections
-from benchmarks.accuracy.verification_pairs import FoldedPair, find_people, folded_pairs
+from benchmarks.accuracy.verification_pairs import FoldedPair, find_people, make_folded_pairs
 from benchmarks.accuracy.verification_scores import (
     Flags,
     Folds,
     Scores,
-    impostor_scores,
-    judged_in_folds,
-    share_by_fold,
-    tar_at_far,
+    compute_impostor_scores,
+    compute_share_by_fold,
+    compute_tar_at_far,
+    judge_in_folds,
 )
-from benchmarks.common.command import UnusableInput, printed
-from benchmarks.speed.detection import insightface_loop
+from benchmarks.common.command import UnusableInput, print_result
+from benchmarks.speed.detection import make_insightface_loop
 from workshop.calibration import embed_central_faces
 from workshop.parity import find_most_central
 
@@ -54,41 +54,41 @@ Embeddings = Mapping[Path, Floats]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="verification-") as aside:
-        return 1 if printed(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
+        return 1 if print_result(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     """Both pipelines on the photos of all pairs; the result as it is printed."""
-    pairs = folded_pairs(find_people(options.images), options.pairs, options.seed, options.limit)
+    pairs = make_folded_pairs(find_people(options.images), options.pairs, options.seed, options.limit)
     photos = sorted({photo for pair in pairs for photo in pair.photos})
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
     print(f"{len(pairs)} pairs of {len(photos)} photos; {pack.manifest.name} looks at them", file=sys.stderr)
-    ours = embedded(pack, photos)
+    ours = embed(pack, photos)
     result = {
         "pack": pack.manifest.name,
         "people": len({photo.parent for photo in photos}),
         "photos": len(photos),
         "genuine_pairs": sum(pair.pair.is_genuine for pair in pairs),
         "impostor_pairs": sum(not pair.pair.is_genuine for pair in pairs),
-        **figures(pairs, ours),
+        **measure_pipeline(pairs, ours),
     }
     if options.alone or pack.manifest.detector.kind != "scrfd":
         return result
     print("insightface looks at them", file=sys.stderr)
-    theirs = embedded_by_insightface(insightface_loop(pack, "cpu", aside), photos)
-    beside = {f"insightface_{name}": value for name, value in figures(pairs, theirs).items()}
-    return {**result, **beside, **difference(pairs, ours, theirs)}
+    theirs = embed_by_insightface(make_insightface_loop(pack, "cpu", aside), photos)
+    beside = {f"insightface_{name}": value for name, value in measure_pipeline(pairs, theirs).items()}
+    return {**result, **beside, **compare_pipelines(pairs, ours, theirs)}
 
 
-def embedded(pack: InstalledPack, photos: Sequence[Path]) -> dict[Path, Floats]:
+def embed(pack: InstalledPack, photos: Sequence[Path]) -> dict[Path, Floats]:
     """The middle face of each photo, as the service sees it; a file that it can't read is a photo without a face."""
     with open_device(pack, "cpu") as device:
         return embed_central_faces(photos, device)
 
 
-def embedded_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[Path, Floats]:
+def embed_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[Path, Floats]:
     """The middle face of each photo, chosen by the same rule."""
     embeddings = {}
     for photo in photos:
@@ -101,34 +101,36 @@ def embedded_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[
     return embeddings
 
 
-def figures(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> dict[str, Any]:
+def measure_pipeline(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> dict[str, Any]:
     """What one pipeline reaches. Raises UnusableInput where a fold is left without a pair."""
-    scores, genuine, fold = scored(pairs, embeddings)
-    right, compared = judged_in_folds(scores, genuine, fold), ~np.isnan(scores)
+    scores, genuine, fold = score_pairs(pairs, embeddings)
+    right, compared = judge_in_folds(scores, genuine, fold), ~np.isnan(scores)
     _require_all_folds(fold, compared)
-    accuracies = share_by_fold(right[compared], fold[compared])
-    impostors = impostor_scores(np.stack(list(embeddings.values())), [photo.parent.name for photo in embeddings])
+    accuracies = compute_share_by_fold(right[compared], fold[compared])
+    impostors = compute_impostor_scores(
+        np.stack(list(embeddings.values())), [photo.parent.name for photo in embeddings]
+    )
     photos = {photo for pair in pairs for photo in pair.photos}
     return {
         "accuracy": round(float(accuracies.mean()), 5),
         "accuracy_std": round(float(accuracies.std(ddof=1)), 5),
-        "accuracy_with_failures": round(float(share_by_fold(right, fold).mean()), 5),
+        "accuracy_with_failures": round(float(compute_share_by_fold(right, fold).mean()), 5),
         "failure_to_acquire": round(1 - len(embeddings) / len(photos), 5),
         "pairs_left_out": int((~compared).sum()),
-        "tar_at_far_1e3": _rounded(tar_at_far(scores[genuine & compared], impostors, 1e-3)),
-        "tar_at_far_1e4": _rounded(tar_at_far(scores[genuine & compared], impostors, 1e-4)),
+        "tar_at_far_1e3": _round_share(compute_tar_at_far(scores[genuine & compared], impostors, 1e-3)),
+        "tar_at_far_1e4": _round_share(compute_tar_at_far(scores[genuine & compared], impostors, 1e-4)),
         "impostor_comparisons": len(impostors),
     }
 
 
-def difference(pairs: Sequence[FoldedPair], ours: Embeddings, theirs: Embeddings) -> dict[str, Any]:
+def compare_pipelines(pairs: Sequence[FoldedPair], ours: Embeddings, theirs: Embeddings) -> dict[str, Any]:
     """Both pipelines on the pairs for which both found all faces."""
-    mine, genuine, fold = scored(pairs, ours)
-    other, _, _ = scored(pairs, theirs)
+    mine, genuine, fold = score_pairs(pairs, ours)
+    other, _, _ = score_pairs(pairs, theirs)
     both = ~np.isnan(mine) & ~np.isnan(other)
     _require_all_folds(fold, both)
-    mine_right, other_right = (judged_in_folds(side[both], genuine[both], fold[both]) for side in (mine, other))
-    by_fold = 100 * (share_by_fold(mine_right, fold[both]) - share_by_fold(other_right, fold[both]))
+    mine_right, other_right = (judge_in_folds(side[both], genuine[both], fold[both]) for side in (mine, other))
+    by_fold = 100 * (compute_share_by_fold(mine_right, fold[both]) - compute_share_by_fold(other_right, fold[both]))
     return {
         "pairs_of_both": int(both.sum()),
         "accuracy_difference": round(float(by_fold.mean()), 3),
@@ -138,7 +140,7 @@ def difference(pairs: Sequence[FoldedPair], ours: Embeddings, theirs: Embeddings
     }
 
 
-def scored(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> tuple[Scores, Flags, Folds]:
+def score_pairs(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> tuple[Scores, Flags, Folds]:
     """P pairs → (P,) cosines, NaN where a face is missing; (P,) whether one person's; (P,) fold."""
 
     def cosine(first: Path, second: Path) -> float:
@@ -155,11 +157,11 @@ def _require_all_folds(fold: Folds, compared: Flags) -> None:
         raise UnusableInput("Too few faces are found in these photos to compare any pair of each fold.")
 
 
-def _rounded(share: float | None) -> float | None:
+def _round_share(share: float | None) -> float | None:
     return None if share is None else round(share, 5)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks verification",
         description=__doc__,

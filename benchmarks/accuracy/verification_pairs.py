@@ -36,7 +36,7 @@ def find_people(folder: Path) -> dict[Path, list[Path]]:
     return people
 
 
-def folded_pairs(
+def make_folded_pairs(
     people: Mapping[Path, Sequence[Path]], count: int, seed: int, limit: int | None = None
 ) -> list[FoldedPair]:
     """`count` pairs of one person and as many of two, or as many as there are; the same at every call.
@@ -52,36 +52,36 @@ def folded_pairs(
     for number in range(FOLDS):
         fold = [people[person] for person in dealt[number::FOLDS]]
         share = len(range(number, count, FOLDS))
-        genuine = genuine_pairs(fold, share, chance)
-        impostors = impostor_pairs(fold, len(genuine), chance)
+        genuine = choose_genuine_pairs(fold, share, chance)
+        impostors = choose_impostor_pairs(fold, len(genuine), chance)
         if not genuine or not impostors:
             raise UnusableInput("There are too few people, or too few with two photos, for ten folds with pairs.")
         pairs += [FoldedPair(pair, number) for pair in chain(genuine, impostors)]
     return pairs
 
 
-def genuine_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
+def choose_genuine_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
     """Photos by person → pairs of one person's, no pair twice; each person gives one in turn while it has any."""
-    by_person = [_shuffled_pairs(photos, count, chance) for photos in people if len(photos) > 1]
+    by_person = [_shuffle_pairs(photos, count, chance) for photos in people if len(photos) > 1]
     chance.shuffle(by_person)
     in_turn = (pair for turn in zip_longest(*by_person) for pair in turn if pair is not None)
     return list(islice(in_turn, count))
 
 
-def _shuffled_pairs(photos: Sequence[Path], most: int, chance: random.Random) -> list[Pair]:
+def _shuffle_pairs(photos: Sequence[Path], most: int, chance: random.Random) -> list[Pair]:
     every = list(combinations(photos, 2))
     return [Pair(a, b, is_genuine=True) for a, b in chance.sample(every, min(most, len(every)))]
 
 
-def impostor_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
+def choose_impostor_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
     """Photos by person → pairs of two people's, no pair twice; people are drawn first, then a photo of each."""
     if len(people) < 2:
         return []
-    drawn = dict.fromkeys(islice(_draws(people, chance), DRAWS_A_PAIR * count))
+    drawn = dict.fromkeys(islice(_draw_impostors(people, chance), DRAWS_A_PAIR * count))
     return [Pair(a, b, is_genuine=False) for a, b in islice(drawn, count)]
 
 
-def _draws(people: Sequence[Sequence[Path]], chance: random.Random) -> Iterator[tuple[Path, Path]]:
+def _draw_impostors(people: Sequence[Sequence[Path]], chance: random.Random) -> Iterator[tuple[Path, Path]]:
     while True:
         first, second = sorted(chance.choice(photos) for photos in chance.sample(people, 2))
         yield first, second

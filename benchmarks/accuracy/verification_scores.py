@@ -19,7 +19,7 @@ FEWEST_FALSE_ACCEPTS = 30
 """Below it a rate says little: the rule of 30 (Doddington et al., "The NIST speaker recognition evaluation", 2000)."""
 
 
-def judged_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
+def judge_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
     """(N,) cosines, (N,) whether one person's, (N,) fold → (N,) whether judged right.
 
     Each fold by the threshold that is best on the others: LFW's view 2 (Huang et al., 2007). A NaN is a pair without
@@ -29,12 +29,12 @@ def judged_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
     scored = ~np.isnan(scores)
     for held_out in np.unique(fold):
         others, own = scored & (fold != held_out), fold == held_out
-        threshold = best_threshold(scores[others], genuine[others])
+        threshold = find_best_threshold(scores[others], genuine[others])
         right[own] = (scores[own] >= threshold) == genuine[own]
     return right & scored
 
 
-def best_threshold(scores: Scores, genuine: Flags) -> float:
+def find_best_threshold(scores: Scores, genuine: Flags) -> float:
     """(N,) cosines, (N,) whether one person's → the threshold that judges most of them right, the lowest of equals.
 
     It lies midway between two scores that occur, or beyond all of them.
@@ -46,12 +46,12 @@ def best_threshold(scores: Scores, genuine: Flags) -> float:
     return float(thresholds[np.argmax(impostors_below - genuine_below)])
 
 
-def share_by_fold(right: Flags, fold: Folds) -> Scores:
+def compute_share_by_fold(right: Flags, fold: Folds) -> Scores:
     """(N,) whether judged right, (N,) fold → (F,) the share that is, of each fold that occurs."""
     return np.array([right[fold == each].mean() for each in np.unique(fold)])
 
 
-def tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float | None:
+def compute_tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float | None:
     """(N,) scores of one person's pairs, (M,) of two people's → the share of the N that is accepted.
 
     The threshold lies just above the impostor score whose acceptance would exceed the false accept rate `far`. None
@@ -64,7 +64,7 @@ def tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float | None:
     return float((genuine > np.partition(impostors, at)[at]).mean())
 
 
-def impostor_scores(embeddings: Floats, people: Sequence[str]) -> Scores:
+def compute_impostor_scores(embeddings: Floats, people: Sequence[str]) -> Scores:
     """(N,D) of unit length, N names → (M,) the cosines of all pairs of different people, each pair once."""
     _, labels = np.unique(np.asarray(people), return_inverse=True)
     rows = embeddings[np.argsort(labels, kind="stable")]

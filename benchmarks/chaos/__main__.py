@@ -39,7 +39,7 @@ SUMS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     round_options = RoundOptions(
         options.messages, options.kills, options.seconds, options.workers, options.max_receives
     )
@@ -47,17 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         home = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         world = WorldOptions(home.resolve(), options.pack, options.strict, options.max_receives)
         try:
-            results = _rounds(options, round_options, world)
+            results = _run_rounds(options, round_options, world)
         except WorkerError as error:
             print(error, file=sys.stderr)
             return 1
-    total = summary(results)
+    total = summarise_rounds(results)
     if len(results) > 1:
         print(json.dumps(total))
     return 1 if total["violations"] else 0
 
 
-def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: WorldOptions) -> list[dict[str, Any]]:
+def _run_rounds(options: argparse.Namespace, round_options: RoundOptions, world: WorldOptions) -> list[dict[str, Any]]:
     calm = run_calm(round_options, replace(world, home=world.home / "calm"))
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
@@ -67,7 +67,7 @@ def _rounds(options: argparse.Namespace, round_options: RoundOptions, world: Wor
     return results
 
 
-def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise_rounds(results: list[dict[str, Any]]) -> dict[str, Any]:
     """All rounds together. Half of all redeliveries must be in time, where there are enough to judge by."""
     sums = {name: sum(result[name] for result in results) for name in SUMS}
     struck = sum((Counter(result["kills_at"]) for result in results), Counter[str]())
@@ -87,7 +87,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
     parser.add_argument("--messages", type=int, default=60, help="messages of a round (60)")
     parser.add_argument("--kills", type=int, default=6, help="SIGKILLs of a round (6)")

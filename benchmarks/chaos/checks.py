@@ -31,14 +31,14 @@ def is_dead(sent: Sent, run: Snapshot) -> bool:
     return any(letter.body == sent.body for letter in run.dead_letters if letter.queue == DETECTION_DEAD)
 
 
-def lost_messages(sent: Iterable[Sent], run: Snapshot) -> list[str]:
+def find_lost_messages(sent: Iterable[Sent], run: Snapshot) -> list[str]:
     """Neither stored nor dead-lettered."""
     return [
         f"Message {one.number} is lost: {one.body}" for one in sent if not is_stored(one, run) and not is_dead(one, run)
     ]
 
 
-def ungrouped_galleries(run: Snapshot) -> list[str]:
+def find_ungrouped_galleries(run: Snapshot) -> list[str]:
     """A change that no grouping run has seen is lost as well."""
     behind = {
         gallery_id: (gallery.get("last_run") or {}).get("revision")
@@ -51,17 +51,17 @@ def ungrouped_galleries(run: Snapshot) -> list[str]:
     ]
 
 
-def duplicated_results(run: Snapshot, calm: Snapshot) -> list[str]:
+def find_duplicated_results(run: Snapshot, calm: Snapshot) -> list[str]:
     """Documents that an undisturbed run does not have, and faces that are listed twice."""
     extra = [f"Face {name} is one too many." for name in sorted(run.faces.keys() - calm.faces.keys())]
     extra += [f"Photo {name} is one too many." for name in sorted(run.images.keys() - calm.images.keys())]
     for gallery_id, groups in run.groups.items():
-        counts = Counter(face["face_id"] for face in _grouped_faces(groups))
+        counts = Counter(face["face_id"] for face in _list_grouped_faces(groups))
         extra += [f"{gallery_id}/groups.json lists {name} {n} times." for name, n in counts.items() if n > 1]
     return extra
 
 
-def different_photos(run: Snapshot, calm: Snapshot) -> list[str]:
+def find_different_photos(run: Snapshot, calm: Snapshot) -> list[str]:
     """Photos whose record or faces are others than an undisturbed run's."""
     wrong = []
     for name, image in run.images.items():
@@ -75,11 +75,11 @@ def different_photos(run: Snapshot, calm: Snapshot) -> list[str]:
         if f"{expected['gallery_id']}/{expected['image_id']}" not in run.images:
             continue
         face = run.faces.get(name)
-        wrong += [f"Face {name} is missing."] if face is None else _face_differences(name, face, expected)
+        wrong += [f"Face {name} is missing."] if face is None else _compare_face(name, face, expected)
     return wrong
 
 
-def _face_differences(name: str, face: Document, expected: Document) -> list[str]:
+def _compare_face(name: str, face: Document, expected: Document) -> list[str]:
     wrong = []
     for field, tolerance in (
         ("embedding", EMBEDDING_TOLERANCE),
@@ -92,7 +92,7 @@ def _face_differences(name: str, face: Document, expected: Document) -> list[str
     return wrong
 
 
-def different_groups(run: Snapshot, calm: Snapshot) -> list[str]:
+def find_different_groups(run: Snapshot, calm: Snapshot) -> list[str]:
     """Galleries whose people are others than an undisturbed run's; person ids may differ."""
     wrong = []
     for gallery_id, expected in calm.groups.items():
@@ -100,23 +100,23 @@ def different_groups(run: Snapshot, calm: Snapshot) -> list[str]:
         if groups is None:
             wrong.append(f"{gallery_id}/groups.json is missing.")
             continue
-        if _partition(groups) != _partition(expected):
+        if _list_clusters(groups) != _list_clusters(expected):
             wrong.append(f"The people of {gallery_id} are others than in an undisturbed run.")
         if groups["skipped"] != expected["skipped"]:
             wrong.append(f"The skipped photos of {gallery_id} are others than in an undisturbed run.")
     return wrong
 
 
-def _partition(groups: Document) -> set[frozenset[str]]:
+def _list_clusters(groups: Document) -> set[frozenset[str]]:
     people = {frozenset(face["face_id"] for face in person["faces"]) for person in groups["people"]}
     return people | {frozenset([face["face_id"]]) for face in groups["unassigned"]}
 
 
-def _grouped_faces(groups: Document) -> list[Document]:
+def _list_grouped_faces(groups: Document) -> list[Document]:
     return [*(face for person in groups["people"] for face in person["faces"]), *groups["unassigned"]]
 
 
-def fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable[str]) -> list[str]:
+def find_fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable[str]) -> list[str]:
     """Writes of a lease that had passed: what was seen while it happened, and what does not fit together after."""
     wrong = list(seen)
     newest: dict[str, int] = {}
@@ -127,11 +127,11 @@ def fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable[str]
             wrong.append(f"{event.worker} wrote {event.key} under fence {event.fence} after {newest[event.key]}.")
         newest[event.key] = max(event.fence, newest.get(event.key, 0))
     for gallery_id, groups in run.groups.items():
-        wrong += _torn(gallery_id, groups, run)
+        wrong += _find_torn_people(gallery_id, groups, run)
     return wrong
 
 
-def _torn(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
+def _find_torn_people(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
     """Differences between the three places that tell a gallery's people: groups.json, `people` and `faces`."""
     published = {face["face_id"]: person["person_id"] for person in groups["people"] for face in person["faces"]}
     faces = [face for face in run.faces.values() if face["gallery_id"] == gallery_id]
@@ -144,10 +144,10 @@ def _torn(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
         wrong.append(f"{gallery_id}: {len(differing)} faces have another person in MongoDB than in groups.json.")
     if active.keys() != set(published.values()):
         wrong.append(f"{gallery_id}: the active people are not those of groups.json.")
-    return wrong + _unpublished(gallery_id, [*people, *faces], run.galleries.get(gallery_id, {}))
+    return wrong + _find_unpublished(gallery_id, [*people, *faces], run.galleries.get(gallery_id, {}))
 
 
-def _unpublished(gallery_id: str, documents: Iterable[Document], gallery: Document) -> list[str]:
+def _find_unpublished(gallery_id: str, documents: Iterable[Document], gallery: Document) -> list[str]:
     """A run that died has left what readers must not take for their people."""
     published = gallery.get("published", 0)
     ahead = sum((document.get("version") or 0) > published for document in documents)
@@ -157,7 +157,7 @@ def _unpublished(gallery_id: str, documents: Iterable[Document], gallery: Docume
     return wrong + [f"{gallery_id}: a version was begun and not finished."] * ("writing" in gallery)
 
 
-def orphans(run: Snapshot) -> list[str]:
+def find_orphans(run: Snapshot) -> list[str]:
     """Crops without a face and faces without a crop; previews likewise; faces without a photo."""
     crops = {face["crop_key"] for face in run.faces.values()}
     previews = {
@@ -179,7 +179,9 @@ def orphans(run: Snapshot) -> list[str]:
     return wrong
 
 
-def wrong_dead_letters(sent: Iterable[Sent], run: Snapshot, events: Sequence[Event], max_receives: int) -> list[str]:
+def find_wrong_dead_letters(
+    sent: Iterable[Sent], run: Snapshot, events: Sequence[Event], max_receives: int
+) -> list[str]:
     """Poison ends in the dead-letter queue, the passing kind after exactly `max_receives` receives."""
     wrong = []
     numbers = {event.body: event.message for event in events if event.event == "send" and event.queue == "detection"}
@@ -202,12 +204,12 @@ def wrong_dead_letters(sent: Iterable[Sent], run: Snapshot, events: Sequence[Eve
     return wrong
 
 
-def slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: float) -> list[str]:
+def find_slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: float) -> list[str]:
     slow = [f"{worker} did not end after SIGTERM." for worker in never]
     return slow + [f"A SIGTERM took {time_s:.1f} s; at most {bound_s:.0f} s." for time_s in times_s if time_s > bound_s]
 
 
-def unexpected_exits(exits: Iterable[Exit]) -> list[str]:
+def find_unexpected_exits(exits: Iterable[Exit]) -> list[str]:
     """Before a service is ready it may end by SIGTERM itself, or with 4 as a store does not answer."""
     return [
         f"{one.worker} ended with code {one.code}."
@@ -216,7 +218,7 @@ def unexpected_exits(exits: Iterable[Exit]) -> list[str]:
     ]
 
 
-def kills_at(exits: Iterable[Exit]) -> Counter[str]:
+def count_kills(exits: Iterable[Exit]) -> Counter[str]:
     """`service/point` → how many processes killed themselves there."""
     return Counter(f"{one.worker.partition('-')[0]}/{one.killed_at}" for one in exits if one.killed_at)
 

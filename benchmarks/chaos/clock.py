@@ -16,7 +16,7 @@ class Clock:
     def __init__(self, home: Path, name: str) -> None:
         self._file = home / f"clock-{name}"
         self._library = home / "clock_skew.so"
-        self._file.write_bytes(_encoded(0))
+        self._file.write_bytes(_encode(0))
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -30,7 +30,7 @@ class Clock:
         if not self._library.exists():
             return False
         with self._file.open("r+b") as stream:
-            stream.write(_encoded(skew_s))
+            stream.write(_encode(skew_s))
         return True
 
     def _build(self) -> bool:
@@ -44,5 +44,5 @@ class Clock:
         return self._library.exists()
 
 
-def _encoded(skew_s: int) -> bytes:
+def _encode(skew_s: int) -> bytes:
     return struct.pack("=q", skew_s)

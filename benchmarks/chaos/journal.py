@@ -44,7 +44,7 @@ class JournalReader:
         # What follows the last line break is a line that is still being written.
         for line in lines[:-1]:
             self._offset += len(line) + 1
-            self.events.append(_event(json.loads(line)))
+            self.events.append(_read_event(json.loads(line)))
         return self.events
 
     def holders(self) -> set[str]:
@@ -59,7 +59,7 @@ class JournalReader:
         return set(held.values())
 
 
-def redelivery_times(events: Iterable[Event], exits: Iterable[Exit], visibility_s: int) -> list[float]:
+def measure_redelivery_times(events: Iterable[Event], exits: Iterable[Exit], visibility_s: int) -> list[float]:
     """Seconds from each kill to the next receive of each message that the killed worker held."""
     by_message: dict[tuple[str, str], list[Event]] = {}
     for event in events:
@@ -77,6 +77,6 @@ def redelivery_times(events: Iterable[Event], exits: Iterable[Exit], visibility_
     return times
 
 
-def _event(fields: dict[str, Any]) -> Event:
+def _read_event(fields: dict[str, Any]) -> Event:
     known = {name: value for name, value in fields.items() if name in Event.__dataclass_fields__}
     return Event(**known)

@@ -48,10 +48,12 @@ def read_snapshot(world: World) -> Snapshot:
         for name in ("images", "faces", "people", "galleries")
     }
     for face in collections["faces"].values():
-        face["embedding"] = _vector(face["embedding"])
-    keys = frozenset(_keys(world))
+        face["embedding"] = _decode_vector(face["embedding"])
+    keys = frozenset(_list_keys(world))
     groups = {
-        gallery: _groups(world, gallery) for gallery in collections["galleries"] if make_groups_key(gallery) in keys
+        gallery: _read_groups(world, gallery)
+        for gallery in collections["galleries"]
+        if make_groups_key(gallery) in keys
     }
     return Snapshot(**collections, groups=groups, keys=keys, dead_letters=read_dead_letters(world))
 
@@ -70,7 +72,7 @@ def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda
             )
             if not answer.get("Messages"):
                 break
-            letters += [_dead_letter(queue, message) for message in answer["Messages"]]
+            letters += [_read_dead_letter(queue, message) for message in answer["Messages"]]
     for letter in letters:
         receipt = {"QueueUrl": world.queues[letter.queue], "ReceiptHandle": letter.receipt}
         if taken(letter):
@@ -80,22 +82,22 @@ def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda
     return letters
 
 
-def _dead_letter(queue: str, message: Mapping[str, Any]) -> DeadLetter:
+def _read_dead_letter(queue: str, message: Mapping[str, Any]) -> DeadLetter:
     told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     reason, count = told.get("reason"), told.get("receive_count")
     return DeadLetter(queue, message["MessageId"], message["Body"], reason, count, message["ReceiptHandle"])
 
 
-def _keys(world: World) -> list[str]:
+def _list_keys(world: World) -> list[str]:
     pages = world.s3.get_paginator("list_objects_v2").paginate(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"])
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
-def _groups(world: World, gallery: str) -> Document:
+def _read_groups(world: World, gallery: str) -> Document:
     answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=make_groups_key(gallery))
     return dict(json.loads(answer["Body"].read()))
 
 
-def _vector(stored: bytes) -> NDArray[np.float32]:
+def _decode_vector(stored: bytes) -> NDArray[np.float32]:
     vector: NDArray[np.float32] = decode_vectors([stored])[0]
     return vector

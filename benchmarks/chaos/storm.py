@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.chaos import checks
 from benchmarks.chaos.fleet import Fleet
-from benchmarks.chaos.journal import JournalReader, redelivery_times
+from benchmarks.chaos.journal import JournalReader, measure_redelivery_times
 from benchmarks.chaos.nemesis import Nemesis, make_plan
 from benchmarks.chaos.snapshot import Snapshot, read_dead_letters, read_snapshot
 from benchmarks.chaos.watch import FenceWatch
-from benchmarks.chaos.workload import Sent, Workload, calm_messages, make_workload
+from benchmarks.chaos.workload import Sent, Workload, make_calm_messages, make_workload
 from benchmarks.chaos.world import QUEUE_VARIABLES, SETTINGS, SHUTDOWN_DEADLINE_S, VISIBILITY_S, World, WorldOptions
 
 GROUPING_WORKERS = 2
@@ -44,7 +44,7 @@ def run_calm(options: RoundOptions, world_options: WorldOptions) -> Snapshot:
         put_photos(world, photos)
         logs = world_options.home / "logs"
         with Fleet(world.environment, logs, {"detection": 2, "grouping": 1}, lambda _slot, _last: {}):
-            send(world, calm_messages(photos), 0)
+            send(world, make_calm_messages(photos), 0)
             await_quiet(world, options.patience_s)
         return read_snapshot(world)
 
@@ -60,26 +60,26 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         workers = {"detection": options.workers, "grouping": GROUPING_WORKERS}
         fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.environment)
         with FenceWatch(world) as watch, fleet:
-            storm(world, fleet, nemesis, workload, options)
+            run_storm(world, fleet, nemesis, workload, options)
             redriven, unrest = settle(world, workload.messages, options.patience_s)
             exits = list(fleet.exits)
         run = read_snapshot(world)
         events = JournalReader(world.journal_path).read()
         faults = sum(proxy.felt.total() for proxy in world.proxies.values())
-    times_s = redelivery_times(events, exits, VISIBILITY_S)
+    times_s = measure_redelivery_times(events, exits, VISIBILITY_S)
     found = {
-        "lost": [*checks.lost_messages(workload.messages, run), *checks.ungrouped_galleries(run)],
-        "duplicated": checks.duplicated_results(run, calm),
-        "fence_violations": checks.fence_violations(run, events, watch.seen),
-        "orphans": checks.orphans(run),
+        "lost": [*checks.find_lost_messages(workload.messages, run), *checks.find_ungrouped_galleries(run)],
+        "duplicated": checks.find_duplicated_results(run, calm),
+        "fence_violations": checks.find_fence_violations(run, events, watch.seen),
+        "orphans": checks.find_orphans(run),
     }
     others = [
         *unrest,
-        *checks.different_photos(run, calm),
-        *checks.different_groups(run, calm),
-        *checks.wrong_dead_letters(workload.messages, run, events, options.max_receives),
-        *checks.slow_exits(nemesis.sigterm_exit_s, nemesis.never_ended, SHUTDOWN_DEADLINE_S + EXIT_SLACK_S),
-        *checks.unexpected_exits(exits),
+        *checks.find_different_photos(run, calm),
+        *checks.find_different_groups(run, calm),
+        *checks.find_wrong_dead_letters(workload.messages, run, events, options.max_receives),
+        *checks.find_slow_exits(nemesis.sigterm_exit_s, nemesis.never_ended, SHUTDOWN_DEADLINE_S + EXIT_SLACK_S),
+        *checks.find_unexpected_exits(exits),
     ]
     violations = [sentence for sentences in found.values() for sentence in sentences] + others
     return {
@@ -89,7 +89,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         "dead_lettered": sum(checks.is_dead(one, run) for one in workload.messages),
         **{name: len(sentences) for name, sentences in found.items()},
         "kills": sum(one.code == -9 for one in exits),
-        "kills_at": dict(sorted(checks.kills_at(exits).items())),
+        "kills_at": dict(sorted(checks.count_kills(exits).items())),
         "faults": faults,
         "stops": nemesis.stops,
         "sigterms": len(nemesis.sigterm_exit_s),
@@ -104,7 +104,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
     }
 
 
-def storm(world: World, fleet: Fleet, nemesis: Nemesis, workload: Workload, options: RoundOptions) -> None:
+def run_storm(world: World, fleet: Fleet, nemesis: Nemesis, workload: Workload, options: RoundOptions) -> None:
     """Everything is sent while the plan is carried out, and then all faults are over."""
     sender = threading.Thread(
         target=send, args=(world, workload.messages, options.seconds * SENDING_SHARE), daemon=True
@@ -152,7 +152,7 @@ def await_quiet(world: World, patience_s: float) -> str | None:
     until = time.monotonic() + patience_s
     quiet_since = None
     while time.monotonic() < until:
-        counts = queue_counts(world)
+        counts = count_messages(world)
         if any(counts.values()):
             quiet_since = None
         else:
@@ -160,10 +160,10 @@ def await_quiet(world: World, patience_s: float) -> str | None:
             if time.monotonic() - quiet_since > QUIET_FOR_S:
                 return None
         time.sleep(0.3)
-    return f"The queues are not empty {patience_s:.0f} s after the storm: {queue_counts(world)}."
+    return f"The queues are not empty {patience_s:.0f} s after the storm: {count_messages(world)}."
 
 
-def queue_counts(world: World) -> dict[str, int]:
+def count_messages(world: World) -> dict[str, int]:
     """Messages of both queues that wait, are in flight or are delayed."""
     counts = {}
     for name in QUEUE_VARIABLES:

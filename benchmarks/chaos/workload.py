@@ -57,79 +57,79 @@ def make_workload(count: int, seed: int) -> Workload:
     names = [(f"gallery-{row % GALLERIES}", f"photo-{row:03}") for row in range(count - poison - duplicates)]
     photos = {name: make_photo(row) for row, name in enumerate(names)}
     wanted = [*names, *(chance.choice(names) for _ in range(duplicates))]
-    messages = [_detect(number, name) for number, name in enumerate(wanted)]
-    messages += [_poison(len(messages) + row, row) for row in range(poison)]
+    messages = [_make_detect_message(number, name) for number, name in enumerate(wanted)]
+    messages += [_make_poison(len(messages) + row, row) for row in range(poison)]
     chance.shuffle(messages)
     return Workload(photos, messages)
 
 
-def calm_messages(photos: dict[tuple[str, str], bytes]) -> list[Sent]:
+def make_calm_messages(photos: dict[tuple[str, str], bytes]) -> list[Sent]:
     """One message for each photo and nothing else: what the undisturbed run gets."""
-    return [_detect(number, name) for number, name in enumerate(photos)]
+    return [_make_detect_message(number, name) for number, name in enumerate(photos)]
 
 
 def make_photo(row: int) -> bytes:
     """A JPEG that no other row gives; of every twelve, nine have a face, two have none and one is cut off."""
     kind = row % 12
     if kind in (4, 9):
-        return _jpeg(_without_face(row))
-    data = _jpeg(_portrait(row) if kind < 4 else _passer_by(row))
+        return _encode_jpeg(_make_faceless(row))
+    data = _encode_jpeg(_make_portrait(row) if kind < 4 else _make_passer_by(row))
     # Half a picture would be read as far as it goes; a header alone can't be.
     return data[:120] + row.to_bytes(4, "big") if kind == 11 else data
 
 
-def _portrait(row: int) -> Image.Image:
+def _make_portrait(row: int) -> Image.Image:
     side = SIDE_PX + 2 * (row % 37)
-    picture = _skimage_photo("astronaut.png").crop(PORTRAIT).resize((side, side))
+    picture = _read_skimage_photo("astronaut.png").crop(PORTRAIT).resize((side, side))
     return picture.point(lambda value: min(255, value * (85 + row % 31) // 100))
 
 
-def _passer_by(row: int) -> Image.Image:
-    face = Image.fromarray((255 * _lfw()[row % LFW_FACES]).astype(np.uint8)).convert("RGB")
+def _make_passer_by(row: int) -> Image.Image:
+    face = Image.fromarray((255 * _read_lfw()[row % LFW_FACES]).astype(np.uint8)).convert("RGB")
     picture = Image.new("RGB", (200, 200), (127, 120 + row % 16, 127))
     picture.paste(face.resize((120, 120), Image.Resampling.BICUBIC), (40, 40))
     return picture
 
 
-def _without_face(row: int) -> Image.Image:
+def _make_faceless(row: int) -> Image.Image:
     return Image.new("RGB", (SIDE_PX + row, SIDE_PX), (row % 256, 90, 160))
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _encode_jpeg(picture: Image.Image) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
 @cache
-def _skimage_photo(name: str) -> Image.Image:
+def _read_skimage_photo(name: str) -> Image.Image:
     with (files("skimage") / "data" / name).open("rb") as stream:
         return Image.open(stream).convert("RGB")
 
 
 @cache
-def _lfw() -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
+def _read_lfw() -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
     """(100,25,25) float64 grey in 0…1."""
     with (files("skimage") / "data" / "lfw_subset.npy").open("rb") as stream:
         return np.asarray(np.load(stream)[:LFW_FACES])
 
 
-def _detect(number: int, name: tuple[str, str]) -> Sent:
+def _make_detect_message(number: int, name: tuple[str, str]) -> Sent:
     gallery, image = name
     message = DetectImage(gallery_id=gallery, image_id=image, s3_key=f"{gallery}/{image}.jpg")
-    return Sent(number, "photo", _numbered(message.model_dump_json(), number), name)
+    return Sent(number, "photo", _add_number(message.model_dump_json(), number), name)
 
 
-def _poison(number: int, row: int) -> Sent:
+def _make_poison(number: int, row: int) -> Sent:
     """The first fails on every try, so that the queue's own redrive ends it; the others are turned away at once."""
     if row == 0:
         message = DetectImage(gallery_id="gallery-0", image_id="poison", s3_key="p.jpg", bucket=NO_SUCH_BUCKET)
-        return Sent(number, "redriven", _numbered(message.model_dump_json(), number))
+        return Sent(number, "redriven", _add_number(message.model_dump_json(), number))
     bodies: Iterator[str] = iter(('{"type": "make_coffee"}', '{"type": "detect_image", "version": 9}', '["not a job"'))
     body = list(bodies)[row % 3]
-    return Sent(number, "rejected", _numbered(body, number))
+    return Sent(number, "rejected", _add_number(body, number))
 
 
-def _numbered(body: str, number: int) -> str:
+def _add_number(body: str, number: int) -> str:
     """Services ignore fields they don't know; a body that is not JSON gets the number as a tail."""
     return f'{body[:-1]}, "n": {number}}}' if body.endswith("}") else f"{body} {number}"

@@ -88,7 +88,7 @@ class World:
             for row, (store, port) in enumerate(zip(STORES, (aws_port, aws_port, mongo_port), strict=True))
         }
         region = self.straight["AWS_DEFAULT_REGION"]
-        with _environment(self.straight):
+        with _Environment(self.straight):
             self.s3, self.sqs = open_client("s3", region), open_client("sqs", region)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(f"mongodb://127.0.0.1:{mongo_port}", tz_aware=True)
         self._stack.callback(self.mongo.close)
@@ -110,18 +110,18 @@ class World:
             "HUEMN_MONGO_URI": mongo.format(ports["mongo"], "huemn"),
             "MODEL_PACK": self.options.pack,
             # The account is part of the path, and stays; the host is the proxy's.
-            **{QUEUE_VARIABLES[name]: f"{sqs}/{_path(self.queues[name])}" for name in QUEUE_VARIABLES},
+            **{QUEUE_VARIABLES[name]: f"{sqs}/{_get_url_path(self.queues[name])}" for name in QUEUE_VARIABLES},
         }
 
     def _start_aws(self) -> int:
-        port = _free_port()
+        port = _find_free_port()
         command = [sys.executable, "-m", "benchmarks.chaos.strict_moto", "--port", str(port)]
         command += ["--journal", str(self.journal_path), *(["--strict"] if self.options.strict else [])]
         self._spawn("aws", command, port)
         return port
 
     def _start_mongo(self) -> int:
-        port, data = _free_port(), self.options.home / "mongo"
+        port, data = _find_free_port(), self.options.home / "mongo"
         data.mkdir(exist_ok=True)
         program = str(Path(sys.executable).parent / "secantusd-py")
         self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)], port)
@@ -138,7 +138,7 @@ class World:
                 start_new_session=True,
             )
         self._stack.callback(_end, child)
-        self._await(lambda: child.poll() is None and _answers(port), name)
+        self._await(lambda: child.poll() is None and _is_listening(port), name)
 
     def _make_queues_and_buckets(self) -> dict[str, str]:
         urls = {}
@@ -163,7 +163,7 @@ class World:
         raise LocalStackError(f"{what} did not start within {START_TIMEOUT_S:.0f} s; see {self.options.home}.")
 
 
-class _environment:
+class _Environment:
     """boto3 reads endpoint and credentials where a client is made, and only there."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
@@ -187,16 +187,16 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _path(queue_url: str) -> str:
+def _get_url_path(queue_url: str) -> str:
     return "/".join(queue_url.split("/")[3:])
 
 
-def _answers(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

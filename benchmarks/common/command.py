@@ -29,7 +29,7 @@ def find_photos(folder: Path, limit: int | None) -> list[Path]:
     return photos if limit is None else list(islice(photos, 0, None, -(-len(photos) // limit)))
 
 
-def printed(measure: Callable[[], Mapping[str, Any]], *, as_json: bool) -> Mapping[str, Any] | None:
+def print_result(measure: Callable[[], Mapping[str, Any]], *, as_json: bool) -> Mapping[str, Any] | None:
     """Prints what `measure` returns and returns it; None where it can't be measured, and a sentence has said why."""
     try:
         result = measure()

@@ -11,23 +11,23 @@ from local.stack import LocalStack
 
 
 @contextmanager
-def local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
+def run_local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
     """A running stack whose environment holds while inside; everything is stopped and put back after."""
-    with _stack_of_its_own(settings or {}) as stack:
+    with _open_stack(settings or {}) as stack:
         stack.start(pack)
         yield stack
 
 
 @contextmanager
-def local_stores(settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
+def run_local_stores(settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
     """AWS and MongoDB alone, in the same way."""
-    with _stack_of_its_own(settings or {}) as stack:
+    with _open_stack(settings or {}) as stack:
         stack.start_stores()
         yield stack
 
 
 @contextmanager
-def _stack_of_its_own(settings: Mapping[str, str]) -> Iterator[LocalStack]:
+def _open_stack(settings: Mapping[str, str]) -> Iterator[LocalStack]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="face-worker-") as home:
         stack = LocalStack(Path(home))

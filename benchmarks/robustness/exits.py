@@ -20,8 +20,8 @@ from app.core.errors import WorkerError
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.proxy import Faults
-from benchmarks.chaos.storm import put_photos, queue_counts, send
-from benchmarks.chaos.workload import calm_messages, make_workload
+from benchmarks.chaos.storm import count_messages, put_photos, send
+from benchmarks.chaos.workload import make_calm_messages, make_workload
 from benchmarks.chaos.world import World, WorldOptions
 from local.stack import LocalStackError
 
@@ -61,7 +61,7 @@ def measure(home: Path, pack: str) -> dict[str, Any]:
         with Fleet(world.environment, home / "logs", {"detection": 1}, lambda _slot, _last: {}) as fleet:
             time.sleep(2)  # Well within the first poll.
             idle_s = _terminate(fleet)
-            send(world, calm_messages(photos), 0)
+            send(world, make_calm_messages(photos), 0)
             _await_holder(world)
             busy_s = _terminate(fleet)
             world.proxies["s3"].faults = Faults({"trickle": 1.0})
@@ -70,7 +70,7 @@ def measure(home: Path, pack: str) -> dict[str, Any]:
             time.sleep(2)  # Long enough to be amid the bytes.
             overdue_s = _terminate(fleet)
             codes = [one.code for one in fleet.exits]
-        waiting = queue_counts(world)["detection"]
+        waiting = count_messages(world)["detection"]
         done = world.database["images"].count_documents({})
     return {
         "idle_s": round(idle_s, 1),

@@ -27,7 +27,7 @@ from app.core.errors import BadPhoto, RejectMessage, RetryLater
 from app.core.messages import parse_detection, parse_grouping
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
-from benchmarks.robustness.fuzz_inputs import image_case, message_case
+from benchmarks.robustness.fuzz_inputs import make_image_case, make_message_case
 
 HANG_S = 5.0
 IDLE_FACTOR = 4
@@ -101,8 +101,8 @@ def settle_case(case: Case, seed: int) -> str:
     """How one input ended. Raises whatever a worker would have been surprised by."""
     kind, number = case
     if kind == "image":
-        return f"image {settle_image(image_case(seed, number))}"
-    return f"message {settle_message(message_case(seed, number))}"
+        return f"image {settle_image(make_image_case(seed, number))}"
+    return f"message {settle_message(make_message_case(seed, number))}"
 
 
 def settle_message(body: str) -> str:
@@ -111,7 +111,7 @@ def settle_message(body: str) -> str:
         try:
             parsed = parse(body)
         except RejectMessage as error:
-            _reason(error)
+            _require_reason(error)
             continue
         for message in parsed if isinstance(parsed, list) else [parsed]:
             message.model_dump_json()
@@ -123,14 +123,14 @@ def settle_image(data: bytes) -> str:
     try:
         image = decode(data, LIMITS)
     except (BadPhoto, RetryLater) as error:
-        _reason(error)
+        _require_reason(error)
         return "rejected" if isinstance(error, BadPhoto) else "put back"
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise TypeError(f"decoded to {image.dtype} {image.shape}")
     return "decoded"
 
 
-def _reason(error: Exception) -> None:
+def _require_reason(error: Exception) -> None:
     if not str(error).strip():
         raise ValueError(f"{type(error).__name__} has no reason")
 

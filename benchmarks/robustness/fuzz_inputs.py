@@ -43,39 +43,39 @@ NASTY_TEXTS = (
 ALPHABET = '{}[]":,\\/ \t\n0123456789.eE+-truefalsnvydgckim_%\0\x7fé\u2028\ud800😀'
 
 
-def message_case(seed: int, number: int) -> str:
+def make_message_case(seed: int, number: int) -> str:
     """One message body: noise, a made-up value, or a good message that was tampered with."""
-    chance = _chance("message", seed, number)
+    chance = _make_random("message", seed, number)
     kind = number % 4
     if kind == 0:
         if chance.random() < RARE:
             return chance.choice(NASTY_TEXTS)
         return "".join(chance.choices(ALPHABET, k=chance.randrange(200)))
     if kind == 1:
-        return json.dumps(_random_value(chance, depth=4))
+        return json.dumps(_make_random_value(chance, depth=4))
     value = copy.deepcopy(chance.choice(MESSAGES))
     if kind == 2:
         for _ in range(chance.randint(1, MOST_EDITS)):
-            value = _tampered(chance, value)
+            value = _tamper(chance, value)
         return json.dumps(value, ensure_ascii=chance.random() < 0.5)
-    return _edited(chance, json.dumps(value))
+    return _edit(chance, json.dumps(value))
 
 
-def image_case(seed: int, number: int) -> bytes:
+def make_image_case(seed: int, number: int) -> bytes:
     """One image file: a good one that was damaged, or noise that begins like a picture."""
-    chance = _chance("image", seed, number)
-    samples = image_samples()
+    chance = _make_random("image", seed, number)
+    samples = make_image_samples()
     data = samples[number % len(samples)]
     if chance.random() < RARE:
         return data[:16] + chance.randbytes(chance.randrange(4_000))
     for _ in range(chance.randint(1, MOST_EDITS)):
         data = chance.choice(_DAMAGES)(chance, data)
     # Without right checksums a PNG's reader stops at the first one.
-    return with_right_checksums(data) if data.startswith(PNG_START) and chance.random() < 0.7 else data
+    return correct_checksums(data) if data.startswith(PNG_START) and chance.random() < 0.7 else data
 
 
 @cache
-def image_samples() -> tuple[bytes, ...]:
+def make_image_samples() -> tuple[bytes, ...]:
     """Good files of every format that is read, in several of its modes."""
     grey16 = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
     return (
@@ -91,7 +91,7 @@ def image_samples() -> tuple[bytes, ...]:
     )
 
 
-def with_right_checksums(png: bytes) -> bytes:
+def correct_checksums(png: bytes) -> bytes:
     """The same PNG, the CRC of every chunk put right as far as the chunks can be followed."""
     data, at = bytearray(png), len(PNG_START)
     while at + 12 <= len(data):
@@ -104,43 +104,43 @@ def with_right_checksums(png: bytes) -> bytes:
     return bytes(data)
 
 
-def _chance(kind: str, seed: int, number: int) -> random.Random:
+def _make_random(kind: str, seed: int, number: int) -> random.Random:
     return random.Random(f"{kind}/{seed}/{number}")  # noqa: S311 - to be made again, not to be secret
 
 
-def _random_value(chance: random.Random, depth: int) -> Json:
+def _make_random_value(chance: random.Random, depth: int) -> Json:
     if depth == 0 or chance.random() < 0.3:
-        return _nasty(chance)
+        return _choose_nasty(chance)
     names = ("type", "version", "gallery_id", "image_id", "s3_key", "bucket", "mode", "Records", "s3", "object", "key")
     some = range(chance.randrange(5))
     if chance.random() < 0.3:
-        return [_random_value(chance, depth - 1) for _ in some]
-    return {chance.choice(names): _random_value(chance, depth - 1) for _ in some}
+        return [_make_random_value(chance, depth - 1) for _ in some]
+    return {chance.choice(names): _make_random_value(chance, depth - 1) for _ in some}
 
 
-def _nasty(chance: random.Random) -> Json:
+def _choose_nasty(chance: random.Random) -> Json:
     # A copy, for what is put into a message may be tampered with next.
     return copy.deepcopy(chance.choice(NASTY_VALUES))
 
 
-def _tampered(chance: random.Random, value: Json) -> Json:
+def _tamper(chance: random.Random, value: Json) -> Json:
     """The value with one of its nodes replaced, removed or wrapped."""
     if not isinstance(value, dict | list) or not value or chance.random() < RARE:
-        return _nasty(chance)
+        return _choose_nasty(chance)
     name = chance.choice(list(value) if isinstance(value, dict) else range(len(value)))
     inner = value[name]
     if isinstance(inner, dict | list) and inner and chance.random() < 0.8:
-        value[name] = _tampered(chance, inner)
+        value[name] = _tamper(chance, inner)
         return value
     how = chance.randrange(4)
     if how == 0:
         del value[name]
     else:
-        value[name] = _nasty(chance) if how < 3 else [inner]
+        value[name] = _choose_nasty(chance) if how < 3 else [inner]
     return value
 
 
-def _edited(chance: random.Random, text: str) -> str:
+def _edit(chance: random.Random, text: str) -> str:
     for _ in range(chance.randint(1, MOST_EDITS)):
         at = chance.randrange(len(text) + 1)
         end = min(len(text), at + chance.randrange(8))
@@ -171,26 +171,26 @@ def _cut_off(chance: random.Random, data: bytes) -> bytes:
 
 
 def _cut_out(chance: random.Random, data: bytes) -> bytes:
-    begin, end = _range(chance, data)
+    begin, end = _choose_range(chance, data)
     return data[:begin] + data[end:]
 
 
 def _repeat(chance: random.Random, data: bytes) -> bytes:
-    begin, end = _range(chance, data)
+    begin, end = _choose_range(chance, data)
     return data[:end] + data[begin:end] * chance.choice((1, 1, 50)) + data[end:]
 
 
 def _put_noise(chance: random.Random, data: bytes) -> bytes:
-    begin, _ = _range(chance, data)
+    begin, _ = _choose_range(chance, data)
     return data[:begin] + chance.randbytes(chance.choice((1, 4, 64, 512))) + data[begin:]
 
 
 def _splice(chance: random.Random, data: bytes) -> bytes:
-    other = chance.choice(image_samples())
+    other = chance.choice(make_image_samples())
     return data[: chance.randrange(len(data) + 1)] + other[chance.randrange(len(other)) :]
 
 
-def _range(chance: random.Random, data: bytes) -> tuple[int, int]:
+def _choose_range(chance: random.Random, data: bytes) -> tuple[int, int]:
     begin = chance.randrange(len(data) + 1)
     return begin, min(len(data), begin + chance.choice((1, 4, 32, 256)))
 

@@ -22,7 +22,7 @@ from pymongo import MongoClient
 from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.core.messages import DetectImage
-from benchmarks.common.running import local_stack, wait_until_grouped
+from benchmarks.common.running import run_local_stack, wait_until_grouped
 from local.album import Album
 from local.stack import LocalStack
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args(arguments)
     try:
-        with local_stack(options.pack) as stack:
+        with run_local_stack(options.pack) as stack:
             result = measure(stack, options.images, options.times)
     except WorkerError as error:
         print(error, file=sys.stderr)
@@ -52,15 +52,15 @@ def measure(stack: LocalStack, images: Path, times: int) -> dict[str, int]:
     with Album(images, stack.environment, GALLERY) as album:
         album.send()
         wait_until_grouped(album, stack)
-        before = snapshot(stack.environment)
+        before = take_snapshot(stack.environment)
         messages = _send_again(album, stack.environment, times)
     _wait_until_empty(stack)
-    after = snapshot(stack.environment)
+    after = take_snapshot(stack.environment)
     different = sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
     return {"messages": messages, "compared": len(before), "different": different}
 
 
-def snapshot(environment: Mapping[str, str]) -> dict[str, str]:
+def take_snapshot(environment: Mapping[str, str]) -> dict[str, str]:
     """Name → hash of every document that detection writes and of every crop and preview."""
     hashes = {}
     with MongoClient[dict[str, Any]](environment["GALLERY_IMAGES_MONGO_URI"]) as mongo:

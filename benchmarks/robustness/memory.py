@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from app.core.errors import WorkerError
-from benchmarks.common.running import local_stack, wait_until_grouped
+from benchmarks.common.running import run_local_stack, wait_until_grouped
 from local.album import Album, find_photos
 from local.stack import LocalStack
 
@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--last", type=int, default=500)
     options = parser.parse_args(arguments)
     try:
-        with local_stack(options.pack) as stack:
+        with run_local_stack(options.pack) as stack:
             steps = range(options.first, options.last + 1, options.first)
-            resident = [_after(stack, options.images, options.first, f"until-{step}") for step in steps]
+            resident = [_measure_after(stack, options.images, options.first, f"until-{step}") for step in steps]
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _after(stack: LocalStack, images: Path, count: int, gallery_id: str) -> int:
+def _measure_after(stack: LocalStack, images: Path, count: int, gallery_id: str) -> int:
     """Bytes resident once `count` more photos are through."""
     with tempfile.TemporaryDirectory() as aside:
         for number, photo in zip(range(count), cycle(find_photos(images).values()), strict=False):

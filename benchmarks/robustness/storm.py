@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.core.errors import WorkerError
 from benchmarks.common.peak import PeakMemory
-from benchmarks.common.running import local_stack, wait_until_grouped
+from benchmarks.common.running import run_local_stack, wait_until_grouped
 from local.album import Album
 from local.stack import LocalStack
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bound-mb", type=float, default=600)
     options = parser.parse_args(arguments)
     try:
-        with local_stack(options.pack) as stack, tempfile.TemporaryDirectory() as folder:
+        with run_local_stack(options.pack) as stack, tempfile.TemporaryDirectory() as folder:
             _write_photos(Path(folder), options.photos)
             result = measure(stack, Path(folder), options.bound_mb)
     except WorkerError as error:
@@ -54,7 +54,7 @@ def measure(stack: LocalStack, photos: Path, bound_mb: float) -> dict[str, float
         album.send()
         wait_until_grouped(album, stack)
     seconds = time.monotonic() - begin
-    times_done = done_counts(stack)
+    times_done = count_done(stack)
     return {
         "photos": len(album.photos),
         "done": len(times_done),
@@ -65,7 +65,7 @@ def measure(stack: LocalStack, photos: Path, bound_mb: float) -> dict[str, float
     }
 
 
-def done_counts(stack: LocalStack) -> Counter[str]:
+def count_done(stack: LocalStack) -> Counter[str]:
     """Image → how often the detection service finished it, by its own log."""
     lines = (stack.logs / "detection.log").read_text("utf-8").splitlines()
     return Counter(entry["image"] for entry in map(json.loads, lines) if entry["message"].startswith("photo "))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.scaling.conditions import DAY, HOUR_S, Conditions, conditions
+from benchmarks.scaling.conditions import DAY, HOUR_S, Conditions, read_conditions
 from benchmarks.scaling.measures import Figures, measure
 from benchmarks.scaling.plot import write_plot
 from benchmarks.scaling.ways import WAYS, Trace, Way, simulate
@@ -41,19 +41,19 @@ class Answers:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    given = conditions()
+    options = _make_parser().parse_args(arguments)
+    given = read_conditions()
     if options.seconds_per_photo:
         given = replace(given, seconds_per_photo=options.seconds_per_photo)
     traces = {way.name: simulate(way, DAY, given, options.seed) for way in WAYS}
-    answers = _answers(traces, given, options.seed)
-    print(json.dumps(asdict(answers)) if options.json else as_text(answers), end="")
+    answers = _make_answers(traces, given, options.seed)
+    print(json.dumps(asdict(answers)) if options.json else format_answers(answers), end="")
     if options.plot:
-        write_plot(options.plot, _drawn(traces))
+        write_plot(options.plot, _choose_drawn(traces))
     return 0 if all(row.meets_goals for row in list(answers.day.values())[:BUILT]) else 1
 
 
-def _answers(traces: Mapping[str, Trace], given: Conditions, seed: int) -> Answers:
+def _make_answers(traces: Mapping[str, Trace], given: Conditions, seed: int) -> Answers:
     model = Model(read(PRICES, Prices), read(WORKLOAD, Workload), INSTANCE, INSTANCE)
     usd_h = model.usd_h(INSTANCE, "spot")
     shared = {share: simulate(Way("", share), DAY, given, seed) for share in SHARES}
@@ -66,12 +66,12 @@ def _answers(traces: Mapping[str, Trace], given: Conditions, seed: int) -> Answe
     )
 
 
-def as_text(answers: Answers) -> str:
+def format_answers(answers: Answers) -> str:
     """Three Markdown tables."""
     names = ("age p50, p95, most (min)", "most waiting", "most workers", "instance hours", "$ for 1,000", "at work")
     head = ("way", *names, "turns an hour", "busy killed", "most jobs waiting")
-    day = [(name, *_cells(row), *_troubles(row)) for name, row in answers.day.items()]
-    shares = [(f"{share} %", f"{row.by_batch:.0%}", *_cells(row)) for share, row in answers.shares.items()]
+    day = [(name, *_format_cells(row), *_format_troubles(row)) for name, row in answers.day.items()]
+    shares = [(f"{share} %", f"{row.by_batch:.0%}", *_format_cells(row)) for share, row in answers.shares.items()]
     drought = [(name, str(jobs)) for name, jobs in answers.drought.items()]
     return (
         f"{table(head, day)}\n\nBoth at once, by `traffic_share`:\n\n"
@@ -81,22 +81,22 @@ def as_text(answers: Answers) -> str:
     )
 
 
-def _cells(row: Figures) -> tuple[str, ...]:
+def _format_cells(row: Figures) -> tuple[str, ...]:
     ages = f"{row.age_p50_min:.1f}, {row.age_p95_min:.1f}, {row.age_most_min:.1f}"
     used = (f"{row.instance_hours:.0f}", f"{row.usd_per_1000:.3f}", f"{row.at_work:.0%}")
     return ages, f"{row.backlog_most:,}", str(row.workers_most), *used
 
 
-def _troubles(row: Figures) -> tuple[str, ...]:
+def _format_troubles(row: Figures) -> tuple[str, ...]:
     return str(row.turns), str(row.busy_killed), str(row.waiting_jobs_most)
 
 
-def _drawn(traces: Mapping[str, Trace]) -> dict[str, Trace]:
+def _choose_drawn(traces: Mapping[str, Trace]) -> dict[str, Trace]:
     names = [way.name for way in (*WAYS[:BUILT], *WAYS[-2:])]
     return {name: traces[name] for name in names}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

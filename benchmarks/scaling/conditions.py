@@ -107,7 +107,7 @@ class Conditions:
         return int(self.drain_s / self.seconds_per_photo)
 
 
-def conditions() -> Conditions:
+def read_conditions() -> Conditions:
     """Those of infra/workload.toml."""
     given = read(WORKLOAD, Workload)
     return Conditions(

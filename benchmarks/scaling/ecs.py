@@ -31,7 +31,7 @@ Metric = Callable[[Point, float], float]
 """Of a minute, and of the seconds within which a task's share is to be done: messages a task."""
 
 
-def work_per_desired_task(point: Point, drain_s: float) -> float:
+def compute_work_per_desired_task(point: Point, drain_s: float) -> float:
     """IF(FILL(desired,0)>0, m1/desired, m1), where m1 = backlog + messages sent a minute * drain_s/60.
 
     What will be sent within the time that the backlog takes is work as well. Without it a service that keeps up looks
@@ -42,12 +42,12 @@ def work_per_desired_task(point: Point, drain_s: float) -> float:
     return work / point.desired if point.desired > 0 else work
 
 
-def backlog_per_running_task(point: Point, _drain_s: float) -> float:
+def compute_backlog_per_running_task(point: Point, _drain_s: float) -> float:
     """IF(FILL(running,0)>0, backlog/running, backlog)"""
     return point.backlog / point.running if point.running > 0 else point.backlog
 
 
-def depth(point: Point, _drain_s: float) -> float:
+def get_depth(point: Point, _drain_s: float) -> float:
     return point.backlog
 
 

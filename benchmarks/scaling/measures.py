@@ -60,19 +60,19 @@ def measure(trace: Trace, seconds_per_photo: float, usd_h: float) -> Figures:
         instance_hours=trace.instance_hours,
         usd_per_1000=trace.instance_hours * usd_h * 1000 / trace.sent,
         at_work=len(trace.ages_s) * seconds_per_photo / HOUR_S / trace.instance_hours,
-        turns=turns(trace.wanted),
+        turns=count_turns(trace.wanted),
         busy_killed=trace.busy_killed,
         waiting_jobs_most=trace.most_waiting_jobs,
     )
 
 
-def turns(wanted: Sequence[int]) -> int:
+def count_turns(wanted: Sequence[int]) -> int:
     """The most changes of direction, by SWING or more, within an hour of samples a minute apart."""
-    turned, hour = _turning_points(wanted), HOUR_S // SAMPLE_S
+    turned, hour = _find_turning_points(wanted), HOUR_S // SAMPLE_S
     return max((sum(begin <= at < begin + hour for at in turned) for begin in turned), default=0)
 
 
-def _turning_points(values: Sequence[int]) -> list[int]:
+def _find_turning_points(values: Sequence[int]) -> list[int]:
     """Indices at which the values had come back by SWING from their last extreme."""
     turned, extreme, direction = [], values[0], 0
     for index, value in enumerate(values):

@@ -25,7 +25,7 @@ def write_plot(path: Path, traces: Mapping[str, Trace]) -> None:
                 (instances, trace.instances, 1),
                 (age, trace.oldest_age_s, 1 / 60),
             ):
-                values = _highest(series) * unit
+                values = _take_highest(series) * unit
                 axes.plot(np.arange(len(values)) * EVERY_MIN / 60, values, linestyle=style, label=name, linewidth=1.2)
         backlog.set(ylabel="waiting photos (thousands)")
         instances.set(ylabel="instances")
@@ -37,5 +37,5 @@ def write_plot(path: Path, traces: Mapping[str, Trace]) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _highest(series: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _take_highest(series: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     return np.array([max(series[begin : begin + EVERY_MIN]) for begin in range(0, len(series), EVERY_MIN)], float)

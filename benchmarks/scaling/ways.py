@@ -13,9 +13,9 @@ from benchmarks.scaling.ecs import (
     Metric,
     Policy,
     Service,
-    backlog_per_running_task,
-    depth,
-    work_per_desired_task,
+    compute_backlog_per_running_task,
+    compute_work_per_desired_task,
+    get_depth,
 )
 from benchmarks.scaling.world import Fleet, Queue, Steps, Worker
 
@@ -34,7 +34,7 @@ class Way:
 
     name: str
     share: int
-    metric: Metric = work_per_desired_task
+    metric: Metric = compute_work_per_desired_task
     job_s: float | None = None
     """After which a Batch job takes in nothing new, if not as `Conditions` says."""
     planned: bool = False
@@ -44,9 +44,9 @@ WAYS = (
     Way("ECS", 0),
     Way("Batch", 100),
     Way("ECS and Batch, half each", 50),
-    Way("ECS, by the backlog of running tasks alone", 0, backlog_per_running_task),
+    Way("ECS, by the backlog of running tasks alone", 0, compute_backlog_per_running_task),
     Way("Batch, jobs last as long as the queue has any", 100, job_s=PLANNED_JOB_S),
-    Way("planned: ECS at one message a task", 0, depth, planned=True),
+    Way("planned: ECS at one message a task", 0, get_depth, planned=True),
     Way("planned: a Batch job every minute", 100, planned=True),
 )
 
@@ -74,17 +74,17 @@ class Trace:
 def simulate(way: Way, load: Load, given: Conditions, seed: int = 0) -> Trace:
     """The load through one way. The same seed gives the same arrivals to each way, and the same trace again."""
     arrivals = load.draw(np.random.default_rng(seed))
-    given = _conditions(way, given)
+    given = _adapt_conditions(way, given)
     env = simpy.Environment()
     queue = Queue(env)
     ecs = Fleet(env, given, np.random.default_rng((seed, 1)), given.ecs_linger_s)
     batch = Fleet(env, given, np.random.default_rng((seed, 2)), given.batch_linger_s)
-    service = Service(env, queue, ecs, _policy(way, given), given.metric_delay_s)
+    service = Service(env, queue, ecs, _make_policy(way, given), given.metric_delay_s)
     jobs = Jobs(env, queue, batch)
     if way.share < 100:
         service.run(given.max_instances, lambda: Worker(env, queue, given, drains=False))
     if way.share > 0:
-        jobs.run(_submit(way, given), lambda: Worker(env, queue, given, drains=True))
+        jobs.run(_make_submit(way, given), lambda: Worker(env, queue, given, drains=True))
     env.process(queue.fill(arrivals))
     trace = Trace()
     env.process(_watch(env, trace, queue, (ecs, batch), lambda: service.desired + jobs.active))
@@ -97,19 +97,19 @@ def simulate(way: Way, load: Load, given: Conditions, seed: int = 0) -> Trace:
     return trace
 
 
-def _conditions(way: Way, given: Conditions) -> Conditions:
+def _adapt_conditions(way: Way, given: Conditions) -> Conditions:
     if way.planned:
         return replace(given, heeds_stop=False, visibility_s=PLANNED_VISIBILITY_S, job_s=PLANNED_JOB_S)
     return given if way.job_s is None else replace(given, job_s=way.job_s)
 
 
-def _policy(way: Way, given: Conditions) -> Policy:
+def _make_policy(way: Way, given: Conditions) -> Policy:
     part = (100 - way.share) / 100
     target = 1 if way.planned else given.messages_per_worker
     return Policy(lambda point: part * way.metric(point, given.drain_s), target, protects=not way.planned)
 
 
-def _submit(way: Way, given: Conditions) -> Submit:
+def _make_submit(way: Way, given: Conditions) -> Submit:
     if way.planned:
         return lambda visible, _active: 1 if visible else 0
     limits = Limits(given.messages_per_worker, given.max_instances, way.share)

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.vision.sessions import Session
-from benchmarks.speed.synthetic import macs
+from benchmarks.speed.synthetic import count_macs
 
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -29,7 +29,7 @@ class CountedSession:
         self.macs = 0.0
         self.input_names = session.input_names
         self._session = session
-        self._macs_a_pixel = macs(onnx.load(str(model)), side_px, side_px) / side_px**2
+        self._macs_a_pixel = count_macs(onnx.load(str(model)), side_px, side_px) / side_px**2
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -39,7 +39,7 @@ class CountedSession:
         return self._session.run(inputs)
 
 
-def matmul_macs_per_s(provider: str) -> float:
+def measure_matmul_macs_per_s(provider: str) -> float:
     """The best of some products of square float32 matrices, on all cores or the GPU."""
     side = MATMUL_SIDE[provider]
     factor = onnx.numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "b")

@@ -35,8 +35,8 @@ from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions
 from app.worker.shutdown import Shutdown
-from benchmarks.common.command import printed
-from benchmarks.common.running import local_stores
+from benchmarks.common.command import print_result
+from benchmarks.common.running import run_local_stores
 from local.stack import LocalStackError
 
 GALLERY, MODEL = "gallery", "model-0123456789ab"
@@ -125,13 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
     flood = Flood(options.photos, options.seconds, options.delay, options.run, options.kill)
-    result = printed(lambda: measure(flood), as_json=options.json)
+    result = print_result(lambda: measure(flood), as_json=options.json)
     return 0 if result and result["lost"] == 0 and result["dead_letters"] == 0 else 1
 
 
 def measure(flood: Flood) -> dict[str, float]:
     """The flood's figures. Raises LocalStackError where the gallery isn't grouped long after it."""
-    with local_stores() as stack:
+    with run_local_stores() as stack:
         environment = stack.environment
         place = Place(
             environment["GALLERY_IMAGES_MONGO_URI"],
@@ -146,13 +146,13 @@ def measure(flood: Flood) -> dict[str, float]:
                 begin = time.monotonic()
                 most_waiting = _watch(flood, place, database, processes)
                 seconds = time.monotonic() - begin
-                dead = sum(_queue_counts(open_client("sqs", place.region), f"{place.queue_url}-dead-letters"))
+                dead = sum(_count_messages(open_client("sqs", place.region), f"{place.queue_url}-dead-letters"))
             finally:
                 for process in processes:
                     process.kill()
                     process.join()
             return {
-                **_figures(flood, database),
+                **_make_figures(flood, database),
                 "messages_at_once_at_most": most_waiting,
                 "dead_letters": dead,
                 "seconds": round(seconds, 1),
@@ -161,19 +161,19 @@ def measure(flood: Flood) -> dict[str, float]:
 
 def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Processes) -> int:
     """Start everything and wait until all is grouped and the queue empty. Returns the most messages there were."""
-    workers = [_started(_group, place, flood) for _ in range(WORKERS)]
-    senders = [_started(_arrive, place, flood, number) for number in range(SENDERS)]
+    workers = [_start_process(_group, place, flood) for _ in range(WORKERS)]
+    senders = [_start_process(_store_photos, place, flood, number) for number in range(SENDERS)]
     processes += [*workers, *senders]
     sqs = open_client("sqs", place.region)
     galleries = MongoGalleryStore(database)
     most, killed = 0, not flood.kill
     until = time.monotonic() + flood.seconds + PATIENCE_S
     while time.monotonic() < until:
-        counts = _queue_counts(sqs, place.queue_url)
+        counts = _count_messages(sqs, place.queue_url)
         most = max(most, sum(counts))
-        if not killed and (owner := _owner_of_first_run(database, workers)):
+        if not killed and (owner := _find_owner_of_first_run(database, workers)):
             owner.kill()
-            processes.append(_started(_group, place, flood))
+            processes.append(_start_process(_group, place, flood))
             killed = True
         state = galleries.find_gallery(GALLERY)
         done = state is not None and state.last_run is not None and state.last_run["revision"] == state.revision
@@ -183,12 +183,12 @@ def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Proce
     raise LocalStackError(f"The gallery was not grouped within {PATIENCE_S:.0f} s after its last photo.")
 
 
-def _owner_of_first_run(database: MongoDatabase, workers: Processes) -> BaseProcess | None:
+def _find_owner_of_first_run(database: MongoDatabase, workers: Processes) -> BaseProcess | None:
     run = database["runs"].find_one()
     return next((worker for worker in workers if run and worker.pid == run["pid"]), None)
 
 
-def _figures(flood: Flood, database: MongoDatabase) -> dict[str, float]:
+def _make_figures(flood: Flood, database: MongoDatabase) -> dict[str, float]:
     runs = [run["photos"] for run in database["runs"].find()]
     receives = [note["count"] for note in database["received"].find()]
     return {
@@ -201,20 +201,20 @@ def _figures(flood: Flood, database: MongoDatabase) -> dict[str, float]:
     }
 
 
-def _queue_counts(sqs: Any, url: str) -> tuple[int, ...]:  # noqa: ANN401 - boto3 clients are made at run time
+def _count_messages(sqs: Any, url: str) -> tuple[int, ...]:  # noqa: ANN401 - boto3 clients are made at run time
     """Messages that wait, are in flight, and are delayed."""
     names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
     answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
     return tuple(int(answer["Attributes"][name]) for name in names)
 
 
-def _started(target: Any, *arguments: object) -> BaseProcess:  # noqa: ANN401 - any function of a module
+def _start_process(target: Any, *arguments: object) -> BaseProcess:  # noqa: ANN401 - any function of a module
     process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _arrive(place: Place, flood: Flood, number: int) -> None:
+def _store_photos(place: Place, flood: Flood, number: int) -> None:
     """A process's part of the photos: each is stored, then told of, as detection does."""
     database = place.database()
     parts = SimpleNamespace(

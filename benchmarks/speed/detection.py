@@ -38,10 +38,10 @@ from app.vision.decode import read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
 from app.vision.turned import RotationInvariantDetector
-from benchmarks.accuracy.same_faces import Found, compared
-from benchmarks.common.command import UnusableInput, find_photos, printed
+from benchmarks.accuracy.same_faces import Found, compare_faces
+from benchmarks.common.command import UnusableInput, find_photos, print_result
 from benchmarks.common.peak import PeakMemory
-from benchmarks.speed.arithmetic import PROVIDERS, CountedSession, matmul_macs_per_s
+from benchmarks.speed.arithmetic import PROVIDERS, CountedSession, measure_matmul_macs_per_s
 from benchmarks.speed.synthetic import build_pack
 
 INSIGHTFACE_INPUT_PX = 640
@@ -68,30 +68,30 @@ class Turns:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="detection-") as aside:
-        return 1 if printed(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
+        return 1 if print_result(lambda: run(options, Path(aside)), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     """Both ways in turns; the result as it is printed."""
     photos = find_photos(options.images, options.limit)
     if options.megapixels:
-        photos = enlarged(photos, options.megapixels, aside)
+        photos = enlarge_photos(photos, options.megapixels, aside)
     photos = photos * options.times
     named = str(build_pack(options.synthetic_pack, aside)) if options.synthetic_pack else options.pack
     pack = PackStore(Path("models"), accept_research_licence=True).install(named)
-    loop = None if options.alone else insightface_loop(pack, options.provider, aside)
+    loop = None if options.alone else make_insightface_loop(pack, options.provider, aside)
     theirs, ours = Turns(), Turns()
-    with pipeline(pack, options) as look_at:
+    with open_pipeline(pack, options) as look_at:
         warm = photos[:4]
-        pipeline_turn(look_at, warm, Turns())
+        run_pipeline(look_at, warm, Turns())
         if loop is not None:
-            loop_turn(loop, warm, Turns())
+            run_loop(loop, warm, Turns())
         for _ in range(options.repeat):
             if loop is not None:
-                loop_turn(loop, photos, theirs)
-            pipeline_turn(look_at, photos, ours)
+                run_loop(loop, photos, theirs)
+            run_pipeline(look_at, photos, ours)
     return {
         "photos": len(photos),
         "provider": options.provider,
@@ -99,14 +99,14 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         "images_per_s": round(ours.photos_per_s, 2),
         "faces": ours.faces,
         "faces_per_s": round(ours.photos_per_s * ours.faces / len(ours.found), 2),
-        **({} if loop is None else beside(ours, theirs)),
-        **arithmetic(ours, options.provider),
+        **({} if loop is None else compare_to_insightface(ours, theirs)),
+        **measure_arithmetic(ours, options.provider),
         "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
         "peak_mb": round(ours.peak_bytes / 1e6),
     }
 
 
-def enlarged(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Path]:
+def enlarge_photos(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Path]:
     """The photos blown up and encoded again, as a camera of that size would have written them."""
     written = []
     for number, photo in enumerate(photos):
@@ -119,7 +119,7 @@ def enlarged(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Pa
     return written
 
 
-def insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> FaceAnalysis:
+def make_insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> FaceAnalysis:
     """insightface on the pack's own files, in a folder as it expects them."""
     if pack.manifest.detector.kind != "scrfd":
         raise UnusableInput(f"insightface can't run the detector of the pack {pack.manifest.name}.")
@@ -136,23 +136,25 @@ def insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> FaceAna
     return loop
 
 
-def loop_turn(loop: FaceAnalysis, photos: Sequence[Path], turns: Turns) -> None:
+def run_loop(loop: FaceAnalysis, photos: Sequence[Path], turns: Turns) -> None:
     began = time.perf_counter()
     found = {photo: loop.get(cv2.imread(str(photo))) for photo in photos}
     turns.seconds.append(time.perf_counter() - began)
     turns.photos = len(photos)
     turns.found = {
-        photo: Found(_rows([face.bbox for face in faces], 4), _rows([face.normed_embedding for face in faces], 0))
+        photo: Found(
+            _stack_rows([face.bbox for face in faces], 4), _stack_rows([face.normed_embedding for face in faces], 0)
+        )
         for photo, faces in found.items()
     }
 
 
-def _rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
+def _stack_rows(values: Sequence[NDArray[Any]], width: int) -> Floats:
     return np.stack(values).astype(np.float32) if values else np.empty((0, width), np.float32)
 
 
 @contextmanager
-def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
+def open_pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipeline"]:
     device = open_device(pack, options.provider, options.threads, options.precision)
     detector, embedder, config = device.pack._detector, device.pack._embedder, pack.manifest.embedder
     if isinstance(detector, RotationInvariantDetector):
@@ -169,7 +171,7 @@ def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipe
         yield Pipeline(Analyser(device, LIMITS), counted)
 
 
-def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
+def _get_default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
     return Settings.model_fields[name].default
 
 
@@ -182,7 +184,7 @@ class Pipeline:
 
     eyes: Analyser
     counted: Sequence[CountedSession]
-    pixels: Budget = field(default_factory=lambda: Budget(_default("pixels_in_work")))
+    pixels: Budget = field(default_factory=lambda: Budget(_get_default("pixels_in_work")))
 
     def __call__(self, photo: Path) -> tuple[Found, StageTimes]:
         times = StageTimes()
@@ -193,8 +195,8 @@ class Pipeline:
         return Found(seen.found.boxes, seen.embeddings), times
 
 
-def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
-    with PeakMemory() as memory, ThreadPoolExecutor(_default("max_face_workers")) as pool:
+def run_pipeline(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
+    with PeakMemory() as memory, ThreadPoolExecutor(_get_default("max_face_workers")) as pool:
         before = sum(session.macs for session in look_at.counted)
         began = time.perf_counter()
         results = list(pool.map(look_at, photos))
@@ -207,23 +209,26 @@ def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> No
     turns.stages = {name: statistics.fmean(times.seconds.get(name, 0.0) for _, times in results) for name in names}
 
 
-def beside(ours: Turns, theirs: Turns) -> dict[str, Any]:
+def compare_to_insightface(ours: Turns, theirs: Turns) -> dict[str, Any]:
     return {
         "insightface_images_per_s": round(theirs.photos_per_s, 2),
         "ratio": round(ours.photos_per_s / theirs.photos_per_s, 3),
         "insightface_faces": theirs.faces,
         "insightface_faces_per_s": round(theirs.photos_per_s * theirs.faces / len(theirs.found), 2),
-        **compared(ours.found, theirs.found),
+        **compare_faces(ours.found, theirs.found),
     }
 
 
-def arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
+def measure_arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
     """Multiply-adds of the networks a second, and their share of what the device reaches in one matrix product."""
     rate = turns.macs / turns.seconds[-1]
-    return {"gmacs_per_s": round(rate / 1e9, 1), "share_of_matmul": round(rate / matmul_macs_per_s(provider), 3)}
+    return {
+        "gmacs_per_s": round(rate / 1e9, 1),
+        "share_of_matmul": round(rate / measure_matmul_macs_per_s(provider), 3),
+    }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks detection", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -32,9 +32,9 @@ from PIL import Image
 from app.core.messages import DetectImage
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
-from benchmarks.common.command import printed
-from benchmarks.speed.load_consumer import SQS_BATCH, consumer_alone
-from benchmarks.speed.load_processes import Processes, Sample, growth, pace
+from benchmarks.common.command import print_result
+from benchmarks.speed.load_consumer import SQS_BATCH, measure_consumer_alone
+from benchmarks.speed.load_processes import Processes, Sample, compute_growth, compute_pace
 from local.stack import LocalStackError
 
 THREADS, BATCH = 16, 24
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    result = printed(lambda: measure(options.messages, options.workers), as_json=options.json)
+    result = print_result(lambda: measure(options.messages, options.workers), as_json=options.json)
     return 0 if result and is_sound(result) else 1
 
 
@@ -82,7 +82,7 @@ def is_sound(result: Mapping[str, Any]) -> bool:
 
 def measure(messages: int, workers: int) -> dict[str, Any]:
     """All figures. Raises LocalStackError where the queue stops getting shorter."""
-    alone = consumer_alone(messages, THREADS, BATCH)
+    alone = measure_consumer_alone(messages, THREADS, BATCH)
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
         home = Path(folder)
         with World(WorldOptions(home, settings=PRODUCTION)) as world:
@@ -94,8 +94,8 @@ def measure(messages: int, workers: int) -> dict[str, Any]:
     return {
         "messages": messages,
         "workers": workers,
-        **pace(samples, workers),
-        **growth(samples),
+        **compute_pace(samples, workers),
+        **compute_growth(samples),
         "consumer_alone_per_s": round(alone),
         **counts,
     }
@@ -112,14 +112,14 @@ def put_photos(world: World, messages: int) -> None:
         comment = f"{number:08}".encode()
         # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, B.2.4.5: the length counts itself.
         segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-        request = request_of(number)
+        request = make_request(number)
         world.s3.put_object(Bucket=SETTINGS["BUCKET_NAME"], Key=request.s3_key, Body=start + segment + rest)
 
     with ThreadPoolExecutor(SENDERS) as pool:
         list(pool.map(put, range(messages)))
 
 
-def request_of(number: int) -> DetectImage:
+def make_request(number: int) -> DetectImage:
     gallery, image = f"gallery-{number // PHOTOS_A_GALLERY}", f"{number:08}"
     return DetectImage(gallery_id=gallery, image_id=image, s3_key=f"{gallery}/{image}.jpg")
 
@@ -147,7 +147,7 @@ def run(world: World, processes: Processes, messages: int, most_at_once: int) ->
 
 
 def _send(world: World, numbers: Sequence[int]) -> int:
-    entries = [{"Id": str(number), "MessageBody": request_of(number).model_dump_json()} for number in numbers]
+    entries = [{"Id": str(number), "MessageBody": make_request(number).model_dump_json()} for number in numbers]
     answer = world.sqs.send_message_batch(QueueUrl=world.queues["detection"], Entries=entries)
     if answer.get("Failed"):
         raise LocalStackError(f"SQS did not take a message: {answer['Failed'][0]}")
@@ -169,7 +169,7 @@ def count(world: World, logs: Path, messages: int) -> dict[str, int]:
         put_back += len(troubles)
         for trouble in troubles[:SHOWN_TROUBLES]:
             print(f"{log.stem}: {trouble}", file=sys.stderr)
-    wanted = {f"{request.gallery_id}/{request.image_id}" for request in map(request_of, range(messages))}
+    wanted = {f"{request.gallery_id}/{request.image_id}" for request in map(make_request, range(messages))}
     stored = {image["_id"] for image in world.database["images"].find({"status": "indexed"}, {"_id": 1})}
     faces = world.database["faces"].count_documents({})
     return {

@@ -33,7 +33,7 @@ class MemoryQueue:
     def reject(self, message: ReceivedMessage, reason: str) -> None: ...
 
 
-def consumer_alone(messages: int, threads: int, batch_size: int) -> float:
+def measure_consumer_alone(messages: int, threads: int, batch_size: int) -> float:
     """Messages that one process's loop gets through in a CPU second, with a handler that only reports progress."""
     queue = MemoryQueue(messages)
     options = ConsumerOptions(
@@ -46,12 +46,12 @@ def consumer_alone(messages: int, threads: int, batch_size: int) -> float:
         empty_polls=1,
     )
     began_s = time.process_time()
-    Consumer(queue, _done_at_once, options, Shutdown(), ConsumerContext(Health(None))).run()
+    Consumer(queue, _report_progress, options, Shutdown(), ConsumerContext(Health(None))).run()
     cpu_s = time.process_time() - began_s
     if sorted(queue.deleted, key=int) != [str(number) for number in range(messages)]:
         raise AssertionError("The consumer did not settle every message once.")
     return messages / cpu_s
 
 
-def _done_at_once(body: str, *, progress: Progress) -> None:
+def _report_progress(body: str, *, progress: Progress) -> None:
     progress()

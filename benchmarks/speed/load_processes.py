@@ -36,12 +36,12 @@ class Processes:
     """So many workers in a world; entering waits until each is ready."""
 
     def __init__(self, world: World, workers: int, logs: Path) -> None:
-        self._environment = straight(world)
+        self._environment = make_environment(world)
         self._logs = [logs / f"worker-{number}.log" for number in range(workers)]
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Processes":
-        self._stores = {_store(child): child for child in psutil.Process().children()}
+        self._stores = {_name_store(child): child for child in psutil.Process().children()}
         for log in self._logs:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
@@ -82,16 +82,16 @@ class Processes:
 
     def sample(self, done: int) -> Sample:
         cpu_s = {
-            "workers": sum(_cpu_s(worker) for worker in self._watched),
-            "sqs_and_s3": _cpu_s(self._stores["sqs_and_s3"]),
-            "mongodb": _cpu_s(self._stores["mongodb"]),
-            "sender": _cpu_s(psutil.Process()),
+            "workers": sum(_measure_cpu_s(worker) for worker in self._watched),
+            "sqs_and_s3": _measure_cpu_s(self._stores["sqs_and_s3"]),
+            "mongodb": _measure_cpu_s(self._stores["mongodb"]),
+            "sender": _measure_cpu_s(psutil.Process()),
         }
         resident = tuple(worker.memory_info().rss for worker in self._watched)
         return Sample(time.monotonic(), done, cpu_s, resident)
 
 
-def straight(world: World) -> dict[str, str]:
+def make_environment(world: World) -> dict[str, str]:
     """What a worker needs to reach the stores themselves, without the fault proxies before them."""
     host, port = world.mongo.address or ("127.0.0.1", 0)
     mongo = f"mongodb://{host}:{port}/{{}}?directConnection=true"
@@ -108,16 +108,16 @@ def straight(world: World) -> dict[str, str]:
     return environment
 
 
-def _store(child: psutil.Process) -> str:
+def _name_store(child: psutil.Process) -> str:
     return "sqs_and_s3" if any("strict_moto" in word for word in child.cmdline()) else "mongodb"
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def _measure_cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def pace(samples: list[Sample], workers: int) -> dict[str, float]:
+def compute_pace(samples: list[Sample], workers: int) -> dict[str, float]:
     """Messages a second, and whose CPU time that took."""
     first, last = samples[0], samples[-1]
     seconds = last.at_s - first.at_s
@@ -134,7 +134,7 @@ def pace(samples: list[Sample], workers: int) -> dict[str, float]:
     }
 
 
-def growth(samples: list[Sample]) -> dict[str, float]:
+def compute_growth(samples: list[Sample]) -> dict[str, float]:
     """Resident memory of a worker (the mean of all): after the warm-up, at the end, and the line's slope between."""
     most = samples[-1].done
     warm = [sample for sample in samples if sample.done >= WARM_UP_SHARE * most]

@@ -52,7 +52,7 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
+def open_stub_analyser(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
     """In place of the bootstrap's: the same device and limits around the stub."""
     device = Device(
         FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
@@ -63,5 +63,5 @@ def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]
 
 if __name__ == "__main__":
     # The one place where a pack is opened; a real pack of weights that do nothing would fail the golden photo.
-    bootstrap._open_analyser = stub_eyes
+    bootstrap._open_analyser = open_stub_analyser
     sys.exit(bootstrap.run("detection"))

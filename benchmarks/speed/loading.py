@@ -35,9 +35,9 @@ from app.core.records import FaceRecord, PhotoRef, join_batches, make_crop_key, 
 from app.vision.quality.fitted import load_quality_model
 from app.vision.quality.inputs import CHIP_PX, FaceColumns
 from app.vision.quality.measures import measure_quality, split_into_rows
-from benchmarks.common.command import printed
+from benchmarks.common.command import print_result
 from benchmarks.common.peak import PeakMemory
-from benchmarks.common.running import local_stores
+from benchmarks.common.running import run_local_stores
 
 GALLERY, MODEL = "gallery", "model-0123456789ab"
 FACES_A_PHOTO = 3
@@ -55,27 +55,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    measured = printed(lambda: measure_loading(options.faces, options.dimension), as_json=options.json)
+    measured = print_result(lambda: measure_loading(options.faces, options.dimension), as_json=options.json)
     return 1 if measured is None else 0
 
 
 def measure_loading(count: int, dimension: int) -> dict[str, float]:
     """The figures of a gallery of so many faces."""
     name = f"loading_{uuid4().hex}"
-    with local_stores() as stack:
+    with run_local_stores() as stack:
         uri = stack.environment["GALLERY_IMAGES_MONGO_URI"]
         database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
         with translate_mongo_errors("Measuring"), database.client as client:
             try:
                 _fill(client[name], count, dimension)
                 server = stack.state.processes.get("mongo")
-                figures = _figures(client[name], psutil.Process(server.pid) if server else None)
+                figures = _measure_figures(client[name], psutil.Process(server.pid) if server else None)
                 return {"faces": count, "dimension": dimension, **figures}
             finally:
                 client.drop_database(name)
 
 
-def _figures(database: MongoDatabase, server: psutil.Process | None) -> dict[str, float]:
+def _measure_figures(database: MongoDatabase, server: psutil.Process | None) -> dict[str, float]:
     begin = time.perf_counter()
     received = sum(map(len, read_raw_faces(database["faces"], GALLERY, MODEL)))
     server_s = time.perf_counter() - begin
@@ -85,10 +85,10 @@ def _figures(database: MongoDatabase, server: psutil.Process | None) -> dict[str
         decode_face_batch(raw)
         decoding_s += time.perf_counter() - begin
     with PeakMemory() as memory:
-        begin, cpu_begin, server_cpu_begin = time.perf_counter(), time.process_time(), _cpu_s(server)
+        begin, cpu_begin, server_cpu_begin = time.perf_counter(), time.process_time(), _measure_cpu_s(server)
         faces = join_batches(list(MongoFaceStore(database).read_faces(GALLERY, MODEL)))
         seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_begin
-        server_cpu_s = _cpu_s(server) - server_cpu_begin
+        server_cpu_s = _measure_cpu_s(server) - server_cpu_begin
     assert len(faces) == database["faces"].count_documents({})
     begin = time.perf_counter()
     for _ in MongoFaceStore(database).read_faces(GALLERY, MODEL, with_embeddings=False):
@@ -107,7 +107,7 @@ def _figures(database: MongoDatabase, server: psutil.Process | None) -> dict[str
     }
 
 
-def _cpu_s(process: psutil.Process | None) -> float:
+def _measure_cpu_s(process: psutil.Process | None) -> float:
     """CPU seconds of a process so far; 0 for a server that is not on this machine."""
     times = process.cpu_times() if process else None
     return times.user + times.system if times else 0.0
@@ -115,14 +115,14 @@ def _cpu_s(process: psutil.Process | None) -> float:
 
 def _fill(database: MongoDatabase, count: int, dimension: int) -> None:
     ensure_indexes(database)
-    for some in split_into_batches(islice(_documents(dimension), count), WRITE_BATCH):
+    for some in split_into_batches(islice(_make_documents(dimension), count), WRITE_BATCH):
         database["faces"].insert_many(some)
 
 
-def _documents(dimension: int) -> Iterator[Document]:
+def _make_documents(dimension: int) -> Iterator[Document]:
     """Faces without end, as detection and grouping leave them."""
     generator = np.random.default_rng(0)
-    qualities = _qualities(generator)
+    qualities = _make_qualities(generator)
     number = 0
     while True:
         vectors = generator.standard_normal((WRITE_BATCH, dimension), np.float32)
@@ -149,7 +149,7 @@ def _documents(dimension: int) -> Iterator[Document]:
             number += 1
 
 
-def _qualities(generator: np.random.Generator, count: int = 100) -> list[dict[str, float]]:
+def _make_qualities(generator: np.random.Generator, count: int = 100) -> list[dict[str, float]]:
     """All measures of faces of noise: the values don't matter here, their number and length do."""
     faces = FaceColumns(
         chips=generator.integers(0, 256, (count, CHIP_PX, CHIP_PX, 3), np.uint8),

@@ -29,20 +29,20 @@ from app.config import Settings
 from app.core.arrays import Floats
 from app.packs.manifest import read_manifest
 from benchmarks.accuracy.grouping import PACKS, read_faces
-from benchmarks.accuracy.grouping_measures import watched
-from benchmarks.accuracy.grouping_synthetic import statistics_of, synthetic_faces
-from benchmarks.common.command import UnusableInput, printed
+from benchmarks.accuracy.grouping_measures import measure_cost
+from benchmarks.accuracy.grouping_synthetic import compute_statistics, make_synthetic_faces
+from benchmarks.common.command import UnusableInput, print_result
 
 CHECKED_FACES = 1_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return 1 if printed(lambda: run(options), as_json=options.json) is None else 0
+    options = _make_parser().parse_args(arguments)
+    return 1 if print_result(lambda: run(options), as_json=options.json) is None else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    embeddings, threshold = made_up(options)
+    embeddings, threshold = make_faces(options)
     exact_faces = None if options.exact else Settings.model_fields["neighbours_exact_faces"].default
     search = NeighbourSearch(
         options.device, exact_faces, progress=lambda: print(".", end="", file=sys.stderr, flush=True)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     before_mb = psutil.Process().memory_info().rss / 1e6
     began = time.process_time()
     queries = embeddings[: options.queries]
-    found, seconds, peak_mb = watched(
+    found, seconds, peak_mb = measure_cost(
         lambda: (
             search.find_neighbours_in(queries, embeddings, options.k + 1)
             if options.queries
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     )
     cpu_seconds = time.process_time() - began
-    recall, likely = checked(embeddings, found, options.k, threshold)
+    recall, likely = measure_recall(embeddings, found, options.k, threshold)
     return {
         "faces": len(embeddings),
         "queries": len(queries),
@@ -76,22 +76,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def made_up(options: argparse.Namespace) -> tuple[Floats, float]:
+def make_faces(options: argparse.Namespace) -> tuple[Floats, float]:
     """The faces and the cosine above which two of them are likely of one person."""
     real = read_faces(options.embeddings, options.vectors, options.labels, "image")
     if real.key not in PACKS:
         raise UnusableInput(f"No pack is known for {real.key!r}: name one of {', '.join(PACKS)} by --vectors.")
     known = real.people >= 0
     try:
-        made = synthetic_faces(
-            statistics_of(real.embeddings[known], real.people[known]), options.faces, options.dimension
+        made = make_synthetic_faces(
+            compute_statistics(real.embeddings[known], real.people[known]), options.faces, options.dimension
         )
     except ValueError as error:
         raise UnusableInput(str(error)) from error
     return made.embeddings, read_manifest(Path(PACKS[real.key])).similarity_threshold
 
 
-def checked(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> tuple[float, float]:
+def measure_recall(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> tuple[float, float]:
     """(N,D), neighbours of the first of them → recall of the right k, of a sample: of all, and of those that count."""
     count = len(found.indices)
     sample = np.random.default_rng(1).choice(count, min(CHECKED_FACES, count), replace=False)
@@ -102,7 +102,7 @@ def checked(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> 
     return round(float(is_found[others].mean()), 4), round(float(is_found[likely].mean()), 4)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks neighbours",
         description=__doc__,

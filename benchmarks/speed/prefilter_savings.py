@@ -24,7 +24,7 @@ from app.core.errors import WorkerError
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
-from benchmarks.speed.service import SERVICE, measure, one_worker
+from benchmarks.speed.service import SERVICE, measure, open_worker
 from local.album import find_photos
 
 LIMITS = PhotoLimits()
@@ -53,11 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bad", type=float, default=0.2, help="share of the photos that can't be used (0.2)")
     options = parser.parse_args(arguments)
     files = islice(cycle(find_photos(options.images).values()), options.photos)
-    photos = camera_photos(files, options.megapixels, options.bad)
+    photos = make_camera_photos(files, options.megapixels, options.bad)
     result: dict[str, float] = {"photos": len(photos), "bad": options.bad, "megapixels": options.megapixels}
     try:
         for way, settings in WAYS.items():
-            result |= {f"{way}_{name}": value for name, value in _go(photos, options.pack, settings).items()}
+            result |= {f"{way}_{name}": value for name, value in _run_service(photos, options.pack, settings).items()}
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def camera_photos(files: Iterable[Path], megapixels: float, bad: float) -> list[tuple[bytes, bytes]]:
+def make_camera_photos(files: Iterable[Path], megapixels: float, bad: float) -> list[tuple[bytes, bytes]]:
     """Photos and their thumbnails as JPEGs; the bad ones, half blurred and half dark, lie evenly among the others."""
     made = []
     for number, file in enumerate(files):
@@ -77,14 +77,14 @@ def camera_photos(files: Iterable[Path], megapixels: float, bad: float) -> list[
         picture = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         count = int((number + 1) * bad)
         if count > int(number * bad):
-            picture = _spoilt(picture, dark=count % 2 == 0)
+            picture = _spoil(picture, dark=count % 2 == 0)
         thumbnail_scale = THUMBNAIL_PX / max(picture.shape[:2])
         small = cv2.resize(picture, None, fx=thumbnail_scale, fy=thumbnail_scale, interpolation=cv2.INTER_AREA)
-        made.append((_jpeg(picture), _jpeg(np.asarray(small, np.uint8))))
+        made.append((_encode_jpeg(picture), _encode_jpeg(np.asarray(small, np.uint8))))
     return made
 
 
-def _spoilt(picture: Image, *, dark: bool) -> Image:
+def _spoil(picture: Image, *, dark: bool) -> Image:
     if dark:
         return np.asarray(picture * LIGHT, np.uint8)
     # Blurred at a small size: a kernel of hundreds of pixels takes seconds.
@@ -94,17 +94,17 @@ def _spoilt(picture: Image, *, dark: bool) -> Image:
     return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _jpeg(picture: Image) -> bytes:
+def _encode_jpeg(picture: Image) -> bytes:
     file = BytesIO()
     Pil.fromarray(picture).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
-def _go(photos: list[tuple[bytes, bytes]], pack: str, settings: dict[str, str]) -> dict[str, float]:
+def _run_service(photos: list[tuple[bytes, bytes]], pack: str, settings: dict[str, str]) -> dict[str, float]:
     """Seconds, megabytes from S3, and how many photos were found to be of low quality."""
     with tempfile.TemporaryDirectory(prefix="prefilter-") as home:
         options = WorldOptions(Path(home), pack, settings={**SERVICE, **settings})
-        with World(options) as world, one_worker(world, Path(home)):
+        with World(options) as world, open_worker(world, Path(home)):
             originals = [photo for photo, _ in photos]
             measure(world, originals[:4], "warm-up", force=True)
             for number, (_, thumbnail) in enumerate(photos):

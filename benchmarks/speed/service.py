@@ -22,7 +22,7 @@ from app.core.errors import WorkerError
 from app.core.messages import DetectImage
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.proxy import Faults
-from benchmarks.chaos.storm import put_photos, queue_counts
+from benchmarks.chaos.storm import count_messages, put_photos
 from benchmarks.chaos.world import World, WorldOptions
 from local.album import find_photos
 from local.stack import LocalStackError
@@ -51,9 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="service-") as home:
             world_options = WorldOptions(Path(home), options.pack, settings=SERVICE)
-            with World(world_options) as world, one_worker(world, Path(home)):
+            with World(world_options) as world, open_worker(world, Path(home)):
                 measure(world, photos[:16], "warm-up", force=True)
-                turns = [_turn(world, photos, number, options.delay_ms / 1000) for number in range(options.repeat)]
+                turns = [
+                    _measure_turn(world, photos, number, options.delay_ms / 1000) for number in range(options.repeat)
+                ]
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _turn(world: World, photos: Sequence[bytes], number: int, delay_s: float) -> dict[str, float]:
+def _measure_turn(world: World, photos: Sequence[bytes], number: int, delay_s: float) -> dict[str, float]:
     """Seconds of each way."""
     seconds = {"fresh": measure(world, photos, f"fresh-{number}", force=True)}
     world.proxies["s3"].faults = Faults({"delay": 1.0}, delay_s=delay_s)
@@ -76,7 +78,7 @@ def _turn(world: World, photos: Sequence[bytes], number: int, delay_s: float) ->
     return seconds
 
 
-def one_worker(world: World, home: Path) -> Fleet:
+def open_worker(world: World, home: Path) -> Fleet:
     return Fleet(world.environment, home / "logs", {"detection": 1}, lambda _slot, _last: {})
 
 
@@ -91,7 +93,7 @@ def measure(world: World, photos: Sequence[bytes], gallery: str, *, force: bool)
     began = time.monotonic()
     for body in bodies:
         world.sqs.send_message(QueueUrl=world.queues["detection"], MessageBody=body)
-    while queue_counts(world)["detection"]:
+    while count_messages(world)["detection"]:
         if time.monotonic() - began > PATIENCE_S:
             raise LocalStackError(f"The photos were not done within {PATIENCE_S:.0f} s.")
         time.sleep(0.1)

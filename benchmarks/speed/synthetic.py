@@ -79,7 +79,7 @@ def build_pack(name: Literal["buffalo_l"], folder: Path) -> Path:
     """Write detector.onnx, embedder.onnx (191 MB together) and their manifest into `folder` → the manifest's path."""
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}
-    for part, model in (("detector", scrfd_10g()), ("embedder", iresnet_50())):
+    for part, model in (("detector", build_scrfd_10g()), ("embedder", build_iresnet_50())):
         path = folder / f"{part}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         hashes[part] = compute_sha256(path)
@@ -88,12 +88,12 @@ def build_pack(name: Literal["buffalo_l"], folder: Path) -> Path:
     return manifest
 
 
-def macs(model: onnx.ModelProto, height: int, width: int) -> int:
+def count_macs(model: onnx.ModelProto, height: int, width: int) -> int:
     """Multiply-accumulates of one inference on an image of this size (pixels), by the Conv and Gemm nodes.
 
     Raises BadModelPack where the shape of one can't be inferred.
     """
-    shapes = _shapes(model, height, width)
+    shapes = _infer_shapes(model, height, width)
     total = 0
     for node in model.graph.node:
         if node.op_type in ("Conv", "Gemm"):
@@ -105,7 +105,7 @@ def macs(model: onnx.ModelProto, height: int, width: int) -> int:
     return total
 
 
-def _shapes(model: onnx.ModelProto, height: int, width: int) -> dict[str, list[int]]:
+def _infer_shapes(model: onnx.ModelProto, height: int, width: int) -> dict[str, list[int]]:
     """Shapes of all values and weights for one image of this size; 0 for what is unknown."""
     sized = onnx.ModelProto()
     sized.CopyFrom(model)
@@ -196,24 +196,24 @@ class _RandomGraph:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def scrfd_10g(seed: int = DETECTOR_SEED) -> onnx.ModelProto:
+def build_scrfd_10g(seed: int = DETECTOR_SEED) -> onnx.ModelProto:
     """(1,3,H,W), sides multiples of 32 → scores (K,1), distances (K,4) and landmarks (K,10) of each stride.
 
     The export's Resize computes its size from shapes; here it is a factor of 2, which is the same for such sides.
     """
     graph = _RandomGraph(seed)
-    x = graph.halved("MaxPool", graph.relu(graph.conv(_edges(graph), 2 * SCRFD_STEM)))
+    x = graph.halved("MaxPool", graph.relu(graph.conv(_add_edges(graph), 2 * SCRFD_STEM)))
     maps: list[str] = []
     for channels, blocks in SCRFD_STAGES:
         for block in range(blocks):
-            x = _basic_block(graph, x, channels, halves=bool(maps) and block == 0)
+            x = _add_basic_block(graph, x, channels, halves=bool(maps) and block == 0)
         maps.append(x)
-    heads = [_head(graph, x, bias) for x, bias in zip(_pafpn(graph, maps[1:]), SCORE_BIAS, strict=True)]
+    heads = [_add_head(graph, x, bias) for x, bias in zip(_add_pafpn(graph, maps[1:]), SCORE_BIAS, strict=True)]
     outputs = {head[kind]: (None, width) for kind, width in enumerate((1, 4, 10)) for head in heads}
     return graph.model("scrfd_10g", [1, 3, "?", "?"], outputs)
 
 
-def _edges(graph: _RandomGraph) -> str:
+def _add_edges(graph: _RandomGraph) -> str:
     """The stem's first two convolutions: where edges are and which way they go, hardly how strong they are.
 
     A random network's scores grow with contrast: one photo would be full of faces and the next have none. Here two
@@ -228,31 +228,31 @@ def _edges(graph: _RandomGraph) -> str:
     return graph.relu(graph.conv_of(graph.relu(x), pairs, -weights.sum(axis=(1, 2, 3)) / 2))
 
 
-def _basic_block(graph: _RandomGraph, x: str, channels: int, *, halves: bool) -> str:
+def _add_basic_block(graph: _RandomGraph, x: str, channels: int, *, halves: bool) -> str:
     y = graph.conv(graph.relu(graph.conv(x, channels, stride=1 + halves)), channels, BRANCH)
     if halves:
         x = graph.conv(graph.halved("AveragePool", x), channels, LINEAR, size=1)
     return graph.relu(graph.add("Add", y, x))
 
 
-def _pafpn(graph: _RandomGraph, maps: Sequence[str]) -> list[str]:
+def _add_pafpn(graph: _RandomGraph, maps: Sequence[str]) -> list[str]:
     """Backbone maps of the three strides → as many, each of which has seen the others: coarse to fine, then back."""
     fine, middle, coarse = (graph.conv(x, SCRFD_NECK, LINEAR, size=1) for x in maps)
-    middle = graph.add("Add", middle, _doubled(graph, coarse))
-    fine = graph.add("Add", fine, _doubled(graph, middle))
+    middle = graph.add("Add", middle, _add_doubling(graph, coarse))
+    fine = graph.add("Add", fine, _add_doubling(graph, middle))
     fine, middle, coarse = (graph.conv(x, SCRFD_NECK, LINEAR) for x in (fine, middle, coarse))
     middle = graph.add("Add", middle, graph.conv(fine, SCRFD_NECK, LINEAR, stride=2))
     coarse = graph.add("Add", coarse, graph.conv(middle, SCRFD_NECK, LINEAR, stride=2))
     return [fine, graph.conv(middle, SCRFD_NECK, LINEAR), graph.conv(coarse, SCRFD_NECK, LINEAR)]
 
 
-def _doubled(graph: _RandomGraph, x: str) -> str:
+def _add_doubling(graph: _RandomGraph, x: str) -> str:
     scales = graph.constant(np.array([1, 1, 2, 2], np.float32))
     how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return graph.add("Resize", x, "", scales, **how)
 
 
-def _head(graph: _RandomGraph, x: str, score_bias: float) -> tuple[str, str, str]:
+def _add_head(graph: _RandomGraph, x: str, score_bias: float) -> tuple[str, str, str]:
     """The three outputs of one stride."""
     for _ in range(SCRFD_HEAD_DEPTH):
         x = graph.relu(graph.conv(x, SCRFD_HEAD))
@@ -262,15 +262,15 @@ def _head(graph: _RandomGraph, x: str, score_bias: float) -> tuple[str, str, str
     sides = graph.conv(x, 4 * len(reach), WOBBLE, bias=np.repeat(reach, 4))
     points = graph.conv(x, 10 * len(reach), WOBBLE, bias=landmarks.ravel())
     scaled = graph.add("Mul", sides, graph.constant(np.ones((), np.float32)))
-    return graph.add("Sigmoid", _rows(graph, scores, 1)), _rows(graph, scaled, 4), _rows(graph, points, 10)
+    return graph.add("Sigmoid", _add_rows(graph, scores, 1)), _add_rows(graph, scaled, 4), _add_rows(graph, points, 10)
 
 
-def _rows(graph: _RandomGraph, x: str, width: int) -> str:
+def _add_rows(graph: _RandomGraph, x: str, width: int) -> str:
     cells_first = graph.add("Transpose", x, perm=[2, 3, 0, 1])
     return graph.add("Reshape", cells_first, graph.constant(np.array([-1, width], np.int64)))
 
 
-def iresnet_50(seed: int = 1) -> onnx.ModelProto:
+def build_iresnet_50(seed: int = 1) -> onnx.ModelProto:
     """(1,3,112,112) → (1,512).
 
     BatchNorms that follow a convolution are folded into it. Those before one stay, as in the exports: what they add
@@ -280,14 +280,14 @@ def iresnet_50(seed: int = 1) -> onnx.ModelProto:
     x = graph.prelu(graph.conv(IMAGE, IRESNET_STAGES[0][0]))
     for channels, blocks in IRESNET_STAGES:
         for block in range(blocks):
-            x = _improved_block(graph, x, channels, halves=block == 0)
+            x = _add_improved_block(graph, x, channels, halves=block == 0)
     side_px = CHIP_PX >> len(IRESNET_STAGES)
     flat = graph.add("Flatten", graph.batch_norm(x))
     embedding = graph.dense(flat, IRESNET_STAGES[-1][0] * side_px**2, DIMENSION)
     return graph.model("iresnet_50", [1, 3, CHIP_PX, CHIP_PX], {embedding: (1, DIMENSION)})
 
 
-def _improved_block(graph: _RandomGraph, x: str, channels: int, *, halves: bool) -> str:
+def _add_improved_block(graph: _RandomGraph, x: str, channels: int, *, halves: bool) -> str:
     y = graph.prelu(graph.conv(graph.batch_norm(x), channels))
     y = graph.conv(y, channels, BRANCH, stride=1 + halves)
     if halves:

@@ -38,7 +38,7 @@ from app.telemetry.opening import open_telemetry
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress, log
 from app.worker.shutdown import Shutdown
 from app.worker.story import MessageStory
-from benchmarks.common.command import printed
+from benchmarks.common.command import print_result
 
 FACES = 3
 THREADS = 2
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of each mode, in turns (5)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    result = printed(lambda: measure(options), as_json=options.json)
+    result = print_result(lambda: measure(options), as_json=options.json)
     return 0 if result and result["both_share_of_photo"] <= MOST_SHARE else 1
 
 
@@ -79,10 +79,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     `off_us` is what a message pays where there is no telemetry, `message_us` all that the consumer takes for one.
     """
     photo_s = options.photo_ms / 1000
-    with _collector() as endpoint, _opened(endpoint) as rounds:
-        free = _in_turns(rounds, options.messages, 0.0, options.rounds)
-        busy = _in_turns(rounds, options.photos, photo_s, options.rounds)
-    result = {"message_us": round(median(free["off"]) * 1e6, 1), "off_us": round(_cost_of_silence() * 1e6, 1)}
+    with _run_collector() as endpoint, _open_rounds(endpoint) as rounds:
+        free = _run_in_turns(rounds, options.messages, 0.0, options.rounds)
+        busy = _run_in_turns(rounds, options.photos, photo_s, options.rounds)
+    result = {"message_us": round(median(free["off"]) * 1e6, 1), "off_us": round(_measure_cost_of_silence() * 1e6, 1)}
     for mode in list(MODES)[1:]:
         added_s = median(on - off for on, off in zip(free[mode], free["off"], strict=True))
         ratio = median(off / on for on, off in zip(busy[mode], busy["off"], strict=True))
@@ -95,18 +95,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _opened(endpoint: str) -> Iterator[dict[str, Round]]:
+def _open_rounds(endpoint: str) -> Iterator[dict[str, Round]]:
     """Mode → a round of it. All are open at the same time, so that what is done once in a service's life is done once
     here, before anything is measured."""
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        logs = stack.enter_context(Logging(_settings("off", endpoint), lambda: None))
-        told = {mode: stack.enter_context(open_telemetry(_settings(mode, endpoint))) for mode in MODES}
-        yield {mode: partial(_round, telemetry, logs) for mode, telemetry in told.items()}
+        logs = stack.enter_context(Logging(_make_settings("off", endpoint), lambda: None))
+        told = {mode: stack.enter_context(open_telemetry(_make_settings(mode, endpoint))) for mode in MODES}
+        yield {mode: partial(_run_round, telemetry, logs) for mode, telemetry in told.items()}
 
 
-def _cost_of_silence(times: int = 20_000) -> float:
+def _measure_cost_of_silence(times: int = 20_000) -> float:
     """Seconds that telling a message and its photo takes where nobody listens."""
     message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
     begin = time.thread_time()
@@ -123,7 +123,7 @@ def _cost_of_silence(times: int = 20_000) -> float:
     return (time.thread_time() - begin) / times
 
 
-def _in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, times: int) -> dict[str, list[float]]:
+def _run_in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, times: int) -> dict[str, list[float]]:
     """Mode → seconds of CPU a message, one of each round. The first round, which warms up, doesn't count."""
     names = list(rounds)
     seconds: dict[str, list[float]] = {mode: [] for mode in names}
@@ -137,7 +137,7 @@ def _in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, times:
     return seconds
 
 
-def _round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: float) -> float:
+def _run_round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: float) -> float:
     """Seconds of CPU a message, of all threads of this process, those that write and send included."""
     logs.trace_id = telemetry.tracer.trace_id
     handler = partial(_handle, telemetry=telemetry, photo_s=photo_s)
@@ -191,7 +191,7 @@ class MemoryQueue:
     def reject(self, message: ReceivedMessage, reason: str) -> None: ...
 
 
-def _settings(mode: str, endpoint: str) -> Settings:
+def _make_settings(mode: str, endpoint: str) -> Settings:
     has_metrics, has_traces = MODES[mode]
     return load_settings(
         service_type="detection",
@@ -204,15 +204,15 @@ def _settings(mode: str, endpoint: str) -> Settings:
         huemn_mongo_uri="mongodb://nowhere",
         log_group=None,
         metrics="emf,prometheus" if has_metrics else "",
-        prometheus_port=_free_port(),
+        prometheus_port=_find_free_port(),
         traces_endpoint=endpoint if has_traces else None,
     )
 
 
 @contextlib.contextmanager
-def _collector() -> Iterator[str]:
+def _run_collector() -> Iterator[str]:
     """URL of a process that takes traces and forgets them."""
-    port = _free_port()
+    port = _find_free_port()
     process = multiprocessing.get_context("spawn").Process(target=_collect, args=(port,), daemon=True)
     process.start()
     try:
@@ -246,13 +246,13 @@ def _await(connect: Callable[[], None]) -> None:
     raise RuntimeError("The collector's process did not answer within 10 s.")
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _face(index: int) -> FaceRecord:
+def _make_face(index: int) -> FaceRecord:
     box, landmarks = np.zeros(4, np.float32), np.zeros((5, 2), np.float32)
     embedding = np.zeros(512, np.float32)
     return FaceRecord(str(index), "g", "i", "m", box, landmarks, 0.9, {"unified": 55.0 + index}, embedding, "crop")
@@ -260,7 +260,7 @@ def _face(index: int) -> FaceRecord:
 
 PHOTO = PhotoRef("g", "i", "photos", "g/i.jpg")
 RESULT = PhotoResult(
-    ImageRecord(PHOTO, ImageStatus.INDEXED, face_count=FACES), [_face(index) for index in range(FACES)]
+    ImageRecord(PHOTO, ImageStatus.INDEXED, face_count=FACES), [_make_face(index) for index in range(FACES)]
 )
 PIXELS = np.ones((96, 96), np.float32)
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.common.running import local_stack
+from benchmarks.common.running import run_local_stack
 from tests.integration.services import Services
 
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
     with (
-        local_stack("open", {"ALLOWED_BUCKETS": "second-bucket"}) as stack,
+        run_local_stack("open", {"ALLOWED_BUCKETS": "second-bucket"}) as stack,
         Services(stack) as services,
     ):
         services.s3.create_bucket(

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from benchmarks.common.running import local_stack
+from benchmarks.common.running import run_local_stack
 from benchmarks.robustness.idempotence import measure
 from local.stack import ROOT, LocalStack
 from tests.integration.test_bad_input import astronaut
@@ -120,7 +120,7 @@ def test_a_started_stack_takes_photos_tells_its_state_and_stops(tmp_path: Path) 
 def test_five_more_messages_for_each_photo_change_no_byte(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(astronaut())
-    with local_stack("open") as stack:
+    with run_local_stack("open") as stack:
         result = measure(stack, tmp_path, times=5)
     assert result["messages"] == 15
     assert result["compared"] >= 4 * 3, "an image, a face, a crop and a preview for each photo"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.common.running import local_stack
+from benchmarks.common.running import run_local_stack
 from tests.integration.proxy import Proxy
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
@@ -19,7 +19,7 @@ PHOTOS = 4
 @pytest.fixture(scope="module")
 def behind_proxies() -> Iterator[tuple[Services, dict[str, Proxy]]]:
     """Services that reach S3 and MongoDB through proxies; the tests themselves go straight."""
-    with local_stack("open") as stack, Services(stack) as straight:
+    with run_local_stack("open") as stack, Services(stack) as straight:
         s3_port = urlsplit(straight.environment["AWS_ENDPOINT_URL"]).port
         mongo_port = urlsplit(straight.environment["GALLERY_IMAGES_MONGO_URI"]).port
         with Proxy(s3_port) as s3, Proxy(mongo_port) as mongo:

@@ -12,7 +12,7 @@ import pytest
 
 from app.adapters.aws import open_client
 from app.telemetry.cloudwatch import OWN_LOGGERS
-from benchmarks.common.running import local_stack
+from benchmarks.common.running import run_local_stack
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
 from tests.otlp import Collector, ReceivedSpan, collector
@@ -60,7 +60,7 @@ def told() -> Iterator[Told]:
             "TRACES_SAMPLE_SHARE": "0",
             "LOG_GROUP": "told",
         }
-        with local_stack("open", settings) as stack, Services(stack) as services:
+        with run_local_stack("open", settings) as stack, Services(stack) as services:
             services.put_photo(f"{GALLERY}/a.jpg", astronaut())
             services.sqs.send_message(
                 QueueUrl=services.environment["QUEUE_URL"],

@@ -23,7 +23,7 @@ from benchmarks.accuracy.album_pages import (
     plan_pages,
     write_pages,
 )
-from benchmarks.accuracy.albums import judged, main
+from benchmarks.accuracy.albums import judge_faces, main
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 from workshop.degradations import DEGRADATIONS
 
@@ -143,7 +143,7 @@ def test_scores_are_over_the_found_faces_and_missed_ones_stand_beside() -> None:
     # Found are all but one of ann's, and a passer-by. One of bob's is nobody's.
     places = [("1", 100.0), ("2", 100.0), ("1", 200.0), ("2", 200.0), ("2", 400.0)]
     faces = faces_at(places, ["x", "x", "y", None, "x"], [0, 0, 1, 1, 0])
-    result = judged(labelled, faces, None, toy_manifest(), ["ente"])
+    result = judge_faces(labelled, faces, None, toy_manifest(), ["ente"])
     counts = {name: result[f"faces_{name}"] for name in ("true", "found", "missed", "false")}
     assert counts == {"true": 5, "found": 4, "missed": 1, "false": 1}
     assert result["recall_of_faces"] == {"all": 0.8, "clean": 1.0, "dark": 0.5}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.chaos import checks
-from benchmarks.chaos.__main__ import SUMS, summary
+from benchmarks.chaos.__main__ import SUMS, summarise_rounds
 from benchmarks.chaos.fleet import Exit
-from benchmarks.chaos.journal import Event, JournalReader, redelivery_times
+from benchmarks.chaos.journal import Event, JournalReader, measure_redelivery_times
 from benchmarks.chaos.nemesis import make_plan
 from benchmarks.chaos.snapshot import DeadLetter, Snapshot
 from benchmarks.chaos.workload import Sent, make_workload
@@ -62,13 +62,13 @@ SENT = [Sent(0, "photo", "good", ("g", "i")), Sent(1, "rejected", "bad"), Sent(2
 
 def all_of(run: Snapshot, calm: Snapshot) -> list[str]:
     return [
-        *checks.lost_messages(SENT, run),
-        *checks.ungrouped_galleries(run),
-        *checks.duplicated_results(run, calm),
-        *checks.different_photos(run, calm),
-        *checks.different_groups(run, calm),
-        *checks.fence_violations(run, [], []),
-        *checks.orphans(run),
+        *checks.find_lost_messages(SENT, run),
+        *checks.find_ungrouped_galleries(run),
+        *checks.find_duplicated_results(run, calm),
+        *checks.find_different_photos(run, calm),
+        *checks.find_different_groups(run, calm),
+        *checks.find_fence_violations(run, [], []),
+        *checks.find_orphans(run),
     ]
 
 
@@ -79,7 +79,7 @@ def test_a_result_like_the_undisturbed_one_has_nothing_wrong(run: Snapshot) -> N
 def test_other_person_ids_are_no_difference(run: Snapshot) -> None:
     calm = copy.deepcopy(run)
     calm.groups["g"]["people"][0]["person_id"] = "another"
-    assert checks.different_groups(run, calm) == []
+    assert checks.find_different_groups(run, calm) == []
 
 
 def drop(key: str) -> Callable[[Snapshot], Snapshot]:
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_said(run: Snapshot, break_it: Callable[[Snapshot], Sna
 def test_a_photo_is_not_lost_where_its_message_is_dead_lettered(run: Snapshot) -> None:
     run.images.clear()
     run.dead_letters.append(DeadLetter(DETECTION_DEAD, "z", "good", None))
-    assert checks.lost_messages(SENT, run) == []
+    assert checks.find_lost_messages(SENT, run) == []
 
 
 def put(fence: int) -> Event:
@@ -156,8 +156,8 @@ def put(fence: int) -> Event:
 
 
 def test_a_file_written_under_an_older_fence_is_a_violation(run: Snapshot) -> None:
-    assert checks.fence_violations(run, [put(1), put(3), put(3)], []) == []
-    assert len(checks.fence_violations(run, [put(1), put(3), put(2)], [])) == 1
+    assert checks.find_fence_violations(run, [put(1), put(3), put(3)], []) == []
+    assert len(checks.find_fence_violations(run, [put(1), put(3), put(2)], [])) == 1
 
 
 def receives(body: str, count: int) -> list[Event]:
@@ -166,19 +166,21 @@ def receives(body: str, count: int) -> list[Event]:
 
 
 def test_poison_that_is_dead_lettered_as_it_should_be_is_fine(run: Snapshot) -> None:
-    assert checks.wrong_dead_letters(SENT, run, receives("bad", 1) + receives("slow", 5), max_receives=5) == []
+    assert checks.find_wrong_dead_letters(SENT, run, receives("bad", 1) + receives("slow", 5), max_receives=5) == []
 
 
 @pytest.mark.parametrize("count", [4, 6])
 def test_poison_redriven_after_another_number_of_receives_is_wrong(run: Snapshot, count: int) -> None:
     events = receives("bad", 1) + receives("slow", count)
-    assert f"after {count} receives" in checks.wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+    assert f"after {count} receives" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
 
 
 def test_poison_rejected_more_often_than_received_is_wrong(run: Snapshot) -> None:
     run.dead_letters.append(replace(run.dead_letters[0], receive_count="2"))
     events = receives("bad", 1) + receives("slow", 5)
-    assert "received 1 times and rejected 2 times" in checks.wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+    assert (
+        "received 1 times and rejected 2 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+    )
 
 
 def test_redelivery_is_counted_from_the_kill_for_the_messages_that_were_held() -> None:
@@ -196,17 +198,17 @@ def test_redelivery_is_counted_from_the_kill_for_the_messages_that_were_held() -
         event(15, "receive", "b.0", "settled"),
     ]
     exits = [Exit("a.0", -9, 5.0, was_ready=True), Exit("b.0", 0, 99.0, was_ready=True)]
-    assert sorted(redelivery_times(events, exits, visibility_s=10)) == [7.0, 9.0]
+    assert sorted(measure_redelivery_times(events, exits, visibility_s=10)) == [7.0, 9.0]
 
 
 def test_a_slow_exit_and_one_that_never_came_are_said() -> None:
-    assert len(checks.slow_exits([1.0, 41.0], ["detection-0.2"], bound_s=40)) == 2
+    assert len(checks.find_slow_exits([1.0, 41.0], ["detection-0.2"], bound_s=40)) == 2
 
 
 def test_exits_are_expected_by_order_by_kill_and_before_ready() -> None:
     fine = [Exit("w", 0, 0, True), Exit("w", -9, 0, True), Exit("w", 4, 0, False), Exit("w", -15, 0, False)]
-    assert checks.unexpected_exits(fine) == []
-    assert len(checks.unexpected_exits([Exit("w", 10, 0, True), Exit("w", -15, 0, True)])) == 2
+    assert checks.find_unexpected_exits(fine) == []
+    assert len(checks.find_unexpected_exits([Exit("w", 10, 0, True), Exit("w", -15, 0, True)])) == 2
 
 
 def test_holders_are_the_workers_with_unsettled_messages(tmp_path: Path) -> None:
@@ -251,10 +253,10 @@ def test_a_workload_has_its_duplicates_and_poison_and_no_two_equal_bodies() -> N
 def test_half_of_all_redeliveries_must_be_in_time_whatever_the_seed(times_s: list[float], late: bool) -> None:
     empty: dict[str, Any] = dict.fromkeys(SUMS, 0) | {"seed": 0, "kills_at": {}, "max_sigterm_exit_s": None}
     results = [{**empty, "violations": [], "redelivery_s": [time_s]} for time_s in times_s]
-    assert bool(summary(results)["violations"]) is late
+    assert bool(summarise_rounds(results)["violations"]) is late
 
 
 def test_one_rejection_that_was_sent_twice_is_one(run: Snapshot) -> None:
     run.dead_letters.append(run.dead_letters[0])
     events = receives("bad", 1) + receives("slow", 5)
-    assert checks.wrong_dead_letters(SENT, run, events, max_receives=5) == []
+    assert checks.find_wrong_dead_letters(SENT, run, events, max_receives=5) == []

@@ -9,7 +9,13 @@ import pytest
 
 from benchmarks.robustness import fuzz as fuzzer
 from benchmarks.robustness.fuzz import Case, fuzz, main
-from benchmarks.robustness.fuzz_inputs import PNG_START, image_case, image_samples, message_case, with_right_checksums
+from benchmarks.robustness.fuzz_inputs import (
+    PNG_START,
+    correct_checksums,
+    make_image_case,
+    make_image_samples,
+    make_message_case,
+)
 
 
 def misbehave(case: Case, seed: int) -> str:
@@ -52,23 +58,23 @@ def test_a_finding_fails_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_a_case_is_the_same_each_time_and_another_for_another_seed() -> None:
-    for make in (message_case, image_case):
+    for make in (make_message_case, make_image_case):
         first = [make(7, number) for number in range(40)]
         assert [make(7, number) for number in range(40)] == first
         assert [make(8, number) for number in range(40)] != first
 
 
 def test_every_sample_is_damaged_in_some_case() -> None:
-    samples = image_samples()
-    starts = {image_case(0, number)[:4] for number in range(400)}
+    samples = make_image_samples()
+    starts = {make_image_case(0, number)[:4] for number in range(400)}
     assert {sample[:4] for sample in samples} <= starts
-    assert not {image_case(0, number) for number in range(200)} & set(samples)
+    assert not {make_image_case(0, number) for number in range(200)} & set(samples)
 
 
 def test_checksums_are_put_right_as_far_as_the_chunks_can_be_followed() -> None:
-    png = next(sample for sample in image_samples() if sample.startswith(PNG_START))
+    png = next(sample for sample in make_image_samples() if sample.startswith(PNG_START))
     broken = bytearray(png)
     broken[29:33] = b"\0\0\0\0"
-    assert with_right_checksums(bytes(broken)) == png
-    assert with_right_checksums(png[:-3]) == png[:-3]
-    assert with_right_checksums(PNG_START) == PNG_START
+    assert correct_checksums(bytes(broken)) == png
+    assert correct_checksums(png[:-3]) == png[:-3]
+    assert correct_checksums(PNG_START) == PNG_START

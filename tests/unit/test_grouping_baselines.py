@@ -14,9 +14,14 @@ from benchmarks.accuracy.grouping_baselines import (
     Floats,
     NearPairs,
     Setting,
-    near_pairs,
+    find_near_pairs,
 )
-from benchmarks.accuracy.grouping_measures import best, each_alone, measured_baseline, scores
+from benchmarks.accuracy.grouping_measures import (
+    compute_scores,
+    find_best_setting,
+    measure_baseline,
+    separate_unassigned,
+)
 
 
 def at_degrees(*angles: float) -> Floats:
@@ -40,7 +45,7 @@ def random_faces(count: int = 60) -> Floats:
 
 
 def test_near_pairs_are_all_others_within_the_distance() -> None:
-    graph = near_pairs(at_degrees(0, 10, 25), degrees(16)).toarray()
+    graph = find_near_pairs(at_degrees(0, 10, 25), degrees(16)).toarray()
     expected = np.zeros((3, 3))
     expected[0, 1] = expected[1, 0] = np.cos(np.radians(10))
     expected[1, 2] = expected[2, 1] = np.cos(np.radians(15))
@@ -50,7 +55,7 @@ def test_near_pairs_are_all_others_within_the_distance() -> None:
 def test_near_pairs_narrowed_are_those_searched_for_anew() -> None:
     faces, pairs = random_faces(), NearPairs(random_faces())
     for distance in (0.5, 0.1, 0.3, 0.7):
-        np.testing.assert_array_equal(pairs.within(distance).toarray(), near_pairs(faces, distance).toarray())
+        np.testing.assert_array_equal(pairs.within(distance).toarray(), find_near_pairs(faces, distance).toarray())
 
 
 def test_dbscan_leaves_out_whom_too_few_are_near() -> None:
@@ -123,15 +128,15 @@ def test_the_same_faces_come_together_the_same_way_each_time(name: str) -> None:
 
 
 def test_faces_of_nobody_are_people_of_one_face() -> None:
-    assert each_alone(np.array([0, UNASSIGNED, 0, UNASSIGNED])).tolist() == [0, 1, 0, 2]
-    figures = scores(np.array([0, 0, 1]), np.array([UNASSIGNED, UNASSIGNED, UNASSIGNED]))
+    assert separate_unassigned(np.array([0, UNASSIGNED, 0, UNASSIGNED])).tolist() == [0, 1, 0, 2]
+    figures = compute_scores(np.array([0, 0, 1]), np.array([UNASSIGNED, UNASSIGNED, UNASSIGNED]))
     assert (figures["people"], figures["nobody"]) == (3, 3)
     assert (figures["bcubed_precision"], figures["bcubed_recall"]) == (1, pytest.approx(2 / 3, abs=1e-4))
 
 
 def test_the_search_finds_the_distance_that_parts_people() -> None:
     faces = at_degrees(0, 8, 60, 68)
-    found = best(BASELINES["average_linkage"].prepare(faces), np.array([0, 0, 1, 1]), (1,), None)
+    found = find_best_setting(BASELINES["average_linkage"].prepare(faces), np.array([0, 0, 1, 1]), (1,), None)
     assert found["bcubed_f"] == found["best_pairwise_f"] == 1
     assert degrees(8) - 1e-4 <= found["distance"] < degrees(60)
 
@@ -140,7 +145,7 @@ def test_the_best_setting_is_never_worse_than_the_published_one() -> None:
     # No distance of the grid lies between these two; the published one does.
     faces, people = at_degrees(0, 8.3, 16.7), np.array([0, 0, 1])
     baseline = Baseline(BASELINES["ente"].prepare, Setting(degrees(8.35)))
-    figures = measured_baseline(baseline, faces, people, search=True)
+    figures = measure_baseline(baseline, faces, people, search=True)
     assert figures["published"]["bcubed_f"] == figures["best"]["bcubed_f"] == 1
 
 

@@ -1,6 +1,6 @@
 from benchmarks.speed.load import is_sound
-from benchmarks.speed.load_consumer import consumer_alone
-from benchmarks.speed.load_processes import PARTS, Sample, growth, pace
+from benchmarks.speed.load_consumer import measure_consumer_alone
+from benchmarks.speed.load_processes import PARTS, Sample, compute_growth, compute_pace
 
 SOUND = {"messages": 20_000, "lost": 0, "done_twice": 0, "received_again": 0, "put_back": 0, "growth": 0.01}
 
@@ -19,13 +19,13 @@ def samples(mb_at_start: float, mb_a_sample: float, warm_up_mb: float = 0.0) -> 
 
 
 def test_memory_that_comes_with_the_warm_up_is_no_growth() -> None:
-    found = growth(samples(200, 0, warm_up_mb=100))
+    found = compute_growth(samples(200, 0, warm_up_mb=100))
     assert found["growth"] == 0
     assert found["resident_mb_after_warm_up"] == found["resident_mb_at_end"] == 200
 
 
 def test_memory_that_goes_on_growing_is_found_with_its_slope() -> None:
-    found = growth(samples(200, 1.0))
+    found = compute_growth(samples(200, 1.0))
     assert round(found["slope_mb_per_1000"], 3) == 10
     assert found["growth"] > 0.2
     assert not is_sound({**SOUND, **found})
@@ -33,7 +33,7 @@ def test_memory_that_goes_on_growing_is_found_with_its_slope() -> None:
 
 
 def test_pace_and_shares_come_from_the_clock_and_from_cpu_time() -> None:
-    found = pace(samples(200, 0), workers=2)
+    found = compute_pace(samples(200, 0), workers=2)
     assert (found["messages_per_s"], found["messages_per_s_a_worker"]) == (100, 50)
     assert (found["worker_cpu_ms_a_message"], found["ceiling_per_s"]) == (5, 200)
     assert (found["workers_share"], found["mongodb_share"], found["cores_busy"]) == (0.5, 0.2, 1)
@@ -47,4 +47,4 @@ def test_any_message_lost_or_done_twice_is_unsound() -> None:
 
 
 def test_the_consumer_alone_settles_every_message_and_tells_its_pace() -> None:
-    assert consumer_alone(500, threads=4, batch_size=8) > 100
+    assert measure_consumer_alone(500, threads=4, batch_size=8) > 100

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.clustering.neighbours import EXACT, Neighbours
-from benchmarks.speed.neighbours import checked, main
+from benchmarks.speed.neighbours import main, measure_recall
 
 
 def unit_rows(count: int, dimension: int) -> np.ndarray:
@@ -18,10 +18,10 @@ def unit_rows(count: int, dimension: int) -> np.ndarray:
 def test_recall_is_the_share_of_the_right_neighbours() -> None:
     rows = unit_rows(300, 16)
     found = EXACT.find_neighbours(rows, 10)
-    assert checked(rows, found, 10, threshold=0.5) == (1.0, 1.0)
+    assert measure_recall(rows, found, 10, threshold=0.5) == (1.0, 1.0)
     # The last four are forgotten; those above the highest cosine of the best are found all the same.
     fewer = Neighbours(np.where(np.arange(10) < 6, found.indices, -1), found.similarities)
-    assert checked(rows, fewer, 10, threshold=float(found.similarities[:, 6].max())) == (0.6, 1.0)
+    assert measure_recall(rows, fewer, 10, threshold=float(found.similarities[:, 6].max())) == (0.6, 1.0)
 
 
 def test_the_command_line_prints_one_line_of_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from app.core.arrays import Image
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
 from app.vision.photo_quality import MIN_SIDE_PX, Verdict, judge_photo, judge_photo_size
-from benchmarks.accuracy.prefilter import Outcome, summary
+from benchmarks.accuracy.prefilter import Outcome, summarise
 from tests import photos
 from workshop.prefilter_photos import DAMAGES, FRAMINGS, Subject
 
@@ -255,7 +255,7 @@ def test_the_benchmark_counts_usable_faces_that_are_rejected_as_lost() -> None:
     kept = [outcome("undamaged", rejected=False, usable=True)] * 3
     lost = [outcome("dark", rejected=True, usable=True)]
     useless = [outcome("dark", rejected=rejected, usable=False) for rejected in (True, True, False)]
-    result = summary([*kept, *lost, *useless])
+    result = summarise([*kept, *lost, *useless])
     assert (result["usable_faces"], result["usable_faces_lost"], result["lost_share"]) == (4, 1, 0.25)
     assert result["rejected"] == {"undamaged": 0, "dark": 0.75}
     assert result["useless_rejected"] == {"dark": 0.6667}

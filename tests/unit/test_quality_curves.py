@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.core.arrays import Floats
-from benchmarks.accuracy.quality_curves import auc, error_versus_discard, partial_area
+from benchmarks.accuracy.quality_curves import compute_auc, compute_error_versus_discard, compute_partial_area
 from tests import photos
 from workshop.degradations import COVERS, DEGRADATIONS, OVER_EYES, OVER_MOUTH, UNSEEN_COVERS, Portrait
 from workshop.quality_samples import compute_genuine_similarities
@@ -14,7 +14,7 @@ LANDMARKS = np.array([(80, 90), (120, 90), (100, 112), (85, 132), (115, 132)], n
 
 
 def test_a_perfect_measure_leaves_no_error_once_as_much_is_discarded_as_was_wrong() -> None:
-    curve = error_versus_discard(GENUINE, GENUINE, 0.10)
+    curve = compute_error_versus_discard(GENUINE, GENUINE, 0.10)
     assert curve[0] == pytest.approx(0.10)
     assert curve[5] == pytest.approx(0.05 / 0.95, abs=1e-3)
     assert np.all(curve[10:] == 0)
@@ -22,17 +22,19 @@ def test_a_perfect_measure_leaves_no_error_once_as_much_is_discarded_as_was_wron
 
 def test_a_measure_that_says_nothing_leaves_the_error_as_it_was() -> None:
     for quality in (np.ones(1000, np.float32), np.random.default_rng(1).random(1000).astype(np.float32)):
-        assert partial_area(error_versus_discard(GENUINE, quality, 0.10)) == pytest.approx(0.10, abs=0.02)
+        assert compute_partial_area(compute_error_versus_discard(GENUINE, quality, 0.10)) == pytest.approx(
+            0.10, abs=0.02
+        )
 
 
 def test_a_measure_that_is_the_wrong_way_round_makes_it_worse() -> None:
-    assert partial_area(error_versus_discard(GENUINE, -GENUINE, 0.10)) > 0.115
+    assert compute_partial_area(compute_error_versus_discard(GENUINE, -GENUINE, 0.10)) > 0.115
 
 
 def test_auc_is_how_often_the_one_kind_is_above_the_other() -> None:
     low, high = np.float32([1, 2, 3]), np.float32([4, 5])
-    assert (auc(low, high), auc(high, low), auc(low, low)) == (1, 0, 0.5)
-    assert auc(np.float32([1, 3]), np.float32([2, 3])) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert (compute_auc(low, high), compute_auc(high, low), compute_auc(low, low)) == (1, 0, 0.5)
+    assert compute_auc(np.float32([1, 3]), np.float32([2, 3])) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
 
 
 def test_a_face_is_compared_with_its_persons_clean_faces_of_other_photos_alone() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scaling.conditions import Burst, Conditions, Load, Wave, conditions
-from benchmarks.scaling.ecs import Point, backlog_per_running_task, work_per_desired_task
-from benchmarks.scaling.measures import GOAL_MOST_MIN, GOAL_TURNS, measure, turns
+from benchmarks.scaling.conditions import Burst, Conditions, Load, Wave, read_conditions
+from benchmarks.scaling.ecs import Point, compute_backlog_per_running_task, compute_work_per_desired_task
+from benchmarks.scaling.measures import GOAL_MOST_MIN, GOAL_TURNS, count_turns, measure
 from benchmarks.scaling.plot import write_plot
 from benchmarks.scaling.ways import WAYS, Trace, Way, simulate
 from infra.cost.inputs import WORKLOAD, Workload, read
@@ -15,7 +15,7 @@ from infra.cost.inputs import WORKLOAD, Workload, read
 ECS, BATCH, BOTH, RUNNING, ENDLESS_JOBS, PLANNED_ECS, PLANNED_BATCH = WAYS
 BUILT = [ECS, BATCH, BOTH]
 SHORT = Load(bursts=(Burst(600, 12_000, 120),), rates=((0, 0.2), (1.5, 0.2), (1.6, 0), (2, 0)), length_s=7_200)
-GIVEN = replace(conditions(), waves=(Wave(1_020, 0.5),))
+GIVEN = replace(read_conditions(), waves=(Wave(1_020, 0.5),))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def traces() -> dict[str, Trace]:
 
 
 def test_what_a_photo_takes_comes_from_the_file_that_the_cost_model_reads() -> None:
-    assert conditions().seconds_per_photo == read(WORKLOAD, Workload).seconds_per_photo.value
+    assert read_conditions().seconds_per_photo == read(WORKLOAD, Workload).seconds_per_photo.value
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -74,7 +74,7 @@ def test_a_queue_depth_of_one_a_task_costs_half_as_much_again_and_more(traces: d
 
 def test_the_backlog_of_running_tasks_alone_goes_up_and_down_more_often() -> None:
     evening = Load(bursts=(), rates=((0, 30), (3, 30)), length_s=3 * 3_600)
-    calm, restless = (turns(simulate(way, evening, GIVEN).wanted) for way in (ECS, RUNNING))
+    calm, restless = (count_turns(simulate(way, evening, GIVEN).wanted) for way in (ECS, RUNNING))
     assert calm <= 2 < restless
 
 
@@ -117,8 +117,8 @@ def test_a_killed_worker_s_photos_come_back_after_their_visibility() -> None:
     ],
 )
 def test_the_metrics_are_as_their_expressions_say(point: Point, work: float, backlog: float) -> None:
-    assert work_per_desired_task(point, 300) == work
-    assert backlog_per_running_task(point, 300) == backlog
+    assert compute_work_per_desired_task(point, 300) == work
+    assert compute_backlog_per_running_task(point, 300) == backlog
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_metrics_are_as_their_expressions_say(point: Point, work: float, bac
     ],
 )
 def test_turns_are_counted_within_an_hour(wanted: list[int], count: int) -> None:
-    assert turns(wanted) == count
+    assert count_turns(wanted) == count
 
 
 def test_the_picture_is_the_same_for_the_same_day(traces: dict[str, Trace], tmp_path: Path) -> None:

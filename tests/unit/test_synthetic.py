@@ -12,7 +12,7 @@ from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore
 from app.vision.embedder import open_embedder
 from app.vision.scrfd import ANCHORS, STRIDES, ScrfdDetector, open_scrfd
-from benchmarks.speed.synthetic import IMAGE, build_pack, macs, scrfd_10g
+from benchmarks.speed.synthetic import IMAGE, build_pack, build_scrfd_10g, count_macs
 from tests import photos
 
 # Guo et al. (2021) and InsightFace's model list count at VGA; arcface_torch's list of backbones at 112 px.
@@ -45,10 +45,10 @@ def opened(manifest: PackManifest, weights: Path, **changes: object) -> ScrfdDet
 
 
 def test_the_networks_cost_what_the_published_ones_cost(networks: dict[str, onnx.ModelProto]) -> None:
-    vga = macs(networks["detector"], 480, 640)
+    vga = count_macs(networks["detector"], 480, 640)
     assert vga == pytest.approx(SCRFD_10G_VGA, rel=WITHIN)
-    assert 3 * macs(networks["detector"], 640, 640) == 4 * vga
-    assert macs(networks["embedder"], 112, 112) == pytest.approx(IRESNET_50, rel=WITHIN)
+    assert 3 * count_macs(networks["detector"], 640, 640) == 4 * vga
+    assert count_macs(networks["embedder"], 112, 112) == pytest.approx(IRESNET_50, rel=WITHIN)
 
 
 def test_the_detector_has_as_many_weights_as_the_published_one(networks: dict[str, onnx.ModelProto]) -> None:
@@ -58,7 +58,7 @@ def test_the_detector_has_as_many_weights_as_the_published_one(networks: dict[st
 
 def test_the_counter_agrees_with_the_published_cost_of_an_export(shared_dir: Path) -> None:
     export = onnx.load(str(shared_dir / "models" / "scrfd_2.5g_bnkps.onnx"))
-    assert macs(export, 480, 640) == pytest.approx(SCRFD_2_5G_VGA, rel=WITHIN)
+    assert count_macs(export, 480, 640) == pytest.approx(SCRFD_2_5G_VGA, rel=WITHIN)
 
 
 def tiny(*nodes: onnx.NodeProto, **weights: tuple[int, ...]) -> onnx.ModelProto:
@@ -73,18 +73,18 @@ def test_every_weight_counts_once_at_each_place_it_is_used() -> None:
     grouped = make_node("Conv", ["map", "own"], ["own_map"], group=4)
     flat, dense = make_node("Flatten", ["own_map"], ["flat"]), make_node("Gemm", ["flat", "dense"], ["out"])
     model = tiny(strided, grouped, flat, dense, kernels=(4, 3, 3, 3), own=(4, 1, 2, 2), dense=(4 * 3 * 2, 5))
-    assert macs(model, 8, 6) == 4 * 3 * (4 * 3 * 3 * 3) + 3 * 2 * (4 * 1 * 2 * 2) + (4 * 3 * 2) * 5
+    assert count_macs(model, 8, 6) == 4 * 3 * (4 * 3 * 3 * 3) + 3 * 2 * (4 * 1 * 2 * 2) + (4 * 3 * 2) * 5
 
 
 def test_a_graph_whose_shapes_depend_on_its_pixels_can_not_be_counted() -> None:
     found = make_node("NonZero", ["image"], ["found"])
     some = [make_node("Cast", ["found"], ["some"], to=1), make_node("Gemm", ["some", "dense"], ["out"], transA=1)]
     with pytest.raises(BadModelPack, match=r"The shapes of Gemm out can't be inferred"):
-        macs(tiny(found, *some, dense=(4, 2)), 8, 8)
+        count_macs(tiny(found, *some, dense=(4, 2)), 8, 8)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None:
-    first, again, other = scrfd_10g(1), scrfd_10g(1), scrfd_10g(2)
+    first, again, other = build_scrfd_10g(1), build_scrfd_10g(1), build_scrfd_10g(2)
     assert first == again
     assert first != other
 
