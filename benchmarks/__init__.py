@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-# So that `python -m benchmarks.NAME`, by which they were called before they had folders, still finds them.
+# So that the former command `python -m benchmarks.NAME`, from before there were folders, still works.
 __path__ += [str(Path(__file__).parent / folder) for folder in ("accuracy", "robustness", "speed")]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Benchmark(NamedTuple):
-    """Where it lies below `benchmarks`, what it measures, and whether it prints JSON without `--json` too."""
+    """Its module below `benchmarks`, what it measures, and whether it prints JSON without `--json` too."""
 
     module: str
     measures: str
@@ -20,16 +20,16 @@ class Benchmark(NamedTuple):
 BENCHMARKS = {
     "album": Benchmark("accuracy.album", "the people of a groups.json against a labelled album", True),
     "albums": Benchmark("accuracy.albums", "people of composed group photos with poor faces"),
-    "calibration": Benchmark("accuracy.calibration", "whether a calibrated threshold holds for people it hasn't seen"),
-    "grouping": Benchmark("accuracy.grouping", "how well faces come together as people, at any size"),
+    "calibration": Benchmark("accuracy.calibration", "whether a calibrated threshold holds for other people"),
+    "grouping": Benchmark("accuracy.grouping", "how well faces are grouped into people, at any size"),
     "prefilter": Benchmark("accuracy.prefilter", "what the pre-filter rejects, and which faces are lost by it"),
-    "quality": Benchmark("accuracy.quality", "whether the quality measures predict recognition; `fit` makes them anew"),
-    "rotated": Benchmark("accuracy.rotated", "faces found in photos that lie on their side, and what that costs"),
+    "quality": Benchmark("accuracy.quality", "whether the quality measures predict recognition; `fit` fits them again"),
+    "rotated": Benchmark("accuracy.rotated", "faces detected in rotated photos, and what that costs"),
     "small_faces": Benchmark(
-        "accuracy.small_faces", "what the closer look finds in group photos, and what it costs", True
+        "accuracy.small_faces", "what the closer look detects in group photos, and what it costs", True
     ),
-    "verification": Benchmark("accuracy.verification", "who is taken for whom, beside insightface's own pipeline"),
-    "coalescing": Benchmark("speed.coalescing", "grouping runs that a flood of photos leads to"),
+    "verification": Benchmark("accuracy.verification", "accuracy of verification, against insightface's pipeline"),
+    "coalescing": Benchmark("speed.coalescing", "grouping runs that a burst of photos leads to"),
     "detection": Benchmark("speed.detection", "photos a second against insightface's loop"),
     "load": Benchmark("speed.load", "messages a second through worker processes with a stub for the networks"),
     "loading": Benchmark("speed.loading", "seconds until grouping has a gallery's faces"),
@@ -41,7 +41,7 @@ BENCHMARKS = {
     "exits": Benchmark("robustness.exits", "seconds from SIGTERM to the end", True),
     "fuzz": Benchmark("robustness.fuzz", "whether hostile input crashes or hangs a worker", True),
     "idempotence": Benchmark("robustness.idempotence", "whether a result is the same after five more messages", True),
-    "memory": Benchmark("robustness.memory", "whether the detection service grows", True),
+    "memory": Benchmark("robustness.memory", "whether the memory of the detection service grows", True),
     "storm": Benchmark("robustness.storm", "whether 2,000 tiny photos at once stay within bounds", True),
     "scaling": Benchmark("scaling.__main__", "a simulated day of load on ECS, Batch and both"),
 }

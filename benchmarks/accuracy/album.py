@@ -1,8 +1,8 @@
 """Score the people of a `groups.json` against a labelled album: one line of JSON.
 
-A labelled face is found when its centre lies in a box of its photo; every box stands for one labelled face at most.
-A labelled face that was not found, and one that was found and left unassigned, counts as a person of its own.
-Found faces without a label are counted as false and not scored further.
+A labelled face counts as detected when its centre lies in a box of its photo; every box counts for one labelled face at
+most. A labelled face that was not detected, and one that was detected and is unassigned, counts as a person of its own.
+Detected faces without a label are counted as false and not scored further.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class LabelledFace:
 
 @dataclass(frozen=True)
 class FoundFace:
-    """A face of the groups and its group's number; faces left unassigned have a number each."""
+    """A face of the groups and the number of its group; unassigned faces have a number each."""
 
     image_id: str
     group: int
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def score_album(groups: Groups, labelled: Sequence[LabelledFace]) -> dict[str, float]:
-    """The groups and the album's labelled faces (one at least) → the figures by name."""
+    """The groups and the album's labelled faces (one at least) → figures by name."""
     return {
         **score_faces(labelled, list_found_faces(groups)),
         "people_found": len(groups.people),
@@ -78,7 +78,7 @@ def score_album(groups: Groups, labelled: Sequence[LabelledFace]) -> dict[str, f
 def score_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) -> dict[str, float]:
     """Labelled faces (one at least), found faces → the figures by name. Group numbers are below the number of faces."""
     matches = match_faces(labelled, found)
-    # A face that was not found is a group of its own, numbered after those that exist.
+    # A face that was not detected is a group of its own, with a number above those of the groups.
     predicted = np.array(
         [found[matches[row]].group if row in matches else len(found) + row for row in range(len(labelled))], np.int64
     )
@@ -105,10 +105,10 @@ def list_found_faces(groups: Groups) -> list[FoundFace]:
 
 
 def match_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) -> dict[int, int]:
-    """Labelled faces, found faces → which found one each labelled one is, by position; those not found are left out.
+    """Labelled faces, detected faces → position of the labelled face → position of its detected face, if it has one.
 
-    In each photo as many labelled faces as possible are found, and then the sum of the distances between label and
-    middle of the box is the least.
+    In each photo as many labelled faces as possible are matched; of all such matchings, the one with the least sum of
+    distances between the label and the middle of the box.
     """
     labelled_in = _list_positions_by_photo(face.image_id for face in labelled)
     found_in = _list_positions_by_photo(face.image_id for face in found)
@@ -135,7 +135,7 @@ def read_groups(path: Path) -> Groups:
 
 
 def read_labels(path: Path) -> list[LabelledFace]:
-    """Read a labels.csv; the photo's ending is cut off. Raises UnusableInput."""
+    """Read a labels.csv. A photo's image id is its name without the ending. Raises UnusableInput."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             labelled = [_read_label_row(row) for row in csv.DictReader(file)]
@@ -156,7 +156,7 @@ def _read_label_row(row: dict[str, str]) -> LabelledFace:
 
 
 def _compute_distance_px(labelled: LabelledFace, found: FoundFace) -> float:
-    """From the labelled centre to the middle of the box; OUTSIDE_PX where the centre is not in the box."""
+    """The distance from the labelled centre to the middle of the box; OUTSIDE_PX where the centre is not in the box."""
     (x, y), (left, top, right, bottom) = labelled.center_px, found.box
     if not (left <= x <= right and top <= y <= bottom):
         return OUTSIDE_PX

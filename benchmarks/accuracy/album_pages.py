@@ -1,9 +1,9 @@
-"""Group photos made of portraits: who is where is known, and which damage each face has.
+"""Group photos (pages) composed of portraits, with labels: the person, the place and the degradation of each face.
 
 A page is 1200 by 800 px with 2 to 8 different people on a plain background, each portrait a rectangle around the head.
-Portraits come from photos of one person each; the face nearest the middle counts. Those that are larger are made as
-large as the faces of the Labeled Faces in the Wild, some 100 px wide, so that the degradations mean the same for every
-collection. What stands behind a person comes along, and sometimes is a face that nobody has labelled.
+Portraits come from photos of one person each; the face nearest the middle is taken. Larger faces are made as large as
+those of the Labeled Faces in the Wild, some 100 px wide, so that the degradations mean the same for every collection.
+The background of a portrait is part of it, and sometimes has another face without a label.
 """
 
 import csv
@@ -29,13 +29,14 @@ PAGE_PX = (1200, 800)
 FEWEST_FACES, MOST_FACES = 2, 8
 FACES_A_ROW = 4
 PHOTOS_A_PERSON = 40
-"""As many as a guest of honour has; the 530 of one politician would decide the figures alone."""
+"""A limit: the person with most photos in the Labeled Faces in the Wild has 530, which would decide the figures
+alone."""
 EYES_PX = 45.0
-"""Between the eyes of a frontal face: about what a 250 px photo of the Labeled Faces in the Wild has."""
+"""The distance between the eyes of a frontal face, about that in a 250 px photo of the Labeled Faces in the Wild."""
 EYES_TO_MOUTH = 1.1
-"""As a part of the distance between the eyes, of a frontal face."""
+"""The distance from the eyes to the mouth of a frontal face, as a multiple of that between the eyes."""
 ASIDE, ABOVE, BELOW = 2.0, 2.3, 2.0
-"""How far a portrait reaches from the nose, in distances of the eyes."""
+"""How far a portrait extends from the nose, as multiples of the distance between the eyes."""
 JPEG_QUALITY = 92
 CLEAN = "clean"
 LABELS = "labels.csv"
@@ -61,8 +62,8 @@ def choose_people(
 def plan_pages(people: Mapping[Path, Sequence[Path]], count: int | None, random: Generator) -> list[list[Path]]:
     """Person → photos → the photos of each page, until all are used or there are `count` pages.
 
-    Nobody is on a page twice, no photo is used twice, and who has many photos left is more likely to be on the next
-    page. What is left of a single person at the end is left out.
+    No person is on a page twice, and no photo is used twice. A person with many unused photos is more likely to be on
+    the next page. Photos of a single person that remain at the end are not used.
     """
     left = {person: list(photos) for person, photos in people.items()}
     pages: list[list[Path]] = []
@@ -79,10 +80,10 @@ def plan_pages(people: Mapping[Path, Sequence[Path]], count: int | None, random:
 def write_pages(
     pages: Sequence[Sequence[Path]], folder: Path, device: Device, degraded: float, seed: int
 ) -> list[PageFace]:
-    """Photos by page → `page_0000.jpg` and so on and `labels.csv`, both in `folder`; the labels, in order of pages.
+    """Write `page_0000.jpg` and so on and `labels.csv` into `folder`. Returns the labels, in order of pages.
 
-    `degraded` is each portrait's odds of damage. A photo in which no face is found is left out, and with it the page
-    that has none left.
+    `degraded` is the probability with which a portrait is degraded. A photo in which no face is detected is left out,
+    and so is a page without any other photo.
     """
 
     def write(numbered: tuple[int, Sequence[Path]]) -> list[PageFace]:
@@ -103,7 +104,7 @@ def write_pages(
 
 
 def _find_portrait(photo: Path, device: Device) -> Portrait | None:
-    """The face nearest the middle, None where the photo can't be read or shows none."""
+    """The face nearest the middle, None where the photo can't be read or no face is detected."""
     for _, image in read_images([photo], device.pack.view_px):
         found = device.detect(image, StageTimes())
         if len(found):
@@ -112,7 +113,7 @@ def _find_portrait(photo: Path, device: Device) -> Portrait | None:
 
 
 def _shrink_to_usual_size(portrait: Portrait) -> Portrait:
-    """Made smaller where its face is larger than usual."""
+    """The portrait, made smaller where its face is larger than usual (EYES_PX)."""
     scale = EYES_PX / _measure_face_px(portrait.landmarks)
     if scale >= 1:
         return portrait
@@ -121,7 +122,7 @@ def _shrink_to_usual_size(portrait: Portrait) -> Portrait:
 
 
 def _measure_face_px(landmarks: Floats) -> float:
-    """(5,2) px → the distance between the eyes, or what it would be if the face weren't turned aside."""
+    """(5,2) px → the distance between the eyes, or what it would be if the face were frontal."""
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     across = np.linalg.norm(landmarks[1] - landmarks[0])
     return max(float(across), float(np.linalg.norm(mouth - eyes)) / EYES_TO_MOUTH, 1.0)
@@ -130,7 +131,7 @@ def _measure_face_px(landmarks: Floats) -> float:
 def _compose(
     portraits: Sequence[tuple[Path, Portrait]], image_id: str, degraded: float, random: Generator
 ) -> tuple[Image, list[PageFace]]:
-    """Photos and their portraits → (800,1200,3) uint8 RGB with each portrait anywhere in a cell of its own, labels."""
+    """Photos and their portraits → (800,1200,3) uint8 RGB with each portrait at random in a cell of its own, labels."""
     page = _draw_background(random)
     rows = 1 if len(portraits) <= FACES_A_ROW else 2
     columns = -(-len(portraits) // rows)
@@ -148,9 +149,9 @@ def _compose(
 
 
 def _cut_head(portrait: Portrait, kind: str, random: Generator) -> tuple[Image, Floats]:
-    """The head cut out of the photo, degraded before that, and where its nose is in the cut-out (2,) px."""
+    """The head cut out of the photo, which is degraded before, and the position (2,) px of its nose in the cut-out."""
     photo = portrait.photo if kind == CLEAN else DEGRADATIONS[kind](portrait, random)
-    # All but the smaller ones stay as large as they were, and none moves its nose.
+    # Some degradations make the photo smaller. None moves the nose within it.
     scale = photo.shape[1] / portrait.photo.shape[1]
     nose, unit = portrait.landmarks[2] * scale, _measure_face_px(portrait.landmarks) * scale
     size = (photo.shape[1], photo.shape[0])
@@ -160,7 +161,7 @@ def _cut_head(portrait: Portrait, kind: str, random: Generator) -> tuple[Image, 
 
 
 def _draw_background(random: Generator) -> Image:
-    """(800,1200,3) uint8: one colour that turns into another from top to bottom, with a grain."""
+    """(800,1200,3) uint8: a gradient from one random colour at the top to another at the bottom, with noise."""
     colours = random.uniform(40, 210, (2, 3))
     share = np.linspace(0, 1, PAGE_PX[1])[:, None, None]
     plain = np.broadcast_to(colours[0] * (1 - share) + colours[1] * share, (PAGE_PX[1], PAGE_PX[0], 3))
@@ -173,7 +174,7 @@ def _write_jpeg(path: Path, page: Image) -> None:
 
 
 def _write_labels(path: Path, labelled: Sequence[PageFace]) -> None:
-    """As `benchmarks album` reads them, with the kind of damage beside."""
+    """Write the labels as `benchmarks album` reads them, with the kind of degradation as one more column."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["photo", "person", "face_center_x_px", "face_center_y_px", "kind"])

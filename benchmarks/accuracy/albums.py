@@ -1,27 +1,27 @@
-"""Group photos of known people, 60 % of their faces damaged, from the files to people, beside other projects' ways.
+"""How well the people of group photos are found, 60 % of the faces degraded, compared with other projects' methods.
 
 `python -m benchmarks albums --images DIR --pack MANIFEST [--pages N] [--people N] [--seed N] [--degraded SHARE]
 [--services] [--baselines NAMES|all|none] [--json] [--keep DIR]`
 
-DIR has a folder of photos for each person. Pages are composed of them (album_pages.py) and written as JPEGs,
-then go the way of any gallery: decode, detect, measure quality, embed, group by quality at the pack's settings. By
-default with the services' own functions in this process; with --services through both services, as processes on the
-local stack, as `./dev_worker.sh album` does it.
+DIR has a folder of photos for each person. Pages are composed of them (album_pages.py) and written as JPEGs. They are
+processed as any gallery is: decode, detect, measure quality, embed, group by quality at the pack's settings. By default
+the services' own functions do this in this process; with --services both services do it, as processes on the local
+stack, as with `./dev_worker.sh album`.
 
-faces_true, _found, _missed, _false    labelled faces; those whose nose lies in a found box (`benchmarks album`); those
-                        that nobody found; found faces of nobody who is labelled, such as passers-by in a portrait.
-recall_of_faces         found of true, in all and by the kind of damage.
-bcubed_f, pairwise_f    with precision and recall of each, over the found labelled faces alone: how well faces come
-                        together, whatever detection missed. A face of nobody is a person of one face.
-unassigned              share of the found labelled faces that are nobody's.
+faces_true, _found, _missed, _false    labelled faces; those whose nose lies in a detected box (`benchmarks album`);
+                        those that were not detected; detected faces without a label, such as passers-by in a portrait.
+recall_of_faces         the share of the labelled faces that was detected, in all and by the kind of degradation.
+bcubed_f, pairwise_f    with precision and recall of each, over the detected labelled faces alone: how good the grouping
+                        is, whatever detection missed. An unassigned face counts as a person of one face.
+unassigned              share of the detected labelled faces that are unassigned.
 missed_alone            the same scores over all labelled faces, each missed one a person of one face.
 best                    the scores at the threshold that gives the highest BCubed F, which only labels can tell.
-baselines               other projects' ways (grouping_baselines.py) on the same embeddings, each at its best
-                        setting, scored over the same faces. They see all found faces, too.
-unlit_baselines         the same on embeddings of faces as they are, as other projects make them: without this one's
-                        light on dark faces (app.vision.light). Not with --services, which stores none.
-above_best_baseline     BCubed F less that of the best of them, and `above_best_unlit_baseline` of the best of those.
-seconds                 of detection (files to embeddings) and grouping; of all of it with --services.
+baselines               other projects' methods (grouping_baselines.py) on the same embeddings, each at its best
+                        setting, scored over the same faces. They group all detected faces, too.
+unlit_baselines         the same on embeddings of faces that were not brightened (app.vision.light), as other projects
+                        make them. Not with --services, which doesn't store such embeddings.
+above_best_baseline     BCubed F less that of the best of these, and `above_best_unlit_baseline` of the best of those.
+seconds                 of detection (files to embeddings) and grouping; of both together with --services.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compose pages in the folder, bring them through, and score; the result as it is printed."""
+    """Compose pages in the folder, process them, and score. Returns the result as it is printed."""
     names = choose_baselines(options.baselines)
     random = np.random.default_rng(options.seed)
     people = choose_people(find_people(options.images), options.people, random)
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         labelled = write_pages(plan, folder, device, options.degraded, options.seed)
         if not labelled:
             raise UnusableInput(f"No page can be composed of {options.images}: it needs photos of faces of two people.")
-        print(f"{pack.manifest.name} looks at them", file=sys.stderr)
+        print(f"{pack.manifest.name} analyses them", file=sys.stderr)
         if options.services:
             (faces, seconds), unlit = group_by_services(folder, options.pack, pack), None
         else:
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def group_in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
-    """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
+    """The pages of a folder → their faces with the person of each, embeddings without brightening, and the seconds."""
     began = time.perf_counter()
     eyes = Analyser(device, LIMITS)
     with ThreadPoolExecutor(count_cores()) as pool:
@@ -112,7 +112,7 @@ def group_in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, d
 
 
 def group_by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
-    """The same through both services and what they store."""
+    """The same by both services: the faces as they are stored."""
     named = str(Path(pack).resolve()) if Path(pack).exists() else pack
     with run_local_stack(named) as stack:
         began = time.perf_counter()
@@ -124,7 +124,7 @@ def group_by_services(folder: Path, pack: str, installed: InstalledPack) -> tupl
 
 
 def group_faces(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
-    """N faces → (N,) people as the service finds them, at the pack's threshold or another."""
+    """N faces → (N,) people as the grouping service finds them, at the pack's threshold or another one."""
     roles = assign_roles(faces.quality["unified"], manifest.quality)
     return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
 
@@ -136,7 +136,7 @@ def judge_faces(
     manifest: PackManifest,
     baselines: Sequence[str],
 ) -> dict[str, Any]:
-    """Labelled faces, found faces with their people → what is printed. Raises UnusableInput where none was found."""
+    """Labelled faces, detected faces with their people → the figures. Raises UnusableInput where none was detected."""
     predicted = _number_people(faces.person_ids)
     found = _list_found_faces(faces, predicted)
     matches = match_faces(labelled, found)
@@ -173,7 +173,7 @@ def judge_faces(
 def _score_baselines(
     kind: str, ours: Figures, embeddings: Floats, rows: NDArray[np.intp], true: Labels, baselines: Sequence[str]
 ) -> dict[str, Any]:
-    """Other projects' ways on these embeddings, and how far ours are above the best of them."""
+    """The figures of other projects' methods on these embeddings, and how far `ours` are above the best of them."""
     found = {}
     for name in baselines:
         print(f"{name} groups them", file=sys.stderr)
@@ -184,7 +184,8 @@ def _score_baselines(
 
 
 def _analyse_page(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
-    """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
+    """A page's image id and file → its faces as the detection service makes them, and embeddings without
+    brightening."""
     image_id, path = page
     data = path.read_bytes()
     seen = analyse_photo(data, read_header(data, LIMITS), eyes, StageTimes())
@@ -228,7 +229,7 @@ def _list_found_faces(faces: FaceBatch, labels: Labels) -> list[FoundFace]:
 
 
 def _restrict_method(method: Method, rows: Labels) -> Method:
-    """The method's labels of some rows alone, though it groups them all."""
+    """A method that groups all rows and returns the labels of some of them."""
     return lambda setting: method(setting)[rows]
 
 
@@ -246,7 +247,7 @@ def _compute_lead(scored: dict[str, Any], beside: Sequence[dict[str, Any]]) -> f
 
 @contextmanager
 def _open_folder(kept: Path | None) -> Iterator[Path]:
-    """The folder to keep, made where it is missing, or one that goes away again."""
+    """The folder to keep, which is created where it is missing, or a temporary one."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept

@@ -1,14 +1,15 @@
-"""Whether the rule by which `python -m workshop calibrate` chooses a threshold holds for people it hasn't seen.
+"""Whether a threshold that `python -m workshop calibrate` chooses is right for other people than those it was chosen
+on.
 
 `python -m benchmarks calibration --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--splits N]
 [--json]`
 
 The people are split at random into halves, N times. On each half thresholds are chosen: by the rule (`shipped`), and
-for comparison at fixed false match rates. The other half is grouped with each (every face founds), and searched for its
-best threshold.
+for comparison at fixed false match rates. The other half is grouped with each threshold, every face as a core face, and
+searched for its own best threshold.
 
 threshold, threshold_std    mean and standard deviation over the halves.
-bcubed_f_lost, pairwise_f_lost    below the highest of the searched half: mean, and `_worst`.
+bcubed_f_lost, pairwise_f_lost    by how much the score is below that at the best threshold: mean, and `_worst`.
 """
 
 import argparse
@@ -30,7 +31,7 @@ FIXED_RATES = (1e-4, 3e-5, 1e-5, 3e-6)
 
 @dataclass(frozen=True)
 class Fit:
-    """What one half's threshold does to the other half."""
+    """A threshold that was chosen on one half, and what the scores of the other half lose by it."""
 
     threshold: float
     bcubed_f_lost: float
@@ -43,13 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The result as it is printed."""
+    """Measure all thresholds. Returns the result as it is printed."""
     faces = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     if len(np.unique(faces.people)) < 4 or (faces.people < 0).any():
         raise UnusableInput(f"{options.embeddings} must have faces of four people or more, and tell whose each is.")
     fits: dict[str, list[Fit]] = {}
     for fitted, judged in _split_into_halves(faces, options.splits):
-        print(f"{len(judged.people)} faces are grouped by what {len(fitted.people)} others say", file=sys.stderr)
+        print(
+            f"{len(judged.people)} faces are grouped with thresholds chosen on {len(fitted.people)} others",
+            file=sys.stderr,
+        )
         thresholds = _choose_thresholds(KnownFaces(fitted.embeddings, fitted.people))
         best = _measure_ours(judged, thresholds[SHIPPED], search=True)["best"]
         for name, threshold in thresholds.items():
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _split_into_halves(faces: Faces, splits: int) -> Iterator[tuple[Faces, Faces]]:
-    """The faces of a random half of the people and of the others, and the other way round."""
+    """Yields the faces of a random half of the people and of the other half, and then the same halves exchanged."""
     for seed in range(splits):
         side = np.random.default_rng(seed).permutation(int(faces.people.max()) + 1)[faces.people] % 2
         first, second = (_take_faces(faces, np.flatnonzero(side == half)) for half in (0, 1))

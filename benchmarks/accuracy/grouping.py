@@ -1,32 +1,32 @@
-"""How well faces come together as people, beside other projects' ways and at any size.
+"""How well faces are grouped into people, compared with other projects' methods, and at any size.
 
 `python -m benchmarks grouping --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--threshold T]
 [--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
 
-FILE has an array of embeddings (KEY, by default the only one there is), and who and which photo each is of. Grouped by
-app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
+FILE has an array of embeddings (KEY, by default its only one), and the person and the photo of each. The faces are
+grouped by app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
 tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
 
-bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). A face of nobody (-1, in FILE or found)
-                        is a person of one face.
-people, nobody          how many people come out, and how many of them are such faces.
+bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). An unassigned face (-1, in FILE or in the
+                        result) counts as a person of one face.
+people, nobody          the number of people, and how many of them are such unassigned faces.
 seconds                 from embeddings to people; ours also as `cpu_seconds`, of all cores together.
-peak_memory_mb          the most that the process held resident meanwhile: every way runs in one of its own, which
+peak_memory_mb          the most resident memory of the process: every method runs in a process of its own, which
                         begins with some 200 MB of libraries and the embeddings.
 neighbours_, clustering_seconds, neighbours_peak_memory_mb    ours by stage: the search for neighbours, and the rest.
 best                    the same at the cosine distance that gives the highest BCubed F, which only labels can tell: an
-                        oracle. `best_pairwise_f` is the highest on the way, mostly at another distance.
-stream                  with --stream N, of faces that come in random order in N arrivals (see grouping_stream): the
-                        scores of the gallery that grew so and of one grouped at once, what happened to people's ids
-                        on the way, and the median seconds of an arrival.
-addition                with --add N: the seconds that N faces more take, against a full run.
-baselines               other projects' ways (grouping_baselines.py): at their project's own setting
+                        oracle. `best_pairwise_f` is the highest of all distances, mostly at another one.
+stream                  with --stream N, for faces that arrive in random order in N parts (grouping_stream.py): the
+                        scores of incremental runs and of one full run, how people's ids changed, and the median
+                        seconds of a run.
+addition                with --add N: the seconds that N more faces take, against a full run.
+baselines               other projects' methods (grouping_baselines.py): at the project's own setting
                         (`published`, null where there is none) and `best`.
 
-With --scale the faces are made up after the file's (grouping_synthetic.py), one a photo, a fifth of them hard;
-`likeness` gives the 5th, 50th and 95th percentile of the cosines within and between people, in the file and of those
-made-up faces that aren't hard. Above 20,000 faces nothing runs that needs all distances at once, and nothing is
-searched for.
+With --scale the faces are synthetic, with the statistics of the file's (grouping_synthetic.py), one a photo, a fifth of
+them hard; `likeness` gives the 5th, 50th and 95th percentile of the cosines within and between people, in the file and
+of synthetic faces without hard ones. Above 20,000 faces no method runs that needs all distances at once, and there is
+no search for the best setting.
 """
 
 import argparse
@@ -56,7 +56,8 @@ PERCENTILES = (5, 50, 95)
 
 @dataclass(frozen=True)
 class Faces:
-    """`embeddings` (N,D) float32 unit length, `people` (N,) int64, -1 for nobody's, `photos` N names; `key` of them."""
+    """`embeddings` (N,D) float32 unit length and their `key` in the file; `people` (N,) int64, -1 for unassigned faces;
+    `photos` N names."""
 
     embeddings: Floats
     people: Labels
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Ours and each baseline, one after another; the result as it is printed."""
+    """Measure ours and each baseline, one after another. Returns the result as it is printed."""
     names = choose_baselines(options.baselines)
     faces = make_faces(options)
     threshold, source = _choose_threshold(options, faces.key)
@@ -88,10 +89,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         result["likeness"] = compare_similarities(options)
     del faces
     if options.stream:
-        print(f"faces come in {options.stream} arrivals", file=sys.stderr)
+        print(f"faces arrive in {options.stream} parts", file=sys.stderr)
         result["stream"] = _run_alone(_measure_stream, options, threshold)
     if options.add:
-        print(f"{options.add} faces come to the others", file=sys.stderr)
+        print(f"{options.add} faces are added to the others", file=sys.stderr)
         result["addition"] = _run_alone(_measure_addition, options, threshold)
     print(f"ours groups {result['faces']} faces", file=sys.stderr)
     result.update(_run_alone(_measure_ours, options, threshold, search))
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_faces(options: argparse.Namespace) -> Faces:
-    """The file's faces or, with --scale, those made up after them."""
+    """The file's faces or, with --scale, synthetic faces with their statistics."""
     real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     if not options.scale:
         return real
@@ -108,7 +109,7 @@ def make_faces(options: argparse.Namespace) -> Faces:
 
 
 def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Faces:
-    """Raises UnusableInput for a file that lacks something."""
+    """Read a file of embeddings. Raises UnusableInput for a file that lacks an array."""
     try:
         arrays = np.load(path)
         key = vectors or _find_only_vectors({name: arrays[name] for name in arrays.files})
@@ -124,7 +125,7 @@ def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Fac
 
 
 def compare_similarities(options: argparse.Namespace) -> dict[str, Any]:
-    """Cosines within and between people, of the file and of as many made-up faces without hard ones."""
+    """Percentiles of the cosines within and between people, of the file and of synthetic faces without hard ones."""
     real = read_faces(options.embeddings, options.vectors, options.labels, options.images)
     known = real.people >= 0
     sides = {
@@ -159,7 +160,7 @@ def _find_only_vectors(arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
-    """The cosine above which two faces are likely of one person, and where it is from."""
+    """The cosine above which two faces are likely of one person, and its source."""
     if options.threshold is not None:
         return options.threshold, "--threshold"
     if key not in PACKS:
@@ -168,7 +169,7 @@ def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[float, str
 
 
 def choose_baselines(names: str) -> list[str]:
-    """What `--baselines` asks for. Raises UnusableInput for a name that there is not."""
+    """The names that `--baselines` selects. Raises UnusableInput for an unknown name."""
     chosen = {"all": list(BASELINES), "none": []}.get(names, names.split(","))
     unknown = sorted(set(chosen) - set(BASELINES))
     if unknown:
@@ -206,14 +207,14 @@ def _measure_theirs(options: argparse.Namespace, name: str, search: bool) -> dic
 
 
 def _run_alone(work: Any, *arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the functions above
-    """In a process of its own: what another one took and gave back would count as its memory."""
+    """Run `work` in a process of its own, so that memory which other work used before is not counted."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         result: dict[str, Any] = pool.submit(work, *arguments).result()
         return result
 
 
 def make_embeddings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A benchmark's command line that begins with a file of embeddings and where in it is what."""
+    """The parser of a benchmark that takes a file of embeddings, with the options that name the file's arrays."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}",
         description=description,
@@ -230,11 +231,11 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = make_embeddings_parser("grouping", __doc__)
     parser.add_argument("--threshold", type=float, help="cosine (that of the pack of KEY)")
     parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
-    parser.add_argument("--scale", type=int, metavar="N", help="N made-up faces after those of the file")
-    parser.add_argument("--dimension", type=int, default=512, help="of the made-up faces (512)")
-    parser.add_argument("--seed", type=int, default=0, help="of the made-up faces (0)")
-    parser.add_argument("--stream", type=int, metavar="N", help="also group faces that come in N arrivals")
-    parser.add_argument("--add", type=int, metavar="N", help="also time N faces that come to all the others")
+    parser.add_argument("--scale", type=int, metavar="N", help="N synthetic faces with the statistics of the file's")
+    parser.add_argument("--dimension", type=int, default=512, help="of the synthetic faces (512)")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic faces (0)")
+    parser.add_argument("--stream", type=int, metavar="N", help="also group faces that arrive in N parts")
+    parser.add_argument("--add", type=int, metavar="N", help="also time the addition of N faces to all the others")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser
 

@@ -1,24 +1,26 @@
-"""Other projects' ways from embeddings to people, written anew from what their projects publish.
+"""Other projects' methods from embeddings to people, implemented here from what the projects publish.
 
-All work on cosine distance, 1 less the cosine; for unit vectors a euclidean distance r is a cosine distance of r²/2.
-The project's own setting (`published`) and where it is from:
+All use the cosine distance, 1 less the cosine; for unit vectors a Euclidean distance r is a cosine distance of r²/2.
+The projects' own settings (`published`) and their sources:
 
 dbscan            scikit-learn's defaults: 5 points within a euclidean 0.5.
 hdbscan           scikit-learn's defaults: at least 5 faces a person. It has no distance to set.
 chinese_whispers  Biemann, "Chinese Whispers: an efficient graph clustering algorithm" (TextGraphs 2006), in random
-                  order from a fixed seed, as dlib's. dlib's face_clustering.py joins what is closer than a euclidean
-                  0.5, of descriptors whose length is 1.44 (measured on LFW). Whether dlib settles ties as here isn't
-                  known.
+                  order from a fixed seed, as dlib's. dlib's face_clustering.py connects faces that are closer than a
+                  euclidean 0.5, of descriptors whose length is 1.44 (measured on LFW). Whether dlib resolves ties as
+                  here isn't known.
 average_linkage   scipy. No project publishes a setting for it.
-immich            docs.immich.app, pull requests 5598, 6634, 7689: 3 faces (itself among them) within a distance of 0.5
-                  make a core face. Core faces come first: each joins the nearest face that has a person, or founds one;
-                  then each other face joins such a face or waits.
-photoprism        docs.photoprism.app and its developers' notes: DBSCAN with 4 faces within a euclidean 0.64; a face
-                  left over goes to the nearest cluster's centre within that cluster's radius, at most 0.42, plus 0.46.
-                  Its bars on a face's size and quality are left out. In the search both follow DBSCAN's distance.
+immich            docs.immich.app, pull requests 5598, 6634, 7689: a face is a core face if 3 faces, itself among them,
+                  are within a distance of 0.5. Core faces come first: each joins the nearest face that has a person, or
+                  becomes a new person; then each other face joins such a face or stays unassigned.
+photoprism        docs.photoprism.app and its developers' notes: DBSCAN with 4 faces within a euclidean 0.64; a noise
+                  face joins the cluster with the nearest centre, if that is within the cluster's radius, at most 0.42,
+                  plus 0.46. Its bars on a face's size and quality are left out. In the search for the best setting
+                  both distances are scaled with DBSCAN's.
 ente              the mobile app's constants: each face, in order, joins the person of its nearest earlier face within
-                  0.24, or founds one. Its 0.16 for poor faces is left out, as is its order, that of the photos' times:
-                  here that of the rows. Its later merging of clusters isn't known in detail and is left out.
+                  0.24, or becomes a new person. Its 0.16 for poor faces is left out. Its order is that of the photos'
+                  times; here it is that of the rows. Its later merging of clusters isn't known in detail and is left
+                  out.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,19 +47,19 @@ PHOTOPRISM_EUCLIDEAN, PHOTOPRISM_MAX_RADIUS, PHOTOPRISM_OFFSET = 0.64, 0.42, 0.4
 
 @dataclass(frozen=True)
 class Setting:
-    """A cosine `distance`, None where a method has none, and the faces that make a person's `core`."""
+    """A cosine `distance`, None where a method has none, and how many faces make a `core`."""
 
     distance: float | None
     core: int = 1
 
 
 Method = Callable[[Setting], Labels]
-"""A setting → (N,) int64 labels, -1 for nobody's."""
+"""A setting → (N,) int64 labels, -1 for unassigned faces."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """`prepare` does once what all settings share; `cores` are tried in the search for the best setting."""
+    """`prepare` does once what all settings need; `cores` are tried in the search for the best setting."""
 
     prepare: Callable[[Floats], Method]
     published: Setting | None
@@ -81,14 +83,14 @@ def find_near_pairs(embeddings: Floats, distance: float) -> sparse.csr_array:
 
 
 class NearPairs:
-    """Near pairs of one gallery, (N,D) unit vectors: searched for again only for a larger distance than before."""
+    """The near pairs of one gallery, (N,D) unit vectors. A search is made only for a larger distance than before."""
 
     def __init__(self, embeddings: Floats) -> None:
         self._embeddings = embeddings
         self._distance = -np.inf
         self._graph: sparse.csr_array | None = None
 
-    def within(self, distance: float) -> sparse.csr_array:
+    def find(self, distance: float) -> sparse.csr_array:
         """As `find_near_pairs`."""
         if self._graph is None or distance > self._distance:
             self._graph, self._distance = find_near_pairs(self._embeddings, distance), distance
@@ -99,14 +101,14 @@ class NearPairs:
 
 
 def prepare_dbscan(embeddings: Floats) -> Method:
-    """(N,D) unit vectors → scikit-learn's DBSCAN, whose trees take longer than all distances in 128 dimensions."""
+    """(N,D) unit vectors → scikit-learn's DBSCAN on all distances: its trees are slower in 128 dimensions."""
     return lambda setting: _run_dbscan(embeddings, _get_distance(setting), setting.core)
 
 
 def prepare_hdbscan(embeddings: Floats) -> Method:
     """(N,D) unit vectors → scikit-learn's HDBSCAN on the matrix of all distances: its trees are slow in 128 dimensions.
 
-    `core` is the fewest faces a person has.
+    `core` is the smallest number of faces of a person.
     """
 
     def method(setting: Setting) -> Labels:
@@ -117,21 +119,21 @@ def prepare_hdbscan(embeddings: Floats) -> Method:
 
 
 def prepare_chinese_whispers(embeddings: Floats) -> Method:
-    """(N,D) unit vectors → every face takes the label that most of its near faces have, the lowest of equals."""
+    """(N,D) unit vectors → every face takes the label that most of its near faces have, of equal ones the lowest."""
 
     pairs = NearPairs(embeddings)
 
     def method(setting: Setting) -> Labels:
-        graph = pairs.within(_get_distance(setting))
+        graph = pairs.find(_get_distance(setting))
         generator = np.random.default_rng(SEED)
         labels = np.arange(len(embeddings))
         connected = np.flatnonzero(np.diff(graph.indptr))
         for _ in range(MAX_SWEEPS):
             before = labels.copy()
             for face in generator.permutation(connected):
-                heard = labels[graph.indices[graph.indptr[face] : graph.indptr[face + 1]]]
-                names, votes = np.unique(heard, return_counts=True)
-                labels[face] = names[votes.argmax()]
+                their_labels = labels[graph.indices[graph.indptr[face] : graph.indptr[face + 1]]]
+                names, counts = np.unique(their_labels, return_counts=True)
+                labels[face] = names[counts.argmax()]
             if np.array_equal(before, labels):
                 break
         return labels
@@ -140,7 +142,7 @@ def prepare_chinese_whispers(embeddings: Floats) -> Method:
 
 
 def prepare_average_linkage(embeddings: Floats) -> Method:
-    """(N,D) unit vectors → scipy's tree of mean cosine distances, made once and cut at each distance."""
+    """(N,D) unit vectors → scipy's tree of mean cosine distances, which is built once and cut at each distance."""
     distances = np.maximum(1 - embeddings @ embeddings.T, 0)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
@@ -148,12 +150,12 @@ def prepare_average_linkage(embeddings: Floats) -> Method:
 
 
 def prepare_immich(embeddings: Floats) -> Method:
-    """(N,D) unit vectors → Immich's rule: core faces found people, the others join one or wait."""
+    """(N,D) unit vectors → Immich's rule: core faces form people, the others join one or stay unassigned."""
 
     pairs = NearPairs(embeddings)
 
     def method(setting: Setting) -> Labels:
-        graph = pairs.within(_get_distance(setting))
+        graph = pairs.find(_get_distance(setting))
         is_core = np.diff(graph.indptr) + 1 >= setting.core
         people = np.full(len(embeddings), UNASSIGNED, np.int64)
         for face in np.argsort(~is_core, kind="stable"):
@@ -169,7 +171,7 @@ def prepare_immich(embeddings: Floats) -> Method:
 
 
 def prepare_photoprism(embeddings: Floats) -> Method:
-    """(N,D) unit vectors → PhotoPrism's rule: DBSCAN, then faces left over go to the nearest cluster's centre."""
+    """(N,D) unit vectors → PhotoPrism's rule: DBSCAN, then noise faces join the cluster of the nearest centre."""
 
     def method(setting: Setting) -> Labels:
         people = _run_dbscan(embeddings, _get_distance(setting), setting.core)
@@ -192,7 +194,7 @@ def prepare_photoprism(embeddings: Floats) -> Method:
 
 
 def prepare_ente(embeddings: Floats) -> Method:
-    """(N,D) unit vectors in their order → ente's rule: a face joins its nearest earlier face, or founds a person."""
+    """(N,D) unit vectors in their order → ente's rule: a face joins its nearest earlier face, or is a new person."""
     nearest, similarity = _find_nearest_earlier(embeddings)
 
     def method(setting: Setting) -> Labels:

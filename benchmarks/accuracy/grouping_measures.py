@@ -1,4 +1,4 @@
-"""What one way of grouping reaches and takes, at one setting and at the best of many."""
+"""The scores and the costs of one method of grouping, at one setting and at the best of many."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +19,14 @@ from workshop.scores import score_bcubed, score_pairwise
 Figures = dict[str, Any]
 
 DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
-"""Cosine distances that are tried from strict to loose: dlib's people lie within 0.06, MobileFaceNet's within 0.5."""
+"""Cosine distances that are tried, from strict to loose: dlib's best is about 0.06, MobileFaceNet's about 0.5."""
 SEARCH = NeighbourSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
 """As the service searches on a CPU."""
 FINER = 6
-"""So many more between the best of these and each of its neighbours, a step of 5 %."""
+"""So many more distances are tried between the best of these and each adjacent one, in steps of 5 %."""
 GIVEN_UP_BELOW = 0.9
-"""Of the best so far: from there on everybody is one person, which takes long and leads nowhere."""
+"""The search ends at a score below this part of the best: at looser distances all faces are one person, which takes
+long."""
 
 
 def measure_ours(
@@ -86,13 +87,13 @@ def find_best_setting(
 
 
 def measure_grouping(group: Callable[[], Labels], people: Labels) -> Figures:
-    """One grouping → its scores, and the seconds and the memory that it took."""
+    """The scores of one grouping, and the seconds and the memory that it took."""
     found, seconds, peak_mb = measure_cost(group)
     return {**compute_scores(people, found), "seconds": seconds, "peak_memory_mb": peak_mb}
 
 
 def compute_scores(people: Labels, found: Labels) -> Figures:
-    """(N,) true and (N,) found people → their figures; faces of nobody are people of one face on both sides."""
+    """(N,) true people, (N,) found people → scores. Unassigned faces are people of one face in both."""
     true, predicted = separate_unassigned(people), separate_unassigned(found)
     figures: Figures = {}
     for name, score in (("bcubed", score_bcubed(true, predicted)), ("pairwise", score_pairwise(true, predicted))):
@@ -102,20 +103,20 @@ def compute_scores(people: Labels, found: Labels) -> Figures:
 
 
 def separate_unassigned(labels: Labels) -> Labels:
-    """(N,) labels → (N,) with a new label for each face of UNASSIGNED."""
-    alone = labels.astype(np.int64)
-    nobody = alone == UNASSIGNED
-    alone[nobody] = alone.max() + 1 + np.arange(nobody.sum())
-    return alone
+    """(N,) labels → (N,) labels in which each unassigned face has a new label of its own."""
+    separate = labels.astype(np.int64)
+    unassigned = separate == UNASSIGNED
+    separate[unassigned] = separate.max() + 1 + np.arange(unassigned.sum())
+    return separate
 
 
 def measure_cost(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Its result, the seconds it took and the most megabytes this process held meanwhile."""
+    """Run `work` → its result, the seconds it took, and the most resident megabytes of this process meanwhile."""
     began = time.perf_counter()
     with PeakMemory() as memory:
         result = work()
     seconds = time.perf_counter() - began
-    # What ends before the first look has held at least what it leaves.
+    # Work that ends before the first sample of the memory has used at least what is resident now.
     peak = max(memory.peak, psutil.Process().memory_info().rss)
     return result, round(seconds, 3), round(peak / 1e6, 1)
 
@@ -125,7 +126,7 @@ def _find_highest(tried: Sequence[Figures]) -> Figures:
 
 
 def _make_settings_around(middle: Figures) -> list[Setting]:
-    """Finer settings between one of DISTANCES and each of those beside it."""
+    """Finer settings between one of DISTANCES and both adjacent ones."""
     step = DISTANCES[1] / DISTANCES[0]
     distances = middle["distance"] * step ** np.linspace(-1, 1, 2 * FINER + 3)
     return [Setting(float(distance), middle["core"]) for distance in np.delete(distances[1:-1], FINER)]

@@ -1,7 +1,7 @@
-"""Faces that arrive bit by bit: is the gallery that grew so the same as one grouped at once, and what did it cost?
+"""Faces that arrive in parts: do incremental runs give the same people as one full run, and what do they cost?
 
-As in the service each arrival regroups what it touches, with a full run wherever the grouping has drifted, and people
-get their ids by app.grouping.people.
+As in the service, each arrival leads to an incremental run, or to a full run where the grouping has drifted, and people
+get their ids from app.grouping.people.
 """
 
 import time
@@ -24,15 +24,16 @@ from benchmarks.accuracy.grouping_measures import SEARCH, compute_scores
 Figures = dict[str, Any]
 SEED = 0
 ADDITIONS = 5
-"""The first goes to memory that the process has not touched before, unlike the next ones of a service."""
+"""So often is the addition measured. The first one also waits for memory that is new to the process; in a service most
+additions don't."""
 
 
 def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: float, arrivals: int) -> Figures:
-    """(N,D) unit vectors, (N,) photos, (N,) true people, in random order → how the last arrival's people compare with
-    those of a full run of the same faces, what ids did on the way, and the seconds of each kind of run.
+    """(N,D) unit vectors, (N,) photos, (N,) true people → the scores after the last arrival and those of a full run
+    over the same faces, how often ids changed, and the seconds of each kind of run. Faces arrive in random order.
 
-    `id_changes`: the share of the known faces whose id an arrival changed, its mean over the arrivals. `id_churn`: the
-    same of faces whose known companions stayed the same, so that nothing but the id changed.
+    `id_changes`: the share of the known faces whose person id an arrival changed, as a mean over the arrivals.
+    `id_churn`: the same for faces that are still together with the same known faces, so that only the id changed.
     """
     order = np.random.default_rng(SEED).permutation(len(people))
     search, roles = SEARCH, assign_core(len(people))
@@ -76,7 +77,7 @@ def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold
 
 
 def _make_stored_faces(grouping: Grouping, order: Labels, ids: Sequence[str | None]) -> FaceBatch:
-    """The faces with their people of before; what ids don't depend on is left empty."""
+    """The faces with their former people. Columns that are not needed for ids are left empty."""
     count = len(grouping.labels)
     names = [f"face{face:08}" for face in order[:count]]
     nothing = [""] * count

@@ -1,10 +1,11 @@
-"""Any number of made-up faces that are as alike, and as unlike, as those of a file of embeddings.
+"""Any number of synthetic embeddings whose similarities are distributed as those of a file of real embeddings.
 
-A face is its person plus what is its own. People are drawn from a normal distribution with the spread that the file's
-people have. What is a face's own is mixed from that of two faces of the file, and as large as that of a face of one
-of the file's people, the same for all faces of a person: some people differ more from photo to photo than others. Both
-lie in the file's own dimensions, turned into as many as asked for, which changes no similarity. What is missing: ages,
-beards and glasses, by which the photos of a real person fall into groups.
+An embedding is the sum of a person's part and a face's own part. The person's part is drawn from a normal distribution
+with the covariance of the file's people. The face's own part is mixed from those of two faces of the file, and as long
+as that of a face of one person of the file, the same person for all faces of a synthetic person: some people differ
+more from photo to photo than others. Both parts have the file's dimensions and are rotated into as many as are asked
+for, which changes no similarity. What is missing: ages, beards and glasses, by which the photos of a real person fall
+into groups.
 """
 
 from dataclasses import dataclass
@@ -18,24 +19,25 @@ Labels = NDArray[np.int64]
 SIZE_EXPONENT = 2.0
 """A person has n photos with a probability in proportion to n^-2: three fifths have one, a few have hundreds."""
 LARGEST_SHARE = 0.05
-"""Nobody has more of the faces; in the half of LFW its largest person has 0.08."""
+"""No person has more than this share of the faces; in the half of LFW the largest person has 0.08."""
 HARD_SHARE = 0.2
 HARD_KEEPS = 0.57
-"""What a hard face keeps of its likeness to its person: 0.37 of 0.65, the figures for faces that are half covered or
-blurred by motion in the notes on the half of LFW (MobileFaceNet). The rest of it is somebody else's."""
+"""The weight of its person in a hard face; the rest is another person's. The similarity to its person falls from 0.65
+to 0.37, as measured on the half of LFW for faces that are half covered or blurred by motion (MobileFaceNet)."""
 
 ENOUGH_FACES = 4
-"""How far a person's faces differ is taken from people with so many: two may be as good as the same photo."""
+"""How much a person's faces differ is taken from people with at least so many: two photos may be nearly the same."""
 STRETCH = 1.4
-"""To this power goes how far a face lies from its person, against the median: a mixture of two is more even than each.
-Of 1, 1.4, 1.7 and 2 it suits the cosines within people best, of both embedders of the half of LFW."""
+"""The length of a face's own part, relative to the median, is raised to this power, because a mixture of two varies
+less than each of them. Of 1, 1.4, 1.7 and 2 it fits the cosines within people best, for both embedders on the half of
+LFW."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a file in d dimensions: `mean` (d,), `people` (d,d) whose square is the spread of people, `own` (M,d) what is
-    each face's own, person by person; all float32. `begins` and `sizes` (M,) int64 tell for each of these where those
-    of its person begin, and how many they are."""
+    """Statistics of a file in d dimensions: `mean` (d,), `people` (d,d) whose square is the covariance of people, `own`
+    (M,d) the faces' own parts, person by person; all float32. `begins` and `sizes` (M,) int64 are the first row of the
+    same person in `own`, and how many rows it has."""
 
     mean: Floats
     people: Floats
@@ -54,10 +56,10 @@ class Gallery:
 
 
 def compute_statistics(embeddings: Floats, labels: Labels) -> Statistics:
-    """(N,d) float32 unit length, (N,) people → what synthetic faces are drawn from.
+    """(N,d) float32 unit length, (N,) people → the statistics from which synthetic faces are drawn.
 
-    The spread of people is that of one face of each, less that of what is a face's own. Raises ValueError where nobody
-    has two faces.
+    The covariance of people is that of one face of each person, less that of the faces' own parts. Raises ValueError
+    where no person has two faces.
     """
     _, first, person, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     several = np.argsort(person, kind="stable")
@@ -68,7 +70,7 @@ def compute_statistics(embeddings: Floats, labels: Labels) -> Statistics:
     np.add.at(sums, person, embeddings)
     size = sizes[person[several]]
     own = embeddings[several] - sums[person[several]] / size[:, None]
-    # A mean of n faces takes part of what is each one's own with it.
+    # The mean of n faces contains 1/n of each face's own part, which is missing in the difference.
     own *= np.sqrt(size / (size - 1))[:, None]
     spread = np.cov(embeddings[first], rowvar=False) - own.T @ own / len(own)
     values, vectors = np.linalg.eigh(spread)
@@ -100,16 +102,16 @@ def make_synthetic_faces(
 
 
 def sample_similarities(embeddings: Floats, labels: Labels, seed: int = 0) -> tuple[Floats, Floats]:
-    """(N,D), (N,) → cosines of each face to one other of its person, where there is one, and to one of another person.
+    """(N,D), (N,) → cosines of each face with one other face of its person, if any, and with one of another person.
 
-    One a face, or the pairs of the person with most photos would outnumber all the others.
+    There is one pair a face: with all pairs, the person with most photos would have more than all others together.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     begins = np.flatnonzero(np.r_[True, np.diff(labels[order]) != 0])
     sizes = np.diff(np.r_[begins, len(order)])
-    # The next in a person's random order, and the first after the last.
+    # The partner of a face is the next one of its person in random order; that of the last one is the first.
     following = np.arange(1, len(order) + 1)
     following[begins + sizes - 1] = begins
     several = np.repeat(sizes > 1, sizes)
@@ -132,7 +134,7 @@ def _draw_sizes(count: int, generator: np.random.Generator) -> tuple[Labels, Lab
 
 
 def _draw_faces(statistics: Statistics, labels: Labels, generator: np.random.Generator) -> Floats:
-    """(N,) people from 0 on → (N,d) float32: how their faces differ from the mean, not of unit length."""
+    """(N,) people from 0 on → (N,d) float32: faces less the mean, not of unit length."""
     if not len(labels):
         return np.zeros((0, len(statistics.mean)), np.float32)
     count = int(labels.max()) + 1
@@ -144,7 +146,8 @@ def _draw_faces(statistics: Statistics, labels: Labels, generator: np.random.Gen
     one, two = generator.integers(0, len(own), (2, len(labels)))
     angle = generator.uniform(0, np.pi / 2, (len(labels), 1)).astype(np.float32)
     mixed = np.cos(angle) * own[one] + np.sin(angle) * own[two]
-    # Only the size is that of the model's few faces: were the direction too, people would fall into so many groups.
+    # Only the length is taken from the model's few faces: with their directions, a person would fall into as many
+    # groups.
     size = np.linalg.norm(own[like], axis=1, keepdims=True)
     size *= (size / np.median(size)) ** (STRETCH - 1)
     mixed *= size / np.linalg.norm(mixed, axis=1, keepdims=True)

@@ -55,7 +55,7 @@ def test_near_pairs_are_all_others_within_the_distance() -> None:
 def test_near_pairs_narrowed_are_those_searched_for_anew() -> None:
     faces, pairs = random_faces(), NearPairs(random_faces())
     for distance in (0.5, 0.1, 0.3, 0.7):
-        np.testing.assert_array_equal(pairs.within(distance).toarray(), find_near_pairs(faces, distance).toarray())
+        np.testing.assert_array_equal(pairs.find(distance).toarray(), find_near_pairs(faces, distance).toarray())
 
 
 def test_dbscan_leaves_out_whom_too_few_are_near() -> None:
