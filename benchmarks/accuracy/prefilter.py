@@ -1,12 +1,12 @@
-"""What the prefilter rejects, what it should have rejected, and which faces are lost by it.
+"""Which photos the pre-filter rejects, which it should have rejected, and how many usable faces are lost by it.
 
 `python -m benchmarks prefilter --images DIR --pack MANIFEST [--limit N] [--seed N] [--json]`
 
-The face in the middle of each photo is framed in one of several ways, and the photo damaged in all ways of
-`workshop/prefilter_photos.py`, whose sizes suit photos of some 250 px, such as LFW's. A face is usable where the
-pack's detector finds it in the damaged photo and it is as similar to the face in the clean photo as the pack asks of
-two faces of one person. A damaged photo without a usable face is useless. The exit code is 1 where 0.5 % or more of the
-usable faces are in rejected photos. Times are the processor's.
+The face in the middle of each photo is framed in one of several ways, and the photo degraded in all ways of
+`workshop/prefilter_photos.py`, whose sizes are for photos of some 250 px, such as LFW's. A face is usable if it is
+detected in the degraded photo, and its similarity to the face in the clean photo is above the pack's threshold. A
+degraded photo without a usable face is useless. The exit code is 1 where 0.5 % or more of the usable faces are in
+rejected photos. Times are CPU times.
 """
 
 import argparse
@@ -37,12 +37,13 @@ MIX = (
     *("as it is", "close-up", "lit in the dark"),
     *("as it is", "before white"),
 )
-"""The framings of one photo after the other: most faces as they are, a quarter close up."""
+"""The framings that photos get in turn: most faces stay as they are, and a quarter is close up."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Faces of a photo: boxes (N,4) float32 px, embeddings (N,D) float32 of unit length; seconds of detection alone."""
+    """The faces of a photo: boxes (N,4) float32 px, embeddings (N,D) float32 of unit length; the seconds of detection
+    alone."""
 
     boxes: Floats
     embeddings: Floats
@@ -51,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one damaged photo. `detection_s` is None where the networks were not asked."""
+    """The result for one degraded photo. `detection_s` is None where detection did not run."""
 
     framing: str
     damage: str
@@ -91,7 +92,7 @@ def find(pack: FacePack, image: Image) -> Found:
 
 
 def measure_outcomes(pack: FacePack, photos: Sequence[Path], seed: int) -> Iterator[Outcome]:
-    """Every photo that has a face, in one framing and all kinds of damage."""
+    """The results of every photo that has a face, in one framing and all kinds of degradation."""
     for number, (path, framing) in enumerate(zip(photos, cycle(MIX), strict=False)):
         photo, other = (decode(file.read_bytes(), LIMITS) for file in (path, photos[number - 1]))
         clean = find(pack, photo)
@@ -120,14 +121,14 @@ def _find_most_central(boxes: Floats, photo: Image) -> int:
 
 
 def _judge_photo(picture: Image) -> tuple[bool, float]:
-    """Whether the prefilter rejects it, and the seconds that took."""
+    """Whether the pre-filter rejects the picture, and the seconds that it took."""
     begin = time.process_time()
     verdict = prefilter.judge_photo_size(picture.shape[1], picture.shape[0]) or prefilter.judge_photo(picture)
     return verdict.reason is not None, time.process_time() - begin
 
 
 def _is_usable(found: Found, box: Floats, embedding: Floats, least_similarity: float) -> bool:
-    """Whether the face of this box (4,) px was found and is still like its embedding (D,)."""
+    """Whether the face of this box (4,) px was detected and is still similar to its embedding (D,)."""
     if not len(found.boxes):
         return False
     overlaps = _compute_iou(found.boxes, box)
@@ -145,7 +146,7 @@ def _compute_iou(boxes: Floats, box: Floats) -> Floats:
 
 
 def summarise(found: Iterable[Outcome]) -> dict[str, Any]:
-    """What is printed. Raises UnusableInput where no photo had a face."""
+    """The figures as they are printed. Raises UnusableInput where no photo had a face."""
     every = list(found)
     usable = sum(outcome.usable for outcome in every)
     if not usable:
@@ -171,7 +172,7 @@ def summarise(found: Iterable[Outcome]) -> dict[str, Any]:
 
 
 def _compute_rejected_shares(some: Sequence[Outcome], attribute: str) -> dict[str, float]:
-    """The share that is rejected, for each value of an attribute."""
+    """The share of rejected photos for each value of an attribute."""
     by_value: dict[str, list[bool]] = {}
     for outcome in some:
         by_value.setdefault(getattr(outcome, attribute), []).append(outcome.rejected)

@@ -3,16 +3,17 @@
 `python -m benchmarks quality [fit [--embedder-only]] --images DIR --pack MANIFEST [--limit PEOPLE] [--seed N] [--json]
 [--plot FILE.svg]`
 
-DIR has a folder of photos for each person. Each photo is degraded with the odds of 0.6 (`workshop/degradations.py`);
-its face is compared with its person's other, clean photos. The threshold lets FNMR begin at 5 or 10 %; then the faces
-that a measure holds worst are discarded step by step. `pauc` is the area under FNMR to 30 % discarded, as a share of
-what discarding at random leaves; `fnmr_after_10` the FNMR once the worst 10 % are gone. Occlusion: AUC of each kind of
-cover against clean faces, and the share of clean faces called covered. `grouping`: the degraded faces in groups,
-without quality, with dark faces lit, and with all that quality says.
+DIR has a folder of photos for each person. Each photo is degraded with a probability of 0.6
+(`workshop/degradations.py`); its face is compared with its person's other, clean photos. The threshold is chosen so
+that FNMR (false non-match rate) begins at 5 or 10 %; then the faces of the worst quality by a measure are discarded
+step by step. `pauc` is the area under FNMR up to 30 % discarded, as a share of the area with random discards;
+`fnmr_after_10` is the FNMR once the worst 10 % are discarded. Occlusion: AUC of each kind of cover against clean faces,
+and the share of clean faces that are reported as covered. `grouping`: the scores of grouping the degraded faces without
+quality, with dark faces brightened, and with roles by quality.
 
-`fit` makes the parameters that are shipped, of all people: those that serve every pack, and those of this pack's
-embedder; with `--embedder-only` the latter alone, beside those that are shipped. It prints how functions fitted on one
-half of the people do on the other half, with the kinds of covers of `UNSEEN_COVERS` kept from the fit.
+`fit` writes the parameters that are shipped, fitted on all people: those that serve every pack, and those of this
+pack's embedder; with `--embedder-only` the latter alone, and the former stay as they are. It prints how functions that
+are fitted on one half of the people do on the other half; the kinds of covers in `UNSEEN_COVERS` are kept from the fit.
 """
 
 import argparse
@@ -73,8 +74,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def fit_parameters(
     samples: QualitySamples, covers: QualitySamples | None, manifest: PackManifest, plot: Path | None
 ) -> dict[str, Any]:
-    """Writes the parameters that are shipped; the result, and the plot of the first half, is of functions that have not
-    seen the faces they judge. Without `covers` those that serve every pack stay as they are."""
+    """Write the parameters that are shipped. The figures, and the plot of the first half, are of functions that were
+    fitted on other faces. Without `covers` the parameters that serve every pack stay as they are."""
 
     def half(side: int) -> tuple[QualitySamples, QualitySamples | None]:
         mine = samples.take(_choose_half(samples.people, side))
@@ -109,7 +110,7 @@ def judge_measures(
     manifest: PackManifest,
     plot: Path | None,
 ) -> dict[str, Any]:
-    """What is printed, and drawn into `plot`."""
+    """The figures as they are printed; the curves are drawn into `plot`."""
     chosen = take_degraded(samples)
     ranked = {start: compute_curves(chosen, functions, start) for start in START_FNMR}
     if plot:
@@ -131,27 +132,27 @@ def judge_measures(
 
 
 def group_by_quality(samples: QualitySamples, functions: QualityModel, manifest: PackManifest) -> dict[str, Any]:
-    """One face of every photo in groups, at the pack's threshold: `without` quality, with dark faces `lit` alone, and
-    `with` all that quality says."""
+    """Scores of grouping one face of every photo at the pack's threshold: `without` quality, with dark faces brightened
+    (`lit`), and `with` roles by quality."""
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
     unified = measure_faces(chosen, functions)["unified"]
     photos, threshold = list(chosen.photos), manifest.similarity_threshold
     roles = assign_roles(unified, manifest.quality)
     by_quality = cluster(chosen.embeddings, photos, threshold, roles)
-    founding = roles == Role.CORE
+    core = roles == Role.CORE
     return {
         "faces": len(unified),
         "without": _score_grouping(chosen.people, cluster(chosen.unlit, photos, threshold)),
         "lit": _score_grouping(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _score_grouping(chosen.people, by_quality),
-        "founded_precision": round(score_bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),
+        "founded_precision": round(score_bcubed(chosen.people[core].tolist(), by_quality[core]).precision, 4),
         "unassigned": round(float((by_quality == UNASSIGNED).mean()), 4),
     }
 
 
 def _score_grouping(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Faces of nobody count as people of one face."""
+    """Unassigned faces count as people of one face."""
     alone = labels == UNASSIGNED
     labels = np.where(alone, labels.max() + 1 + np.cumsum(alone), labels)
     together, pairs = score_bcubed(people.tolist(), labels), score_pairwise(people.tolist(), labels)
@@ -164,12 +165,12 @@ def _score_grouping(people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict
 
 
 def take_degraded(samples: QualitySamples) -> QualitySamples:
-    """All but the references, of people who have any."""
+    """All samples but the references, of people who have references."""
     return samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
 
 
 def compute_curves(samples: QualitySamples, functions: QualityModel, start: float = 0.10) -> dict[str, Floats]:
-    """Measure → (31,) FNMR with 0 to 30 % discarded."""
+    """Measure → (31,) FNMR with 0 to 30 % of the faces discarded."""
     everything = measure_faces(samples, functions)
     ranked = {
         "unified": everything["unified"],
@@ -183,7 +184,7 @@ def compute_curves(samples: QualitySamples, functions: QualityModel, start: floa
 
 
 def measure_faces(samples: QualitySamples, functions: QualityModel) -> dict[str, Floats]:
-    """Measures of many faces, in batches as a service has them."""
+    """The quality measures of many faces, in batches as a service has them."""
     batches = [
         measures.measure_quality(samples.faces.take(rows), functions, samples.vectors[rows])
         for start in range(0, len(samples.people), TIMED_FACES)
@@ -212,7 +213,7 @@ def measure_occlusion(covers: QualitySamples, functions: QualityModel) -> dict[s
 
 
 def measure_seconds_a_face(samples: QualitySamples, functions: QualityModel) -> float:
-    """Of one core, in batches of TIMED_FACES; the median of several."""
+    """CPU seconds a face, in batches of TIMED_FACES; the median of several batches."""
     rows = slice(0, TIMED_FACES)
     batch, vectors = samples.faces.take(rows), samples.vectors[rows]
     seconds = []
@@ -224,7 +225,7 @@ def measure_seconds_a_face(samples: QualitySamples, functions: QualityModel) -> 
 
 
 def _choose_half(people: NDArray[np.str_], side: int) -> NDArray[np.bool_]:
-    """Rows of every second person, by name."""
+    """(N,) names → (N,) whether it is one of every second person, in the order of names."""
     _, number = np.unique(people, return_inverse=True)
     return np.asarray(number % 2 == side)
 
@@ -244,7 +245,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="at most so many people, spread evenly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--embedder-only", action="store_true", help="fit: leave what serves every pack as it is")
+    parser.add_argument("--embedder-only", action="store_true", help="fit: keep the parameters that serve every pack")
     parser.add_argument("--plot", type=Path, help="draw the curves into this SVG")
     return parser
 

@@ -1,4 +1,4 @@
-"""Error versus discard, and how well one number tells two kinds apart."""
+"""Error versus discard, and AUC."""
 
 import numpy as np
 
@@ -11,9 +11,9 @@ DISCARDED = np.arange(31) / 100
 def compute_error_versus_discard(genuine: Floats, quality: Floats, start_fnmr: float) -> Floats:
     """(N,) similarities of faces to their own person, (N,) quality, higher is better → (31,) FNMR.
 
-    The threshold is where FNMR begins at `start_fnmr`; after that, those of the worst quality are discarded by 1 % a
-    step. Grother and Tabassi, "Performance of biometric quality measures" (2007). Of equal qualities, which come first
-    is left to chance, so that a constant measure does no better than chance.
+    The threshold is the one at which FNMR is `start_fnmr` with all faces. Then 1 % of the faces a step is discarded,
+    the worst quality first. Grother and Tabassi, "Performance of biometric quality measures" (2007). Faces of equal
+    quality are in random order, so that a constant measure does no better than chance.
     """
     threshold = np.quantile(genuine, start_fnmr)
     shuffled = np.random.default_rng(0).permutation(len(genuine))
@@ -24,12 +24,12 @@ def compute_error_versus_discard(genuine: Floats, quality: Floats, start_fnmr: f
 
 
 def compute_partial_area(curve: Floats) -> float:
-    """(31,) FNMR → its mean over the discards: what is left of the start where discarding helps."""
+    """(31,) FNMR → its mean over the discards: below the first FNMR where discarding helps."""
     return float(np.trapezoid(curve, DISCARDED) / DISCARDED[-1])
 
 
 def compute_auc(negative: Floats, positive: Floats) -> float:
-    """(N,), (M,) → how often one of the positive is above one of the negative; ties count half."""
+    """(N,), (M,) → in which share of all pairs the positive one is above the negative one; ties count half."""
     both = np.concatenate([negative, positive])
     _, ranks, counts = np.unique(both, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

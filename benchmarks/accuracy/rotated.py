@@ -1,12 +1,12 @@
-"""Faces found in photos that lie on their side or upside down, and what looking for them costs. One line of JSON.
+"""How many faces are detected in photos that are rotated by 90, 180 or 270 degrees, and what that costs.
 
 `python -m benchmarks rotated --pack MANIFEST --images DIR [--limit N] [--json]`
 
-The faces that the upright photo shows without a second look are what is to be found in the photo turned by 90, 180 and
-270 degrees: by a box that, turned back, overlaps theirs by an IoU of 0.3. `cosine` compares the embeddings of those
-that were found with the upright ones, `surplus` counts boxes on none of them. Costs are ratios of CPU seconds with the
-second look to those without, on upright photos, both in turns: `cost` from a file's bytes to its embeddings,
-`detect_cost` of the detector alone. `faceless` are strips beside the faces, blown up to a photo's size.
+The faces that are detected in the upright photo, without detection in other rotations, must be detected in the rotated
+photo: by a box that, rotated back, overlaps theirs by an IoU of 0.3. `recall` is their share. `cosine` compares the
+embeddings of both, `surplus` counts boxes that overlap none. Costs are ratios of CPU seconds with detection in other
+rotations to those without, on upright photos, both in turns: `cost` from a file's bytes to its embeddings,
+`detect_cost` of the detector alone. `faceless` photos are strips without a face, enlarged to a photo's size.
 """
 
 import argparse
@@ -34,14 +34,14 @@ LIMITS = PhotoLimits()
 FOUND_IOU = 0.3
 TURNS = {0: "upright", 1: "90", 2: "180", 3: "270"}
 LEAST_STRIP = 0.15
-"""Of a photo's longer side: a narrower strip is no picture of anything."""
+"""The smallest side of a strip, as a part of the photo's longer side: a narrower one shows nothing."""
 AROUND = 0.5
-"""Of a face's sides: what is left out around it, for its hair and neck."""
+"""The margin around a face that no strip contains, for hair and neck, as a part of the face's sides."""
 
 
 @dataclass
 class Tally:
-    """What was found in one position."""
+    """The faces that were detected in one rotation."""
 
     found: int = 0
     surplus: int = 0
@@ -50,14 +50,14 @@ class Tally:
 
 @dataclass
 class Costs:
-    """CPU seconds of one way of looking, and how many photos it looked at again."""
+    """CPU seconds of one pack: of detection alone, and of all stages."""
 
     detect_s: float = 0.0
     all_s: float = 0.0
 
 
 class Watched(RotationInvariantDetector):
-    """Counts the photos that are shown in other positions, and those that are then looked at as a whole."""
+    """Counts the photos of which probes are tried in other rotations, and those that are then detected rotated."""
 
     def __init__(self, inner: RotationInvariantDetector) -> None:
         super().__init__(inner.upright, inner._score_threshold, inner._sure_score)
@@ -102,14 +102,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_pack(pack: InstalledPack, **changes: float) -> FacePack:
-    """The pack on one core, its detector's settings changed so."""
+    """The pack on one core, with these changes to its detector's settings."""
     manifest = pack.manifest
     changed = manifest.model_copy(update={"detector": manifest.detector.model_copy(update=changes)})
     return load_pack(changed, pack.weights, "cpu", 1)
 
 
 def count_found(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections], turn: int) -> Tally:
-    """How many of the upright photos' faces are found again in the photos turned by `turn` quarters."""
+    """How many of the upright photos' faces are detected in the photos rotated by `turn` quarters."""
     counted = Tally()
     for image, wanted in zip(images, upright, strict=True):
         picture = turn_image(image, turn)
@@ -126,7 +126,7 @@ def count_found(pack: FacePack, images: Sequence[Image], upright: Sequence[Detec
 
 
 def match_boxes(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
-    """(N,4), (M,4) px → pairs of rows whose IoU is enough, largest first, each row in one pair at most."""
+    """(N,4), (M,4) px → pairs of rows with an IoU of FOUND_IOU or more, largest first, each row in one pair at most."""
     inner = np.minimum(wanted[:, None, 2:], found[:, 2:]) - np.maximum(wanted[:, None, :2], found[:, :2])
     shared = np.prod(np.maximum(inner, 0), axis=2)
     areas = np.prod(wanted[:, 2:] - wanted[:, :2], axis=1)[:, None] + np.prod(found[:, 2:] - found[:, :2], axis=1)
@@ -140,7 +140,7 @@ def match_boxes(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
 
 
 def measure_costs(photos: Sequence[bytes], without: FacePack, with_look: FacePack, repeat: int) -> dict[str, Any]:
-    """Both ways in turns, photo by photo; which goes first changes, so that neither has the warmer cache."""
+    """Costs of both packs in turns, photo by photo. Which one is first changes, so that none has the warmer cache."""
     if not photos:
         return {"photos": 0}
     plain, again = Costs(), Costs()
@@ -164,7 +164,7 @@ def measure_costs(photos: Sequence[bytes], without: FacePack, with_look: FacePac
 
 
 def analyse(pack: FacePack, data: bytes, spent: Costs) -> None:
-    """One photo from its bytes to its embeddings."""
+    """Process one photo from its bytes to its embeddings; the CPU seconds are added to `spent`."""
     began = time.process_time()
     image = decode(data, LIMITS, pack.view_px)
     before = time.process_time()
@@ -176,7 +176,7 @@ def analyse(pack: FacePack, data: bytes, spent: Costs) -> None:
 
 
 def cut_faceless_strips(images: Iterable[Image], upright: Iterable[Detections]) -> list[bytes]:
-    """JPEGs of the largest strip of each photo that lies beside all its faces, where there is one of some width."""
+    """JPEGs of the largest strip of each photo that contains no face, where it is wide enough (LEAST_STRIP)."""
     strips = []
     for image, faces in zip(images, upright, strict=True):
         strip = _cut_largest_strip(image, faces.boxes)

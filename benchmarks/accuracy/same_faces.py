@@ -1,4 +1,4 @@
-"""Which faces two ways of looking both found, and how much they differ."""
+"""The faces that two pipelines both detect, and how much their results differ."""
 
 import statistics
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Found:
 
 
 def compare_faces(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[str, Any]:
-    """Faces that both found (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
+    """How many faces both detected (IoU of at least 0.5), and how much they differ. Boxes in px of the photo."""
     differences, cosines = [], []
     for photo, found in ours.items():
         for row, other in match_faces(found.boxes, theirs[photo].boxes):
@@ -40,7 +40,7 @@ def compare_faces(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[st
 
 
 def match_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
-    """(N,4), (M,4) → pairs of rows, each box with the one it overlaps most."""
+    """(N,4), (M,4) → pairs of rows: each box with the other box of the highest IoU, if that is enough."""
     for row, box in enumerate(boxes):
         if not len(others):
             return

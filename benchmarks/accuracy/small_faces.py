@@ -1,10 +1,10 @@
-"""What the closer look finds in group photos, and what it costs. One line of JSON.
+"""How many more faces the closer look detects in group photos, and what it costs. One line of JSON.
 
 `python -m benchmarks small_faces --pack MANIFEST --images DIR [--pages 12]`
 
-Faces cut from the photos of DIR (one in the middle of each) are pasted at known sizes into 12-megapixel pages; each
-page holds faces of one size only. `found` is the share that the detector finds without and with the closer look, by
-the height of the pasted face in px of the page; `false_faces` are boxes on none of them.
+Faces cut from the photos of DIR (one in the middle of each) are pasted at known sizes into pages of 12 megapixels; each
+page has faces of one size only. `found` is the share that is detected without and with the closer look, by the height
+of the pasted face in px of the page; `false_faces` are boxes on none of them.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PAGE = (4000, 3000)
 ROWS, COLUMNS = 3, 5
 SIZES_PX = (24, 32, 40, 48, 64, 96, 128)
 MIDDLE = 0.44
-"""Of a 250 px photo of the Labeled Faces in the Wild, the face's share."""
+"""The height of the face as a share of a 250 px photo of the Labeled Faces in the Wild."""
 BACKGROUND = (118, 112, 105)
 LIMITS = PhotoLimits()
 
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
     config = pack.manifest.detector
     if config.kind != "scrfd":
-        raise UnusableInput("The closer look is SCRFD's.")
+        raise UnusableInput("Only the detector SCRFD has the closer look; name a pack with it.")
     model = pack.weights / config.file
     with_look = open_scrfd(model, config, "cpu", 1)
     without = open_scrfd(model, config.model_copy(update={"closer_look_px": 0}), "cpu", 1)
@@ -104,7 +104,7 @@ def _read(photo: Path) -> Image:
 
 
 def detect_faces(pages: Sequence[Page], detector: ScrfdDetector) -> tuple[int, int, float]:
-    """Faces found, boxes on none, and the seconds of detection alone."""
+    """The number of detected faces, the number of boxes on no face, and the seconds of detection alone."""
     found, wrong, spent_s = 0, 0, 0.0
     for page in pages:
         image = decode(page.data, LIMITS, detector.view_px)

@@ -1,22 +1,23 @@
-"""How well a pack tells people apart, beside insightface's own pipeline on the same files.
+"""How accurately a pack verifies whether two photos show one person, compared with insightface's own pipeline.
 
 `python -m benchmarks verification --images DIR --pack MANIFEST [--pairs N] [--seed N] [--limit N] [--alone] [--json]`
 
 DIR has a folder of photos for each person. As many pairs of one person as of two are made of them, in ten folds that
-share no person. A photo stands for the face nearest its middle, found and embedded as the detection service does it
+share no person. Of a photo the face nearest its middle is used, detected and embedded as in the detection service
 (app.detection.analysis) and, where the detector is SCRFD, by `FaceAnalysis.get` at 640 x 640.
 
-accuracy                pairs judged right, each fold by the threshold that is best on the other nine: mean of the
-                        folds, and `_std`, their standard deviation. Pairs with a photo without a face are left out.
+accuracy                share of the pairs judged right, each fold by the threshold that is best on the other nine: mean
+                        of the folds, and `_std`, their standard deviation. Pairs with a photo without a face are left
+                        out.
 accuracy_with_failures  the same, with these pairs judged wrong.
 failure_to_acquire      share of the photos without a face.
-tar_at_far_1e3, _1e4    share of the pairs of one person that is accepted where 0.1 % or 0.01 % of the impostors are:
-                        these are all comparisons of different people between the embeddings at hand
-                        (`impostor_comparisons`), in which the impostor pairs are contained. null where that is fewer
-                        than 30 false accepts.
-accuracy_difference     ours less insightface's in percentage points, both anew on the pairs for which both found all
-                        faces (`pairs_of_both`). `_se` is its standard error over the folds, and `only_ours_right`,
-                        `only_insightface_right` count the pairs that make it.
+tar_at_far_1e3, _1e4    share of the pairs of one person that is accepted where 0.1 % or 0.01 % of the impostors are.
+                        Impostors are all comparisons of different people between these embeddings
+                        (`impostor_comparisons`), the impostor pairs among them. null where there are fewer than 30
+                        false accepts.
+accuracy_difference     ours less insightface's in percentage points, both measured again on the pairs for which both
+                        detected all faces (`pairs_of_both`). `_se` is its standard error over the folds, and
+                        `only_ours_right`, `only_insightface_right` count the pairs that differ.
 """
 
 import argparse
@@ -50,7 +51,7 @@ from workshop.calibration import embed_central_faces
 from workshop.parity import find_most_central
 
 Embeddings = Mapping[Path, Floats]
-"""(D,) float32 of unit length by photo; a photo without a face is not in it."""
+"""Photo → (D,) float32 of unit length; without the photos in which no face was detected."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
-    """Both pipelines on the photos of all pairs; the result as it is printed."""
+    """Run both pipelines on the photos of all pairs. Returns the result as it is printed."""
     pairs = make_folded_pairs(find_people(options.images), options.pairs, options.seed, options.limit)
     photos = sorted({photo for pair in pairs for photo in pair.photos})
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    print(f"{len(pairs)} pairs of {len(photos)} photos; {pack.manifest.name} looks at them", file=sys.stderr)
+    print(f"{len(pairs)} pairs of {len(photos)} photos; {pack.manifest.name} embeds them", file=sys.stderr)
     ours = embed(pack, photos)
     result = {
         "pack": pack.manifest.name,
@@ -76,14 +77,14 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     }
     if options.alone or pack.manifest.detector.kind != "scrfd":
         return result
-    print("insightface looks at them", file=sys.stderr)
+    print("insightface embeds them", file=sys.stderr)
     theirs = embed_by_insightface(make_insightface_loop(pack, "cpu", aside), photos)
     beside = {f"insightface_{name}": value for name, value in measure_pipeline(pairs, theirs).items()}
     return {**result, **beside, **compare_pipelines(pairs, ours, theirs)}
 
 
 def embed(pack: InstalledPack, photos: Sequence[Path]) -> dict[Path, Floats]:
-    """The middle face of each photo, as the service sees it; a file that it can't read is a photo without a face."""
+    """The middle face of each photo by the service's functions; a file that can't be read is a photo without a face."""
     with open_device(pack, "cpu") as device:
         return embed_central_faces(photos, device)
 
@@ -102,7 +103,7 @@ def embed_by_insightface(loop: FaceAnalysis, photos: Sequence[Path]) -> dict[Pat
 
 
 def measure_pipeline(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> dict[str, Any]:
-    """What one pipeline reaches. Raises UnusableInput where a fold is left without a pair."""
+    """The figures of one pipeline. Raises UnusableInput where a fold has no pair with two faces."""
     scores, genuine, fold = score_pairs(pairs, embeddings)
     right, compared = judge_in_folds(scores, genuine, fold), ~np.isnan(scores)
     _require_all_folds(fold, compared)
@@ -124,7 +125,7 @@ def measure_pipeline(pairs: Sequence[FoldedPair], embeddings: Embeddings) -> dic
 
 
 def compare_pipelines(pairs: Sequence[FoldedPair], ours: Embeddings, theirs: Embeddings) -> dict[str, Any]:
-    """Both pipelines on the pairs for which both found all faces."""
+    """The difference of both pipelines, on the pairs for which both detected all faces."""
     mine, genuine, fold = score_pairs(pairs, ours)
     other, _, _ = score_pairs(pairs, theirs)
     both = ~np.isnan(mine) & ~np.isnan(other)

@@ -11,7 +11,7 @@ from workshop.samples import Pair
 
 FOLDS = 10
 DRAWS_A_PAIR = 20
-"""Nearly every draw of impostors is a new pair; the bound is for folds of few people with few photos."""
+"""At most so many draws for each impostor pair. Nearly every draw is a new pair, except in folds of few photos."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def make_folded_pairs(
 ) -> list[FoldedPair]:
     """`count` pairs of one person and as many of two, or as many as there are; the same at every call.
 
-    With a limit, of so many people. Raises UnusableInput where a fold would have no pair of either kind.
+    With a limit, pairs of so many people. Raises UnusableInput where a fold would lack one kind of pairs.
     """
     chance = random.Random(seed)  # noqa: S311 - nothing secret
     names = sorted(people)
     chosen = chance.sample(names, min(limit or len(names), len(names)))
-    # By number of photos, so that each fold has its share of the people with many.
+    # In the order of their numbers of photos, so that each fold has its share of the people with many.
     dealt = sorted(chosen, key=lambda person: -len(people[person]))
     pairs = []
     for number in range(FOLDS):
@@ -61,7 +61,7 @@ def make_folded_pairs(
 
 
 def choose_genuine_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
-    """Photos by person → pairs of one person's, no pair twice; each person gives one in turn while it has any."""
+    """Photos by person → pairs of photos of one person, none twice; people give one pair each in turn."""
     by_person = [_shuffle_pairs(photos, count, chance) for photos in people if len(photos) > 1]
     chance.shuffle(by_person)
     in_turn = (pair for turn in zip_longest(*by_person) for pair in turn if pair is not None)
@@ -74,7 +74,8 @@ def _shuffle_pairs(photos: Sequence[Path], most: int, chance: random.Random) -> 
 
 
 def choose_impostor_pairs(people: Sequence[Sequence[Path]], count: int, chance: random.Random) -> list[Pair]:
-    """Photos by person → pairs of two people's, no pair twice; people are drawn first, then a photo of each."""
+    """Photos by person → pairs of photos of two people, none twice; two people are drawn first, then a photo of
+    each."""
     if len(people) < 2:
         return []
     drawn = dict.fromkeys(islice(_draw_impostors(people, chance), DRAWS_A_PAIR * count))

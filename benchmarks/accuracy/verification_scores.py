@@ -1,6 +1,6 @@
-"""How well scores tell pairs of one person from pairs of two: accuracy in ten folds, and TAR at a FAR.
+"""How well scores separate pairs of one person from pairs of two: accuracy in ten folds, and TAR at a FAR.
 
-Scores are cosines; a pair counts as one person's where its score reaches the threshold.
+Scores are cosines; a pair is judged to be of one person where its score reaches the threshold.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,15 @@ Folds = NDArray[np.intp]
 
 BEYOND_COSINES = 2.0
 FEWEST_FALSE_ACCEPTS = 30
-"""Below it a rate says little: the rule of 30 (Doddington et al., "The NIST speaker recognition evaluation", 2000)."""
+"""With fewer, a rate is not reliable: the rule of 30 (Doddington et al., "The NIST speaker recognition evaluation",
+2000)."""
 
 
 def judge_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
-    """(N,) cosines, (N,) whether one person's, (N,) fold → (N,) whether judged right.
+    """(N,) cosines, (N,) whether of one person, (N,) fold → (N,) whether judged right.
 
-    Each fold by the threshold that is best on the others: LFW's view 2 (Huang et al., 2007). A NaN is a pair without
-    a score: it takes no part in the choice of a threshold, and is judged wrong.
+    Each fold is judged by the threshold that is best on the others: LFW's view 2 (Huang et al., 2007). A NaN is a pair
+    without a score: it has no influence on a threshold, and is judged wrong.
     """
     right = np.zeros(len(scores), bool)
     scored = ~np.isnan(scores)
@@ -35,9 +36,10 @@ def judge_in_folds(scores: Scores, genuine: Flags, fold: Folds) -> Flags:
 
 
 def find_best_threshold(scores: Scores, genuine: Flags) -> float:
-    """(N,) cosines, (N,) whether one person's → the threshold that judges most of them right, the lowest of equals.
+    """(N,) cosines, (N,) whether of one person → the threshold that judges most of them right, of equal ones the
+    lowest.
 
-    It lies midway between two scores that occur, or beyond all of them.
+    It is midway between two adjacent scores, or below or above all of them.
     """
     edges = np.concatenate([[-BEYOND_COSINES], np.unique(scores), [BEYOND_COSINES]])
     thresholds = (edges[:-1] + edges[1:]) / 2
@@ -47,17 +49,17 @@ def find_best_threshold(scores: Scores, genuine: Flags) -> float:
 
 
 def compute_share_by_fold(right: Flags, fold: Folds) -> Scores:
-    """(N,) whether judged right, (N,) fold → (F,) the share that is, of each fold that occurs."""
+    """(N,) whether judged right, (N,) fold → (F,) the share judged right in each fold."""
     return np.array([right[fold == each].mean() for each in np.unique(fold)])
 
 
 def compute_tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float | None:
-    """(N,) scores of one person's pairs, (M,) of two people's → the share of the N that is accepted.
+    """(N,) scores of pairs of one person, (M,) of two people → the true accept rate at the false accept rate `far`.
 
-    The threshold lies just above the impostor score whose acceptance would exceed the false accept rate `far`. None
-    where `far` of the M are fewer than FEWEST_FALSE_ACCEPTS, or nothing is to be accepted: that is not measured.
+    The threshold is just above the impostor score whose acceptance would exceed `far`. None where `far` of the M are
+    fewer than FEWEST_FALSE_ACCEPTS or all of them, or where N is 0.
     """
-    accepted = int(round(far * len(impostors), 6))  # 0.0001 of 300,000 is a hair below 30 in binary
+    accepted = int(round(far * len(impostors), 6))  # rounded, for 0.0001 * 300,000 is just below 30 in binary
     if accepted < FEWEST_FALSE_ACCEPTS or accepted >= len(impostors) or not len(genuine):
         return None
     at = len(impostors) - 1 - accepted
@@ -69,7 +71,7 @@ def compute_impostor_scores(embeddings: Floats, people: Sequence[str]) -> Scores
     _, labels = np.unique(np.asarray(people), return_inverse=True)
     rows = embeddings[np.argsort(labels, kind="stable")]
     ends = np.cumsum(np.bincount(labels))
-    # In order of person each needs comparing with those behind alone, and no pair comes twice.
+    # In the order of people, each person is compared only with those after it, so that no pair comes twice.
     blocks = [
         (rows[end - size : end] @ rows[end:].T).ravel() for end, size in zip(ends, np.bincount(labels), strict=True)
     ]

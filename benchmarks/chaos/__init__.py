@@ -1,1 +1,1 @@
-"""Is anything lost or done twice when machines die and networks lie? `python -m benchmarks chaos --help`."""
+"""Is anything lost or done twice when processes are killed and networks fail? `python -m benchmarks chaos --help`."""

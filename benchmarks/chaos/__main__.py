@@ -1,4 +1,6 @@
-"""`python -m benchmarks chaos`: machines die and networks lie; is anything lost or done twice? One line of JSON a seed.
+"""`python -m benchmarks chaos`: is anything lost or done twice when processes are killed and networks fail?
+
+Prints one line of JSON a seed.
 
 Not covered: the loss of a store's own data, several machines, and the memory of the workers over time. Clock steps
 need a C compiler (see benchmarks.chaos.clock).
@@ -22,7 +24,7 @@ from benchmarks.chaos.world import VISIBILITY_S, WorldOptions
 
 REDELIVERY_SLACK_S = 5.0
 FEWEST_REDELIVERIES = 20
-"""A busy machine is late with one message or another; fewer say more of the machine than of the workers."""
+"""A busy machine delays single messages, so the median of fewer redeliveries is not a sign of an error."""
 
 SUMS = (
     "sent",
@@ -68,7 +70,7 @@ def _run_rounds(options: argparse.Namespace, round_options: RoundOptions, world:
 
 
 def summarise_rounds(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """All rounds together. Half of all redeliveries must be in time, where there are enough to judge by."""
+    """The result of all rounds. Half of all redeliveries must be in time, where there are enough of them."""
     sums = {name: sum(result[name] for result in results) for name in SUMS}
     struck = sum((Counter(result["kills_at"]) for result in results), Counter[str]())
     redelivery_s = [time_s for result in results for time_s in result["redelivery_s"]]

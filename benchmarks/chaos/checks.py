@@ -1,4 +1,4 @@
-"""What must hold when everything is quiet again. Each check returns a sentence for each thing that is wrong.
+"""What must hold when all queues are empty again. Each check returns a sentence for each violation.
 
 As in Jepsen's total-queue test: what was sent is what was stored and what was dead-lettered, and each of it once
 (https://github.com/jepsen-io/jepsen/blob/main/jepsen/src/jepsen/checker.clj).
@@ -32,14 +32,14 @@ def is_dead(sent: Sent, run: Snapshot) -> bool:
 
 
 def find_lost_messages(sent: Iterable[Sent], run: Snapshot) -> list[str]:
-    """Neither stored nor dead-lettered."""
+    """Messages that are neither stored nor dead-lettered."""
     return [
         f"Message {one.number} is lost: {one.body}" for one in sent if not is_stored(one, run) and not is_dead(one, run)
     ]
 
 
 def find_ungrouped_galleries(run: Snapshot) -> list[str]:
-    """A change that no grouping run has seen is lost as well."""
+    """Galleries with changes after their last run: a change that no run grouped is lost as well."""
     behind = {
         gallery_id: (gallery.get("last_run") or {}).get("revision")
         for gallery_id, gallery in run.galleries.items()
@@ -62,7 +62,7 @@ def find_duplicated_results(run: Snapshot, calm: Snapshot) -> list[str]:
 
 
 def find_different_photos(run: Snapshot, calm: Snapshot) -> list[str]:
-    """Photos whose record or faces are others than an undisturbed run's."""
+    """Photos whose record or faces differ from an undisturbed run's."""
     wrong = []
     for name, image in run.images.items():
         undisturbed = calm.images.get(name, {})
@@ -93,7 +93,7 @@ def _compare_face(name: str, face: Document, expected: Document) -> list[str]:
 
 
 def find_different_groups(run: Snapshot, calm: Snapshot) -> list[str]:
-    """Galleries whose people are others than an undisturbed run's; person ids may differ."""
+    """Galleries whose people differ from an undisturbed run's; person ids may differ."""
     wrong = []
     for gallery_id, expected in calm.groups.items():
         groups = run.groups.get(gallery_id)
@@ -117,7 +117,7 @@ def _list_grouped_faces(groups: Document) -> list[Document]:
 
 
 def find_fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable[str]) -> list[str]:
-    """Writes of a lease that had passed: what was seen while it happened, and what does not fit together after."""
+    """Writes by a former owner of a lease: those that were noticed at once, and inconsistencies that they left."""
     wrong = list(seen)
     newest: dict[str, int] = {}
     for event in events:
@@ -132,7 +132,7 @@ def find_fence_violations(run: Snapshot, events: Iterable[Event], seen: Iterable
 
 
 def _find_torn_people(gallery_id: str, groups: Document, run: Snapshot) -> list[str]:
-    """Differences between the three places that tell a gallery's people: groups.json, `people` and `faces`."""
+    """Differences between the three places where a gallery's people are stored: groups.json, `people` and `faces`."""
     published = {face["face_id"]: person["person_id"] for person in groups["people"] for face in person["faces"]}
     faces = [face for face in run.faces.values() if face["gallery_id"] == gallery_id]
     stored = {face["_id"]: face["person_id"] for face in faces if face.get("person_id")}
@@ -148,7 +148,7 @@ def _find_torn_people(gallery_id: str, groups: Document, run: Snapshot) -> list[
 
 
 def _find_unpublished(gallery_id: str, documents: Iterable[Document], gallery: Document) -> list[str]:
-    """A run that died has left what readers must not take for their people."""
+    """Documents of a version that was not published, which a run that died has left."""
     published = gallery.get("published", 0)
     ahead = sum((document.get("version") or 0) > published for document in documents)
     wrong = (
@@ -182,7 +182,8 @@ def find_orphans(run: Snapshot) -> list[str]:
 def find_wrong_dead_letters(
     sent: Iterable[Sent], run: Snapshot, events: Sequence[Event], max_receives: int
 ) -> list[str]:
-    """Poison ends in the dead-letter queue, the passing kind after exactly `max_receives` receives."""
+    """Poison messages must end in the dead-letter queue once: those that fail with a temporary error after exactly
+    `max_receives` receives, those that are rejected never more often than they were received."""
     wrong = []
     numbers = {event.body: event.message for event in events if event.event == "send" and event.queue == "detection"}
     for one in sent:
@@ -191,7 +192,7 @@ def find_wrong_dead_letters(
             e.event == "receive" and e.queue == "detection" and e.message == numbers.get(one.body) for e in events
         )
         if one.kind == "rejected":
-            # A send whose answer was lost is sent again, so that SQS may hold one rejection twice.
+            # A send whose answer was lost is repeated, so SQS may have one rejection twice.
             rejections = len({letter.receive_count for letter in letters})
             if rejections > receives:
                 wrong.append(f"Message {one.number} was received {receives} times and rejected {rejections} times.")
@@ -210,7 +211,8 @@ def find_slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: flo
 
 
 def find_unexpected_exits(exits: Iterable[Exit]) -> list[str]:
-    """Before a service is ready it may end by SIGTERM itself, or with 4 as a store does not answer."""
+    """Exits with an unexpected code. Before a service is ready, SIGTERM may end it at once; code 4 means that a store
+    does not answer."""
     return [
         f"{one.worker} ended with code {one.code}."
         for one in exits
@@ -224,5 +226,5 @@ def count_kills(exits: Iterable[Exit]) -> Counter[str]:
 
 
 def is_innocent(letter: DeadLetter, sent: Iterable[Sent]) -> bool:
-    """Not poison: received too often by workers that died or could not reach a store."""
+    """Whether the letter isn't poison: it was received too often by workers that died or could not reach a store."""
     return letter.body not in {one.body for one in sent if one.kind != "photo"}

@@ -1,4 +1,4 @@
-"""Steps of a process's wall clock. They need a C compiler; without one there are none, and the result says so."""
+"""Steps of a process's wall clock. They need a C compiler; without one `clock_steps` in the result is 0."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("clock_skew.c")
 
 
 class Clock:
-    """The wall clock of the processes that are started with `environment`; their monotonic clock is left alone."""
+    """The wall clock of the processes that are started with `environment`. Their monotonic clock is not changed."""
 
     def __init__(self, home: Path, name: str) -> None:
         self._file = home / f"clock-{name}"
@@ -20,13 +20,13 @@ class Clock:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Empty where the clock can't be moved."""
+        """Variables for a process; empty where the clock can't be changed."""
         if not self._build():
             return {}
         return {"LD_PRELOAD": str(self._library), "CLOCK_SKEW_FILE": str(self._file)}
 
     def step_to(self, skew_s: int) -> bool:
-        """Set the clock this far off the real time. False where it can't be moved."""
+        """Set the clock to the real time plus `skew_s`. False where it can't be changed."""
         if not self._library.exists():
             return False
         with self._file.open("r+b") as stream:
@@ -36,7 +36,7 @@ class Clock:
     def _build(self) -> bool:
         compiler = shutil.which("cc")
         if compiler and not self._library.exists():
-            # Made aside, for another process may be starting with it.
+            # Compiled under another name: another process may load the library at this moment.
             partial = self._library.with_suffix(f".{os.getpid()}")
             command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:

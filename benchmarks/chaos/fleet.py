@@ -1,4 +1,4 @@
-"""The services as processes, each started again at once when it ends, as ECS would."""
+"""The services as processes. Each is started again at once when it ends, as ECS does it."""
 
 import math
 import os
@@ -22,8 +22,8 @@ STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: `worker` is slot and life, as in `detection-0.3`; `at` is seconds since the epoch;
-    `killed_at` is the named point where it killed itself, by its own log."""
+    """How a process ended. `worker` names the slot and its number there, as in `detection-0.3`; `at` is seconds since
+    the epoch; `killed_at` is the kill point where it killed itself, according to its log."""
 
     worker: str
     code: int
@@ -34,7 +34,7 @@ class Exit:
 
 @dataclass(eq=False)
 class Slot:
-    """A place for one process of a service."""
+    """A place for one process of a service at a time; `life` counts its processes."""
 
     service: str
     number: int
@@ -47,14 +47,14 @@ class Slot:
 
 
 ExtraEnvironment = Callable[[Slot, Exit | None], Mapping[str, str]]
-"""Place, and how its last process ended → variables for its next one."""
+"""Slot, and how its last process ended → environment variables for its next one."""
 
 KILLED_AT = re.compile(rb"killed at ([\w-]+), as CHAOS_KILL_AT asks")
-"""What app.core.kill_points logs with its last breath."""
+"""The log line of app.core.kill_points before it kills the process."""
 
 
 class Fleet:
-    """Processes of both services under supervision. Entering waits until each has said `ready` once."""
+    """Supervised processes of both services. Entering waits until each has logged `ready` once."""
 
     def __init__(
         self, environment: Mapping[str, str], logs: Path, workers: Mapping[str, int], extra: ExtraEnvironment
@@ -95,7 +95,7 @@ class Fleet:
         return slot.process is not None and slot.process.poll() is None and self._was_ready(slot)
 
     def signal(self, slot: Slot, number: signal.Signals) -> bool:
-        """False where there is no process to send it to."""
+        """Send a signal to the slot's process. False where there is no process."""
         process = slot.process
         if process is None or process.poll() is not None:
             return False
@@ -103,7 +103,7 @@ class Fleet:
         return True
 
     def terminate(self, slot: Slot, timeout_s: float) -> float | None:
-        """Seconds from SIGTERM to the exit: infinitely many where it ran on, None where no process was there."""
+        """Seconds from SIGTERM to the exit: infinity where it did not exit, None where there was no process."""
         process = slot.process
         began = time.monotonic()
         if process is None or not self.signal(slot, signal.SIGTERM):
@@ -128,7 +128,7 @@ class Fleet:
                 self._closing.wait(CRASH_PAUSE_S)
 
     def _spawn(self, slot: Slot, last: Exit | None) -> subprocess.Popen[bytes]:
-        # botocore puts the app id into each request, so that the server's journal knows who asked.
+        # botocore puts the app id into each request, so that the server's journal has the worker's name.
         mine = {"AWS_SDK_UA_APP_ID": slot.worker, **self._extra(slot, last)}
         environment = {**os.environ, **self._environment, **mine}
         environment.pop("LOG_GROUP", None)

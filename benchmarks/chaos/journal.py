@@ -1,4 +1,4 @@
-"""Reading the journal of strict_moto: who holds which message, and how long a killed worker's message was away."""
+"""Reads the journal of strict_moto: which worker holds which message, and how long redeliveries took."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ SERVICE_QUEUES = ("detection", "grouping")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. `event` is send, receive, hide, delete, refuse, redrive (queues) or put (objects)."""
+    """One line of the journal. `event` is send, receive, hide, delete, refuse, redrive (queues) or put (objects)."""
 
     at: float
     event: str
@@ -29,7 +29,7 @@ class Event:
 
 
 class JournalReader:
-    """Follows a journal that is still written."""
+    """Reads a journal that is still being written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,7 +47,7 @@ class JournalReader:
             self.events.append(_read_event(json.loads(line)))
         return self.events
 
-    def holders(self) -> set[str]:
+    def find_holders(self) -> set[str]:
         """Workers that have received a message and neither settled nor lost it."""
         held: dict[tuple[str, str], str] = {}
         for event in self.read():
@@ -71,7 +71,7 @@ def measure_redelivery_times(events: Iterable[Event], exits: Iterable[Exit], vis
         for event, following in pairwise(history):
             died = killed_at.get(event.worker or "")
             held = event.event == "receive" or (event.event == "hide" and event.seconds == visibility_s)
-            # A message that was settled or put back by its worker returns when it was told to, not after a lease.
+            # A message that its worker gave back is received again after the delay it was given, not after a lease.
             if died is not None and held and following.event == "receive" and following.at > died:
                 times.append(following.at - died)
     return times

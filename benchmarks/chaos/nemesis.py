@@ -1,8 +1,8 @@
-"""What goes wrong, and when: a plan drawn from a seed, and the one who carries it out.
+"""The faults of a round: a plan that is drawn from a seed, and the nemesis (Jepsen's word) that carries it out.
 
-The same seed gives the same plan; what a strike meets still depends on the machine's pace.
+The same seed gives the same plan. In which state a strike finds a process still depends on the machine's speed.
 
-Clock steps move the wall clock of a service's processes alone, and need a C compiler (see benchmarks.chaos.clock).
+Clock steps change the wall clock of one service's processes only, and need a C compiler (see benchmarks.chaos.clock).
 """
 
 import math
@@ -24,7 +24,8 @@ AIM_S = 3.0
 READY_S = 30.0
 ARMED_SHARE = 0.7
 STOP_S = {"detection": VISIBILITY_S + 3.0, "grouping": 2 * VISIBILITY_S + 6.0}
-"""Longer than a message is hidden; for grouping also than the gallery's lease and the wait of who finds it taken."""
+"""How long a process is stopped: longer than the visibility timeout, and for grouping longer than the gallery's lease
+plus the delay of the message that another worker sends when it finds the lease taken."""
 TERM_TIMEOUT_S = 120.0
 SLOW = Faults({"delay": 1.0}, delay_s=0.2)
 CLOCK_STEPS_S = (-3600, -90, 45, 600, 7200)
@@ -40,7 +41,8 @@ KILL_POINTS: dict[str, tuple[str, ...]] = {
     "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-delete"),
     "grouping": ("after-receive", "before-publish", "after-publish", "after-groups", "after-delete"),
 }
-"""See app.core.kill_points. Points are passed at different rates, so each is counted from one to a few."""
+"""See app.core.kill_points. Some points are reached more often than others, so each kills at the first to third
+time."""
 ALL_POINTS = [f"{service}/{point}" for service, points in KILL_POINTS.items() for point in points]
 
 Kind = Literal["kill", "term", "stop", "fault", "clock"]
@@ -48,7 +50,7 @@ Kind = Literal["kill", "term", "stop", "fault", "clock"]
 
 @dataclass(frozen=True)
 class Strike:
-    """`at_s` from the storm's begin. `target` is a service, a store or a clock; faults hold for `for_s`."""
+    """One fault, `at_s` after the begin of the storm. `target` is a service or a store; network faults last `for_s`."""
 
     at_s: float
     kind: Kind
@@ -59,14 +61,14 @@ class Strike:
 
 @dataclass(frozen=True)
 class Plan:
-    """Strikes by time, and the kill points that processes are started with, by service."""
+    """Strikes in the order of time, and for each service the kill points with which processes are started."""
 
     strikes: list[Strike]
     kill_points: dict[str, list[str]]
 
 
 def make_plan(seed: int, kills: int, seconds: float) -> Plan:
-    """Half of the kills are the workers' own, at named points."""
+    """The plan of a seed. In half of the kills a worker kills itself at a kill point."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     services = ["detection", "detection", "grouping"]
 
@@ -81,7 +83,7 @@ def make_plan(seed: int, kills: int, seconds: float) -> Plan:
         for row in range(max(3, round(seconds / 5)))
     ]
     points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}
-    # In turn, in an order of the seed's own, so that enough kills strike at every point.
+    # Points are taken in turn, in an order that depends on the seed, so that over many seeds each gets its kills.
     order = chance.sample(ALL_POINTS, len(ALL_POINTS))
     for row in range(kills // 2):
         service, point = order[row % len(order)].split("/")
@@ -90,7 +92,7 @@ def make_plan(seed: int, kills: int, seconds: float) -> Plan:
 
 
 class Nemesis:
-    """Carries a plan out. `stops`, `clock_steps` and `sigterm_exit_s` say what it did."""
+    """Carries out a plan. `stops`, `clock_steps` and `sigterm_exit_s` record what it did."""
 
     def __init__(self, world: World, plan: Plan, seed: int) -> None:
         self.stops = 0
@@ -104,24 +106,24 @@ class Nemesis:
         self._armed: dict[Slot, str] = {}
         self._is_over = False
         self._journal = JournalReader(world.journal_path)
-        self._treated: set[int] = set()
+        self._reserved: set[int] = set()
         self._lock = threading.Lock()
         self._clocks = {service: Clock(world.options.home, service) for service in plan.kill_points}
 
-    def environment(self, slot: Slot, last: Exit | None) -> Mapping[str, str]:
-        """What the next process of a place is started with, beside its settings."""
+    def make_environment(self, slot: Slot, last: Exit | None) -> Mapping[str, str]:
+        """Environment variables for the next process of a slot, in addition to its settings."""
         with self._lock:
             mine = dict(self._clocks[slot.service].environment)
             points = self._points[slot.service]
             armed = self._armed.pop(slot, None)
             if armed and not self._is_over and not (last and last.killed_at):
-                points.insert(0, armed)  # It ended before it came to the point.
+                points.insert(0, armed)  # The last process ended before it reached the point.
             if points and self._chance.random() < ARMED_SHARE:
                 mine["CHAOS_KILL_AT"] = self._armed[slot] = points.pop()
         return mine
 
-    def rage(self, fleet: Fleet) -> None:
-        """Every strike at its time, each in a thread of its own; returns when the last has ended."""
+    def carry_out(self, fleet: Fleet) -> None:
+        """Start every strike at its time, each in a thread of its own. Returns when all have ended."""
         began = time.monotonic()
         threads = []
         for strike in self._plan.strikes:
@@ -149,25 +151,25 @@ class Nemesis:
         actions[strike.kind](strike, fleet)
 
     def _kill(self, strike: Strike, fleet: Fleet) -> None:
-        with _Treatment(self, strike.target, fleet) as slot:
+        with _Reservation(self, strike.target, fleet) as slot:
             if slot:
                 fleet.signal(slot, signal.SIGKILL)
 
     def _terminate(self, strike: Strike, fleet: Fleet) -> None:
-        with _Treatment(self, strike.target, fleet) as slot:
+        with _Reservation(self, strike.target, fleet) as slot:
             if not slot:
                 return
             worker, seconds = slot.worker, fleet.terminate(slot, TERM_TIMEOUT_S)
             if seconds == math.inf:
                 self.never_ended.append(worker)
-            elif seconds is not None:  # It may have killed itself meanwhile.
+            elif seconds is not None:  # None: the process has killed itself meanwhile.
                 self.sigterm_exit_s.append(seconds)
 
     def _stop(self, strike: Strike, fleet: Fleet) -> None:
         slow = self._world.proxies["mongo"]
-        # A grouping run of a tiny gallery is over in a moment; a slow database gives time to stop it half way.
+        # A grouping run of a tiny gallery is very short. A slow database makes it long enough to be stopped half way.
         slow.faults = SLOW
-        with _Treatment(self, strike.target, fleet) as slot:
+        with _Reservation(self, strike.target, fleet) as slot:
             time.sleep(self._chance.uniform(0.3, 2.5))
             stopped = slot is not None and fleet.signal(slot, signal.SIGSTOP)
             if slow.faults is SLOW:
@@ -181,47 +183,47 @@ class Nemesis:
         proxy = self._world.proxies[strike.target]
         proxy.faults = strike.faults
         time.sleep(strike.for_s)
-        # A later strike on the same store may have begun; its faults stay.
+        # If a later strike on the same store has begun, its faults stay.
         if proxy.faults is strike.faults:
             proxy.faults = Faults()
 
     def _step_clock(self, strike: Strike, _fleet: Fleet) -> None:
         self.clock_steps += self._clocks[strike.target].step_to(self._chance.choice(CLOCK_STEPS_S))
 
-    def take(self, service: str, fleet: Fleet) -> Slot | None:
-        """A ready process of this service that nothing else is done to; one that holds a message if there is any."""
+    def reserve(self, service: str, fleet: Fleet) -> Slot | None:
+        """Reserve a ready process of this service for one strike; if possible, one that holds a message."""
         began = time.monotonic()
         chosen = None
         while chosen is None:
             with self._lock:
                 ready = [slot for slot in fleet.slots if slot.service == service and fleet.is_ready(slot)]
-                free = [slot for slot in ready if id(slot) not in self._treated]
-                holders = self._journal.holders()
+                free = [slot for slot in ready if id(slot) not in self._reserved]
+                holders = self._journal.find_holders()
                 busy = [slot for slot in free if slot.worker in holders]
                 waited_s = time.monotonic() - began
                 if busy or (waited_s > AIM_S and free):
                     chosen = self._chance.choice(busy or free)
-                    self._treated.add(id(chosen))
+                    self._reserved.add(id(chosen))
             if chosen is None and waited_s > READY_S:
                 return None
             time.sleep(0.02)
         return chosen
 
-    def leave(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         with self._lock:
-            self._treated.discard(id(slot))
+            self._reserved.discard(id(slot))
 
 
-class _Treatment:
-    """One process at a time is treated by one strike at most: a kill amid a SIGTERM would spoil its time."""
+class _Reservation:
+    """A process that one strike has to itself: a kill during a SIGTERM would falsify the time of the exit."""
 
     def __init__(self, nemesis: Nemesis, service: str, fleet: Fleet) -> None:
         self._nemesis = nemesis
-        self._slot = nemesis.take(service, fleet)
+        self._slot = nemesis.reserve(service, fleet)
 
     def __enter__(self) -> Slot | None:
         return self._slot
 
     def __exit__(self, *_: object) -> None:
         if self._slot:
-            self._nemesis.leave(self._slot)
+            self._nemesis.release(self._slot)

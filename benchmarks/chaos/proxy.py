@@ -1,8 +1,8 @@
-"""A TCP forwarder that lies: it delays, resets, goes silent, lets answers trickle, or delivers a request and drops
-the answer.
+"""A TCP proxy with faults: it delays a request, resets its connection, does not answer, sends the answer very slowly,
+or delivers the request and drops the answer.
 
-It knows just enough of request and answer to do the last: whatever a client sends after the server has spoken is a
-new request, which holds for HTTP/1.1 and for MongoDB's protocol alike.
+For the last it must tell requests apart: what a client sends after the server has answered is a new request. That is
+true for HTTP/1.1 and for MongoDB's protocol.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Literal
 CHUNK_BYTES = 65_536
 CONTINUE = b"HTTP/1.1 100"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER with zero seconds: closing sends a reset (socket(7))."""
+"""SO_LINGER with zero seconds: closing the socket sends a reset (socket(7))."""
 
 TRICKLE_BYTES, TRICKLE_EVERY_S = 16, 0.5
 
@@ -28,7 +28,7 @@ Fault = Literal["delay", "reset", "black-hole", "drop-answer", "trickle"]
 
 @dataclass(frozen=True)
 class Faults:
-    """What happens to a request: the share of requests for each fault, in all at most 1."""
+    """The share of requests that each fault hits; together at most 1."""
 
     shares: dict[Fault, float] = field(default_factory=dict)
     delay_s: float = 0.5
@@ -44,13 +44,13 @@ class Faults:
 
 
 class _Cut(Exception):
-    """The connection ends here, by a reset."""
+    """The connection must be reset."""
 
 
 class FaultProxy:
     """Forwards a local port to `target_port`. `faults` may be set at any time from any thread.
 
-    `felt` counts the faults that struck, `answered_bytes` what came back from the target.
+    `felt` counts the faults that hit a request, `answered_bytes` the bytes that the target has sent.
     """
 
     def __init__(self, target_port: int, seed: int = 0) -> None:
@@ -104,8 +104,8 @@ class FaultProxy:
         """Both directions until both have ended, or until one of them fails."""
         turn = _Turn()
         pumps = [
-            asyncio.ensure_future(self._requests(client, server, turn)),
-            asyncio.ensure_future(self._answers(client, server, turn)),
+            asyncio.ensure_future(self._forward_requests(client, server, turn)),
+            asyncio.ensure_future(self._forward_answers(client, server, turn)),
         ]
         try:
             await asyncio.gather(*pumps)
@@ -114,29 +114,29 @@ class FaultProxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _requests(self, client: "_Side", server: "_Side", turn: "_Turn") -> None:
+    async def _forward_requests(self, client: "_Side", server: "_Side", turn: "_Turn") -> None:
         while data := await client.reader.read(CHUNK_BYTES):
             if turn.answered:
                 turn.answered = False
-                await self._suffer(turn)
+                await self._apply_fault(turn)
             server.writer.write(data)
             await server.writer.drain()
         server.writer.write_eof()
 
-    async def _answers(self, client: "_Side", server: "_Side", turn: "_Turn") -> None:
+    async def _forward_answers(self, client: "_Side", server: "_Side", turn: "_Turn") -> None:
         while data := await server.reader.read(CHUNK_BYTES):
             self.answered_bytes += len(data)
-            # An interim answer asks for the rest of the same request.
+            # After an interim answer (100 Continue) the rest of the same request follows.
             if not data.startswith(CONTINUE):
                 if turn.drop:
                     self.felt["drop-answer"] += 1
                     raise _Cut
                 turn.answered = True
             await (_trickle if turn.trickle else _pass)(data, client.writer)
-        # A server that hangs up has ended the connection; a client may be waiting for it.
+        # The server has closed the connection; the client may be waiting for that.
         client.writer.write_eof()
 
-    async def _suffer(self, turn: "_Turn") -> None:
+    async def _apply_fault(self, turn: "_Turn") -> None:
         faults = self.faults
         fault = faults.pick(self._chance)
         if fault is None:
@@ -158,7 +158,7 @@ class FaultProxy:
 
 @dataclass
 class _Turn:
-    """Whose turn it is: a request begins after an answer, and once at the start."""
+    """The state of a connection. After an answer, and at the start, the next bytes of the client begin a request."""
 
     answered: bool = True
     drop: bool = False
@@ -177,7 +177,7 @@ async def _pass(data: bytes, writer: asyncio.StreamWriter) -> None:
 
 
 async def _trickle(data: bytes, writer: asyncio.StreamWriter) -> None:
-    """Slowly, but never so slowly that the reader gives up."""
+    """Send the answer slowly, but not so slowly that the reader's timeout ends."""
     for begin in range(0, len(data), TRICKLE_BYTES):
         await _pass(data[begin : begin + TRICKLE_BYTES], writer)
         await asyncio.sleep(TRICKLE_EVERY_S)

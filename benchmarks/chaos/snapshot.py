@@ -1,4 +1,4 @@
-"""All that a finished run has left behind, read straight from the stores."""
+"""All that is stored after a run, read directly from the stores."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -58,8 +58,8 @@ def read_snapshot(world: World) -> Snapshot:
     return Snapshot(**collections, groups=groups, keys=keys, dead_letters=read_dead_letters(world))
 
 
-def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda _: False) -> list[DeadLetter]:
-    """All of them; those that are `take_inputs` leave their queue."""
+def read_dead_letters(world: World, must_delete: Callable[[DeadLetter], bool] = lambda _: False) -> list[DeadLetter]:
+    """All dead letters. Those for which `must_delete` is true are deleted from their queue."""
     letters: list[DeadLetter] = []
     for queue in ("detection-dead-letters", "grouping-dead-letters"):
         while True:
@@ -75,7 +75,7 @@ def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda
             letters += [_read_dead_letter(queue, message) for message in answer["Messages"]]
     for letter in letters:
         receipt = {"QueueUrl": world.queues[letter.queue], "ReceiptHandle": letter.receipt}
-        if taken(letter):
+        if must_delete(letter):
             world.sqs.delete_message(**receipt)
         else:
             world.sqs.change_message_visibility(**receipt, VisibilityTimeout=0)
@@ -83,8 +83,8 @@ def read_dead_letters(world: World, taken: Callable[[DeadLetter], bool] = lambda
 
 
 def _read_dead_letter(queue: str, message: Mapping[str, Any]) -> DeadLetter:
-    told = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
-    reason, count = told.get("reason"), told.get("receive_count")
+    attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    reason, count = attributes.get("reason"), attributes.get("receive_count")
     return DeadLetter(queue, message["MessageId"], message["Body"], reason, count, message["ReceiptHandle"])
 
 

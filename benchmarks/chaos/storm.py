@@ -1,4 +1,4 @@
-"""One round: a world, a fleet, a workload sent into a storm, and the verdict once it is quiet again."""
+"""One round: a workload is sent during a storm of faults, and checked when all queues are empty again."""
 
 import threading
 import time
@@ -19,15 +19,15 @@ GROUPING_WORKERS = 2
 SENDING_SHARE = 0.7
 QUIET_FOR_S = 3.0
 EXIT_SLACK_S = 20.0
-"""A poll that waits for a silent SQS, and a machine that does other things too."""
+"""Added to the deadline of an exit: a poll may wait for an SQS that does not answer, and the machine may be busy."""
 SHOWN_VIOLATIONS = 25
 REDRIVES = 4
-"""One for the storm, and one for each worker that still holds a kill point when it ends."""
+"""One after the storm, and one for each worker that still has a kill point when it ends."""
 
 
 @dataclass(frozen=True)
 class RoundOptions:
-    """`patience_s` bounds the time from the storm's end to silence."""
+    """Options of a round. `patience_s` limits the time from the end of the storm until all queues are empty."""
 
     messages: int = 60
     kills: int = 6
@@ -38,7 +38,7 @@ class RoundOptions:
 
 
 def run_calm(options: RoundOptions, world_options: WorldOptions) -> Snapshot:
-    """What the same photos give when nothing happens."""
+    """The result of the same photos without faults."""
     photos = make_workload(options.messages, seed=0).photos
     with World(world_options) as world:
         put_photos(world, photos)
@@ -50,7 +50,7 @@ def run_calm(options: RoundOptions, world_options: WorldOptions) -> Snapshot:
 
 
 def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot) -> dict[str, Any]:
-    """One seed's result, as it is printed."""
+    """The result of one seed, as it is printed."""
     began = time.monotonic()
     seed = world_options.seed
     workload = make_workload(options.messages, seed)
@@ -58,7 +58,7 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         put_photos(world, workload.photos)
         nemesis = Nemesis(world, make_plan(seed, options.kills, options.seconds), seed)
         workers = {"detection": options.workers, "grouping": GROUPING_WORKERS}
-        fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.environment)
+        fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.make_environment)
         with FenceWatch(world) as watch, fleet:
             run_storm(world, fleet, nemesis, workload, options)
             redriven, unrest = settle(world, workload.messages, options.patience_s)
@@ -105,14 +105,14 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
 
 
 def run_storm(world: World, fleet: Fleet, nemesis: Nemesis, workload: Workload, options: RoundOptions) -> None:
-    """Everything is sent while the plan is carried out, and then all faults are over."""
+    """Send all messages while the plan is carried out. Afterwards there are no faults."""
     sender = threading.Thread(
         target=send, args=(world, workload.messages, options.seconds * SENDING_SHARE), daemon=True
     )
     sender.start()
-    nemesis.rage(fleet)
+    nemesis.carry_out(fleet)
     sender.join()
-    # Kill points that were never passed are made up for, so that a round has the kills it was asked for.
+    # Kill points that were never reached are replaced by other kills, so that a round has as many as were ordered.
     for _ in range(options.kills):
         if sum(one.code == -9 for one in fleet.exits) >= options.kills:
             return
@@ -126,7 +126,7 @@ def put_photos(world: World, photos: dict[tuple[str, str], bytes]) -> None:
 
 
 def send(world: World, messages: Sequence[Sent], within_s: float) -> None:
-    """Straight to the queue, evenly over the time."""
+    """Send messages directly to the queue, without the proxy, evenly over the time."""
     began = time.monotonic()
     for row, message in enumerate(messages):
         time.sleep(max(0.0, began + within_s * row / len(messages) - time.monotonic()))
@@ -134,7 +134,8 @@ def send(world: World, messages: Sequence[Sent], within_s: float) -> None:
 
 
 def settle(world: World, sent: Sequence[Sent], patience_s: float) -> tuple[int, list[str]]:
-    """Waits for silence, redriving what the storm has dead-lettered. How many those were, and what is still amiss."""
+    """Wait until the queues are empty, and redrive messages that the storm has dead-lettered. Returns how many these
+    were, and a sentence for what is still wrong."""
     redriven = 0
     for _ in range(REDRIVES):
         unrest = await_quiet(world, patience_s)
@@ -148,7 +149,7 @@ def settle(world: World, sent: Sequence[Sent], patience_s: float) -> tuple[int, 
 
 
 def await_quiet(world: World, patience_s: float) -> str | None:
-    """Waits until both queues stay empty. A sentence where they don't."""
+    """Wait until both queues stay empty. Returns a sentence where they don't."""
     until = time.monotonic() + patience_s
     quiet_since = None
     while time.monotonic() < until:
@@ -164,7 +165,7 @@ def await_quiet(world: World, patience_s: float) -> str | None:
 
 
 def count_messages(world: World) -> dict[str, int]:
-    """Messages of both queues that wait, are in flight or are delayed."""
+    """Queue → number of its messages that are visible, in flight or delayed."""
     counts = {}
     for name in QUEUE_VARIABLES:
         wanted = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
@@ -174,8 +175,8 @@ def count_messages(world: World) -> dict[str, int]:
 
 
 def redrive_innocent(world: World, sent: Sequence[Sent]) -> int:
-    """What an operator does after an outage: messages that are not poison go back. Returns how many."""
-    letters = read_dead_letters(world, taken=lambda letter: checks.is_innocent(letter, sent))
+    """Redrive the messages that are not poison, as an operator does after an outage. Returns how many."""
+    letters = read_dead_letters(world, must_delete=lambda letter: checks.is_innocent(letter, sent))
     innocent = [letter for letter in letters if checks.is_innocent(letter, sent)]
     for letter in innocent:
         source = letter.queue.removesuffix("-dead-letters")

@@ -1,12 +1,12 @@
 # ruff: noqa: ANN401 - arguments are passed through to moto as they come
-"""moto's server with an SQS that can be trusted in a test: `python -m benchmarks.chaos.strict_moto --help`.
+"""moto's server with an SQS that loses no messages: `python -m benchmarks.chaos.strict_moto --help`.
 
-moto changes a queue's list of messages from several threads without a lock, so that a delete beside a send can lose
-a message, and two receives at once can hand out the same one; here every SQS call holds one lock. What happens to
-each message is written to a journal, with the worker that asked (botocore sends AWS_SDK_UA_APP_ID as `app/…`).
+moto changes a queue's list of messages from several threads without a lock: a delete and a send at the same time can
+lose a message, and two receives can return the same one. Here every SQS call holds one lock. All events of each message
+are written to a journal, with the worker that made the call (botocore sends AWS_SDK_UA_APP_ID as `app/…`).
 
-`--strict`: a receipt handle that is not its message's newest, or whose visibility has ended, is refused. AWS may do
-so (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessage.html); moto lets it pass.
+`--strict`: a receipt handle that is not its message's newest, or whose visibility timeout has ended, is refused. AWS
+may do so (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessage.html); moto does not.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WORKER = re.compile(r"\bapp/(\S+)")
 
 
 class MessageNotInflight(ReceiptHandleIsInvalid):
-    """A child of the error that moto's batch calls report entry by entry; the others end the whole batch."""
+    """A subclass of the error that moto's batch calls report for one entry; other errors end the whole batch."""
 
     def __init__(self) -> None:
         SQSException.__init__(self, "AWS.SimpleQueueService.MessageNotInflight", "The message is not in flight.")
@@ -54,7 +54,7 @@ class Journal:
 class JournalledSqs(SQSBackend):
     """moto's queues under one lock, with a journal and, where strict, a check of every receipt handle."""
 
-    # moto looks for a service's URLs beside the module of its backend.
+    # moto imports a service's URLs from the package of its backend's module.
     __module__ = SQSBackend.__module__
     journal: ClassVar[Journal]
     strict: ClassVar[bool]
@@ -69,7 +69,7 @@ class JournalledSqs(SQSBackend):
                 messages = self._receive_now(queue_name, count, rest, named)
             if messages or time.monotonic() >= until:
                 return messages
-            # Slept without the lock, or one poll would hold up all senders.
+            # The lock is not held during the sleep: one poll would block all senders.
             time.sleep(RECEIVE_POLL_S)
 
     def _receive_now(self, queue_name: str, count: int, rest: Any, named: Any) -> list[Message]:
@@ -91,19 +91,19 @@ class JournalledSqs(SQSBackend):
 
     def delete_message(self, queue_name: str, receipt_handle: str) -> None:
         with self.lock:
-            message = self._checked(queue_name, receipt_handle, "delete")
+            message = self._check_receipt(queue_name, receipt_handle, "delete")
             super().delete_message(queue_name, receipt_handle)
             if message:
                 self.journal.write("delete", queue=queue_name, message=message.id)
 
     def change_message_visibility(self, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
         with self.lock:
-            message = self._checked(queue_name, receipt_handle, "hide")
+            message = self._check_receipt(queue_name, receipt_handle, "hide")
             super().change_message_visibility(queue_name, receipt_handle, visibility_timeout)
             if message:
                 self.journal.write("hide", queue=queue_name, message=message.id, seconds=int(visibility_timeout))
 
-    def _checked(self, queue_name: str, receipt: str, action: str) -> Message | None:
+    def _check_receipt(self, queue_name: str, receipt: str, action: str) -> Message | None:
         queue = self.get_queue(queue_name)
         message = next((one for one in queue._messages if one.had_receipt_handle(receipt)), None)
         if message is None or not self.strict:

@@ -1,4 +1,4 @@
-"""Looks at galleries while they are written: a number that falls was written by a worker whose lease had passed."""
+"""Polls galleries while they are written: a version or fence that falls was written by a former owner of the lease."""
 
 import threading
 from contextlib import suppress
@@ -12,7 +12,7 @@ EVERY_S = 0.2
 
 
 class FenceWatch:
-    """Polls while inside; `seen` has a sentence for each number that fell. The two looks of a pair are 0.2 s apart."""
+    """Polls every EVERY_S in a thread. `seen` has a sentence for each number that fell between two polls."""
 
     def __init__(self, world: World) -> None:
         self.seen: list[str] = []
@@ -35,12 +35,12 @@ class FenceWatch:
         while not self._closing.wait(EVERY_S):
             with suppress(PyMongoError):
                 for gallery in self._galleries.find({}, ["published", "last_run"]):
-                    self._look(f"version of {gallery['_id']}", gallery.get("published"))
-                    self._look(
+                    self._compare(f"version of {gallery['_id']}", gallery.get("published"))
+                    self._compare(
                         f"fence of the last run of {gallery['_id']}", (gallery.get("last_run") or {}).get("fence")
                     )
 
-    def _look(self, name: str, number: int | None) -> None:
+    def _compare(self, name: str, number: int | None) -> None:
         if number is None:
             return
         before = self._last.get(name, number)

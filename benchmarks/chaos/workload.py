@@ -1,4 +1,4 @@
-"""What is sent: tiny photos with real faces, pictures that can't be used, duplicates and poison, in mixed order."""
+"""The messages of a round: tiny photos with real faces, unusable pictures, duplicates and poison, in random order."""
 
 import random
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ PORTRAIT = (140, 0, 340, 200)
 LFW_FACES = 100
 """scikit-image's lfw_subset.npy holds 100 faces of 25 x 25 pixels first, then pictures without one."""
 NO_SUCH_BUCKET = "chaos-no-such-bucket"
-"""On the allow-list of the services, and nowhere else: every try fails in a way that may pass."""
+"""The services allow this bucket, but it does not exist: every try fails with a temporary error."""
 
 Kind = Literal["photo", "rejected", "redriven"]
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A message of the workload. `number` is in its body, so every message is told from every other."""
+    """A message of the workload. `number` is in its body, so every body is different."""
 
     number: int
     kind: Kind
@@ -50,7 +50,7 @@ class Workload:
 
 
 def make_workload(count: int, seed: int) -> Workload:
-    """`count` messages; the photos don't depend on the seed, the duplicates and the order do."""
+    """A workload of `count` messages. The duplicates and the order depend on the seed, the photos do not."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     poison = max(2, round(count * POISON))
     duplicates = round(count * DUPLICATES)
@@ -64,17 +64,17 @@ def make_workload(count: int, seed: int) -> Workload:
 
 
 def make_calm_messages(photos: dict[tuple[str, str], bytes]) -> list[Sent]:
-    """One message for each photo and nothing else: what the undisturbed run gets."""
+    """One message for each photo: the messages of the undisturbed run."""
     return [_make_detect_message(number, name) for number, name in enumerate(photos)]
 
 
 def make_photo(row: int) -> bytes:
-    """A JPEG that no other row gives; of every twelve, nine have a face, two have none and one is cut off."""
+    """A JPEG that is different for each row. Of every twelve, nine have a face, two have none and one is cut off."""
     kind = row % 12
     if kind in (4, 9):
         return _encode_jpeg(_make_faceless(row))
     data = _encode_jpeg(_make_portrait(row) if kind < 4 else _make_passer_by(row))
-    # Half a picture would be read as far as it goes; a header alone can't be.
+    # Half a picture would still be decoded; a header alone is not.
     return data[:120] + row.to_bytes(4, "big") if kind == 11 else data
 
 
@@ -121,7 +121,7 @@ def _make_detect_message(number: int, name: tuple[str, str]) -> Sent:
 
 
 def _make_poison(number: int, row: int) -> Sent:
-    """The first fails on every try, so that the queue's own redrive ends it; the others are turned away at once."""
+    """A poison message. The first fails at every try until the queue redrives it; the others are rejected at once."""
     if row == 0:
         message = DetectImage(gallery_id="gallery-0", image_id="poison", s3_key="p.jpg", bucket=NO_SUCH_BUCKET)
         return Sent(number, "redriven", _add_number(message.model_dump_json(), number))
@@ -131,5 +131,5 @@ def _make_poison(number: int, row: int) -> Sent:
 
 
 def _add_number(body: str, number: int) -> str:
-    """Services ignore fields they don't know; a body that is not JSON gets the number as a tail."""
+    """Add the number as a field, which services ignore. A body that is not JSON gets it at its end."""
     return f'{body[:-1]}, "n": {number}}}' if body.endswith("}") else f"{body} {number}"

@@ -1,4 +1,4 @@
-"""Everything around the services: AWS and MongoDB stand-ins as processes, and a fault proxy before each store."""
+"""The services' surroundings: stand-ins for AWS and MongoDB as processes, with a fault proxy before each store."""
 
 import json
 import os
@@ -34,13 +34,13 @@ SETTINGS = {
     "QUEUE_WAIT_S": str(QUEUE_WAIT_S),
     "GROUPING_DELAY_S": "2",
     "SHUTDOWN_DEADLINE_S": str(SHUTDOWN_DEADLINE_S),
-    # A killed worker costs each message it holds one of its few tries, so it holds few.
+    # A worker that is killed costs each message that it holds one of its few tries, so it must hold few.
     "BATCH_SIZE": "4",
     "MAX_FACE_WORKERS": "2",
     "INFERENCE_THREADS": "1",
     "PREVIEW_SIDE_PX": "160",
     "ALLOWED_BUCKETS": NO_SUCH_BUCKET,
-    # The machine's memory is shared with whatever else runs on it.
+    # Other programs use the machine's memory, too.
     "FACE_RECOGNITION_MEMORY_THRESHOLD": "0.97",
 }
 QUEUE_VARIABLES = {"detection": "QUEUE_URL", "grouping": "GROUP_FACE_QUEUE_URL"}
@@ -48,7 +48,7 @@ QUEUE_VARIABLES = {"detection": "QUEUE_URL", "grouping": "GROUP_FACE_QUEUE_URL"}
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """`max_receives` is the queues' maxReceiveCount; `settings` go before those of a storm."""
+    """`max_receives` is the queues' maxReceiveCount; `settings` override SETTINGS."""
 
     home: Path
     pack: str = "open"
@@ -59,7 +59,7 @@ class WorldOptions:
 
 
 class World:
-    """Stand-ins that run while inside. `environment` is what a service needs to live in it."""
+    """A context in which the stand-ins run. `environment` has the settings with which a service uses them."""
 
     def __init__(self, options: WorldOptions) -> None:
         self.options = options
@@ -95,11 +95,11 @@ class World:
         self.database = self.mongo["gallery_images"]
         self._await(lambda: bool(self.database.command("ping")["ok"]), "SecantusDB")
         self.queues = self._make_queues_and_buckets()
-        self.environment = self._environment_of_services()
+        self.environment = self._make_environment()
 
-    def _environment_of_services(self) -> dict[str, str]:
+    def _make_environment(self) -> dict[str, str]:
         ports = {store: proxy.port for store, proxy in self.proxies.items()}
-        # Without directConnection the driver would ask the server for its own address and go there.
+        # Without directConnection the driver would connect to the address that the server reports, not to the proxy.
         mongo = "mongodb://127.0.0.1:{}/{}?directConnection=true"
         sqs = f"http://127.0.0.1:{ports['sqs']}"
         return {
@@ -109,7 +109,7 @@ class World:
             "GALLERY_IMAGES_MONGO_URI": mongo.format(ports["mongo"], "gallery_images"),
             "HUEMN_MONGO_URI": mongo.format(ports["mongo"], "huemn"),
             "MODEL_PACK": self.options.pack,
-            # The account is part of the path, and stays; the host is the proxy's.
+            # The path, which contains the account, stays; the host is replaced with the proxy's.
             **{QUEUE_VARIABLES[name]: f"{sqs}/{_get_url_path(self.queues[name])}" for name in QUEUE_VARIABLES},
         }
 
@@ -164,7 +164,7 @@ class World:
 
 
 class _Environment:
-    """boto3 reads endpoint and credentials where a client is made, and only there."""
+    """A context with other environment variables: boto3 reads endpoint and credentials when it makes a client."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values

@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share: their photos, their output, and how they say what can't be measured."""
+"""Common functions of the benchmarks' commands: finding photos, printing results, and reporting unusable input."""
 
 import json
 import sys
@@ -10,11 +10,11 @@ from typing import Any
 from app.core.errors import WorkerError
 
 PHOTO_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
-"""What both OpenCV's reader and the service's decoder take."""
+"""Formats that both OpenCV and the service decode."""
 
 
 class UnusableInput(Exception):
-    """What was asked for can't be measured; the message is one sentence for the user."""
+    """The measurement is not possible with this input; the message is one sentence for the user."""
 
 
 def is_photo(path: Path) -> bool:
@@ -22,7 +22,7 @@ def is_photo(path: Path) -> bool:
 
 
 def find_photos(folder: Path, limit: int | None) -> list[Path]:
-    """The photos below a folder; with a limit, so many spread evenly. Raises UnusableInput for none."""
+    """The photos below a folder; with a limit, so many of them at equal steps. Raises UnusableInput for none."""
     photos = sorted(filter(is_photo, folder.rglob("*")))
     if not photos:
         raise UnusableInput(f"There are no photos in {folder}; name a folder with photos of faces.")
@@ -30,7 +30,7 @@ def find_photos(folder: Path, limit: int | None) -> list[Path]:
 
 
 def print_result(measure: Callable[[], Mapping[str, Any]], *, as_json: bool) -> Mapping[str, Any] | None:
-    """Prints what `measure` returns and returns it; None where it can't be measured, and a sentence has said why."""
+    """Print the result of `measure` and return it; where it raises, print the error's sentence and return None."""
     try:
         result = measure()
     except (WorkerError, UnusableInput) as error:

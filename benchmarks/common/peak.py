@@ -1,4 +1,4 @@
-"""The most memory that a process held while it was watched."""
+"""The peak memory of a process over some time."""
 
 import threading
 from types import TracebackType
@@ -9,7 +9,7 @@ SAMPLE_EVERY_S = 0.05
 
 
 class PeakMemory:
-    """Resident bytes of a process (by default this one), looked at from a thread; `peak` is the most that was seen."""
+    """Samples the resident bytes of a process (by default this one) from a thread; `peak` is the largest sample."""
 
     def __init__(self, pid: int | None = None) -> None:
         self.peak = 0

@@ -1,4 +1,4 @@
-"""The local stack for benchmarks and process tests, of its own in a temporary folder: with the services or without."""
+"""A local stack for benchmarks and process tests in a temporary folder, with the services or without."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from local.stack import LocalStack
 
 @contextmanager
 def run_local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
-    """A running stack whose environment holds while inside; everything is stopped and put back after."""
+    """A context with a running stack and its environment; afterwards all is stopped and the environment restored."""
     with _open_stack(settings or {}) as stack:
         stack.start(pack)
         yield stack
@@ -20,7 +20,7 @@ def run_local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Ite
 
 @contextmanager
 def run_local_stores(settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
-    """AWS and MongoDB alone, in the same way."""
+    """The same with AWS and MongoDB alone."""
     with _open_stack(settings or {}) as stack:
         stack.start_stores()
         yield stack
@@ -41,6 +41,6 @@ def _open_stack(settings: Mapping[str, str]) -> Iterator[LocalStack]:
 
 
 def wait_until_grouped(album: Album, stack: LocalStack) -> None:
-    """Returns once all photos of a sent album are indexed and grouped. Raises LocalStackError where that stalls."""
+    """Wait until all photos of an album are stored and grouped. Raises LocalStackError where nothing advances."""
     for _ in album.follow(stack.check_services):
         pass

@@ -1,10 +1,10 @@
-"""How long does a service take to end after SIGTERM, at production's settings? One line of JSON.
+"""How long does a service take to end after SIGTERM, with production's settings? One line of JSON.
 
 `python -m benchmarks exits [--pack PACK]`
 
-`idle_s`: amid a long poll of 20 s. `busy_s`: amid photos that take a moment. `overdue_s`: amid photos whose bytes
-trickle in for minutes, so that the deadline of 80 s ends the wait. Nothing may be lost by any of them. The exit code
-is 1 where an exit takes longer than its bound or a message is neither done nor back in its queue.
+`idle_s`: during a long poll of 20 s. `busy_s`: during the analysis of photos. `overdue_s`: while photos are read so
+slowly, for minutes, that the deadline of 80 s ends the wait. Nothing may be lost by any of them. The exit code is 1
+where an exit takes longer than its bound, or a message is neither done nor back in its queue.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def measure(home: Path, pack: str) -> dict[str, Any]:
     with World(WorldOptions(home, pack, settings=PRODUCTION)) as world:
         put_photos(world, photos)
         with Fleet(world.environment, home / "logs", {"detection": 1}, lambda _slot, _last: {}) as fleet:
-            time.sleep(2)  # Well within the first poll.
+            time.sleep(2)  # The first poll is still waiting then.
             idle_s = _terminate(fleet)
             send(world, make_calm_messages(photos), 0)
             _await_holder(world)
@@ -67,7 +67,7 @@ def measure(home: Path, pack: str) -> dict[str, Any]:
             world.proxies["s3"].faults = Faults({"trickle": 1.0})
             _await_ready(fleet)
             _await_holder(world)
-            time.sleep(2)  # Long enough to be amid the bytes.
+            time.sleep(2)  # The photos are being read then.
             overdue_s = _terminate(fleet)
             codes = [one.code for one in fleet.exits]
         waiting = count_messages(world)["detection"]
@@ -101,7 +101,7 @@ def _await_ready(fleet: Fleet) -> None:
 
 def _await_holder(world: World) -> None:
     journal, until = JournalReader(world.journal_path), time.monotonic() + PATIENCE_S
-    while not journal.holders():
+    while not journal.find_holders():
         if time.monotonic() > until:
             raise LocalStackError(f"No message was received within {PATIENCE_S:.0f} s.")
         time.sleep(0.02)

@@ -220,10 +220,10 @@ def test_holders_are_the_workers_with_unsettled_messages(tmp_path: Path) -> None
     half = json.dumps({"at": 2, "event": "delete", "worker": "b.0", "queue": "detection", "message": "2"})
     journal.write_text("\n".join(map(json.dumps, lines)) + "\n" + half[:20], "utf-8")
     reader = JournalReader(journal)
-    assert reader.holders() == {"a.0", "b.0"}
+    assert reader.find_holders() == {"a.0", "b.0"}
     with journal.open("a", encoding="utf-8") as stream:
         stream.write(half[20:] + "\n")
-    assert reader.holders() == {"a.0"}
+    assert reader.find_holders() == {"a.0"}
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
