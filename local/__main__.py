@@ -46,7 +46,7 @@ def _make_parser() -> argparse.ArgumentParser:
         command.add_argument("--pack", default=default_pack, help="model pack: name or manifest")
     send = commands.add_parser("send", help="send a folder of photos to the running services")
     send.add_argument("photos", type=Path)
-    commands.add_parser("status", help="what runs, and how far it is")
+    commands.add_parser("status", help="which processes run, and how far the galleries are")
     commands.add_parser("stop", help="stop everything; data in .local stays")
     parser.set_defaults(command="up", pack=default_pack)
     return parser
@@ -63,7 +63,7 @@ def _leave_running(stack: LocalStack, options: argparse.Namespace) -> int:
 
 def _run_album(stack: LocalStack, options: argparse.Namespace) -> int:
     photos = options.photos or _open_sample()
-    find_photos(photos)  # A wrong folder is told before anything is started for it.
+    find_photos(photos)  # An unusable folder is reported before anything is started for it.
     was_running = stack.is_running("detection")
     begin = time.monotonic()
     try:
@@ -101,7 +101,7 @@ def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
     wanted = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     for name, variable in (("detection", "QUEUE_URL"), ("grouping", "GROUP_FACE_QUEUE_URL")):
         counts = sqs.get_queue_attributes(QueueUrl=environment[variable], AttributeNames=wanted)["Attributes"]
-        console.print(f"{name} queue: {counts[wanted[0]]} waiting, {counts[wanted[1]]} in work")
+        console.print(f"{name} queue: {counts[wanted[0]]} waiting, {counts[wanted[1]]} in flight")
     with MongoClient[dict[str, Any]](environment["GALLERY_IMAGES_MONGO_URI"]) as mongo:
         database = mongo.get_default_database("gallery_images")
         for gallery in database["galleries"].find():
@@ -135,7 +135,7 @@ COMMANDS = {
 
 def _start_stack(stack: LocalStack, pack: str) -> list[str]:
     if "/" in pack or pack.endswith(".toml"):
-        # A path, as seen from here; the services run in the repository's folder.
+        # A relative path is resolved here, because the services run in the repository's folder.
         pack = str(Path(pack).resolve())
     with console.status("Starting AWS and MongoDB stand-ins and both services…"):
         started = stack.start(pack)

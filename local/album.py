@@ -1,4 +1,4 @@
-"""A folder of photos through the system, as its owner would send it: upload, one message each, wait, collect."""
+"""Process a folder of photos as the photos' owner would: upload them, send a message for each, wait, collect."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ TRANSFERS = 8
 
 @dataclass(frozen=True)
 class AlbumProgress:
-    """How far an album is."""
+    """How far an album is: photos that are stored, their faces, and the people of the last run."""
 
     photos: int
     faces: int
@@ -35,7 +35,7 @@ class AlbumProgress:
 
 
 class Album:
-    """One folder as one gallery, against whatever AWS and MongoDB the environment names."""
+    """One folder as one gallery, with the AWS and the MongoDB that the environment names."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], gallery_id: str | None = None) -> None:
         self.photos = find_photos(folder)
@@ -60,7 +60,7 @@ class Album:
 
     def send(self) -> None:
         """Upload all photos and send one message each."""
-        self._forget_photos_that_left()
+        self._remove_former_photos()
         self._write_owner_documents()
         gallery = self._database["galleries"].find_one({"_id": self.gallery_id}) or {}
         self._revision_before = int(gallery.get("revision", 0))
@@ -69,27 +69,27 @@ class Album:
             list(pool.map(self._send_one, self.photos.items()))
 
     def follow(self, check: Callable[[], None]) -> Iterator[AlbumProgress]:
-        """Yields the progress until people are found. `check` raises where going on makes no sense."""
+        """Yields the progress until all photos are grouped. `check` is called often, and raises to end the wait."""
         changed_at, last = time.monotonic(), None
         while True:
-            progress = self._progress()
+            progress = self._get_progress()
             yield progress
             if progress.grouped:
                 return
             if progress != last:
                 changed_at, last = time.monotonic(), progress
             if time.monotonic() - changed_at > PATIENCE_S:
-                raise LocalStackError(f"Nothing has moved for {PATIENCE_S:.0f} s; the logs of the services tell why.")
+                raise LocalStackError(f"No progress for {PATIENCE_S:.0f} s; see the logs of the services.")
             check()
             time.sleep(POLL_S)
 
     def collect(self, out: Path) -> Groups:
-        """Bring groups.json, the page and its pictures to a folder. Returns the groups."""
+        """Download groups.json, the page and its pictures into a folder. Returns the groups."""
         prefix = f"{self.gallery_id}/"
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._output, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            list(pool.map(lambda key: self._bring(key, out / key.removeprefix(prefix)), keys))
+            list(pool.map(lambda key: self._download(key, out / key.removeprefix(prefix)), keys))
         return Groups.model_validate_json(list_outputs(out)[0].read_bytes())
 
     def _send_one(self, item: tuple[str, Path]) -> None:
@@ -99,30 +99,30 @@ class Album:
         message = DetectImage(gallery_id=self.gallery_id, image_id=image_id, s3_key=key)
         self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=message.model_dump_json())
 
-    def _bring(self, key: str, target: Path) -> None:
+    def _download(self, key: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._s3.download_file(self._output, key, str(target))
 
-    def _progress(self) -> AlbumProgress:
+    def _get_progress(self) -> AlbumProgress:
         of_this = {"gallery_id": self.gallery_id}
         done = self._database["images"].find({**of_this, "processed_at": {"$gte": self._sent_at}}, ["face_count"])
         counts = [image["face_count"] for image in done]
         gallery = self._database["galleries"].find_one({"_id": self.gallery_id}) or {}
         run = gallery.get("last_run") or {}
-        # Each photo is stored first and counted as a change of its gallery just after.
+        # Each photo is stored first, and then counted as a change of its gallery.
         changes = gallery.get("revision", 0) - self._revision_before
         all_in = len(counts) == len(self.photos) <= changes
         all_grouped = all_in and run.get("revision") == gallery["revision"]
         return AlbumProgress(len(counts), sum(counts), run.get("people", 0), all_grouped)
 
-    def _forget_photos_that_left(self) -> None:
-        """What an earlier run left of photos that are no longer in the folder."""
+    def _remove_former_photos(self) -> None:
+        """Remove what is stored of photos that are no longer in the folder."""
         gone = {"gallery_id": self.gallery_id, "image_id": {"$nin": list(self.photos)}}
         self._database["images"].delete_many(gone)
         self._database["faces"].delete_many(gone)
 
     def _write_owner_documents(self) -> None:
-        """The documents that the owner's own upload would have made; `face_index` is written into them."""
+        """Write the documents that the owner's upload would write; the services add `face_index` to them."""
         updates = [
             UpdateOne(
                 {"gallery_id": self.gallery_id, "image_id": image_id}, {"$set": {"file_name": path.name}}, upsert=True
@@ -133,7 +133,7 @@ class Album:
 
 
 def find_photos(folder: Path) -> dict[str, Path]:
-    """Image id → file, for each picture in the folder. Raises LocalStackError for none, or two of a name."""
+    """Image id → file, for each picture in the folder. Raises LocalStackError for none, or for two of one image id."""
     if not folder.is_dir():
         raise LocalStackError(f"{folder} is not a folder; name one with photos in it.")
     photos: dict[str, Path] = {}
@@ -150,7 +150,7 @@ def find_photos(folder: Path) -> dict[str, Path]:
 
 
 def make_gallery_id(folder: Path) -> str:
-    """A readable id that two folders of one name don't share."""
+    """A readable id that is different for two folders of the same name."""
     path = folder.resolve()
     name = re.sub(r"[^\w.-]+", "-", path.name).strip("-.") or "album"
     return f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"

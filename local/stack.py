@@ -1,7 +1,7 @@
-"""The local stack: moto's server for AWS, SecantusDB for MongoDB, and both services, each its own process.
+"""The local stack: moto's server for AWS, SecantusDB for MongoDB, and both services, each as a process.
 
-What runs is written to `.local/state.json`, so that a later command finds it. Where QUEUE_URL or
-GALLERY_IMAGES_MONGO_URI is set, the real thing is used and no stand-in is started.
+The running processes are written to `.local/state.json`, so that a later command finds them. Where QUEUE_URL or
+GALLERY_IMAGES_MONGO_URI is set, real AWS or MongoDB is used and no stand-in is started.
 """
 
 import json
@@ -48,12 +48,12 @@ LOCAL_DEFAULTS = {
 
 
 class LocalStackError(WorkerError):
-    """The local stack can't do what was asked; the message says why and what to do."""
+    """The local stack can't do this; the message says why and what to do."""
 
 
 @dataclass
 class ProcessEntry:
-    """A started process; `started` tells it from a later one with the same number."""
+    """A started process. Its start time tells it from a later process with the same id."""
 
     pid: int
     started: float
@@ -61,7 +61,7 @@ class ProcessEntry:
 
 @dataclass
 class State:
-    """What is running, and the environment it was started with."""
+    """The running processes, and the environment with which they were started."""
 
     processes: dict[str, ProcessEntry] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -79,18 +79,18 @@ class LocalStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the services see."""
+        """The environment of the services."""
         return {**os.environ, **self.state.environment}
 
     def enter_environment(self) -> None:
-        """Give this process the services' environment, for boto3 reads its settings there."""
+        """Set the services' environment in this process, too, because boto3 reads its settings there."""
         os.environ.update(self.state.environment)
 
     def is_running(self, name: str) -> bool:
         return self._process(name) is not None
 
     def start(self, pack: str) -> list[str]:
-        """Start what isn't running yet, services with this pack. Returns the names of what was started."""
+        """Start what isn't running yet, the services with this pack. Returns the names of the started processes."""
         started = self.start_stores()
         wanted = {"MODEL_PACK": pack, "DEV_WORKER_IMAGE": os.environ.get("DEV_WORKER_IMAGE", "")}
         if wanted.items() - self.state.environment.items():
@@ -99,7 +99,7 @@ class LocalStack:
         return [*started, *self._start_services()]
 
     def start_stores(self) -> list[str]:
-        """Start AWS and MongoDB alone, with empty queues and buckets, and enter their environment."""
+        """Start only AWS and MongoDB, make queues and buckets, and enter their environment."""
         self.logs.mkdir(parents=True, exist_ok=True)
         if not any(self.is_running(name) for name in self.state.processes):
             defaults = {**LOCAL_DEFAULTS, "GALLERY_INDEX_DIR": str(self._home / "index")}
@@ -111,7 +111,7 @@ class LocalStack:
         return started
 
     def stop(self, names: tuple[str, ...] | None = None) -> list[str]:
-        """Stop these, or everything: services first, then what they need."""
+        """Stop these processes, or all: first the services, then AWS and MongoDB."""
         order = names or (*SERVICES, "mongo", "aws")
         stopped = []
         for some in (SERVICES, ("mongo", "aws")):
@@ -131,12 +131,12 @@ class LocalStack:
         return stopped
 
     def check_services(self) -> None:
-        """Raises LocalStackError where a service has ended, with the last thing it said."""
+        """Raises LocalStackError, with the last line of its log, where a service has ended."""
         for name in SERVICES:
             if name not in self.state.processes:
                 raise LocalStackError(f"The {name} service is not running; ./dev_worker.sh starts it.")
             if not self.is_running(name):
-                raise LocalStackError(f"The {name} service has ended: {self._last_words(name)}")
+                raise LocalStackError(f"The {name} service has ended: {self._read_last_line(name)}")
 
     def _start_aws(self) -> list[str]:
         if os.environ.get("QUEUE_URL") or self.is_running("aws"):
@@ -153,14 +153,14 @@ class LocalStack:
         port = _find_free_port()
         data = self._home / "mongo"
         data.mkdir(exist_ok=True)
-        # SecantusDB refuses a folder that a killed process left locked only while that process lives.
+        # The lock that a killed SecantusDB leaves in its folder does not prevent a new one from starting.
         program = str(Path(sys.executable).parent / "secantusd-py")
         self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)])
         self._await_port("mongo", port)
         uri = f"mongodb://127.0.0.1:{port}"
-        # SecantusDB gathers all of an answer before it sends the first of it: ten seconds and more for 100,000 faces.
-        patient = f"socketTimeoutMS={SLOWEST_ANSWER_S * 1000}"
-        self.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images?{patient}"
+        # SecantusDB collects a whole answer before it sends the first byte: for 100,000 faces ten seconds and more.
+        timeout = f"socketTimeoutMS={SLOWEST_ANSWER_S * 1000}"
+        self.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images?{timeout}"
         self.state.environment["HUEMN_MONGO_URI"] = f"{uri}/huemn"
         self._await_mongo(uri)
         return ["mongo"]
@@ -183,13 +183,13 @@ class LocalStack:
         wanted = [name for name in SERVICES if not self.is_running(name)]
         begins = {name: self._log_size(name) for name in wanted}
         for name in wanted:
-            self._spawn(name, self._service_command(f"run_{name}_service.py"))
+            self._spawn(name, self._make_command(f"run_{name}_service.py"))
         for name, begin in begins.items():
             self._await_ready(name, begin)
         return wanted
 
-    def _service_command(self, script: str) -> list[str]:
-        """The service here or, where DEV_WORKER_IMAGE names one, in a container that shares this host's network."""
+    def _make_command(self, script: str) -> list[str]:
+        """The command of a service: a process here or, with DEV_WORKER_IMAGE, a container in this host's network."""
         image = self.state.environment["DEV_WORKER_IMAGE"]
         if not image:
             return [sys.executable, str(ROOT / script)]
@@ -241,7 +241,7 @@ class LocalStack:
         until = time.monotonic() + START_TIMEOUT_S
         while not condition():
             if not self.is_running(name):
-                raise LocalStackError(f"The {name} process ended while starting: {self._last_words(name)}")
+                raise LocalStackError(f"The {name} process ended while starting: {self._read_last_line(name)}")
             if time.monotonic() > until:
                 raise LocalStackError(
                     f"The {name} process is not ready after {START_TIMEOUT_S:.0f} s: see {self._log(name)}."
@@ -265,9 +265,9 @@ class LocalStack:
     def _log_size(self, name: str) -> int:
         return self._log(name).stat().st_size if self._log(name).exists() else 0
 
-    def _last_words(self, name: str) -> str:
+    def _read_last_line(self, name: str) -> str:
         lines = self._log(name).read_text("utf-8", "replace").strip().splitlines()
-        return f"{lines[-1] if lines else 'it said nothing'} (all of it: {self._log(name)})"
+        return f"{lines[-1] if lines else 'its log is empty'} (log: {self._log(name)})"
 
     def _read_state(self) -> State:
         try:
@@ -285,7 +285,7 @@ class LocalStack:
 
 
 def _list_pack_folders(pack: str) -> set[Path]:
-    """What a container must see of a pack that is given as a path."""
+    """The folders that a container needs of a pack that is given as a path."""
     path = Path(pack)
     if path.suffix == ".toml":
         return {path.parent, (path.parent / read_manifest(path).source.path).resolve()}

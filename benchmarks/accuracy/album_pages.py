@@ -29,8 +29,8 @@ PAGE_PX = (1200, 800)
 FEWEST_FACES, MOST_FACES = 2, 8
 FACES_A_ROW = 4
 PHOTOS_A_PERSON = 40
-"""A limit: the person with most photos in the Labeled Faces in the Wild has 530, which would decide the figures
-alone."""
+"""At most so many, as a main person of an event may have. The 530 photos of one politician in the Labeled Faces in the
+Wild would decide the figures alone."""
 EYES_PX = 45.0
 """The distance between the eyes of a frontal face, about that in a 250 px photo of the Labeled Faces in the Wild."""
 EYES_TO_MOUTH = 1.1

@@ -1,8 +1,8 @@
 """Does hostile input ever crash or hang a worker? One line of JSON.
 
-Random and mutated message bodies go through both parsers, mutated image files through the decoder, each in a child
-process: a crash of native code, or a hang of over 5 s, costs that child and is counted. Every input must be settled,
-with a reason where it is refused. Case N of a seed is the same on every machine; findings are named on standard error.
+Random and mutated message bodies go through both parsers, and mutated image files through the decoder, in child
+processes: a crash of native code, or a hang of over 5 s, ends that child and is counted. Every input must be accepted,
+or refused with a reason. Case N of a seed is the same on every machine; findings are printed on standard error.
 
 `python -m benchmarks fuzz [--messages 100000] [--images 5000] [--seed 0]`
 """
@@ -31,7 +31,7 @@ from benchmarks.robustness.fuzz_inputs import make_image_case, make_message_case
 
 HANG_S = 5.0
 IDLE_FACTOR = 4
-"""A child that waits and works nothing is given up after this many times HANG_S."""
+"""A child that uses no CPU time counts as hung after this many times HANG_S."""
 START_TIMEOUT_S = 120.0
 LIMITS = PhotoLimits()
 
@@ -41,9 +41,9 @@ Case = tuple[str, int]
 
 @dataclass
 class Tally:
-    """`outcomes` counts how the inputs were settled; `findings` says which ones were not, and how.
+    """`outcomes` counts the inputs by their outcome; `findings` has a line for each crash or hang.
 
-    `slowest_s` is the most processor time that one input took; for one that hung, the time waited.
+    `slowest_s` is the most CPU time that one input took; for one that hung, the time that was waited.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fuzz(messages: int, images: int, seed: int, settle: Callable[[Case, int], str] | None = None) -> Tally:
-    """Put all cases through `settle` (tests bring their own), by as many children as there are cores."""
-    # A list's iterator may be drawn from by several threads.
+    """Run `settle` (tests have their own) on all cases, in as many children as there are cores."""
+    # Several threads may take items from the iterator of a list.
     cases: Iterator[Case] = iter([*(("message", n) for n in range(messages)), *(("image", n) for n in range(images))])
     tally, lock = Tally(), threading.Lock()
 
@@ -98,7 +98,7 @@ def fuzz(messages: int, images: int, seed: int, settle: Callable[[Case, int], st
 
 
 def settle_case(case: Case, seed: int) -> str:
-    """How one input ended. Raises whatever a worker would have been surprised by."""
+    """The outcome of one input. Raises what a worker would not have expected."""
     kind, number = case
     if kind == "image":
         return f"image {settle_image(make_image_case(seed, number))}"
@@ -136,7 +136,7 @@ def _require_reason(error: Exception) -> None:
 
 
 class Child:
-    """A process that settles cases; replaced by a new one when it crashes or hangs."""
+    """A process that settles cases. It is replaced by a new one when it crashes or hangs."""
 
     def __init__(self, settle: Callable[[Case, int], str], seed: int) -> None:
         self._settle = settle
@@ -150,10 +150,10 @@ class Child:
         self._end()
 
     def ask(self, case: Case) -> tuple[str, float]:
-        """How the case ended (`crash: …`, `hang` or an outcome), and after how many seconds of its work."""
+        """The case's outcome (or `crash: …` or `hang`), and the seconds that it took."""
         begin = time.monotonic()
         try:
-            if self._answers(case):
+            if self._has_answer(case):
                 outcome, seconds = self._pipe.recv()
                 return str(outcome), float(seconds)
             outcome = "hang"
@@ -164,16 +164,16 @@ class Child:
         self._start()
         return outcome, time.monotonic() - begin
 
-    def _answers(self, case: Case) -> bool:
-        """Whether an answer comes. A busy machine slows a large picture down, so the child's own time counts too."""
-        begin_s, until = self._cpu_s(), time.monotonic() + HANG_S * IDLE_FACTOR
+    def _has_answer(self, case: Case) -> bool:
+        """Whether the child answers. Large pictures take long on a busy machine, so its CPU time counts, too."""
+        begin_s, until = self._measure_cpu_s(), time.monotonic() + HANG_S * IDLE_FACTOR
         self._pipe.send(case)
         answered = self._pipe.poll(HANG_S)
-        while not answered and self._cpu_s() - begin_s < HANG_S and time.monotonic() < until:
+        while not answered and self._measure_cpu_s() - begin_s < HANG_S and time.monotonic() < until:
             answered = self._pipe.poll(HANG_S / 10)
         return answered
 
-    def _cpu_s(self) -> float:
+    def _measure_cpu_s(self) -> float:
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.NoSuchProcess:
@@ -181,7 +181,7 @@ class Child:
         return float(times.user + times.system)
 
     def _start(self) -> None:
-        # Not forked: a child must not inherit another thread's half-done work.
+        # Spawned, not forked: a child must not inherit what another thread has half done.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._settle, self._seed), daemon=True)
@@ -198,7 +198,7 @@ class Child:
 
 def _serve(pipe: Connection, settle: Callable[[Case, int], str], seed: int) -> None:
     warnings.simplefilter("ignore")
-    # Decoders tell standard error what they think of such files.
+    # Decoders print warnings about such files to standard error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     pipe.send("ready")
     while True:

@@ -1,4 +1,4 @@
-"""Hostile inputs, each made from its seed and number alone, so that a finding can be made again."""
+"""Hostile inputs, each made from its seed and number alone, so that a finding can be reproduced."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ ALPHABET = '{}[]":,\\/ \t\n0123456789.eE+-truefalsnvydgckim_%\0\x7fé\u2028\ud80
 
 
 def make_message_case(seed: int, number: int) -> str:
-    """One message body: noise, a made-up value, or a good message that was tampered with."""
+    """One message body: random text, a random value, or a valid message with changes."""
     chance = _make_random("message", seed, number)
     kind = number % 4
     if kind == 0:
@@ -62,7 +62,7 @@ def make_message_case(seed: int, number: int) -> str:
 
 
 def make_image_case(seed: int, number: int) -> bytes:
-    """One image file: a good one that was damaged, or noise that begins like a picture."""
+    """One image file: a valid one that was damaged, or random bytes after the begin of a valid one."""
     chance = _make_random("image", seed, number)
     samples = make_image_samples()
     data = samples[number % len(samples)]
@@ -70,13 +70,13 @@ def make_image_case(seed: int, number: int) -> bytes:
         return data[:16] + chance.randbytes(chance.randrange(4_000))
     for _ in range(chance.randint(1, MOST_EDITS)):
         data = chance.choice(_DAMAGES)(chance, data)
-    # Without right checksums a PNG's reader stops at the first one.
+    # A PNG decoder stops at the first wrong checksum.
     return correct_checksums(data) if data.startswith(PNG_START) and chance.random() < 0.7 else data
 
 
 @cache
 def make_image_samples() -> tuple[bytes, ...]:
-    """Good files of every format that is read, in several of its modes."""
+    """Valid files of every format that is decoded, in several modes."""
     grey16 = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20
     return (
         *(photos.jpeg(mode) for mode in ("RGB", "L", "CMYK")),
@@ -92,7 +92,7 @@ def make_image_samples() -> tuple[bytes, ...]:
 
 
 def correct_checksums(png: bytes) -> bytes:
-    """The same PNG, the CRC of every chunk put right as far as the chunks can be followed."""
+    """The same PNG with correct CRCs of all chunks, as far as the chunks can be read."""
     data, at = bytearray(png), len(PNG_START)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -105,7 +105,7 @@ def correct_checksums(png: bytes) -> bytes:
 
 
 def _make_random(kind: str, seed: int, number: int) -> random.Random:
-    return random.Random(f"{kind}/{seed}/{number}")  # noqa: S311 - to be made again, not to be secret
+    return random.Random(f"{kind}/{seed}/{number}")  # noqa: S311 - reproducible, not a secret
 
 
 def _make_random_value(chance: random.Random, depth: int) -> Json:
@@ -119,7 +119,7 @@ def _make_random_value(chance: random.Random, depth: int) -> Json:
 
 
 def _choose_nasty(chance: random.Random) -> Json:
-    # A copy, for what is put into a message may be tampered with next.
+    # A copy: the next change may modify a value that was put into a message.
     return copy.deepcopy(chance.choice(NASTY_VALUES))
 
 
@@ -157,7 +157,7 @@ def _flip_bits(chance: random.Random, data: bytes) -> bytes:
 
 
 def _put_number(chance: random.Random, data: bytes) -> bytes:
-    """An edge value where a length or a size may stand, more often near the start."""
+    """Overwrite bytes that may be a length or a size with an extreme value, more often near the start."""
     size = chance.choice((1, 2, 4))
     edge = chance.choice(
         (0, 1, 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1, 10_000 % 2 ** (8 * size))

@@ -1,7 +1,7 @@
-"""Is a photo's result the same however often and in whatever order its message comes? One line of JSON.
+"""Is a photo's result the same however often, and in whatever order, its message is received? One line of JSON.
 
-Every photo's message is sent once, then five times more in mixed order; all documents and objects are compared byte
-for byte, but for the fields that hold times.
+Every photo's message is sent once, and then five times more in random order. All documents and objects are compared
+byte for byte, without the fields that are times.
 
 `python -m benchmarks idempotence --images DIR [--pack PACK] [--times 5]`
 """
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(stack: LocalStack, images: Path, times: int) -> dict[str, int]:
-    """Messages sent, documents and objects compared, and how many of these came out different."""
+    """How many messages were sent, how many documents and objects were compared, and how many of these differ."""
     with Album(images, stack.environment, GALLERY) as album:
         album.send()
         wait_until_grouped(album, stack)

@@ -1,4 +1,4 @@
-"""Does the detection service grow? Resident memory after every 50 of 500 photos, as one line of JSON.
+"""Does the memory of the detection service grow? Resident memory after every 50 of 500 photos, as one line of JSON.
 
 `python -m benchmarks memory --images DIR [--pack PACK] [--first 50] [--last 500]`
 """
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_after(stack: LocalStack, images: Path, count: int, gallery_id: str) -> int:
-    """Bytes resident once `count` more photos are through."""
+    """Resident bytes of the service after `count` more photos."""
     with tempfile.TemporaryDirectory() as aside:
         for number, photo in zip(range(count), cycle(find_photos(images).values()), strict=False):
             (Path(aside) / f"{number:06d}{photo.suffix}").symlink_to(photo.resolve())

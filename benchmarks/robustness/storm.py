@@ -1,9 +1,9 @@
-"""A storm of tiny photos: is memory bounded, and is every message received once? One line of JSON.
+"""Many tiny photos at once: is memory bounded, and is every photo processed once? One line of JSON.
 
 `python -m benchmarks storm [--photos 2000] [--pack PACK] [--bound-mb 600]`
 
-The bound is on the resident memory of the detection service: the networks and libraries, plus what BATCH_SIZE held
-messages and PIXELS_IN_WORK may take. The exit code is 1 where it is passed, or where a photo was done twice.
+The bound is on the resident memory of the detection service: the networks and libraries, plus what BATCH_SIZE messages
+and PIXELS_IN_WORK may take. The exit code is 1 where it is exceeded, or where a photo was processed twice.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(stack: LocalStack, photos: Path, bound_mb: float) -> dict[str, float | bool]:
-    """Send the folder and wait; peak memory, and how often each photo was done."""
+    """Send the folder and wait until all is grouped. Returns peak memory, and whether each photo was processed once."""
     begin = time.monotonic()
     with (
         Album(photos, stack.environment, "storm") as album,
@@ -66,7 +66,7 @@ def measure(stack: LocalStack, photos: Path, bound_mb: float) -> dict[str, float
 
 
 def count_done(stack: LocalStack) -> Counter[str]:
-    """Image → how often the detection service finished it, by its own log."""
+    """Image → how often the detection service finished it, according to its log."""
     lines = (stack.logs / "detection.log").read_text("utf-8").splitlines()
     return Counter(entry["image"] for entry in map(json.loads, lines) if entry["message"].startswith("photo "))
 

@@ -1,4 +1,4 @@
-"""A day of load through simulated ways of scaling: ECS, Batch, both, and what was planned first."""
+"""A simulation of a day of load with several ways of scaling: ECS, Batch, both, and two that were planned first."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""A day of load through ways of scaling: ages, instances, what is killed and what piles up.
+"""A simulated day of load with several ways of scaling: ages of photos, instances, killed workers and waiting jobs.
 
 `python -m benchmarks scaling [--seed 0] [--seconds-per-photo S] [--plot FILE] [--json]`
 
-Simulated are the queue, workers, Spot instances, CloudWatch's delay, target tracking and Batch; how many jobs are
-submitted is decided by the submitter's own function. What a photo takes is in infra/workload.toml, the rest in
-benchmarks/scaling/conditions.py. Exits with 1 where ECS, Batch or both together miss a goal.
+The queue, workers, Spot instances, CloudWatch's delay, target tracking and Batch are simulated; how many jobs are
+submitted is decided by the submitter's own function. The seconds of a photo are in infra/workload.toml, the other
+conditions in benchmarks/scaling/conditions.py. The exit code is 1 where ECS, Batch or both together miss a goal.
 """
 
 import argparse
@@ -23,17 +23,17 @@ from infra.cost.model import Model
 from infra.cost.report import table
 
 BUILT = 3
-"""The first of WAYS, which are held to the goals."""
+"""So many of WAYS, the first ones, are built, and must meet the goals."""
 SHARES = (10, 25, 50, 75)
 NIGHT = replace(DAY, length_s=4 * HOUR_S)
 DROUGHT = (2.5 * HOUR_S, 3.5 * HOUR_S)
-"""An hour without Spot instances, as the night's small gallery arrives."""
+"""An hour without Spot instances, while the small gallery of the night arrives."""
 INSTANCE = "g4dn.xlarge"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Figures by way and by traffic_share, and the most jobs that waited while Spot had no instance, by way."""
+    """Figures by way and by traffic_share, and by way the most jobs that waited while Spot had no instance."""
 
     day: dict[str, Figures]
     shares: dict[int, Figures]

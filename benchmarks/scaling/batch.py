@@ -1,4 +1,4 @@
-"""AWS Batch: jobs that wait for an instance, and a tick a minute that submits them."""
+"""AWS Batch: jobs that wait for an instance, and a schedule that submits jobs every minute."""
 
 from collections.abc import Callable
 
@@ -28,21 +28,21 @@ class Jobs:
         return self.waiting + sum(worker.alive for worker in self._fleet.workers)
 
     def run(self, submit: Submit, make: Callable[[], Worker]) -> None:
-        self._env.process(self._tick(submit))
-        self._env.process(self._place(make))
+        self._env.process(self._submit_jobs(submit))
+        self._env.process(self._start_jobs(make))
 
-    def _tick(self, submit: Submit) -> Steps:
+    def _submit_jobs(self, submit: Submit) -> Steps:
         while True:
-            # SQS answers the function at once: no metric, no delay.
+            # The function asks SQS itself, so there is no delay of a metric.
             yield self._env.timeout(TICK_S)
             jobs = submit(self._queue.visible, self.active)
             self.waiting += jobs
             self.submitted += jobs
             self.most_waiting = max(self.most_waiting, self.waiting)
 
-    def _place(self, make: Callable[[], Worker]) -> Steps:
+    def _start_jobs(self, make: Callable[[], Worker]) -> Steps:
         while True:
             yield self._env.timeout(RECONCILE_S)
-            self._fleet.tidy()
+            self._fleet.end_idle_instances()
             if self.waiting:
-                self.waiting -= self._fleet.place(self.waiting, make)
+                self.waiting -= self._fleet.start_workers(self.waiting, make)

@@ -1,4 +1,4 @@
-"""What the simulated world is like: the load of a day, and how long things take."""
+"""The conditions of the simulation: the load of a day, and how long each step takes."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Burst:
-    """So many photos, evenly over `over_s` from `at_s` on."""
+    """So many photos that arrive evenly within `over_s` from `at_s` on."""
 
     at_s: float
     photos: int
@@ -54,13 +54,13 @@ DAY = Load(
     ),
     rates=((0, 0), (6, 0), (8, 0.5), (17, 1), (19, 20), (20, 35), (21, 20), (23, 0.2), (23.5, 0), (24, 0)),
 )
-"""An idle night with one small gallery in it, a quiet day with three large ones, and an evening when everybody looks
-at their photos and sends more, with a fourth on top. Made up: no company's real day is known."""
+"""An idle night with one small gallery, a quiet day with three large ones, and an evening in which many people send
+single photos, with a fourth large gallery. The figures are assumed: no company's real day is known."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """At `at_s` Spot asks this share of the instances back."""
+    """At `at_s` Spot reclaims this share of the instances."""
 
     at_s: float
     share: float
@@ -68,7 +68,8 @@ class Wave:
 
 @dataclass(frozen=True)
 class Conditions:
-    """All times in seconds. Where a default comes from is said beside it; infra/workload.toml has the rest."""
+    """All times are seconds. The source of each default is given with it; the other values are in
+    infra/workload.toml."""
 
     seconds_per_photo: float
     reclaims_per_instance_hour: float
@@ -76,39 +77,39 @@ class Conditions:
     max_instances: int
     batch_linger_s: float
     ecs_linger_s: float = 900
-    """Managed scaling takes an instance whose reservation was too low for 15 of 15 minutes:
+    """Managed scaling ends an instance whose reservation was too low for 15 of 15 minutes:
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/managed-scaling-behavior.html"""
     start_s: tuple[float, float] = (180, 300)
-    """From the order to a machine that takes tasks; assumed."""
+    """From the launch of an instance until it accepts tasks; assumed."""
     container_s: float = 30
-    """From there to the first photo: image from the disk, 5 to 7 s until the networks are loaded (measured)."""
+    """From there to the first photo: the image is read from the disk, and the networks load in 5 to 7 s (measured)."""
     held: int = 24
     """BATCH_SIZE"""
     poll_s: float = POLL_S
     drain_polls: int = DRAIN_POLLS
     job_s: float = 1_800
-    """After which a Batch job takes in nothing new: DRAIN_MAX_S of the job definitions."""
+    """After this time a Batch job receives no more messages: DRAIN_MAX_S of the job definitions."""
     visibility_s: float = 120
-    """MESSAGE_VISIBILITY_TIMEOUT; after it, a killed worker's messages come back."""
+    """MESSAGE_VISIBILITY_TIMEOUT, after which a killed worker's messages are visible again."""
     notice_s: float = 120
     """https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html"""
     heeds_stop: bool = True
-    """Whether a worker that is asked to stop, by SIGTERM or Spot's notice, gives its messages back."""
+    """Whether a worker finishes or gives back its messages at SIGTERM or Spot's notice."""
     metric_delay_s: float = 60
-    """Until CloudWatch shows what SQS and Container Insights report each minute."""
+    """The delay after which CloudWatch shows what SQS and Container Insights report each minute."""
     waves: tuple[Wave, ...] = field(default=(Wave(19.8 * HOUR_S, 0.5),))
 
     drought: tuple[float, float] = (0, 0)
-    """From when to when Spot has no instance to give."""
+    """The begin and the end of a time in which Spot has no instances."""
 
     @property
     def messages_per_worker(self) -> int:
-        """The backlog that a worker is through in `drain_s`: the target of ECS, and of Batch the messages per job."""
+        """The messages that a worker processes in `drain_s`: the target of ECS, and the messages per job of Batch."""
         return int(self.drain_s / self.seconds_per_photo)
 
 
 def read_conditions() -> Conditions:
-    """Those of infra/workload.toml."""
+    """The conditions with the values of infra/workload.toml."""
     given = read(WORKLOAD, Workload)
     return Conditions(
         seconds_per_photo=given.seconds_per_photo.value,

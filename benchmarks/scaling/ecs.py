@@ -1,4 +1,4 @@
-"""An ECS service with scaling: what Application Auto Scaling and ECS make of the queue's metrics."""
+"""An ECS service that is scaled by the queue's metrics, as Application Auto Scaling and ECS do it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,13 +13,13 @@ MINUTE_S = 60
 RECONCILE_S = 10
 """How often ECS compares the tasks that run with those that are desired; assumed."""
 OUT_POINTS, IN_POINTS, IN_SHARE = 3, 15, 0.9
-"""Minutes in a row, and the share of the target, at which target tracking's two alarms go off. AWS shows them in the
-alarms that it creates, and keeps the right to change them."""
+"""Target tracking scales out after OUT_POINTS minutes above the target, and in after IN_POINTS minutes below IN_SHARE
+of it. These figures are in the alarms that AWS creates; AWS may change them."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was reported of one minute: messages that wait or are in work, those sent within it, and tasks."""
+    """The metrics of one minute: messages that are visible or in flight, messages sent in it, and tasks."""
 
     backlog: int
     sent: int
@@ -28,15 +28,15 @@ class Point:
 
 
 Metric = Callable[[Point, float], float]
-"""Of a minute, and of the seconds within which a task's share is to be done: messages a task."""
+"""The metrics of a minute, and the seconds in which a task must process its share → messages a task."""
 
 
 def compute_work_per_desired_task(point: Point, drain_s: float) -> float:
     """IF(FILL(desired,0)>0, m1/desired, m1), where m1 = backlog + messages sent a minute * drain_s/60.
 
-    What will be sent within the time that the backlog takes is work as well. Without it a service that keeps up looks
-    as if it had nothing to do. Tasks that are desired are on their way: divided by those that run, a backlog would ask
-    for the same tasks again each minute until they have started.
+    Messages that will be sent while the backlog is processed are work as well: without them, a service that keeps up
+    would seem to have nothing to do. The work is divided by the desired tasks, because these will start soon: divided
+    by the running ones, a backlog would lead to more tasks every minute until the first of them have started.
     """
     work = point.backlog + point.sent * drain_s / MINUTE_S
     return work / point.desired if point.desired > 0 else work
@@ -53,7 +53,7 @@ def get_depth(point: Point, _drain_s: float) -> float:
 
 @dataclass(frozen=True)
 class Policy:
-    """`metric` is tracked at `target`; cooldowns in seconds. `protects`: busy tasks are not ended by scaling in."""
+    """`metric` is tracked at `target`; cooldowns are seconds. `protects`: scaling in does not end busy tasks."""
 
     metric: Callable[[Point], float]
     target: float
@@ -82,26 +82,26 @@ class Service:
             yield self._env.timeout(MINUTE_S)
             self._late.append(
                 Point(
-                    self._queue.visible + self._queue.held, self._sent_since(), len(self._fleet.workers), self.desired
+                    self._queue.visible + self._queue.held, self._count_sent(), len(self._fleet.workers), self.desired
                 )
             )
             self._points.append(self._late.popleft())
-            wanted = min(most, self._wanted())
+            wanted = min(most, self._choose_desired())
             if wanted != self.desired:
                 self.desired, self._scaled_s = wanted, self._env.now
 
-    def _sent_since(self) -> int:
+    def _count_sent(self) -> int:
         before, self._sent = self._sent, self._queue.sent
         return self._sent - before
 
-    def _wanted(self) -> int:
+    def _choose_desired(self) -> int:
         now, target = self._points[-1], self._policy.target
-        # The alarm that wakes the service: a backlog below the target would never start a first task.
+        # A separate alarm starts the first task: target tracking would not for a backlog below the target.
         if self.desired == 0:
             return 1 if self._policy.metric(now) > 0 else 0
         values = [self._policy.metric(point) for point in self._points]
         since_s = self._env.now - self._scaled_s
-        # In proportion to what is desired at present, which AWS does not spell out.
+        # In proportion to the tasks that are desired now; AWS does not document that.
         fitting = ceil(self.desired * values[-1] / target)
         if len(values) >= OUT_POINTS and min(values[-OUT_POINTS:]) > target and since_s >= self._policy.out_cooldown_s:
             return max(self.desired, fitting)
@@ -112,10 +112,10 @@ class Service:
     def _reconcile(self, make: Callable[[], Worker]) -> Steps:
         while True:
             yield self._env.timeout(RECONCILE_S)
-            self._fleet.tidy()
+            self._fleet.end_idle_instances()
             tasks = [worker for worker in self._fleet.workers if not worker.stopping]
             if len(tasks) < self.desired:
-                self._fleet.place(self.desired - len(tasks), make)
+                self._fleet.start_workers(self.desired - len(tasks), make)
             surplus = max(0, len(tasks) - self.desired)
             for task in [task for task in tasks if not (self._policy.protects and task.busy)][:surplus]:
                 self._fleet.stop(task)

@@ -1,4 +1,4 @@
-"""What a trace says, in figures."""
+"""The figures of a trace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from benchmarks.scaling.conditions import HOUR_S
 from benchmarks.scaling.ways import SAMPLE_S, Trace
 
 GOAL_P95_MIN, GOAL_MOST_MIN = 10.0, 15.0
-"""95 of 100 photos are done within 10 minutes after they were sent, each within 15: 3 minutes until a burst is noticed,
-at most 5 1/2 until instances have started, 5 to work it off (`drain_s`), and some for what Spot takes away."""
+"""95 of 100 photos are done within 10 minutes after they were sent, all within 15: 3 minutes until a burst is noticed,
+at most 5 1/2 until instances have started, 5 to process it (`drain_s`), and some for instances that Spot reclaims."""
 SWING, GOAL_TURNS = 3, 2
-"""Oscillation is more than two changes of direction within an hour, as a burst and the quiet after it make two. They
-count from three workers on: ECS and Batch each waking one is following the load."""
+"""More than two changes of direction within an hour are an oscillation: a burst and the time after it make two. Changes
+count from three workers on, because ECS and Batch may each start one worker for the same load."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Ages in minutes, from sent to done."""
+    """The figures of a trace. Ages are minutes from sending to the result."""
 
     photos: int
     left: int
@@ -73,7 +73,7 @@ def count_turns(wanted: Sequence[int]) -> int:
 
 
 def _find_turning_points(values: Sequence[int]) -> list[int]:
-    """Indices at which the values had come back by SWING from their last extreme."""
+    """Indices at which the values have returned by SWING from their last extreme."""
     turned, extreme, direction = [], values[0], 0
     for index, value in enumerate(values):
         if direction * (value - extreme) >= 0 and direction:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.scaling.ways import Trace
 
 EVERY_MIN = 4
-"""A point for so many minutes, the highest of them: a day of points a minute apart would be a file of megabytes."""
+"""Minutes of one point, which has their highest value: a day with a point a minute would be a file of megabytes."""
 
 
 def write_plot(path: Path, traces: Mapping[str, Trace]) -> None:

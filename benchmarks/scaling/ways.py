@@ -1,4 +1,4 @@
-"""The ways of scaling that are compared, each run through the same load."""
+"""The ways of scaling that are compared, each simulated with the same load."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,22 +21,22 @@ from benchmarks.scaling.world import Fleet, Queue, Steps, Worker
 
 SAMPLE_S = 60
 AFTER_S = 2 * HOUR_S
-"""How long what is left may take once the load is over."""
+"""How long the simulation goes on after the load, for the remaining messages."""
 PLANNED_VISIBILITY_S = 900
 """The plan had 15 to 30 minutes."""
 PLANNED_JOB_S = 14_400
-"""The plan had a limit of four hours on an attempt, and none but the empty queue before."""
+"""The plan had a limit of four hours on an attempt; before that, only an empty queue ended a job."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """`share` is the percentage of new work that Batch gets; `planned` is what was to be built first."""
+    """A way of scaling. `share` is the percentage of new work that Batch gets; `planned` ways were planned first."""
 
     name: str
     share: int
     metric: Metric = compute_work_per_desired_task
     job_s: float | None = None
-    """After which a Batch job takes in nothing new, if not as `Conditions` says."""
+    """After this time a Batch job receives no more messages; None: as in `Conditions`."""
     planned: bool = False
 
 
@@ -53,13 +53,13 @@ WAYS = (
 
 @dataclass
 class Trace:
-    """What was seen each minute, and in all."""
+    """The values of each minute, and totals."""
 
     visible: list[int] = field(default_factory=list)
     oldest_age_s: list[float] = field(default_factory=list)
     workers: list[int] = field(default_factory=list)
     wanted: list[int] = field(default_factory=list)
-    """Tasks that ECS desires and active jobs, together."""
+    """Desired tasks of ECS plus active jobs."""
     instances: list[int] = field(default_factory=list)
     ages_s: list[float] = field(default_factory=list)
     sent: int = 0
@@ -72,7 +72,7 @@ class Trace:
 
 
 def simulate(way: Way, load: Load, given: Conditions, seed: int = 0) -> Trace:
-    """The load through one way. The same seed gives the same arrivals to each way, and the same trace again."""
+    """Simulate the load with one way. A seed gives the same arrivals for each way, and always the same trace."""
     arrivals = load.draw(np.random.default_rng(seed))
     given = _adapt_conditions(way, given)
     env = simpy.Environment()

@@ -1,4 +1,4 @@
-"""What ECS and Batch have in common: a queue, workers that work it off, and instances that come and go. On SimPy."""
+"""The parts that ECS and Batch have in common: a queue, workers, and instances that start and end. It uses SimPy."""
 
 from collections import deque
 from collections.abc import Callable, Generator
@@ -16,7 +16,8 @@ Steps = Generator[simpy.Event, Any, None]
 
 
 class Queue:
-    """Messages, each known by the second at which it was sent. Oldest first, which SQS does roughly."""
+    """Messages, each represented by the second at which it was sent. The oldest is received first, in SQS roughly
+    so."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
@@ -25,7 +26,7 @@ class Queue:
         self.held = 0
         self.sent = 0
         self.ages_s: list[float] = []
-        """Of each message that is done, from sent to done."""
+        """Of each message that is done: the time since it was sent."""
         self.done_draining = 0
         """Messages done by workers that drain, which are Batch's."""
 
@@ -42,7 +43,7 @@ class Queue:
             yield self._env.timeout(float(second) - self._env.now)
             self.sent += int(arrivals[second])
             self._visible.extend([self._env.now] * int(arrivals[second]))
-            self._wake(int(arrivals[second]))
+            self._end_polls(int(arrivals[second]))
 
     def take(self, most: int) -> list[float]:
         taken = [self._visible.popleft() for _ in range(min(most, self.visible))]
@@ -50,7 +51,7 @@ class Queue:
         return taken
 
     def wait(self, seconds: float) -> Steps:
-        """A long poll: until something came, or the time is over."""
+        """A long poll: wait until a message arrives or the time is over."""
         poll = self._env.event()
         self._polls.append(poll)
         try:
@@ -59,25 +60,26 @@ class Queue:
             if poll in self._polls:
                 self._polls.remove(poll)
 
-    def done(self, messages: list[float], *, draining: bool) -> None:
+    def delete(self, messages: list[float], *, draining: bool) -> None:
         self.held -= len(messages)
         self.done_draining += len(messages) * draining
         self.ages_s.extend(self._env.now - sent for sent in messages)
 
-    def come_back(self, messages: list[float], after_s: float) -> Steps:
-        """What a killed worker held, once its visibility is over."""
+    def make_visible(self, messages: list[float], after_s: float) -> Steps:
+        """Make the messages of a killed worker visible again after the visibility timeout."""
         yield self._env.timeout(after_s)
         self.held -= len(messages)
         self._visible.extendleft(reversed(messages))
-        self._wake(len(messages))
+        self._end_polls(len(messages))
 
-    def _wake(self, messages: int) -> None:
+    def _end_polls(self, messages: int) -> None:
         for _ in range(min(messages, len(self._polls))):
             self._polls.popleft().succeed()
 
 
 class Worker:
-    """One worker process. Asked to stop it finishes what it holds, which takes seconds; killed it loses it."""
+    """One worker process. When it is asked to stop it finishes its messages, which takes seconds. When it is killed it
+    loses them."""
 
     def __init__(self, env: simpy.Environment, queue: Queue, given: Conditions, *, drains: bool) -> None:
         self._env, self._queue, self._given, self._drains = env, queue, given, drains
@@ -106,7 +108,7 @@ class Worker:
             yield from self._work()
         except simpy.Interrupt:
             if self._held:
-                self._env.process(self._queue.come_back(self._held, self._given.visibility_s))
+                self._env.process(self._queue.make_visible(self._held, self._given.visibility_s))
                 self._held = []
 
     def _work(self) -> Steps:
@@ -125,7 +127,7 @@ class Worker:
                 continue
             empty_polls = 0
             yield self._env.timeout(len(self._held) * self._given.seconds_per_photo)
-            self._queue.done(self._held, draining=self._drains)
+            self._queue.delete(self._held, draining=self._drains)
             self._held = []
 
 
@@ -143,28 +145,29 @@ class Instance:
 
 
 class Fleet:
-    """Spot instances, a worker on each, of which the idle ones end after `linger_s`."""
+    """Spot instances with one worker each. Idle instances end after `linger_s`."""
 
     def __init__(self, env: simpy.Environment, given: Conditions, rng: np.random.Generator, linger_s: float) -> None:
         self._env, self._given, self._rng, self._linger_s = env, given, rng, linger_s
         self.instances: list[Instance] = []
         self.busy_killed = 0
-        """Workers that were ended with messages in their hands, which came back only after their visibility."""
+        """Workers that were killed while they had messages, which were visible again only after the timeout."""
         self._ended_s = 0.0
         for wave in given.waves:
-            env.process(self._wave(wave.at_s, wave.share))
+            env.process(self._reclaim_share(wave.at_s, wave.share))
 
     @property
     def hours(self) -> float:
-        """Instance hours that are to be paid."""
+        """Instance hours that must be paid."""
         return (self._ended_s + sum(self._env.now - instance.began_s for instance in self.instances)) / HOUR_S
 
     @property
     def workers(self) -> list[Worker]:
         return [instance.worker for instance in self.instances if instance.worker]
 
-    def place(self, wanted: int, make: Callable[[], Worker]) -> int:
-        """Start up to `wanted` workers on free instances, and launch instances for the rest. Returns those started."""
+    def start_workers(self, wanted: int, make: Callable[[], Worker]) -> int:
+        """Start up to `wanted` workers on free instances, and launch instances for the others. Returns how many
+        started."""
         free = [instance for instance in self.instances if instance.free][:wanted]
         for instance in free:
             instance.worker = make()
@@ -175,8 +178,8 @@ class Fleet:
             self._launch()
         return len(free)
 
-    def tidy(self) -> None:
-        """Free the instances whose workers have ended, and end those that were free for long."""
+    def end_idle_instances(self) -> None:
+        """Mark instances whose workers have ended as free, and end those that were free for `linger_s`."""
         for instance in list(self.instances):
             if instance.worker and not instance.worker.alive:
                 instance.worker, instance.idle_since_s = None, self._env.now
@@ -184,7 +187,7 @@ class Fleet:
                 self._end(instance)
 
     def stop(self, worker: Worker) -> None:
-        """As SIGTERM does, in a worker that heeds it; else as SIGKILL does."""
+        """Stop the worker as by SIGTERM if it heeds that, else kill it."""
         if self._given.heeds_stop:
             worker.stop()
         else:
@@ -206,14 +209,14 @@ class Fleet:
         yield self._env.timeout(life_s)
         yield from self._reclaim(instance)
 
-    def _wave(self, at_s: float, share: float) -> Steps:
+    def _reclaim_share(self, at_s: float, share: float) -> Steps:
         yield self._env.timeout(at_s)
         for instance in self.instances:
             if instance.ready and self._rng.random() < share:
                 self._env.process(self._reclaim(instance))
 
     def _reclaim(self, instance: Instance) -> Steps:
-        """Spot's notice, and two minutes later the end."""
+        """Spot's notice, and the end of the instance two minutes later."""
         if instance.doomed or instance not in self.instances:
             return
         instance.doomed = True

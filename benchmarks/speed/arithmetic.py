@@ -1,4 +1,4 @@
-"""Multiply-adds that networks do, and that their device could do."""
+"""Multiply-adds a second: those of the networks, and those that the device can do."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ MATMUL_SIDE = {"cpu": 1536, "cuda": 8192, "tensorrt": 8192}
 
 
 class CountedSession:
-    """A session that counts the multiply-adds of its runs, which grow with the pixels it is given."""
+    """A session that counts the multiply-adds of its runs; they are in proportion to the pixels of the input."""
 
     def __init__(self, session: Session, model: Path, side_px: int) -> None:
         self.macs = 0.0
@@ -40,7 +40,7 @@ class CountedSession:
 
 
 def measure_matmul_macs_per_s(provider: str) -> float:
-    """The best of some products of square float32 matrices, on all cores or the GPU."""
+    """Multiply-adds a second of the fastest of some products of square float32 matrices, on all cores or the GPU."""
     side = MATMUL_SIDE[provider]
     factor = onnx.numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "b")
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]

@@ -1,11 +1,11 @@
-"""How many grouping runs a flood of photos leads to, and whether every photo is grouped in the end.
+"""How many grouping runs a burst of photos leads to, and whether every photo is grouped in the end.
 
 `python -m benchmarks coalescing [--photos 5000] [--seconds 60] [--delay 5] [--run 8] [--kill] [--json]`
 
-Real are the queue (on moto's SQS), the gallery's document and lease, the people's store (on SecantusDB), the consumer,
-and both ends of the story: `tell_grouping` in three processes that stand for detection, and grouping's `handle` in two
-workers. A photo is a document that is counted; reading a gallery's faces takes `--run` seconds and finds none. With
-`--kill` the worker of the first run is killed amid it, and replaced.
+The service's own code runs the queue (on moto's SQS), the gallery's document and lease, the people's store (on
+SecantusDB), the consumer, `tell_grouping` in three processes in place of detection, and grouping's `handle` in two
+workers. A photo is only a document that is counted; reading a gallery's faces takes `--run` seconds and finds none.
+With `--kill` the worker of the first run is killed during the run, and replaced.
 """
 
 import argparse
@@ -50,7 +50,7 @@ Processes = list[BaseProcess]
 
 @dataclass(frozen=True)
 class Flood:
-    """So many photos evenly over so many seconds; times in seconds, as the settings of the same names."""
+    """A burst of photos that arrive evenly within `seconds`. `delay_s` is GROUPING_DELAY_S, `run_s` a run's seconds."""
 
     photos: int
     seconds: float
@@ -61,25 +61,25 @@ class Flood:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the processes of one measurement meet."""
+    """The addresses that the processes of one measurement need."""
 
     uri: str
     queue_url: str
     region: str
 
-    def database(self) -> MongoDatabase:
+    def open_database(self) -> MongoDatabase:
         return open_database(self.uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
 
-    def queue(self) -> "CountingQueue":
+    def open_queue(self) -> "CountingQueue":
         return CountingQueue(self)
 
 
 class CountingQueue(SqsQueue):
-    """Notes each message that is sent or received."""
+    """A queue that records each message that is sent or received in MongoDB."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place.queue_url, place.region, VISIBILITY_S)
-        self._notes = place.database()
+        self._notes = place.open_database()
 
     def send(self, body: str, delay_s: int = 0, traceparent: str | None = None) -> None:
         super().send(body, delay_s, traceparent)
@@ -93,7 +93,7 @@ class CountingQueue(SqsQueue):
 
 
 class SlowGallery:
-    """Both a face store whose gallery takes its time and has no faces, and an object store that keeps nothing."""
+    """A face store whose gallery has no faces but takes `run_s` to read, and an object store that stores nothing."""
 
     def __init__(self, database: MongoDatabase, run_s: float) -> None:
         self._database = database
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(flood: Flood) -> dict[str, float]:
-    """The flood's figures. Raises LocalStackError where the gallery isn't grouped long after it."""
+    """The figures of a burst. Raises LocalStackError where the gallery is not grouped within PATIENCE_S after it."""
     with run_local_stores() as stack:
         environment = stack.environment
         place = Place(
@@ -138,7 +138,7 @@ def measure(flood: Flood) -> dict[str, float]:
             environment["GROUP_FACE_QUEUE_URL"],
             environment["AWS_DEFAULT_REGION"],
         )
-        database = place.database()
+        database = place.open_database()
         with database.client:
             ensure_indexes(database)
             processes: Processes = []
@@ -160,7 +160,7 @@ def measure(flood: Flood) -> dict[str, float]:
 
 
 def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Processes) -> int:
-    """Start everything and wait until all is grouped and the queue empty. Returns the most messages there were."""
+    """Start all processes, and wait until all is grouped and the queue is empty. Returns the most messages in it."""
     workers = [_start_process(_group, place, flood) for _ in range(WORKERS)]
     senders = [_start_process(_store_photos, place, flood, number) for number in range(SENDERS)]
     processes += [*workers, *senders]
@@ -202,7 +202,7 @@ def _make_figures(flood: Flood, database: MongoDatabase) -> dict[str, float]:
 
 
 def _count_messages(sqs: Any, url: str) -> tuple[int, ...]:  # noqa: ANN401 - boto3 clients are made at run time
-    """Messages that wait, are in flight, and are delayed."""
+    """The number of messages that are visible, in flight, and delayed."""
     names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
     answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
     return tuple(int(answer["Attributes"][name]) for name in names)
@@ -215,11 +215,11 @@ def _start_process(target: Any, *arguments: object) -> BaseProcess:  # noqa: ANN
 
 
 def _store_photos(place: Place, flood: Flood, number: int) -> None:
-    """A process's part of the photos: each is stored, then told of, as detection does."""
-    database = place.database()
+    """Store the photos of one sender process, and after each one call `tell_grouping`, as detection does."""
+    database = place.open_database()
     parts = SimpleNamespace(
         galleries=MongoGalleryStore(database),
-        grouping_queue=place.queue(),
+        grouping_queue=place.open_queue(),
         grouping_delay_s=flood.delay_s,
         telemetry=Telemetry(),
     )
@@ -232,8 +232,8 @@ def _store_photos(place: Place, flood: Flood, number: int) -> None:
 
 
 def _group(place: Place, flood: Flood) -> None:
-    """A grouping worker, until it is killed."""
-    database, queue = place.database(), place.queue()
+    """Run a grouping worker until it is killed."""
+    database, queue = place.open_database(), place.open_queue()
     slow = SlowGallery(database, flood.run_s)
     parts = GroupingParts(
         queue=queue,

@@ -49,7 +49,7 @@ INSIGHTFACE_INPUT_PX = 640
 
 @dataclass
 class Turns:
-    """What one way of doing it took and found: seconds of each turn, faces by photo."""
+    """The result of one pipeline: seconds of each turn, faces by photo."""
 
     seconds: list[float] = field(default_factory=list)
     found: dict[Path, Found] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
-    """Both ways in turns; the result as it is printed."""
+    """Run both pipelines in turns. Returns the result as it is printed."""
     photos = find_photos(options.images, options.limit)
     if options.megapixels:
         photos = enlarge_photos(photos, options.megapixels, aside)
@@ -83,15 +83,15 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
     pack = PackStore(Path("models"), accept_research_licence=True).install(named)
     loop = None if options.alone else make_insightface_loop(pack, options.provider, aside)
     theirs, ours = Turns(), Turns()
-    with open_pipeline(pack, options) as look_at:
+    with open_pipeline(pack, options) as pipeline:
         warm = photos[:4]
-        run_pipeline(look_at, warm, Turns())
+        run_pipeline(pipeline, warm, Turns())
         if loop is not None:
             run_loop(loop, warm, Turns())
         for _ in range(options.repeat):
             if loop is not None:
                 run_loop(loop, photos, theirs)
-            run_pipeline(look_at, photos, ours)
+            run_pipeline(pipeline, photos, ours)
     return {
         "photos": len(photos),
         "provider": options.provider,
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
 
 
 def enlarge_photos(photos: Sequence[Path], megapixels: float, folder: Path) -> list[Path]:
-    """The photos blown up and encoded again, as a camera of that size would have written them."""
+    """The photos enlarged and encoded again, as a camera of that resolution would have written them."""
     written = []
     for number, photo in enumerate(photos):
         with Pil.open(photo) as picture:
@@ -120,7 +120,7 @@ def enlarge_photos(photos: Sequence[Path], megapixels: float, folder: Path) -> l
 
 
 def make_insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> FaceAnalysis:
-    """insightface on the pack's own files, in a folder as it expects them."""
+    """insightface's loop on the pack's own files, linked into a folder as insightface expects them."""
     if pack.manifest.detector.kind != "scrfd":
         raise UnusableInput(f"insightface can't run the detector of the pack {pack.manifest.name}.")
     folder = aside / "insightface"
@@ -180,9 +180,9 @@ LIMITS = PhotoLimits()
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What the detection service does with a photo between S3 and MongoDB, within the service's default bounds."""
+    """The detection service's work on a photo between S3 and MongoDB, with the service's default limits."""
 
-    eyes: Analyser
+    analyser: Analyser
     counted: Sequence[CountedSession]
     pixels: Budget = field(default_factory=lambda: Budget(_get_default("pixels_in_work")))
 
@@ -191,17 +191,17 @@ class Pipeline:
         data = photo.read_bytes()
         header = read_header(data, LIMITS)
         with self.pixels.hold(header.width_px * header.height_px):
-            seen = analyse_photo(data, header, self.eyes, times)
+            seen = analyse_photo(data, header, self.analyser, times)
         return Found(seen.found.boxes, seen.embeddings), times
 
 
-def run_pipeline(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
+def run_pipeline(pipeline: Pipeline, photos: Sequence[Path], turns: Turns) -> None:
     with PeakMemory() as memory, ThreadPoolExecutor(_get_default("max_face_workers")) as pool:
-        before = sum(session.macs for session in look_at.counted)
+        before = sum(session.macs for session in pipeline.counted)
         began = time.perf_counter()
-        results = list(pool.map(look_at, photos))
+        results = list(pool.map(pipeline, photos))
         turns.seconds.append(time.perf_counter() - began)
-        turns.macs = sum(session.macs for session in look_at.counted) - before
+        turns.macs = sum(session.macs for session in pipeline.counted) - before
     turns.photos = len(photos)
     turns.found = {photo: found for photo, (found, _) in zip(photos, results, strict=True)}
     turns.peak_bytes = max(turns.peak_bytes, memory.peak)
@@ -220,7 +220,7 @@ def compare_to_insightface(ours: Turns, theirs: Turns) -> dict[str, Any]:
 
 
 def measure_arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
-    """Multiply-adds of the networks a second, and their share of what the device reaches in one matrix product."""
+    """Multiply-adds of the networks a second, and their share of what the device reaches in a matrix product."""
     rate = turns.macs / turns.seconds[-1]
     return {
         "gmacs_per_s": round(rate / 1e9, 1),
@@ -234,10 +234,10 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     pack = parser.add_mutually_exclusive_group(required=True)
     pack.add_argument("--pack", help="pack name, manifest or InsightFace folder; its detector is SCRFD")
-    pack.add_argument("--synthetic-pack", choices=["buffalo_l"], help="random weights of that size: speed alone")
+    pack.add_argument("--synthetic-pack", choices=["buffalo_l"], help="random weights of that size, for speed alone")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
     parser.add_argument("--limit", type=int, help="so many photos of the folder, spread evenly")
-    parser.add_argument("--megapixels", type=float, help="blow the photos up to this size first")
+    parser.add_argument("--megapixels", type=float, help="enlarge the photos to this size first")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each (3)")
     parser.add_argument("--provider", choices=sorted(PROVIDERS), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of one call; 0 as the service does")

@@ -1,17 +1,18 @@
-"""20,000 messages through worker processes with a stub for the networks: pace, memory, nothing lost or done twice.
+"""20,000 messages processed by workers with a stub for the networks: speed, memory, and whether any is lost or
+repeated.
 
 `python -m benchmarks load [--messages 20000] [--workers 2] [--json]`
 
-The workers are the detection service as it is, but for the networks (load_worker.py); SQS and S3 are moto's,
-MongoDB is SecantusDB. Every photo has content of its own. Hardly more messages wait than the workers can hold, since
-moto counts all of them at every call, and again for each that it hands out.
+The workers are the detection service with a stub in place of the networks (load_worker.py); SQS and S3 are moto's,
+MongoDB is SecantusDB. Every photo has other content. Few more messages are in the queue than the workers can hold,
+because moto goes through all of them at every call, and again for each message that it returns.
 
-CPU seconds tell whose the time was: where all cores are busy, a part's share of them is its share of the pace.
-`ceiling_per_s` is what one core would get through if a worker had it to itself, and stores took nothing;
-`consumer_alone_per_s` is the loop, with a queue in memory and nothing to do.
+CPU seconds are given for each part: where all cores are busy, a part's share of them is its share of the time.
+`ceiling_per_s` is how many messages one core would process if a worker had it alone and the stores took no time;
+`consumer_alone_per_s` is the consumer's loop with a queue in memory and a handler that does nothing.
 
-The exit code is 1 where a message was lost or done twice, or came again though no worker had put it back (a store
-that was too slow makes it do so), or where memory grew (judged from 5,000 messages on).
+The exit code is 1 where a message was lost or processed twice, or received again though no worker had put it back (as
+happens with a store that is too slow), or where memory grew (judged from 5,000 messages on).
 """
 
 import argparse
@@ -46,7 +47,8 @@ PRODUCTION = {
     "GROUPING_DELAY_S": "30",
     "PREVIEW_SIDE_PX": "1024",
 }
-"""The defaults of a service, in place of those of a storm; but polls are short, for the end waits for the last one."""
+"""The defaults of a service, in place of those of a storm. Only polls are short: the benchmark waits for the last
+one."""
 PHOTO_PX = (128, 96)
 PHOTOS_A_GALLERY = 1_000
 WAITING_FOR_EACH_HELD = 1
@@ -56,9 +58,9 @@ SHOWN_TROUBLES = 5
 POLL_EVERY_S = 0.1
 STALLED_AFTER_S = 120.0
 GROWTH_BOUND = 0.05
-"""Resident memory wanders by 1 to 4 % of itself (decision 16)."""
+"""Resident memory varies by 1 to 4 % (decision 16)."""
 JUDGED_FROM = 5_000
-"""Messages; fewer end before each thread has had its share and every cache is full."""
+"""Growth is judged from so many messages on; before that, threads and caches still take more memory."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def is_sound(result: Mapping[str, Any]) -> bool:
-    """Whether nothing was lost or done twice, only what was put back came again, and memory stayed as it was."""
+    """Whether no message was lost or repeated, only those put back were received again, and memory did not grow."""
     grew = result["messages"] >= JUDGED_FROM and result["growth"] > GROWTH_BOUND
     unexplained = result["received_again"] > result["put_back"]
     return not (result["lost"] or result["done_twice"] or unexplained or grew)
@@ -102,7 +104,7 @@ def measure(messages: int, workers: int) -> dict[str, Any]:
 
 
 def put_photos(world: World, messages: int) -> None:
-    """A picture for each message: the same one with another comment, so that none is a twin of another."""
+    """Store a picture for each message: the same one with another comment, so that none is a twin of another."""
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTO_PX[1], PHOTO_PX[0], 3), np.uint8)
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG")
@@ -110,7 +112,7 @@ def put_photos(world: World, messages: int) -> None:
 
     def put(number: int) -> None:
         comment = f"{number:08}".encode()
-        # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, B.2.4.5: the length counts itself.
+        # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, B.2.4.5: the length includes its own two bytes.
         segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
         request = make_request(number)
         world.s3.put_object(Bucket=SETTINGS["BUCKET_NAME"], Key=request.s3_key, Body=start + segment + rest)
@@ -125,7 +127,7 @@ def make_request(number: int) -> DetectImage:
 
 
 def run(world: World, processes: Processes, messages: int, most_at_once: int) -> list[Sample]:
-    """Send everything, so many at once, and look at the processes every second until all of it is settled."""
+    """Send all messages, at most so many at once, and sample the processes every second until all are settled."""
     journal, seen, sent, done = JournalReader(world.journal_path), 0, 0, 0
     samples = [processes.sample(0)]
     progressed_at = time.monotonic()
@@ -155,7 +157,7 @@ def _send(world: World, numbers: Sequence[int]) -> int:
 
 
 def count(world: World, logs: Path, messages: int) -> dict[str, int]:
-    """What is stored and what was done, against what was sent."""
+    """How many messages were lost, done twice, received again or put back, by the stores, the journal and the logs."""
     received, settled = Counter[str](), Counter[str]()
     for event in JournalReader(world.journal_path).read():
         if event.queue == "detection":

@@ -1,4 +1,4 @@
-"""The consumer by itself: messages of a queue in memory, done at once. What is left is what the loop costs."""
+"""The cost of the consumer's loop alone: the queue is in memory, and the handler does nothing."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ SQS_BATCH = 10
 
 
 class MemoryQueue:
-    """So many messages, as SQS hands them out: at most ten at once, each once."""
+    """A queue of so many messages that returns at most ten of them at once, as SQS does, and each once."""
 
     def __init__(self, messages: int) -> None:
         self._waiting = deque(ReceivedMessage(str(number), "", str(number), 1) for number in range(messages))
@@ -34,7 +34,7 @@ class MemoryQueue:
 
 
 def measure_consumer_alone(messages: int, threads: int, batch_size: int) -> float:
-    """Messages that one process's loop gets through in a CPU second, with a handler that only reports progress."""
+    """Messages that the loop of one process settles in a CPU second, with a handler that only reports progress."""
     queue = MemoryQueue(messages)
     options = ConsumerOptions(
         threads=threads,

@@ -1,4 +1,4 @@
-"""The worker processes of `benchmarks load`, and what is read of them and of the stores while they work."""
+"""The worker processes of `benchmarks load`, and the samples of their and the stores' CPU time and memory."""
 
 import os
 import signal
@@ -19,12 +19,13 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 PARTS = ("workers", "sqs_and_s3", "mongodb", "sender")
 WARM_UP_SHARE, END_SHARE = 0.2, 0.2
-"""Memory counts from when a fifth of the messages is done; its begin and its end are a fifth of the time after that."""
+"""Memory is measured once WARM_UP_SHARE of the messages is done; its begin and its end are each END_SHARE of the
+samples after that."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look: messages done by then, CPU seconds of each of PARTS so far, resident bytes of each worker."""
+    """One sample: messages done so far, CPU seconds of each of PARTS so far, resident bytes of each worker."""
 
     at_s: float
     done: int
@@ -33,7 +34,7 @@ class Sample:
 
 
 class Processes:
-    """So many workers in a world; entering waits until each is ready."""
+    """The worker processes of a world. Entering waits until each is ready."""
 
     def __init__(self, world: World, workers: int, logs: Path) -> None:
         self._environment = make_environment(world)
@@ -66,14 +67,14 @@ class Processes:
             worker.wait()
 
     def check(self) -> None:
-        """Raises LocalStackError where a worker has ended, with the last thing it said."""
+        """Raises LocalStackError, with the last line of its log, where a worker has ended."""
         for worker, log in zip(self._workers, self._logs, strict=True):
             if worker.poll() is not None:
                 words = log.read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
-                raise LocalStackError(f"A worker ended with {worker.returncode}; it said last: {words[-1]}")
+                raise LocalStackError(f"A worker ended with {worker.returncode}; its last log line: {words[-1]}")
 
     def stop(self) -> None:
-        """Have the workers end by SIGTERM. Raises LocalStackError where one doesn't exit with 0."""
+        """Stop the workers by SIGTERM. Raises LocalStackError where one doesn't exit with 0."""
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
         codes = [worker.wait(STOP_TIMEOUT_S) for worker in self._workers]
@@ -92,7 +93,7 @@ class Processes:
 
 
 def make_environment(world: World) -> dict[str, str]:
-    """What a worker needs to reach the stores themselves, without the fault proxies before them."""
+    """The environment with which a worker connects to the stores directly, without the fault proxies."""
     host, port = world.mongo.address or ("127.0.0.1", 0)
     mongo = f"mongodb://{host}:{port}/{{}}?directConnection=true"
     environment = {
@@ -118,7 +119,7 @@ def _measure_cpu_s(process: psutil.Process) -> float:
 
 
 def compute_pace(samples: list[Sample], workers: int) -> dict[str, float]:
-    """Messages a second, and whose CPU time that took."""
+    """Messages a second, and the CPU time of each part."""
     first, last = samples[0], samples[-1]
     seconds = last.at_s - first.at_s
     spent_s = {part: last.cpu_s[part] - first.cpu_s[part] for part in PARTS}
@@ -135,7 +136,7 @@ def compute_pace(samples: list[Sample], workers: int) -> dict[str, float]:
 
 
 def compute_growth(samples: list[Sample]) -> dict[str, float]:
-    """Resident memory of a worker (the mean of all): after the warm-up, at the end, and the line's slope between."""
+    """Resident memory of a worker (mean of all) after the warm-up and at the end, and the slope between."""
     most = samples[-1].done
     warm = [sample for sample in samples if sample.done >= WARM_UP_SHARE * most]
     mb = [statistics.mean(sample.resident_bytes) / 1e6 for sample in warm]

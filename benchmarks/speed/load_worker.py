@@ -1,6 +1,6 @@
 """The detection service with a stub for its networks, started by `python -m benchmarks load`.
 
-All else is the service itself, from its settings to its exit code.
+All other code is the service's own, from its settings to its exit code.
 """
 
 import sys
@@ -37,7 +37,7 @@ MANIFEST = PackManifest(
 
 
 class StubDetector:
-    """Finds the same face in every photo."""
+    """Detects the same face in every photo."""
 
     view_px = 128
 
@@ -53,7 +53,7 @@ class StubEmbedder:
 
 
 def open_stub_analyser(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
-    """In place of the bootstrap's: the same device and limits around the stub."""
+    """Replaces the function of app.bootstrap: the same device and limits, with the stub as pack."""
     device = Device(
         FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
     )
@@ -62,6 +62,6 @@ def open_stub_analyser(settings: Settings, stack: ExitStack, on_death: Callable[
 
 
 if __name__ == "__main__":
-    # The one place where a pack is opened; a real pack of weights that do nothing would fail the golden photo.
+    # This is the only place where a pack is opened. A real pack with meaningless weights would fail the golden photo.
     bootstrap._open_analyser = open_stub_analyser
     sys.exit(bootstrap.run("detection"))

@@ -1,15 +1,15 @@
-"""How long grouping waits for a gallery's faces, and what share of it is the database's.
+"""How long grouping takes to read a gallery's faces, and which share of that time is the database's.
 
 `python -m benchmarks loading [--faces 100000] [--dimension 512] [--json]`
 
-Faces are stored as detection stores them, three a photo, nine of ten with a person, in a database of its own that is
-dropped after: on the local stand-in, or on the server of GALLERY_IMAGES_MONGO_URI where that is set.
+Faces are stored as detection stores them, three a photo, nine of ten with a person, in a temporary database: on the
+local stand-in, or on the server of GALLERY_IMAGES_MONGO_URI where that is set.
 
-- `seconds`: read_faces with its batches joined; `cpu_seconds` and `server_cpu_seconds` are what this process and the
-  stand-in work meanwhile
-- `server_seconds`: the same query, its answers thrown away as they come
-- `decoding_seconds`: what it takes to turn these answers into columns
-- `seconds_without_embeddings`: what a run reads that looks at new faces only
+- `seconds`: read_faces with its batches joined; `cpu_seconds` and `server_cpu_seconds` are the CPU time of this process
+  and of the stand-in meanwhile
+- `server_seconds`: the same query without decoding its answers
+- `decoding_seconds`: the decoding of these answers into columns
+- `seconds_without_embeddings`: the query of an incremental run, without embeddings
 """
 
 import argparse
@@ -43,7 +43,7 @@ GALLERY, MODEL = "gallery", "model-0123456789ab"
 FACES_A_PHOTO = 3
 FACES_A_PERSON = 12
 NEW_FACES = 10
-"""One face of so many has no person yet."""
+"""One of so many faces has no person yet."""
 WRITE_BATCH = 1_000
 
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure_loading(count: int, dimension: int) -> dict[str, float]:
-    """The figures of a gallery of so many faces."""
+    """The figures for a gallery of so many faces."""
     name = f"loading_{uuid4().hex}"
     with run_local_stores() as stack:
         uri = stack.environment["GALLERY_IMAGES_MONGO_URI"]
@@ -120,7 +120,7 @@ def _fill(database: MongoDatabase, count: int, dimension: int) -> None:
 
 
 def _make_documents(dimension: int) -> Iterator[Document]:
-    """Faces without end, as detection and grouping leave them."""
+    """Yields an unlimited number of faces, as detection and grouping store them."""
     generator = np.random.default_rng(0)
     qualities = _make_qualities(generator)
     number = 0
@@ -150,7 +150,7 @@ def _make_documents(dimension: int) -> Iterator[Document]:
 
 
 def _make_qualities(generator: np.random.Generator, count: int = 100) -> list[dict[str, float]]:
-    """All measures of faces of noise: the values don't matter here, their number and length do."""
+    """All quality measures of random chips: only their number and size matter here, not their values."""
     faces = FaceColumns(
         chips=generator.integers(0, 256, (count, CHIP_PX, CHIP_PX, 3), np.uint8),
         boxes=np.tile(np.array([100, 100, 200, 220], np.float32), (count, 1)),

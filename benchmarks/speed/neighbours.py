@@ -1,17 +1,17 @@
-"""How fast neighbours are found, in how much memory, and how many of the right ones.
+"""The time, the memory and the recall of the search for neighbours.
 
 `python -m benchmarks neighbours --embeddings FILE.npz [--vectors KEY] [--faces N] [--dimension D] [-k K] [--queries M]
 [--device D] [--exact] [--json]`
 
-N made-up faces after those of FILE (benchmarks.accuracy.grouping_synthetic), and the K nearest neighbours of each by
-app.grouping; with --queries, only those of the first M among all of them.
+The K nearest neighbours of each of N synthetic faces with the statistics of FILE's
+(benchmarks.accuracy.grouping_synthetic) are searched for; with --queries, only those of the first M faces.
 
-seconds, cpu_seconds    of the search alone, by the clock and by the process's cores: on a machine that does other work
-                        too, half of the second figure is what two free cores would take.
-embeddings_mb           what the faces themselves take.
-peak_mb, above_mb       the most that the process held, and how much of it came with the search, its result included.
-recall                  share of the neighbours found, of 1,000 faces that are searched for exactly too; `_likely` is
-                        that of those above the threshold of the pack, which are all that grouping looks at.
+seconds, cpu_seconds    of the search alone, by the clock and of all cores together: on a machine with other work, half
+                        of the second figure is what two free cores would take.
+embeddings_mb           memory of the embeddings themselves.
+peak_mb, above_mb       the most resident memory, and how much of it is the search's, its result included.
+recall                  share of the true neighbours that is found, for 1,000 faces that are searched for exactly too;
+                        `_likely` is that of neighbours above the pack's threshold, the only ones that grouping uses.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_faces(options: argparse.Namespace) -> tuple[Floats, float]:
-    """The faces and the cosine above which two of them are likely of one person."""
+    """Synthetic faces, and the cosine above which two of them are likely of one person."""
     real = read_faces(options.embeddings, options.vectors, options.labels, "image")
     if real.key not in PACKS:
         raise UnusableInput(f"No pack is known for {real.key!r}: name one of {', '.join(PACKS)} by --vectors.")
@@ -92,7 +92,7 @@ def make_faces(options: argparse.Namespace) -> tuple[Floats, float]:
 
 
 def measure_recall(embeddings: Floats, found: Neighbours, k: int, threshold: float) -> tuple[float, float]:
-    """(N,D), neighbours of the first of them → recall of the right k, of a sample: of all, and of those that count."""
+    """(N,D), neighbours of the first M rows → recall of the k nearest on a sample: of all, and of the likely ones."""
     count = len(found.indices)
     sample = np.random.default_rng(1).choice(count, min(CHECKED_FACES, count), replace=False)
     exact = EXACT.find_neighbours_in(embeddings[sample], embeddings, k + 1)
@@ -111,12 +111,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--embeddings", type=Path, required=True, help=".npz of embeddings and labels")
     parser.add_argument("--vectors", metavar="KEY", help="of the embeddings (the only array of them)")
     parser.add_argument("--labels", metavar="KEY", default="label", help="of the people's names (label)")
-    parser.add_argument("--faces", type=int, default=100_000, help="to make up (100,000)")
+    parser.add_argument("--faces", type=int, default=100_000, help="synthetic faces (100,000)")
     parser.add_argument("--dimension", type=int, default=512, help="of the faces (512)")
     parser.add_argument("-k", type=int, default=64, help="neighbours of each (64)")
     parser.add_argument("--queries", type=int, metavar="M", help="search for the first M of them only (all)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="cpu or gpu (cpu)")
-    parser.add_argument("--exact", action="store_true", help="at any size, as on a GPU anyway")
+    parser.add_argument("--exact", action="store_true", help="exact search at any size (always on a GPU)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser
 

@@ -1,9 +1,10 @@
-"""What the pre-filter saves a service as a process, where some photos can't be used. One line of JSON.
+"""How much time and traffic the pre-filter saves a detection service, if some photos are unusable. One line of JSON.
 
 `python -m benchmarks prefilter_savings --images DIR [--pack PACK] [--photos 60] [--megapixels 12] [--bad 0.2]`
 
-Of the photos, blown up to a camera's size, some are blurred beyond use or almost black. A service goes through them
-with PREFILTER=off, with enforce, and with enforce and thumbnails; `*_mb` is what S3 sent it through a counting proxy.
+The photos are enlarged to a camera's size, and some are so blurred or dark that they are unusable. A service process
+analyses them with PREFILTER=off, with enforce, and with enforce and thumbnails; `*_mb` is what it read from S3, counted
+by a proxy.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from local.album import find_photos
 LIMITS = PhotoLimits()
 THUMBNAIL_PX = 320
 BLUR = 0.05
-"""Of the photo's longer side: the sigma of a photo that is out of focus altogether."""
+"""The blur's sigma as a part of the photo's longer side: a photo that is entirely out of focus."""
 LIGHT = 0.04
-"""What is left of the light where the flash did not fire."""
+"""The factor of brightness of a photo without the flash that it needed."""
 WAYS = {
     "off": {"PREFILTER": "off"},
     "enforce": {"PREFILTER": "enforce"},
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_camera_photos(files: Iterable[Path], megapixels: float, bad: float) -> list[tuple[bytes, bytes]]:
-    """Photos and their thumbnails as JPEGs; the bad ones, half blurred and half dark, lie evenly among the others."""
+    """Photos and their thumbnails as JPEGs. Bad ones, half blurred and half dark, are spread evenly among the
+    others."""
     made = []
     for number, file in enumerate(files):
         picture = decode(file.read_bytes(), LIMITS)
@@ -87,7 +89,7 @@ def make_camera_photos(files: Iterable[Path], megapixels: float, bad: float) -> 
 def _spoil(picture: Image, *, dark: bool) -> Image:
     if dark:
         return np.asarray(picture * LIGHT, np.uint8)
-    # Blurred at a small size: a kernel of hundreds of pixels takes seconds.
+    # The photo is blurred at a small size, because a kernel of hundreds of pixels takes seconds.
     height, width = picture.shape[:2]
     small = cv2.resize(picture, None, fx=0.1, fy=0.1, interpolation=cv2.INTER_AREA)
     blurred = cv2.GaussianBlur(small, (0, 0), BLUR * max(small.shape[:2]))
@@ -101,7 +103,7 @@ def _encode_jpeg(picture: Image) -> bytes:
 
 
 def _run_service(photos: list[tuple[bytes, bytes]], pack: str, settings: dict[str, str]) -> dict[str, float]:
-    """Seconds, megabytes from S3, and how many photos were found to be of low quality."""
+    """Seconds, megabytes read from S3, and how many photos were stored as `low_quality`."""
     with tempfile.TemporaryDirectory(prefix="prefilter-") as home:
         options = WorldOptions(Path(home), pack, settings={**SERVICE, **settings})
         with World(options) as world, open_worker(world, Path(home)):

@@ -2,10 +2,9 @@
 
 `python -m benchmarks service --images DIR [--pack PACK] [--delay-ms 80] [--photos 120] [--repeat 2]`
 
-Against the local stand-ins, which set a good part of the pace, so the shares are what counts:
-`fresh`: every photo looked at. `delayed`: the same, and the fault proxy delays every request to S3 (a photo, its
-crops and its preview one after the other). `twins`: the same pictures in another gallery. `again`: the same messages
-once more. All take turns.
+It runs with the local stand-ins, which take much of the time, so only the ratios matter. `fresh`: every photo is
+analysed. `delayed`: the same while the fault proxy delays every request to S3 (a photo, its crops and its preview one
+after the other). `twins`: the same pictures in another gallery. `again`: the same messages once more. All take turns.
 """
 
 import argparse
@@ -68,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_turn(world: World, photos: Sequence[bytes], number: int, delay_s: float) -> dict[str, float]:
-    """Seconds of each way."""
+    """Seconds of each of the four cases."""
     seconds = {"fresh": measure(world, photos, f"fresh-{number}", force=True)}
     world.proxies["s3"].faults = Faults({"delay": 1.0}, delay_s=delay_s)
     seconds["delayed"] = measure(world, photos, f"delayed-{number}", force=True)

@@ -1,8 +1,8 @@
-"""A model pack of random numbers in the shape and size of InsightFace's buffalo_l, to measure speed at its size.
+"""A model pack of random weights in the architecture and size of InsightFace's buffalo_l, to measure speed alone.
 
-Its boxes and embeddings mean nothing. What takes time is as in the original: the layers and their arithmetic, a few
-boxes in most photos (of sizes and with landmarks that a face may have), and so the chips that are cut and embedded.
-No box is small enough for the detector's closer look.
+Its boxes and embeddings mean nothing. What takes time is as in the original: the layers and their arithmetic, and a few
+boxes in most photos (with sizes and landmarks that a face may have), for which chips are cut and embedded. No box is
+small enough for the detector's closer look.
 """
 
 import math
@@ -33,22 +33,23 @@ IRESNET_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))
 CHIP_PX, DIMENSION = 112, 512
 
 FACE_STRIDES = (2.2, 3.4)
-"""From the centre of an anchor's face to its sides, in strides: one length for each of the two anchors."""
+"""The distance from the centre of an anchor's face to its sides, in strides: one for each of the two anchors."""
 WOBBLE = 0.005
-"""How strongly sides and landmarks follow the picture: enough to differ, too little to leave a face's shape."""
+"""How strongly sides and landmarks depend on the picture: they differ, but keep the shape of a face."""
 SCORE_GAIN = 4.0
-"""How steeply scores rise: enough for what is no face to score far below what is, as trained networks do."""
+"""How steeply scores rise: other things than faces must have far lower scores, as with trained networks."""
 DETECTOR_SEED, SCORE_BIAS = 12, (-9.2, -7.0, -6.8)
-"""Which random network, and its bias at each stride: the most even of twelve on 27 photos of people, each of which has
-2 to 12 boxes of a score of at least 0.5, 5.5 on average and 4.1 in the look at 640 px alone. Flat colours have none."""
+"""The seed of the random network, and its bias at each stride: of twelve seeds the one with the most even results on 27
+photos of people. Each has 2 to 12 boxes with a score of at least 0.5: 5.5 on average, and 4.1 at 640 px alone. Pictures
+of one colour have none."""
 
 RELU, LINEAR, BRANCH = 2.0, 1.0, 0.2
-"""Variance that a convolution's outputs have for inputs of variance 1 (2 makes up for the half that ReLU cuts off: He
-et al., 2015). A residual branch has little, since each adds to what goes on to the next block."""
+"""Variance of a convolution's outputs for inputs of variance 1 (2 compensates for the half that ReLU cuts off: He et
+al., 2015). It is small in a residual branch, because all branches are added up from block to block."""
 SLOPE = 0.25
-"""Of PReLU below zero; what PyTorch begins with."""
+"""The slope of PReLU below zero, PyTorch's initial value."""
 EDGE_GAIN = 30.0
-"""An edge of about a thirtieth of the span from mid-grey to white counts as fully as any."""
+"""All edges of more than about a thirtieth of the contrast between mid-grey and white give the full output."""
 
 MANIFEST = """\
 # Random weights in the shape of InsightFace's buffalo_l, made by benchmarks/speed/synthetic.py to measure speed alone.
@@ -109,13 +110,13 @@ def _infer_shapes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
     """Shapes of all values and weights for one image of this size; 0 for what is unknown."""
     sized = onnx.ModelProto()
     sized.CopyFrom(model)
-    # Kernels' numbers decide no shape, and would be copied several times over.
+    # The values of weights don't matter for shapes, and would be copied several times.
     for weights in sized.graph.initializer:
         if weights.data_type == TensorProto.FLOAT and len(weights.dims) > 1:
             weights.ClearField("raw_data")
     for dimension, value in zip(sized.graph.input[0].type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
         dimension.dim_value = value
-    # The exports compute the sizes of their Resize; onnx follows that in newer opsets only.
+    # Exported graphs compute the sizes of their Resize nodes; onnx infers these in newer opsets only.
     if sized.opset_import[0].version < OPSET:
         sized = onnx.version_converter.convert_version(sized, OPSET)
     graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
@@ -125,7 +126,7 @@ def _infer_shapes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
 
 
 class _RandomGraph:
-    """A network from `IMAGE` on, written node by node, whose weights are drawn as it grows."""
+    """A network that begins with `IMAGE` and is built node by node, with random weights."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -153,7 +154,7 @@ class _RandomGraph:
     def conv(
         self, x: str, channels: int, gain: float = RELU, *, size: int = 3, stride: int = 1, bias: Floats | None = None
     ) -> str:
-        """A convolution of He's scaling, which keeps the map's size but for its stride."""
+        """A convolution with He's scaling and with padding: the output has the input's size, divided by the stride."""
         inputs = self._channels[x]
         kernels = self.normal(gain / (inputs * size * size), channels, inputs, size, size)
         return self.conv_of(x, kernels, np.zeros(channels, np.float32) if bias is None else bias, stride)
@@ -175,7 +176,7 @@ class _RandomGraph:
         return self.add(op, x, kernel_shape=[2, 2], strides=[2, 2])
 
     def batch_norm(self, x: str) -> str:
-        """One that changes little, since what comes in is scaled already."""
+        """A batch normalisation that changes little, because its input is scaled already."""
         channels = self._channels[x]
         scale, shift, mean = 1 + self.normal(0.01, channels), self.normal(0.01, channels), self.normal(0.01, channels)
         parameters = (scale, shift, mean, np.ones(channels, np.float32))
@@ -214,11 +215,12 @@ def build_scrfd_10g(seed: int = DETECTOR_SEED) -> onnx.ModelProto:
 
 
 def _add_edges(graph: _RandomGraph) -> str:
-    """The stem's first two convolutions: where edges are and which way they go, hardly how strong they are.
+    """The stem's first two convolutions. Their output depends on where edges are and on their direction, but hardly on
+    their contrast.
 
-    A random network's scores grow with contrast: one photo would be full of faces and the next have none. Here two
-    channels each share a kernel that flat colour doesn't move, and count against each other: max(0, x + ½) less
-    max(0, x - ½) rises from 0 to 1 and no further.
+    A random network's scores grow with contrast: one photo would be full of faces, and the next have none. Here pairs
+    of channels have the same kernel, whose sum is 0, and opposite weights afterwards: max(0, x + ½) - max(0, x - ½)
+    rises from 0 to 1 and no further.
     """
     kernels = graph.normal(EDGE_GAIN**2 / 27, SCRFD_STEM // 2, 3, 3, 3)
     kernels = np.repeat(kernels - kernels.mean(axis=(2, 3), keepdims=True), 2, axis=0)
@@ -236,7 +238,7 @@ def _add_basic_block(graph: _RandomGraph, x: str, channels: int, *, halves: bool
 
 
 def _add_pafpn(graph: _RandomGraph, maps: Sequence[str]) -> list[str]:
-    """Backbone maps of the three strides → as many, each of which has seen the others: coarse to fine, then back."""
+    """Backbone maps of the three strides → three maps with the information of all: from coarse to fine, then back."""
     fine, middle, coarse = (graph.conv(x, SCRFD_NECK, LINEAR, size=1) for x in maps)
     middle = graph.add("Add", middle, _add_doubling(graph, coarse))
     fine = graph.add("Add", fine, _add_doubling(graph, middle))
@@ -273,8 +275,8 @@ def _add_rows(graph: _RandomGraph, x: str, width: int) -> str:
 def build_iresnet_50(seed: int = 1) -> onnx.ModelProto:
     """(1,3,112,112) → (1,512).
 
-    BatchNorms that follow a convolution are folded into it. Those before one stay, as in the exports: what they add
-    is missing in the convolution's padding.
+    A BatchNorm after a convolution is folded into it. One before a convolution stays, as in exported networks, because
+    the convolution's padding is not normalised.
     """
     graph = _RandomGraph(seed)
     x = graph.prelu(graph.conv(IMAGE, IRESNET_STAGES[0][0]))

@@ -1,13 +1,13 @@
-"""What telemetry costs a photo: off, metrics, traces at the default share, and both, in turns in one run.
+"""The cost of telemetry a photo: off, metrics, traces at the default share, and both, in turns in one process.
 
 `python -m benchmarks telemetry [--messages 5000] [--photos 40] [--photo-ms 60] [--rounds 5] [--json]`
 
-Real are the consumer, its leases and deletions, the log lines, and all that a photo with three faces tells: its
-stages, its counts and its quality. The queue is in memory, metrics go to /dev/null and to Prometheus's registry, and
-traces to a collector in a process of its own. First the photo costs nothing, so that what telemetry adds to a message
-is seen in microseconds of CPU; then it costs `--photo-ms` of CPU in earnest, and throughput is photos per second of
-CPU, for others share the machine. A photo of the service takes 60 to 200 ms (docs/benchmarks.md). The exit code is 1
-where both together cost more than 1 % of `--photo-ms`.
+The consumer, its leases and deletions, the log lines, and all reports about a photo with three faces (stages, counts
+and quality) are the service's own. The queue is in memory, metrics go to /dev/null and to Prometheus's registry, and
+traces to a collector in another process. First a photo takes no time, so that the microseconds of CPU that telemetry
+adds to a message can be measured. Then it uses `--photo-ms` of CPU, and throughput is measured in photos per second of
+CPU, because other programs use the machine, too. A photo of the service takes 60 to 200 ms (docs/benchmarks.md). The
+exit code is 1 where both together cost more than 1 % of `--photo-ms`.
 """
 
 import argparse
@@ -51,10 +51,10 @@ MODES: Mapping[str, tuple[bool, bool]] = {
     "traces": (False, True),
     "both": (True, True),
 }
-"""Name → whether there are metrics, and traces. The control is off as well: what it seems to cost is the noise."""
+"""Name → whether there are metrics, and traces. The control is off as well: its apparent cost is the noise."""
 
 Round = Callable[[int, float], float]
-"""So many messages of photos that take so many seconds of CPU → seconds of CPU a message."""
+"""Number of messages, seconds of CPU of a photo → seconds of CPU a message."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Microseconds that each mode adds to a message, as shares of a photo, and the ratio of throughputs.
 
-    `off_us` is what a message pays where there is no telemetry, `message_us` all that the consumer takes for one.
+    `off_us` is the cost of the calls where telemetry is off, `message_us` the consumer's whole time for a message.
     """
     photo_s = options.photo_ms / 1000
     with _run_collector() as endpoint, _open_rounds(endpoint) as rounds:
@@ -96,18 +96,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _open_rounds(endpoint: str) -> Iterator[dict[str, Round]]:
-    """Mode → a round of it. All are open at the same time, so that what is done once in a service's life is done once
-    here, before anything is measured."""
+    """Mode → a function that runs a round. All are opened at the same time, so that everything that a service does once
+    is done before the measurement."""
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
         logs = stack.enter_context(Logging(_make_settings("off", endpoint), lambda: None))
-        told = {mode: stack.enter_context(open_telemetry(_make_settings(mode, endpoint))) for mode in MODES}
-        yield {mode: partial(_run_round, telemetry, logs) for mode, telemetry in told.items()}
+        opened = {mode: stack.enter_context(open_telemetry(_make_settings(mode, endpoint))) for mode in MODES}
+        yield {mode: partial(_run_round, telemetry, logs) for mode, telemetry in opened.items()}
 
 
 def _measure_cost_of_silence(times: int = 20_000) -> float:
-    """Seconds that telling a message and its photo takes where nobody listens."""
+    """Seconds of the reports about a message and its photo where telemetry is off."""
     message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
     begin = time.thread_time()
     for _ in range(times):
@@ -124,11 +124,11 @@ def _measure_cost_of_silence(times: int = 20_000) -> float:
 
 
 def _run_in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, times: int) -> dict[str, list[float]]:
-    """Mode → seconds of CPU a message, one of each round. The first round, which warms up, doesn't count."""
+    """Mode → seconds of CPU a message of each round. The first round is a warm-up and doesn't count."""
     names = list(rounds)
     seconds: dict[str, list[float]] = {mode: [] for mode in names}
     for number in range(times + 1):
-        # Whoever comes first in a round would otherwise always be the same.
+        # Another mode is first in each round.
         turn = number % len(names)
         for mode in names[turn:] + names[:turn]:
             took_s = rounds[mode](messages if number else min(messages, 500), photo_s)
@@ -138,7 +138,7 @@ def _run_in_turns(rounds: Mapping[str, Round], messages: int, photo_s: float, ti
 
 
 def _run_round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: float) -> float:
-    """Seconds of CPU a message, of all threads of this process, those that write and send included."""
+    """Seconds of CPU a message, of all threads of this process, also those that write and send telemetry."""
     logs.trace_id = telemetry.tracer.trace_id
     handler = partial(_handle, telemetry=telemetry, photo_s=photo_s)
     options = ConsumerOptions(THREADS, 24, 120, 0, 80, 300, empty_polls=1)
@@ -150,7 +150,7 @@ def _run_round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: floa
 
 
 def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: float) -> None:
-    """What the detection service's `handle` tells of a photo, in the same order."""
+    """Report a photo as the detection service's `handle` does, in the same order."""
     telemetry.tracer.note(image=PHOTO.document_id)
     times = StageTimes(progress, telemetry.tracer)
     for stage in STAGES:
@@ -163,14 +163,14 @@ def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: fl
 
 
 def _work(seconds: float) -> None:
-    """Use so much of this thread's CPU, as decoding and inference do: outside Python's lock for the most part."""
+    """Use so many CPU seconds in this thread, mostly without Python's global lock, as decoding and inference do."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         np.linalg.norm(PIXELS @ PIXELS)
 
 
 class MemoryQueue:
-    """Messages that are only here."""
+    """A queue of messages in memory."""
 
     def __init__(self, messages: int) -> None:
         sent_at = time.time()
@@ -211,7 +211,7 @@ def _make_settings(mode: str, endpoint: str) -> Settings:
 
 @contextlib.contextmanager
 def _run_collector() -> Iterator[str]:
-    """URL of a process that takes traces and forgets them."""
+    """Yields the URL of a process that receives traces and discards them."""
     port = _find_free_port()
     process = multiprocessing.get_context("spawn").Process(target=_collect, args=(port,), daemon=True)
     process.start()
