@@ -41,7 +41,7 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_nobody_is_on_a_page_twice_and_no_photo_is_used_twice() -> None:
+def test_no_person_is_on_a_page_twice_and_no_photo_is_used_twice() -> None:
     people = people_of(*[30, 12, 7, 7, 3, 2, 2, 1, 1, 1, 1])
     pages = plan_pages(people, None, random())
     photos = list(chain.from_iterable(pages))
@@ -75,7 +75,7 @@ def device() -> Iterator[Device]:
 
 
 def paint_people(folder: Path) -> list[Path]:
-    """A photo each, of one colour, white where nobody looks."""
+    """A photo for each person, white outside of the coloured corner in which the face is detected."""
     photos = []
     for number, colour in enumerate(COLOURS):
         photo = np.full((60, 60, 3), 255, np.uint8)
@@ -140,7 +140,7 @@ def test_scores_are_over_the_found_faces_and_missed_ones_stand_beside() -> None:
         PageFace("1", "bob", (200, 50), CLEAN),
         PageFace("2", "bob", (200, 50), CLEAN),
     ]
-    # Found are all but one of ann's, and a passer-by. One of bob's is nobody's.
+    # Found are all but one of ann's, and a passer-by. One of bob's is unassigned.
     places = [("1", 100.0), ("2", 100.0), ("1", 200.0), ("2", 200.0), ("2", 400.0)]
     faces = faces_at(places, ["x", "x", "y", None, "x"], [0, 0, 1, 1, 0])
     result = judge_faces(labelled, faces, None, toy_manifest(), ["ente"])

@@ -83,7 +83,7 @@ def test_nearly_equal_faces_of_one_photo_are_one_person_in_a_collage(
     assert cluster(at_cosine(equal), ["collage", "collage"], threshold).tolist() == [0, 0]
 
 
-def test_one_doubtful_likeness_does_not_join_two_people() -> None:
+def test_one_doubtful_similarity_does_not_connect_two_people() -> None:
     embeddings, people = faces_of([5, 5])
     bridge = unit((embeddings[0] + embeddings[5])[None].astype(np.float64))
     labels = cluster(np.concatenate([embeddings, bridge]), own_photos(11), 0.6)
@@ -91,7 +91,7 @@ def test_one_doubtful_likeness_does_not_join_two_people() -> None:
     assert labels[10] in (0, 1)
 
 
-def test_one_sure_likeness_outweighs_two_doubtful_ones() -> None:
+def test_one_high_similarity_outweighs_two_doubtful_ones() -> None:
     # On a circle: two copies of one face, one at cosine 0.55 to both, and one at 0.9 to that.
     angles = np.radians([0, 0, 56.6, 82.4])
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -101,7 +101,7 @@ def test_one_sure_likeness_outweighs_two_doubtful_ones() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.permutations(range(46)))
 def test_the_order_of_the_faces_does_not_change_the_groups(order: list[int]) -> None:
-    embeddings, people = faces_of([1, 9, 4, 30, 2], spread=1.1)  # so far apart that the first word decides
+    embeddings, people = faces_of([1, 9, 4, 30, 2], spread=1.1)  # so far apart that the first visit decides
     photos = np.array(own_photos(len(people)))
     before = cluster(embeddings, photos.tolist(), 0.5)
     after = cluster(embeddings[order], photos[order].tolist(), 0.5)
@@ -137,61 +137,68 @@ def test_half_of_lfw_is_grouped_as_well_as_measured(
     assert score_pairwise(people, labels).f >= pairwise_f
 
 
-def weak(count: int, *rows: int) -> NDArray[np.int8]:
-    """Roles of `count` faces: these rows may only join, all others found."""
+def border_roles(count: int, *rows: int) -> NDArray[np.int8]:
+    """Roles of `count` faces: these rows are border faces, all others core faces."""
     roles = np.full(count, Role.CORE, np.int8)
     roles[list(rows)] = Role.BORDER
     return roles
 
 
-def test_a_weak_face_joins_the_person_it_is_clearly_most_like() -> None:
+def test_a_border_face_joins_the_person_it_is_clearly_most_similar_to() -> None:
     embeddings, people = faces_of([4, 4])
-    roles = weak(len(people), 0, 7)
+    roles = border_roles(len(people), 0, 7)
     np.testing.assert_array_equal(cluster(embeddings, own_photos(len(people)), 0.5, roles), people)
 
 
-def test_a_weak_face_founds_nobody() -> None:
+def test_border_faces_alone_form_no_person() -> None:
     embeddings, people = faces_of([3, 2])
-    labels = cluster(embeddings, own_photos(len(people)), 0.5, weak(len(people), 3, 4))
+    labels = cluster(embeddings, own_photos(len(people)), 0.5, border_roles(len(people), 3, 4))
     np.testing.assert_array_equal(labels, [0, 0, 0, UNASSIGNED, UNASSIGNED])
 
 
-def test_a_weak_face_between_two_people_is_nobodys_and_brings_none_together() -> None:
+def test_a_border_face_between_two_people_is_unassigned_and_does_not_connect_them() -> None:
     between = at_cosine(0.7, 0.7)
     embeddings = unit(np.concatenate([between, between[1:] + 0.01]).astype(np.float64))
-    roles = weak(5, 0)
+    roles = border_roles(5, 0)
     labels = cluster(embeddings, own_photos(5), 0.5, roles)
     np.testing.assert_array_equal(labels, [UNASSIGNED, 0, 1, 0, 1])
     assert cluster(embeddings, own_photos(5), 0.5)[0] != UNASSIGNED
 
 
-def test_a_face_that_is_left_out_is_nobodys_however_like_it_is() -> None:
+def test_a_noise_face_is_unassigned_however_similar_it_is() -> None:
     embeddings = np.repeat(at_cosine(0.1)[:1], 3, axis=0)
     roles = np.array([Role.CORE, Role.CORE, Role.NOISE], np.int8)
     np.testing.assert_array_equal(cluster(embeddings, own_photos(3), 0.5, roles), [0, 0, UNASSIGNED])
 
 
-def test_nobody_gets_a_second_face_in_a_photo() -> None:
+def test_no_person_gets_a_second_face_in_a_photo() -> None:
     embeddings, _ = faces_of([6])
-    photos = ["a", "b", "c", "a", "d", "d"]  # the weak 3 beside its own founder; the weak 4 and 5 beside each other
-    labels = cluster(embeddings, photos, 0.5, weak(6, 3, 4, 5))
+    photos = [
+        "a",
+        "b",
+        "c",
+        "a",
+        "d",
+        "d",
+    ]  # 3 is with a core face of its person; 4 and 5 together
+    labels = cluster(embeddings, photos, 0.5, border_roles(6, 3, 4, 5))
     assert labels[3] == UNASSIGNED
     assert sorted(labels[4:].tolist()) == [UNASSIGNED, 0]
 
 
-def test_without_founders_there_are_no_people() -> None:
+def test_without_core_faces_there_are_no_people() -> None:
     embeddings, _ = faces_of([3])
-    assert cluster(embeddings, own_photos(3), 0.5, weak(3, 0, 1, 2)).tolist() == [UNASSIGNED] * 3
-    assert cluster(embeddings[:0], [], 0.5, weak(0)).tolist() == []
+    assert cluster(embeddings, own_photos(3), 0.5, border_roles(3, 0, 1, 2)).tolist() == [UNASSIGNED] * 3
+    assert cluster(embeddings[:0], [], 0.5, border_roles(0)).tolist() == []
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 2**16), st.data())
-def test_weak_faces_change_nothing_among_the_founders(sizes: list[int], seed: int, data: st.DataObject) -> None:
+def test_border_faces_change_nothing_among_core_faces(sizes: list[int], seed: int, data: st.DataObject) -> None:
     embeddings, people = faces_of(sizes, spread=0.9, seed=seed)
     rows = data.draw(st.sets(st.integers(0, len(people) - 1)))
-    roles = weak(len(people), *rows)
+    roles = border_roles(len(people), *rows)
     photos = own_photos(len(people))
-    founding = np.flatnonzero(roles == Role.CORE)
-    alone = cluster(embeddings[founding], [photos[row] for row in founding], 0.5)
-    np.testing.assert_array_equal(cluster(embeddings, photos, 0.5, roles)[founding], alone)
+    core = np.flatnonzero(roles == Role.CORE)
+    alone = cluster(embeddings[core], [photos[row] for row in core], 0.5)
+    np.testing.assert_array_equal(cluster(embeddings, photos, 0.5, roles)[core], alone)

@@ -86,7 +86,7 @@ def test_average_linkage_joins_by_the_mean_distance() -> None:
 
 
 def test_by_immichs_rule_three_faces_found_a_person_and_others_join_or_wait() -> None:
-    # 20 has 10 and 30 beside it and founds; both join, though they come first. 90 and 99 are two, and wait.
+    # 20 is a core face, as 10 and 30 are near; both join it, though they come first. 90 and 99 are only two.
     assert labels_of("immich", at_degrees(10, 30, 20, 90, 99), 12, core=3) == [0, 0, 0, UNASSIGNED, UNASSIGNED]
     # Where two are enough, 10 and 30 found a person each, before 20 could bring them together.
     assert labels_of("immich", at_degrees(10, 30, 20, 90, 99), 12, core=2) == [0, 1, 0, 2, 2]
@@ -127,7 +127,7 @@ def test_the_same_faces_come_together_the_same_way_each_time(name: str) -> None:
     assert len(set(once.tolist())) > 1
 
 
-def test_faces_of_nobody_are_people_of_one_face() -> None:
+def test_unassigned_faces_are_people_of_one_face() -> None:
     assert separate_unassigned(np.array([0, UNASSIGNED, 0, UNASSIGNED])).tolist() == [0, 1, 0, 2]
     figures = compute_scores(np.array([0, 0, 1]), np.array([UNASSIGNED, UNASSIGNED, UNASSIGNED]))
     assert (figures["people"], figures["nobody"]) == (3, 3)
@@ -175,7 +175,7 @@ def test_the_threshold_is_that_of_the_embedders_pack() -> None:
     assert all(Path(manifest).is_file() for manifest in PACKS.values())
 
 
-def test_a_face_labelled_as_nobodys_is_nobodys(tmp_path: Path) -> None:
+def test_a_face_labelled_as_unassigned_is_unassigned(tmp_path: Path) -> None:
     np.savez(tmp_path / "faces.npz", vectors=np.eye(3), label=np.array([4, -1, 4]))
     faces = read_faces(tmp_path / "faces.npz", None, "label", "image")
     assert faces.people.tolist() == [1, UNASSIGNED, 1]

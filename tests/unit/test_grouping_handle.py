@@ -333,7 +333,7 @@ def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
     assert world.group(mode="full").people == groups.people
 
 
-def test_a_rejected_face_becomes_somebody_else_and_never_comes_back(world: World) -> None:
+def test_a_rejected_face_becomes_another_person_and_never_comes_back(world: World) -> None:
     ann = world.group().people[0].person_id
     edit(world, reject_faces=(ann, [face("2")]))
     world.group()
@@ -357,7 +357,7 @@ def test_people_merged_by_a_user_stay_so_and_the_old_id_leads_to_the_one(world: 
     assert json.dumps({bob: eve}, separators=(",", ":")).encode() in world.objects.read("g/people.html")
 
 
-def test_a_rejected_face_that_is_too_poor_to_be_somebody_says_why_it_is_nobody(world: World) -> None:
+def test_a_rejected_face_that_is_no_core_face_has_a_reason_why_it_is_unassigned(world: World) -> None:
     add_poor(world, "4", unified=30)
     ann = world.group().people[0].person_id
     edit(world, reject_faces=(ann, [face("4")]))
@@ -631,7 +631,7 @@ def poor(of: str, index: int, vector: np.ndarray, unified: float) -> FaceRecord:
 
 
 def add_poor(world: World, name: str, unified: float) -> None:
-    """One more photo of Ann, hardly recognisable, in which she looks like nobody much."""
+    """One more photo of Ann, hardly recognisable, in which she is not very similar to anybody."""
     faces = [poor(name, 0, near(ANN, 9), unified)]
     world.faces.save_photos([PhotoResult(image_record(photo(name), 1), faces)])
     world.galleries.mark_dirty("g", 30)
@@ -646,7 +646,7 @@ def test_a_face_below_the_bar_is_left_out_with_the_reason(world: World) -> None:
     assert world.galleries.galleries["g"].summary["unassigned"] == 1
 
 
-def test_a_weak_face_joins_its_person_and_is_not_the_cover(world: World) -> None:
+def test_a_border_face_joins_its_person_and_is_not_the_cover(world: World) -> None:
     add_poor(world, "4", unified=30)
     groups = world.group()
     assert groups.unassigned == []
@@ -654,7 +654,7 @@ def test_a_weak_face_joins_its_person_and_is_not_the_cover(world: World) -> None
     assert not any(person.cover_face_id.startswith("g/4/") for person in groups.people)
 
 
-def test_a_person_that_lost_its_last_good_face_gives_its_weak_one_back(world: World) -> None:
+def test_a_person_that_lost_its_last_core_face_loses_its_border_face(world: World) -> None:
     add_poor(world, "4", unified=30)
     world.group()
     for name in ("1", "2", "3"):

@@ -1,4 +1,4 @@
-"""A gallery that changes bit by bit keeps the people that a full run would find."""
+"""Incremental runs find the people that a full run would find."""
 
 import os
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def same_groups(one: Sequence[int], other: Sequence[int]) -> bool:
     return bool(has_same_companions(np.asarray(one), np.asarray(other)).all())
 
 
-def test_the_first_run_looks_at_all_faces() -> None:
+def test_the_first_run_is_a_full_one() -> None:
     gallery = small_gallery()
     first = gallery.run(None)
     assert (first.kind, gallery.read) == ("full", [60])
@@ -96,7 +96,7 @@ def test_a_run_after_nothing_has_changed_reads_nothing_and_changes_nothing() -> 
     assert second.labels.tolist() == first.labels.tolist()
 
 
-def test_new_faces_join_their_people_and_found_new_ones() -> None:
+def test_new_faces_join_their_people_and_form_new_ones() -> None:
     gallery = small_gallery()
     known = gallery.run(None).known
     gallery._centres = np.concatenate([gallery._centres, np.eye(1, DIMENSION) * 1.0])
@@ -119,19 +119,19 @@ def test_faces_that_are_gone_or_have_changed_leave_their_people() -> None:
     assert same_groups(result.labels.tolist(), gallery.at_once())
 
 
-def test_weak_faces_join_and_a_face_may_lose_its_trust() -> None:
+def test_border_faces_join_and_a_core_face_may_become_a_border_face() -> None:
     gallery = small_gallery()
     known = gallery.run(None).known
-    weak = gallery.add(2, role=Role.BORDER, noise=0.8)
+    border = gallery.add(2, role=Role.BORDER, noise=0.8)
     gallery.roles[gallery.ids[1]] = Role.NOISE
     result = gallery.run(known)
     rows = gallery.ids
-    assert result.labels[rows.index(weak)] == result.labels[2]
+    assert result.labels[rows.index(border)] == result.labels[2]
     assert result.labels[1] == -1
     assert same_groups(result.labels.tolist(), gallery.at_once())
 
 
-def test_after_many_changes_all_are_looked_at_and_the_difference_is_told() -> None:
+def test_after_many_changes_a_full_run_reports_the_difference() -> None:
     gallery = small_gallery()
     result = gallery.run(None)
     for person in range(int(60 * DRIFT) + 1):
@@ -160,12 +160,12 @@ def test_a_full_run_on_request() -> None:
     assert (result.kind, result.difference) == ("full", 0.0)
 
 
-def test_has_same_companions_tells_who_has_others() -> None:
+def test_faces_that_are_together_with_other_faces_have_not_the_same_companions() -> None:
     before, now = np.array([0, 0, 1, 1, 2]), np.array([5, 5, 6, 7, 7])
     assert has_same_companions(before, now).tolist() == [True, True, False, False, False]
 
 
-def test_lists_of_a_grown_graph_are_those_of_one_made_at_once() -> None:
+def test_neighbours_in_an_extended_graph_are_those_of_one_built_at_once() -> None:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((400, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -179,7 +179,7 @@ def test_lists_of_a_grown_graph_are_those_of_one_made_at_once() -> None:
     np.testing.assert_allclose(grown.neighbours.similarities, at_once.neighbours.similarities, atol=1e-6)
 
 
-def test_a_list_that_lost_faces_takes_none_in_that_may_be_worse_than_unknown_ones() -> None:
+def test_a_list_that_lost_faces_takes_none_that_may_be_less_similar_than_unknown_ones() -> None:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((300, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -199,7 +199,7 @@ def index(tmp_path: Path) -> GalleryIndex:
     return GalleryIndex(tmp_path / "index", max_bytes=10_000_000)
 
 
-def test_what_is_kept_comes_back(index: GalleryIndex) -> None:
+def test_a_stored_grouping_is_loaded(index: GalleryIndex) -> None:
     gallery = small_gallery()
     gallery.digests[gallery.ids[-1]] = ""
     first = gallery.run(None)
@@ -238,7 +238,7 @@ def test_an_index_of_an_earlier_version_is_not_used_whatever_is_in_it(
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
-def test_a_broken_index_is_told_and_not_used(
+def test_a_broken_index_is_logged_and_not_used(
     index: GalleryIndex, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     index.save("g", "m", THRESHOLD, small_gallery().run(None).known)

@@ -1,4 +1,4 @@
-"""People in pieces come together, by their mean faces and within reason; a cut for each face instead of one for all."""
+"""Merging of people by their mean faces, and local scaling of similarities."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def merged(graph: FaceGraph, labels: Sequence[int], threshold: float = THRESHOLD
 
 
 def two_halves(dimension: int = 8) -> NDArray[np.float64]:
-    """Four faces whose similarities across the two halves are 0.44, though the halves' means are 0.55 alike."""
+    """Four faces: the similarities between the two halves are 0.44, the similarity of the halves' means is 0.55."""
     base = np.zeros((4, dimension))
     base[:, 0] = 0.66
     base[np.arange(4), 1 + np.arange(4)] = np.sqrt(1 - 0.66**2)
@@ -36,7 +36,7 @@ def two_halves(dimension: int = 8) -> NDArray[np.float64]:
     return base
 
 
-def test_pieces_whose_means_are_alike_are_one_person() -> None:
+def test_people_whose_means_are_similar_are_merged() -> None:
     graph = graph_of(two_halves())
     across = graph.embeddings[0] @ graph.embeddings[2]
     means = average_faces(graph, np.array([0, 0, 1, 1]), np.array([0, 1]))
@@ -49,7 +49,7 @@ def test_two_single_faces_stay_two() -> None:
     assert merged(graph, [0, 1]) == [0, 1]
 
 
-def test_people_who_are_not_alike_stay_two() -> None:
+def test_people_who_are_not_similar_stay_two() -> None:
     graph = graph_of(two_halves())
     assert merged(graph, [0, 0, 1, 1], threshold=0.7) == [0, 0, 1, 1]
 
@@ -70,7 +70,7 @@ def test_one_photo_with_both_among_many_may_be_a_mistake() -> None:
     assert set(merged(graph_of(vectors, photos.tolist()), labels.tolist())) == {0}
 
 
-def test_only_people_beside_the_chosen_faces_are_put_together() -> None:
+def test_only_people_near_the_given_faces_are_merged() -> None:
     graph = graph_of(np.concatenate([np.pad(two_halves(), ((0, 0), (0, 8))), np.pad(two_halves(), ((0, 0), (8, 0)))]))
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     known = Neighbourhood(np.zeros(8), 0.0)
@@ -85,7 +85,7 @@ def test_similarities_shrink_where_others_are_near_and_grow_where_they_are_far()
     assert found.indices.tolist() == [[1, 2], [2, 0], [1, 0]]
 
 
-def test_nearness_is_that_of_other_people_past_the_nearest_few() -> None:
+def test_the_excess_is_that_of_other_people_without_the_nearest_few() -> None:
     indices = np.tile(np.arange(1, 11), (1, 1))
     similarities = np.linspace(0.9, 0.0, 10, dtype=np.float32)[None]
     people = np.array([0, 0, *range(1, 10)])
@@ -94,7 +94,7 @@ def test_nearness_is_that_of_other_people_past_the_nearest_few() -> None:
     assert nearness.excess[0] == pytest.approx(similarities[0, 3:].mean() - 0.1)
 
 
-def test_with_few_others_in_sight_a_face_counts_as_typical() -> None:
+def test_with_few_neighbours_of_other_people_the_excess_is_0() -> None:
     near = Neighbours(np.array([[1, 2, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32))
     assert measure_neighbourhood(near, np.array([0]), np.array([0, 1, 2])).excess.tolist() == [0.0]
 
@@ -112,7 +112,7 @@ def circle(*degrees: float) -> Floats:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def test_the_face_least_like_its_person_is_somebody_else_in_a_photo_with_two() -> None:
+def test_of_two_faces_in_one_photo_the_less_similar_one_is_another_person() -> None:
     graph = graph_of(circle(0, 2, 4, 40).astype(np.float64), photos=[1, 2, 3, 3])
     assert other_photos(graph, [0, 0, 0, 0]) == [0, 0, 0, 1]
 
@@ -127,13 +127,13 @@ def test_people_with_a_face_a_photo_stay_as_they_are() -> None:
     assert other_photos(graph, [7, 7, 3, 3]) == [7, 7, 3, 3]
 
 
-def test_people_of_whom_no_face_is_looked_at_stay_as_they_are() -> None:
+def test_people_without_one_of_the_given_faces_stay_as_they_are() -> None:
     graph = graph_of(circle(0, 2, 4, 40, 90).astype(np.float64), photos=[1, 2, 3, 3, 4])
     labels = np.array([0, 0, 0, 0, 1])
     assert split_repeats_in_photos(graph, labels, THRESHOLD, np.array([4])).tolist() == labels.tolist()
 
 
-def test_a_person_known_to_be_like_many_needs_more_likeness_to_be_merged() -> None:
+def test_a_person_known_to_be_similar_to_many_is_merged_at_a_higher_similarity() -> None:
     graph = graph_of(two_halves())
     labels, rows = np.array([0, 0, 1, 1]), np.arange(4)
     as_usual = merge_people_near(graph, labels, THRESHOLD, rows, Neighbourhood(np.zeros(4), 0.0))

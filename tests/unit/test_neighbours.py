@@ -71,7 +71,7 @@ def test_asking_for_no_neighbours_is_an_error() -> None:
         EXACT.find_neighbours(unit_rows(3), 0)
 
 
-def test_queries_beside_the_base_may_be_in_it() -> None:
+def test_queries_may_be_rows_of_the_base() -> None:
     base = unit_rows(50)
     neighbours = EXACT.find_neighbours_in(base[[7, 3]], base, 60)
     np.testing.assert_array_equal(neighbours.indices[:, 0], [7, 3])
@@ -88,7 +88,7 @@ def test_neither_the_order_of_rows_nor_the_tiles_change_a_bit(monkeypatch: pytes
     np.testing.assert_array_equal(turned.similarities, neighbours.similarities[order])
 
 
-def test_two_faces_are_equally_similar_from_both_sides() -> None:
+def test_two_faces_have_the_same_similarity_in_both_directions() -> None:
     embeddings = unit_rows(200, 64)
     neighbours = EXACT.find_neighbours(embeddings, 199)
     matrix = np.zeros((200, 200), np.float32)
@@ -100,7 +100,7 @@ def test_two_faces_are_equally_similar_from_both_sides() -> None:
 def test_parts_of_the_gallery_on_several_devices_give_what_the_whole_gives(
     monkeypatch: pytest.MonkeyPatch, gallery_mb: int
 ) -> None:
-    """The GPUs' part of FAISS stood in for by its indices on the CPU: 4,000 faces of 1 kB on three devices."""
+    """FAISS's indices on the CPU stand in for those on GPUs: 4,000 faces of 1 kB on three devices."""
     loads: list[int] = []
 
     class Device(faiss.IndexFlatIP):
@@ -122,7 +122,7 @@ def test_parts_of_the_gallery_on_several_devices_give_what_the_whole_gives(
     assert loads == [0, 1, 2] * len(range(0, 4_000, 3 * gallery_mb * 1_000_000 // 1_024))
 
 
-def test_progress_is_told_after_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_after_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "TILE_ROWS", 150)
     told: list[None] = []
     NeighbourSearch(progress=lambda: told.append(None)).find_neighbours(unit_rows(400), 3)
@@ -168,7 +168,7 @@ def test_an_approximate_search_hardly_depends_on_the_order_of_rows_and_not_on_ch
     assert recall(order[turned.indices], found.indices[order]) > 0.995
 
 
-def test_where_compression_tells_nothing_the_search_is_exact(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_compression_gives_too_low_a_recall_the_search_is_exact(caplog: pytest.LogCaptureFixture) -> None:
     # One quantiser of four bits for all of a prime number of dimensions.
     embeddings = people(4_000, 131)
     found = APPROXIMATE.find_neighbours(embeddings, 5)

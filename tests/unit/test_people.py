@@ -1,4 +1,4 @@
-"""People keep their ids: across runs, more photos, splits and merges; and what users said holds."""
+"""People keep their ids across runs, new photos, splits and merges, and users' corrections hold."""
 
 import re
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def ids(count: int) -> list[str]:
     return [f"face_{number:03}" for number in range(count)]
 
 
-def batch(previous: Sequence[str | None], **said: object) -> FaceBatch:
-    """Faces with these people, each in a photo of its own and looking like nobody else, unless `said` otherwise."""
+def batch(previous: Sequence[str | None], **corrections: object) -> FaceBatch:
+    """Faces with these people, each in a photo of its own and similar to no other, with these `corrections`."""
     count = len(previous)
     faces = FaceBatch(
         face_ids=ids(count),
@@ -37,7 +37,7 @@ def batch(previous: Sequence[str | None], **said: object) -> FaceBatch:
         digests=[""] * count,
         etags=["etag-1"] * count,
     )
-    return replace(faces, **said)
+    return replace(faces, **corrections)
 
 
 def person(person_id: str, name: str | None = None, since: int = 0, merged_into: str | None = None) -> PersonRecord:
@@ -180,7 +180,7 @@ def test_one_confirmed_face_among_anothers_stays_alone() -> None:
     assert match([0] * 6 + [1] * 3, faces).person_ids == ["ann"] * 5 + ["bob"] * 4
 
 
-def test_one_confirmed_face_among_anothers_takes_nobody_along_even_where_it_is_all_there_is_of_its_person() -> None:
+def test_one_confirmed_face_among_anothers_takes_no_other_face_even_where_it_is_the_only_one_of_its_person() -> None:
     faces = batch(["ann"] * 5 + ["bob", None], confirmed=frozenset(["face_005"]), embeddings=like(0, 0, 0, 0, 0, 1, 1))
     matched = match([0] * 7, faces, person("ann"), person("bob", "Bob"))
     assert (matched.person_ids, matched.merged) == (["ann"] * 5 + ["bob", "ann"], {})
@@ -191,7 +191,7 @@ def test_a_confirmed_face_that_the_clustering_leaves_out_keeps_its_person() -> N
     assert match([UNASSIGNED, UNASSIGNED], faces).person_ids == ["p1", None]
 
 
-def test_a_rejected_face_founds_somebody_new_and_stays_there() -> None:
+def test_a_rejected_face_becomes_a_new_person_and_stays_it() -> None:
     faces = batch(["p1", "p1", None, None], rejected={name: frozenset(["p1"]) for name in ids(4)[2:]})
     first = match([0] * 4, faces, person("p1"))
     assert first.person_ids[:2] == ["p1", "p1"]
@@ -200,7 +200,7 @@ def test_a_rejected_face_founds_somebody_new_and_stays_there() -> None:
     assert match([0] * 4, replace(faces, person_ids=first.person_ids), *known) == first
 
 
-def test_a_rejected_face_that_may_be_nobody_alone_is_rejected_for() -> None:
+def test_a_rejected_face_that_is_no_core_face_is_unassigned() -> None:
     faces = batch(["p1", "p1", None], rejected={"face_002": frozenset(["p1"])})
     matched = match_people(np.zeros(3, np.int64), faces, [person("p1")], np.array([True, True, False]))
     assert (matched.person_ids, matched.rejected_for) == (["p1", "p1", None], {"face_002": "p1"})
@@ -345,7 +345,7 @@ def test_named_people_never_become_others_and_keep_a_face(gallery: Gallery) -> N
 
 @UNHURRIED
 @given(galleries())
-def test_faces_that_the_clustering_leaves_out_are_nobodys_unless_confirmed(gallery: Gallery) -> None:
+def test_faces_that_the_clustering_leaves_out_are_unassigned_unless_confirmed(gallery: Gallery) -> None:
     labels, faces, known = gallery
     matched = match(labels, faces, *known)
     for face_id, label, now in zip(faces.face_ids, labels, matched.person_ids, strict=True):
@@ -395,7 +395,9 @@ def test_two_runs_in_a_row_change_nothing(gallery: Gallery) -> None:
 
 @UNHURRIED
 @given(galleries(), st.data())
-def test_old_links_lead_to_somebody_living_in_one_step_after_many_runs(gallery: Gallery, data: st.DataObject) -> None:
+def test_ids_of_merged_people_lead_to_an_existing_person_in_one_step_after_many_runs(
+    gallery: Gallery, data: st.DataObject
+) -> None:
     labels, faces, known = gallery
     people: Sequence[PersonRecord] = known
     for _ in range(3):

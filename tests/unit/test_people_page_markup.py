@@ -207,7 +207,7 @@ def test_a_box_that_is_no_number_is_refused_rather_than_written_as_broken_json()
         render_page(_groups([_person("p", [face])]), {"a": PagePhoto("a.jpg", 100, 100)}, {})
 
 
-def test_the_page_knows_why_a_face_is_nobodys() -> None:
+def test_the_page_has_the_reason_why_a_face_is_unassigned() -> None:
     face = _face("c", "4").model_copy(update={"why_alone": "Its quality is 7 of 100, below 20: it is dark."})
     content = _content(render_page(_groups([], [face]), {}, {}))
     assert content["unassigned"]["why"] == ["Its quality is 7 of 100, below 20: it is dark."]

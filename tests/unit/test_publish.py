@@ -46,15 +46,15 @@ def test_every_face_stands_with_its_person_in_the_order_of_the_people() -> None:
     assert groups.unassigned == []
 
 
-def test_a_face_of_nobody_is_unassigned() -> None:
+def test_a_face_without_a_person_is_unassigned() -> None:
     groups = make_groups(HEADER, FACES, matched(["p1", None, "p1"]), PEOPLE[:1], [], BARS)
     assert [face.face_id for face in groups.unassigned] == ["f1"]
 
 
-def test_a_face_of_nobody_says_why() -> None:
+def test_an_unassigned_face_has_a_reason() -> None:
     dark = {"unified": 11.2, "under_exposure_score": 20.0, "sharpness_score": 10.0}
-    weak = {"unified": 31.6, "eyes_covered_score": 8.0, "under_exposure_score": 90.0}
-    faces = replace(FACES, quality=make_quality_columns([dark, weak, {"unified": 44.0}]))
+    covered = {"unified": 31.6, "eyes_covered_score": 8.0, "under_exposure_score": 90.0}
+    faces = replace(FACES, quality=make_quality_columns([dark, covered, {"unified": 44.0}]))
     groups = make_groups(HEADER, faces, matched([None, None, None]), [], [], BARS)
     assert [face.why_alone for face in groups.unassigned] == [
         "Its quality is 11 of 100, below 20: it is dark.",
@@ -67,7 +67,7 @@ def test_a_face_of_nobody_says_why() -> None:
     )
 
 
-def test_a_rejected_face_says_for_whom() -> None:
+def test_the_reason_of_a_rejected_face_names_the_person() -> None:
     groups = make_groups(HEADER, FACES, matched([None, "p2", "p1"], f0="p1"), PEOPLE, [], BARS)
     (face,) = groups.unassigned
     assert (
@@ -75,7 +75,7 @@ def test_a_rejected_face_says_for_whom() -> None:
     )
 
 
-def test_former_ids_are_published_where_they_lead_to_somebody_shown() -> None:
+def test_former_ids_are_published_where_they_lead_to_an_active_person() -> None:
     former = [replace(PEOPLE[0], person_id=old, status=PersonStatus.MERGED, merged_into="p1") for old in ("p7", "p8")]
     gone = replace(former[0], person_id="p9", merged_into="p6")
     away = replace(PEOPLE[0], person_id="p6", status=PersonStatus.ABSENT)

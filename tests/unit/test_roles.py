@@ -1,4 +1,4 @@
-"""What a face may do, by its quality."""
+"""Roles of faces by their quality."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_a_bar_is_reached_by_what_equals_it(unified: float, role: Role) -> None:
     assert assign_roles(np.array([unified], np.float32), BARS).tolist() == [role]
 
 
-def test_a_face_that_was_stored_before_there_was_a_unified_score_founds() -> None:
+def test_a_face_that_was_stored_before_there_was_a_unified_score_is_a_core_face() -> None:
     assert assign_roles(np.array([np.nan], np.float32), BARS).tolist() == [Role.CORE]
 
 

@@ -1,4 +1,4 @@
-"""A run keeps its gallery and says how far it is."""
+"""A run renews its gallery's lease and reports how far it is."""
 
 import time
 from collections.abc import Mapping

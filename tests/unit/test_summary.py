@@ -1,4 +1,4 @@
-"""What is known of each person after a run, and what of it is new."""
+"""The records of all people after a run, and which of them have changed."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +27,7 @@ def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) 
     )
 
 
-def test_the_cover_is_the_surest_and_largest_face_and_the_first_among_equals() -> None:
+def test_the_cover_is_the_best_and_largest_face_and_the_first_of_equal_ones() -> None:
     faces = batch(["a"] * 4, det_scores=[0.9, 0.5, 0.8, 0.8], sizes_px=[50, 70, 90, 90])
     assert choose_cover(faces, [3, 2, 1, 0]) == "face_002"
     assert choose_cover(faces, [0, 1]) == "face_000"
