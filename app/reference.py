@@ -8,12 +8,19 @@ import json
 import sys
 from pathlib import Path
 
-from app.config import make_settings_table
+from app.config import make_settings_page
 from app.core.messages import make_json_schemas
 from app.grouping.output import Groups
 from app.telemetry.catalogue import make_metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+CONFIGURATION_INTRODUCTION = """# Configuration
+
+Everything is set by environment variables. A wrong or missing value stops the start, with every problem listed at once.
+A service demands only the settings that it reads. This page is written by `python -m app.reference`.
+
+"""
 
 METRICS_INTRODUCTION = """# Metrics
 
@@ -37,11 +44,7 @@ def make_pages() -> dict[Path, str]:
     written = {
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }
-    written[Path("configuration.md")] = (
-        "# Configuration\n\nEverything is set by environment variables. A wrong or missing value stops the start, "
-        "with every problem listed at once.\nThis page is written by `python -m app.reference`.\n\n"
-        + make_settings_table()
-    )
+    written[Path("configuration.md")] = CONFIGURATION_INTRODUCTION + make_settings_page()
     written[Path("metrics.md")] = METRICS_INTRODUCTION + make_metrics_table()
     return written
 

@@ -27,13 +27,14 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
-from app.admin.settings import AdminSetting, AdminSettings, Say
+from app.admin.printing import Say
+from app.config import read_setting
 from app.core.errors import FatalWorkerError, WorkerError
 from app.core.messages import DetectImage
 from app.core.records import ImageRecord, PhotoRef
 from app.core.roles import FORMER_NAMES, QualityBars
 
-QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_face_queue_url"}
+QUEUES = {"detection": "queue_url", "grouping": "group_face_queue_url"}
 SHOW_MOST = 1_000
 LINE_CHARS = 120
 ASK_EVERY_S = 1.0
@@ -43,15 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = _make_parser().parse_args(arguments)
     say: Say = _say_json if options.json else _say_line
     try:
-        options.run(options, AdminSettings(), say)
+        options.run(options, say)
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code if isinstance(error, FatalWorkerError) else 1
     return 0
 
 
-def list_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _open_dead_letters(options, settings).look(options.most)
+def list_letters(options: argparse.Namespace, say: Say) -> None:
+    letters = _open_dead_letters(options).look(options.most)
     for letter in letters:
         first_line = next(iter(letter.body.splitlines()), "")[:LINE_CHARS]
         age, count = _format_age(_measure_age_s(letter)), letter.receive_count
@@ -63,8 +64,8 @@ def list_letters(options: argparse.Namespace, settings: AdminSettings, say: Say)
         say(f"There are no dead letters of the {options.queue} queue.", {})
 
 
-def show_letter(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    for letter in _open_dead_letters(options, settings).look(SHOW_MOST):
+def show_letter(options: argparse.Namespace, say: Say) -> None:
+    for letter in _open_dead_letters(options).look(SHOW_MOST):
         if letter.message_id == options.message_id:
             fields = _make_fields(letter)
             lines = [f"{name}: {value}" for name, value in fields.items() if name not in ("reason", "body")]
@@ -75,8 +76,8 @@ def show_letter(options: argparse.Namespace, settings: AdminSettings, say: Say) 
     )
 
 
-def redrive_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _open_dead_letters(options, settings)
+def redrive_letters(options: argparse.Namespace, say: Say) -> None:
+    letters = _open_dead_letters(options)
     if options.one_by_one:
         count = 0
         for count, letter in enumerate(letters.move_one_by_one(options.per_second), 1):  # noqa: B007 - read below
@@ -107,15 +108,15 @@ def _follow_move(letters: DeadLetters, say: Say) -> None:
         time.sleep(ASK_EVERY_S)
 
 
-def replay_messages(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def replay_messages(options: argparse.Namespace, say: Say) -> None:
     if options.group:
         order = make_grouping_order(options.gallery, "full")
-        send_grouping(settings, order)
+        send_grouping(order)
         say(f"sent: full grouping of {options.gallery}", order.model_dump())
         return
-    queue = SqsQueue(settings.need("queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
+    queue = SqsQueue(read_setting("queue_url"), read_setting("aws_default_region"), SEND_VISIBILITY_S)
     sent = 0
-    for image in _find_images(options, settings.need("gallery_images_mongo_uri")):
+    for image in _find_images(options, read_setting("gallery_images_mongo_uri")):
         message = _detect_message(image.photo)
         queue.send(message.model_dump_json(exclude_none=True))
         say(f"sent: {image.photo.document_id} (was {image.status.value})", message.model_dump(exclude_none=True))
@@ -124,7 +125,7 @@ def replay_messages(options: argparse.Namespace, settings: AdminSettings, say: S
         raise WorkerError(f"MongoDB knows no such photo: {'/'.join(filter(None, (options.gallery, options.image)))}.")
 
 
-def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def set_quality(options: argparse.Namespace, say: Say) -> None:
     if not options.reset and (options.core is None or options.border is None):
         raise WorkerError("Give both --core and --border (0 to 100), or --reset.")
     try:
@@ -132,17 +133,17 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
     except ValidationError as error:
         raise WorkerError(f"--core and --border do not fit together: {error.errors()[0]['msg']}") from error
     order = make_grouping_order(options.gallery, "auto")
-    settings.need("group_face_queue_url")
-    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    read_setting("group_face_queue_url")
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         MongoGalleryStore(database).set_quality(options.gallery, bars)
-    send_grouping(settings, order)
+    send_grouping(order)
     asked = f"{bars.core:g} of a core face, {bars.border:g} of a border face" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
 
-def show_gallery(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+def show_gallery(options: argparse.Namespace, say: Say) -> None:
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         state = MongoGalleryStore(database).find_gallery(options.gallery)
     if state is None:
@@ -192,8 +193,8 @@ def _detect_message(photo: PhotoRef) -> DetectImage:
     )
 
 
-def _open_dead_letters(options: argparse.Namespace, settings: AdminSettings) -> DeadLetters:
-    return DeadLetters(settings.need(QUEUES[options.queue]), settings.need("aws_default_region"))
+def _open_dead_letters(options: argparse.Namespace) -> DeadLetters:
+    return DeadLetters(read_setting(QUEUES[options.queue]), read_setting("aws_default_region"))
 
 
 def _make_fields(letter: DeadLetter) -> dict[str, object]:

@@ -8,12 +8,12 @@ sentence with what to do, and the process ends with a code of docs/operations.md
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.config import ServiceType, Settings, Wishes
+from app.config import DeviceSettings, PeopleSettings, ProcessSettings, SearchSettings, ServiceType, WantedDevice
 from app.core.errors import BadConfiguration, FatalWorkerError
 from app.preflight.machine import Driver, Library, ThisMachine
 
@@ -57,10 +57,36 @@ class Finding:
     error: FatalWorkerError | None = None
 
 
-def refuse(settings: Settings, machine: Machine | None = None) -> None:
+@dataclass(frozen=True)
+class Needs:
+    """What a service asks of its machine: where it computes (`device`, as `setting` says), and the folders that it
+    writes to, each with who needs it."""
+
+    service: ServiceType
+    setting: str
+    device: WantedDevice
+    folders: Sequence[tuple[str, Path]]
+
+
+def read_needs(service: ServiceType) -> Needs:
+    """By the few settings that count here, so that a machine can be examined before the others are known."""
+    health_file, index_dir = ProcessSettings().health_file, PeopleSettings().gallery_index_dir
+    # It is what the image promises to its libraries.
+    folders = [("The worker", Path("/tmp"))]  # noqa: S108
+    if health_file:
+        folders.append(("HEALTH_FILE", health_file.parent))
+    if service == "grouping":
+        if index_dir:
+            folders.append(("GALLERY_INDEX_DIR", index_dir))
+        search = SearchSettings()
+        return Needs(service, f"NEIGHBOURS_DEVICE={search.neighbours_device}", search.neighbours_device, folders)
+    device = DeviceSettings()
+    return Needs(service, f"EXECUTION_PROVIDER={device.execution_provider}", device.wanted, folders)
+
+
+def refuse(service: ServiceType, machine: Machine | None = None) -> None:
     """Log what was found. Raises the first FatalWorkerError where the service must not start."""
-    wishes = Wishes(**{name: getattr(settings, name) for name in Wishes.model_fields})
-    findings = examine(wishes, machine or ThisMachine())
+    findings = examine(read_needs(service), machine or ThisMachine())
     for finding in findings:
         if finding.error is None:
             log.info("preflight: %s", finding.sentence, extra={"check": finding.check})
@@ -71,12 +97,12 @@ def refuse(settings: Settings, machine: Machine | None = None) -> None:
         raise errors[0]
 
 
-def examine(wishes: Wishes, machine: Machine) -> list[Finding]:
+def examine(needs: Needs, machine: Machine) -> list[Finding]:
     """Every check's finding, in an order in which the first error is the cause of those that follow."""
     checks: Sequence[tuple[str, Callable[[], str]]] = (
         ("packages", lambda: _check_packages(machine)),
-        ("device", lambda: _check_device(wishes, machine)),
-        ("paths", lambda: _check_paths(wishes)),
+        ("device", lambda: _check_device(needs, machine)),
+        ("paths", lambda: _check_paths(needs)),
     )
     return [_run_check(check, look) for check, look in checks]
 
@@ -98,20 +124,20 @@ def _check_packages(machine: Machine) -> str:
     return "no two packages overwrite each other's files."
 
 
-def _check_device(wishes: Wishes, machine: Machine) -> str:
+def _check_device(needs: Needs, machine: Machine) -> str:
     """Where the service will compute, and why there."""
-    setting, wanted = wishes.device
+    setting, wanted = needs.setting, needs.device
     if wanted == "cpu":
-        return f"the {wishes.service_type} service runs on the CPU, as {setting} asks."
-    library = machine.library(wishes.service_type)
+        return f"the {needs.service} service runs on the CPU, as {setting} asks."
+    library = machine.library(needs.service)
     driver = machine.driver() if library.cuda else None
     why_not = _explain_no_gpu(library, driver)
     if driver is None or why_not:
         if wanted == "gpu":
             raise BadConfiguration(f"{setting}, but {why_not}; or set auto to run on the CPU.")
-        return f"the {wishes.service_type} service runs on the CPU, for {why_not}."
+        return f"the {needs.service} service runs on the CPU, for {why_not}."
     _check_gpu(library, driver)
-    trouble = machine.try_gpu(wishes.service_type)
+    trouble = machine.try_gpu(needs.service)
     if trouble:
         raise UnfitMachine(
             f"{library.name} {library.version} can't use the {driver.gpus[0].name} that the driver {driver.version} "
@@ -119,7 +145,7 @@ def _check_device(wishes: Wishes, machine: Machine) -> str:
         )
     names = ", ".join(gpu.name for gpu in driver.gpus)
     versions = f"driver {driver.version}, {library.name} {library.version}"
-    return f"the {wishes.service_type} service runs on {names} ({versions})."
+    return f"the {needs.service} service runs on {names} ({versions})."
 
 
 def _explain_no_gpu(library: Library, driver: Driver | None) -> str | None:
@@ -154,10 +180,9 @@ def _format_version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _check_paths(wishes: Wishes) -> str:
+def _check_paths(needs: Needs) -> str:
     """The image's root is read-only, so each of these must be a tmpfs or a volume."""
-    wanted = list(_list_writable_folders(wishes))
-    for name, folder in wanted:
+    for name, folder in needs.folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -167,13 +192,4 @@ def _check_paths(wishes: Wishes) -> str:
                 f"{name} needs {folder} to be writable, which it is not ({error.strerror}): mount a tmpfs or a volume "
                 f"there that user {os.getuid()} may write to."
             ) from error
-    return f"{', '.join(sorted({str(folder) for _, folder in wanted}))} can be written to."
-
-
-def _list_writable_folders(wishes: Wishes) -> Iterator[tuple[str, Path]]:
-    """Who needs each folder, and the folder."""
-    yield "The worker", Path("/tmp")  # noqa: S108 - it is what the image promises to its libraries
-    if wishes.health_file:
-        yield "HEALTH_FILE", wishes.health_file.parent
-    if wishes.gallery_index_dir and wishes.service_type == "grouping":
-        yield "GALLERY_INDEX_DIR", wishes.gallery_index_dir
+    return f"{', '.join(sorted({str(folder) for _, folder in needs.folders}))} can be written to."

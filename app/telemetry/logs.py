@@ -9,7 +9,7 @@ from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
-from app.config import Settings
+from app.config import ServiceType, TelemetrySettings
 from app.telemetry.cloudwatch import CloudWatchHandler
 
 FIELDS = "%(levelname)s %(name)s %(message)s"
@@ -22,14 +22,14 @@ class Logging(AbstractContextManager["Logging"]):
     Set `trace_id` where there are traces: its value is part of the lines of whoever works on a traced message.
     """
 
-    def __init__(self, settings: Settings, logs_client: Callable[[], object]) -> None:
+    def __init__(self, service: ServiceType, settings: TelemetrySettings, logs_client: Callable[[], object]) -> None:
         self.trace_id: Callable[[], str | None] = lambda: None
         self._handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
         if settings.log_group:
-            stream = f"{settings.service_type}/{socket.gethostname()}/{{process_id}}"
+            stream = f"{service}/{socket.gethostname()}/{{process_id}}"
             self._handlers.append(CloudWatchHandler(settings.log_group, stream, logs_client))
         self._level = settings.log_level
-        self._service = settings.service_type
+        self._service = service
 
     def __enter__(self) -> "Logging":
         formatter = JsonFormatter(

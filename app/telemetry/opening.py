@@ -9,7 +9,7 @@ from types import TracebackType
 
 import psutil
 
-from app.config import Settings
+from app.config import Settings, TelemetrySettings
 from app.host import measure_memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
@@ -31,12 +31,15 @@ def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
 
     Nothing that goes wrong with it stops the service.
     """
-    place = TelemetrySource(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
+    telemetry = settings.telemetry
+    place = TelemetrySource(
+        telemetry.metrics_namespace, telemetry.environment, settings.service_type, settings.process.compute
+    )
     with ExitStack() as stack:
-        yield Telemetry(_open_metrics(settings, place, stack), _open_tracer(settings, place, stack))
+        yield Telemetry(_open_metrics(telemetry, place, stack), _open_tracer(telemetry, place, stack))
 
 
-def _open_metrics(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
@@ -54,7 +57,7 @@ def _open_metrics(settings: Settings, place: TelemetrySource, stack: ExitStack) 
     return metrics
 
 
-def _open_tracer(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Tracer:
+def _open_tracer(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Tracer:
     if settings.traces_endpoint is None:
         return NoTracer()
     from app.telemetry.otel import OtelTracer

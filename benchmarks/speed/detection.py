@@ -25,7 +25,7 @@ from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 from PIL import Image as Pil
 
-from app.config import Settings
+from app.config import PhotoSettings
 from app.core.arrays import Floats
 from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser, analyse_photo
@@ -170,7 +170,7 @@ def pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator["Pipe
 
 
 def _default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
-    return Settings.model_fields[name].default
+    return PhotoSettings.model_fields[name].default
 
 
 LIMITS = PhotoLimits()

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from app import bootstrap
-from app.config import Settings
+from app.config import DetectionSettings
 from app.core.arrays import Floats, Image
-from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser
 from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
 from app.detection.prefilter import Prefilter
@@ -52,13 +51,13 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def stub_eyes(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
+def stub_eyes(settings: DetectionSettings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
     """In place of the bootstrap's: the same device and limits around the stub."""
     device = Device(
         FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
     )
-    limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Analyser(stack.enter_context(device), limits, Prefilter(settings.prefilter, settings.thumbnail_key))
+    photos = settings.photos
+    return Analyser(stack.enter_context(device), photos.limits, Prefilter(photos.prefilter, photos.thumbnail_key))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def _opened(endpoint: str) -> Iterator[dict[str, Round]]:
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        logs = stack.enter_context(Logging(_settings("off", endpoint), lambda: None))
+        logs = stack.enter_context(Logging("detection", _settings("off", endpoint).telemetry, lambda: None))
         told = {mode: stack.enter_context(open_telemetry(_settings(mode, endpoint))) for mode in MODES}
         yield {mode: partial(_round, telemetry, logs) for mode, telemetry in told.items()}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.config import ServiceType, Wishes
-from app.preflight.checks import examine
+from app.config import ServiceType
+from app.preflight.checks import examine, read_needs
 from app.preflight.machine import ThisMachine
 
 pytestmark = [
@@ -19,6 +19,6 @@ def test_a_gpu_of_this_machine_is_found_fit_by_the_build_for_gpus(service: Servi
         pytest.skip(f"{machine.library(service).name} is the build for CPUs")
     driver = machine.driver()
     assert driver is not None
-    found = {finding.check: finding for finding in examine(Wishes(service_type=service), machine)}["device"]
+    found = {finding.check: finding for finding in examine(read_needs(service), machine)}["device"]
     assert found.error is None, found.sentence
     assert driver.gpus[0].name in found.sentence

@@ -14,12 +14,12 @@ import pynvml
 import pytest
 
 from app import __main__
-from app.config import ServiceType, Wishes
+from app.config import ServiceType
 from app.core.errors import BadConfiguration, DeviceLost, FatalWorkerError
 from app.preflight import checks as preflight
 from app.preflight import machine
 from app.preflight.__main__ import main
-from app.preflight.checks import UnfitMachine, examine
+from app.preflight.checks import Needs, UnfitMachine, examine, read_needs
 from app.preflight.machine import Driver, Gpu, Library, ThisMachine
 from local.stack import ROOT
 
@@ -57,8 +57,18 @@ class FakeMachine:
         return self._trouble
 
 
-def device_of(machine: FakeMachine, **wishes: str) -> preflight.Finding:
-    return next(finding for finding in examine(Wishes.model_validate(wishes), machine) if finding.check == "device")
+def needs(service: ServiceType = "detection", **settings: object) -> Needs:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("EXECUTION_PROVIDER", "NEIGHBOURS_DEVICE", "HEALTH_FILE", "GALLERY_INDEX_DIR"):
+            environment.delenv(name, raising=False)
+        for name, value in settings.items():
+            environment.setenv(name.upper(), str(value))
+        return read_needs(service)
+
+
+def device_of(machine: FakeMachine, service_type: ServiceType = "detection", **settings: str) -> preflight.Finding:
+    found = examine(needs(service_type, **settings), machine)
+    return next(finding for finding in found if finding.check == "device")
 
 
 def test_a_gpu_that_suits_is_named_with_its_versions() -> None:
@@ -120,20 +130,20 @@ def test_who_asks_for_the_cpu_is_not_bothered_about_the_gpu(setting: dict[str, s
 @pytest.mark.parametrize("pair", preflight.CLASHES)
 def test_two_packages_with_the_same_files_are_told(pair: tuple[str, str]) -> None:
     both = FakeMachine(packages=dict.fromkeys(pair, "1.0"))
-    found = examine(Wishes(), both)[0]
+    found = examine(needs(), both)[0]
     assert isinstance(found.error, UnfitMachine)
     assert found.sentence.startswith(f"{pair[0]} and {pair[1]} are both installed")
-    assert examine(Wishes(), FakeMachine(packages={pair[0]: "1.0"}))[0].error is None
+    assert examine(needs(), FakeMachine(packages={pair[0]: "1.0"}))[0].error is None
 
 
 def test_paths_that_can_not_be_written_to_are_told_by_their_setting(tmp_path: Path) -> None:
     # A file where a folder should be: root, who may run the tests, can write into any folder.
     (tmp_path / "file").write_text("")
-    wishes = Wishes(service_type="grouping", gallery_index_dir=tmp_path / "file" / "index")
-    found = examine(wishes, FakeMachine(library=FAISS_GPU))[-1]
+    wanted = needs("grouping", gallery_index_dir=tmp_path / "file" / "index")
+    found = examine(wanted, FakeMachine(library=FAISS_GPU))[-1]
     assert isinstance(found.error, UnfitMachine)
     assert found.sentence.startswith(f"GALLERY_INDEX_DIR needs {tmp_path}/file/index to be writable")
-    fine = Wishes(health_file=tmp_path / "health.json", gallery_index_dir=tmp_path / "file" / "index")
+    fine = needs(health_file=tmp_path / "health.json", gallery_index_dir=tmp_path / "file" / "index")
     assert examine(fine, FakeMachine())[-1].error is None, "detection keeps no index"
 
 
@@ -258,5 +268,5 @@ def test_a_start_on_the_cpu_is_hardly_longer(service: ServiceType) -> None:
     if ThisMachine().library(service).cuda:
         pytest.skip("this environment has the build for GPUs, whose start the service's own first call shares")
     began_s = time.process_time()
-    examine(Wishes(service_type=service), ThisMachine())
+    examine(needs(service), ThisMachine())
     assert time.process_time() - began_s < 0.3
