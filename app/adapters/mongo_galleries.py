@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from app.adapters.mongo import MAJORITY, Document, translate_mongo_errors
+from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate_mongo_errors
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryState, RunProgress
 from app.core.records import ImageRecord
@@ -78,8 +78,7 @@ class GalleryLeases:
                 raise StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
             write(session=session)
 
-        with self._client.start_session() as session:
-            session.with_transaction(transaction, write_concern=MAJORITY)
+        run_in_transaction(self._client, transaction)
 
 
 class MongoGalleryStore:
