@@ -28,7 +28,8 @@ def translate_mongo_errors(action: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionFailure, ExecutionTimeout) as error:
-        # Away, timed out (in a transaction too), or its primary stepped down. Ids are deterministic, so the same writes again are safe.
+        # Away, timed out (in a transaction too), or its primary stepped down. Ids are deterministic, so the same
+        # writes again are safe.
         raise StoreUnavailable("MongoDB", f"{action} in MongoDB failed: {error}") from error
     except PyMongoError as error:
         raise RetryLater(f"{action} in MongoDB failed: {error}") from error

@@ -1,6 +1,5 @@
 """What several threads ask for at the same time, answered by one call."""
 
-import logging
 import threading
 import time
 from collections import deque
@@ -12,8 +11,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from app.core.errors import RetryLater, WorkerError
-
-log = logging.getLogger(__name__)
+from app.core.threads import BackgroundThread
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -48,8 +46,9 @@ class Batcher(Generic[Item, Answer]):
         self._turn = turn or nullcontext()
         self._waiting: deque[_Request[Item, Answer]] = deque()
         self._changed = threading.Condition()
-        self._closing = False
-        self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
+        self._threads = [
+            BackgroundThread(name, self._serve, wake=self._wake, join_s=0, on_death=self._die) for _ in range(threads)
+        ]
 
     def __enter__(self) -> "Batcher[Item, Answer]":
         for thread in self._threads:
@@ -59,9 +58,8 @@ class Batcher(Generic[Item, Answer]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        for thread in self._threads:
+            thread.close()
 
     def ask(self, item: Item) -> tuple[Answer, float]:
         """The answer, and the seconds that the item waited for its call. Raises what the call raised."""
@@ -71,30 +69,28 @@ class Batcher(Generic[Item, Answer]):
             self._changed.notify()
         return question.answer.result()
 
-    def _serve(self) -> None:
-        try:
-            while self._await_work():
-                with self._turn:
-                    if batch := self._gather():
-                        self._answer(batch)
-        except BaseException:
-            log.exception("the thread %s died", self._name)
-            self._on_death()
-            self._release_all()
-            raise
+    def _serve(self, closing: threading.Event) -> None:
+        while self._await_work(closing):
+            with self._turn:
+                if batch := self._gather():
+                    self._answer(batch)
 
-    def _release_all(self) -> None:
-        with self._changed:
-            while self._waiting:
-                self._waiting.popleft().answer.set_exception(
-                    RetryLater(f"The thread {self._name} of this worker died.")
-                )
-
-    def _await_work(self) -> bool:
+    def _await_work(self, closing: threading.Event) -> bool:
         """False at the end, once nobody waits any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(lambda: self._waiting or closing.is_set())
             return bool(self._waiting)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _die(self) -> None:
+        self._on_death()
+        with self._changed:
+            while self._waiting:
+                error = RetryLater(f"The thread {self._name} of this worker died.")
+                self._waiting.popleft().answer.set_exception(error)
 
     def _gather(self) -> list[_Request[Item, Answer]]:
         """Those who have waited longest, up to the weight of one call; empty where another thread was faster."""

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from types import TracebackType
+from functools import partial
 
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryStore, RunProgress
+from app.core.threads import BackgroundThread, repeat
 from app.telemetry.interface import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ FIRST_RUN_S = {"read": 4.0, "cluster": 3.0, "people": 2.0, "publish": 1.0}
 """How a gallery's first run divides among its stages; for a later one the run before tells."""
 
 
-class GroupingRun:
+class GroupingRun(BackgroundThread):
     """The lease is renewed from a thread while inside, as a stage may last longer than it.
 
     `progress` is called as the run gets on. Not for a beat: a run that hangs must be found out.
@@ -46,20 +47,13 @@ class GroupingRun:
         self._stage, self._part = "", 0.0
         self._begun = self._stage_begun = self._reported = time.monotonic()
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="gallery lease", daemon=True)
+        # Its end is waited for: a late renewal would take the lease again after it was given back.
+        super().__init__("gallery lease", partial(repeat, every_s=lease_s / BEATS_PER_LEASE, action=self._beat))
 
-    def __enter__(self) -> "GroupingRun":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """The run is over, or has failed."""
         self._span.close()
-        # Joined, for a late renewal would take the lease again after it was given back.
-        self._closing.set()
-        self._thread.join()
+        super().close()
 
     def stage(self, name: str) -> None:
         """The stage before, if any, is done. Raises StaleFence once the gallery is another worker's."""
@@ -76,7 +70,7 @@ class GroupingRun:
 
     def keep(self) -> None:
         """The run has got on. Raises StaleFence as `stage` does."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             raise RuntimeError("The thread that keeps the gallery's lease has died.")
         self._progress()
         self._renew()
@@ -112,15 +106,14 @@ class GroupingRun:
         return RunProgress(self._stage, round(share, 3), eta_s, datetime.now(UTC))
 
     def _beat(self) -> None:
-        while not self._closing.wait(self._lease_s / BEATS_PER_LEASE):
-            try:
-                self._renew()
-            except StaleFence:
-                # So it also looks while the run is in the middle of a write. If it is true the run finds out at its
-                # next stage, and until then writes nothing, as its fence is old.
-                log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
-            except RetryLater as error:
-                log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
+        try:
+            self._renew()
+        except StaleFence:
+            # So it also looks while the run is in the middle of a write. If it is true the run finds out at its next
+            # stage, and until then writes nothing, as its fence is old.
+            log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
+        except RetryLater as error:
+            log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
 
 
 def _read_stages(last_run: Mapping[str, object]) -> dict[str, float]:

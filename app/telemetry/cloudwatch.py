@@ -16,6 +16,8 @@ from typing import Any
 
 import watchtower
 
+from app.core.threads import BackgroundThread
+
 log = logging.getLogger(__name__)
 
 SEND_EVERY_S = 2
@@ -54,7 +56,7 @@ class CloudWatchHandler(logging.Handler):
         self.addFilter(lambda record: not record.name.startswith(OWN_LOGGERS))
         # It warns of every failure; here they are counted, and told in one line.
         warnings.simplefilter("ignore", watchtower.WatchtowerWarning)
-        self._thread = threading.Thread(target=self._run, name="cloudwatch logs", daemon=True)
+        self._thread = BackgroundThread("cloudwatch logs", self._send_all, wake=self._end, join_s=CLOSE_WITHIN_S)
         self._thread.start()
 
     @property
@@ -83,14 +85,16 @@ class CloudWatchHandler(logging.Handler):
 
     def close(self) -> None:
         """Send what waits, for a limited time; then it counts as lost."""
-        with self._changed:
-            first, self._closing = not self._closing, True
-            self._changed.notify()
-        if first:
-            self._thread.join(CLOSE_WITHIN_S)
+        if not self._closing:
+            self._thread.close()
             self._abandon()
             self._tell(every_s=0)
         super().close()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
 
     def _abandon(self) -> None:
         with self._changed:
@@ -99,7 +103,7 @@ class CloudWatchHandler(logging.Handler):
             # So it neither takes more nor waits, also when `logging` closes all handlers at the process's end.
             self._watchtower.shutting_down = True
 
-    def _run(self) -> None:
+    def _send_all(self, _closing: threading.Event) -> None:
         while not self._try_to_open() and not self._closing:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, PAUSE_S)

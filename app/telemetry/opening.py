@@ -5,11 +5,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import TracebackType
+from functools import partial
 
 import psutil
 
 from app.config import Settings, TelemetrySettings
+from app.core.threads import BackgroundThread, repeat
 from app.host import measure_memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
@@ -83,7 +84,7 @@ def read_process() -> list[Reading]:
     return [(Metric.PROCESS_MEMORY, float(resident)), (Metric.MEMORY_SHARE, measure_memory_share())]
 
 
-class Sampler:
+class Sampler(BackgroundThread):
     """While inside: reads the gauges and has the exporters write, at each interval and once more at the end.
 
     All from one thread, so that a driver or a reader of standard output that hangs holds up nobody. What goes wrong is
@@ -98,25 +99,13 @@ class Sampler:
         every_s: float = FLUSH_EVERY_S,
     ) -> None:
         self._metrics, self._open_gauges, self._flushes, self._every_s = metrics, open_gauges, tuple(flushes), every_s
-        self._closing = threading.Event()
         self._complained = False
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        super().__init__("metrics", self._sample, join_s=CLOSE_WITHIN_S)
 
-    def __enter__(self) -> "Sampler":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._thread.join(CLOSE_WITHIN_S)
-
-    def _run(self) -> None:
+    def _sample(self, closing: threading.Event) -> None:
         with ExitStack() as stack:
             read = self._open_readings(stack)
-            while not self._closing.wait(self._every_s):
-                self._flush_once(read)
+            repeat(closing, self._every_s, partial(self._flush_once, read))
             self._flush_once(read)
 
     def _open_readings(self, stack: ExitStack) -> Read:

@@ -1,7 +1,6 @@
 """Traces by OpenTelemetry, sent to TRACES_ENDPOINT by OTLP over HTTP."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -14,6 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from app.core.threads import BackgroundThread
 from app.telemetry.interface import NOTHING, MessageSpan, TelemetrySource
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,8 @@ class OtelTracer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
     ) -> None:
         # The library waits for half a minute; a worker that ends has no such time.
-        closing = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
-        closing.start()
-        closing.join(CLOSE_WITHIN_S)
+        with BackgroundThread("last traces", lambda _: self._provider.shutdown(), join_s=CLOSE_WITHIN_S):
+            pass
 
     def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         parent = self._propagator.extract({"traceparent": traceparent} if traceparent else {})

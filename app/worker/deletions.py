@@ -5,12 +5,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from app.config import SQS_MAX_BATCH
 from app.core.errors import RetryLater
 from app.core.kill_points import KillPoints
 from app.core.ports import MessageQueue, ReceivedMessage
+from app.core.threads import BackgroundThread
 from app.worker.leases import MessageLeases
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ TRIES = 3
 PAUSE_S = 0.5
 
 
-class Deletions:
+class Deletions(BackgroundThread):
     """Takes messages that are done. Leaving the `with` block deletes what is still waiting."""
 
     def __init__(
@@ -31,31 +31,16 @@ class Deletions:
     ) -> None:
         self._messages = messages
         self._leases = leases
-        self._on_death = on_death
         self._kill_points = kill_points
         self._waiting: queue.SimpleQueue[tuple[ReceivedMessage, Settled] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
-
-    def __enter__(self) -> "Deletions":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._waiting.put(None)
-        self._thread.join()
+        super().__init__("deletions", self._delete_all, wake=lambda: self._waiting.put(None), on_death=on_death)
 
     def add(self, message: ReceivedMessage, settled: Settled = lambda _: None) -> None:
         self._waiting.put((message, settled))
 
-    def _run(self) -> None:
-        try:
-            while batch := self._gather():
-                self._delete(batch)
-        except Exception:
-            log.exception("the deleting thread died")
-            self._on_death()
+    def _delete_all(self, _closing: threading.Event) -> None:
+        while batch := self._gather():
+            self._delete(batch)
 
     def _gather(self) -> list[tuple[ReceivedMessage, Settled]]:
         """The next messages, at most ten, waiting a moment for more; none at the end."""

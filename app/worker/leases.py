@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 
 from app.core.errors import LeaseLost, RetryLater
 from app.core.ports import MessageQueue, ReceivedMessage
+from app.core.threads import BackgroundThread, repeat
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class _HeldLease:
     lost: bool = False
 
 
-class MessageLeases:
+class MessageLeases(BackgroundThread):
     """Extends every held message at a third of its visibility, from one thread.
 
     A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
@@ -49,21 +50,12 @@ class MessageLeases:
         self._queue = queue
         self._visibility_s = visibility_s
         self._stuck_after_s = stuck_after_s
-        self._on_stuck, self._on_death, self._on_lost = on_stuck, on_death, on_lost
+        self._on_stuck, self._on_lost = on_stuck, on_lost
         self._held: dict[str, _HeldLease] = {}
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def __enter__(self) -> "MessageLeases":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._thread.join()
+        super().__init__(
+            "leases", partial(repeat, every_s=visibility_s / BEATS_PER_VISIBILITY, action=self._beat), on_death=on_death
+        )
 
     def hold(self, message: ReceivedMessage, received_at: float | None = None) -> None:
         """Begin to extend; `received_at` (time.monotonic) is when the receive was asked for."""
@@ -98,14 +90,6 @@ class MessageLeases:
         with self._lock:
             held = self._held.pop(message.receipt, None)
         return held is not None and not held.lost
-
-    def _run(self) -> None:
-        try:
-            while not self._closing.wait(self._visibility_s / BEATS_PER_VISIBILITY):
-                self._beat()
-        except Exception:
-            log.exception("the lease thread died")
-            self._on_death()
 
     def _beat(self) -> None:
         for receipt in list(self._held):

@@ -113,8 +113,8 @@ import logging, sys
 from types import SimpleNamespace
 from app.adapters.aws import open_client
 from app.telemetry.logs import Logging
-settings = SimpleNamespace(log_group="group", log_level="INFO", service_type="detection")
-with Logging(settings, lambda: open_client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
+settings = SimpleNamespace(log_group="group", log_level="INFO")
+with Logging("detection", settings, lambda: open_client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
     logging.getLogger("app.some").info("at work")
 sys.exit(7)
 """
