@@ -26,9 +26,9 @@ from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
 from app.host import measure_memory_share
-from app.packs.store import InstalledPack, PackStore
+from app.packs.store import PackStore
 from app.telemetry.catalogue import Metric
-from app.telemetry.interface import Telemetry
+from app.telemetry.interface import Metrics, Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
@@ -130,21 +130,25 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     # First, for a wrong pack is told at once, where a database that is away is waited for.
-    eyes = _open_analyser(settings, stack, on_death)
+    analyser = _open_analyser(settings, stack, telemetry.metrics, on_death)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.source.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
-    objects, faces = (
-        S3Store(settings.stores.face_group_bucket_name, settings.stores.aws_default_region),
-        MongoFaceStore(database),
-    )
+    objects, faces = _open_results(settings), MongoFaceStore(database)
     owner = MongoOwnerMetadata(owner_database)
-    save = make_saver(faces, owner)
+    results = Batcher(
+        "store",
+        make_saver(faces, owner),
+        most=PHOTOS_A_WRITE,
+        metrics=telemetry.metrics,
+        sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
+        on_death=on_death,
+    )
     parts = DetectionParts(
-        eyes=eyes,
+        analyser=analyser,
         objects=objects,
         faces=faces,
-        results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),
+        results=stack.enter_context(results),
         owner=owner,
         galleries=MongoGalleryStore(database),
         grouping_queue=_open_queue(settings, settings.stores.group_face_queue_url),
@@ -167,23 +171,22 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     )
 
 
-def _open_analyser(settings: DetectionSettings, stack: ExitStack, on_death: Callable[[], None]) -> "Analyser":
+def _open_analyser(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
+) -> "Analyser":
     from app.detection.analysis import Analyser
     from app.detection.device import open_device
     from app.detection.prefilter import Prefilter
     from app.vision import golden
 
-    prefilter = Prefilter(settings.photos.prefilter, settings.photos.thumbnail_key)
-    installed = _install_pack(settings)
+    wanted, photos = settings.device, settings.photos
+    prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
+    installed = _open_packs(settings).install(settings.models.model_pack)
     device = open_device(
-        installed,
-        settings.device.execution_provider,
-        settings.device.inference_threads,
-        settings.device.precision,
-        on_death,
+        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, on_death
     )
     golden.check_golden_photo(device.pack)
-    return Analyser(stack.enter_context(device), settings.photos.limits, prefilter)
+    return Analyser(stack.enter_context(device), photos.limits, prefilter)
 
 
 def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Telemetry) -> Service:
@@ -292,10 +295,6 @@ def _open_packs(settings: Settings) -> PackStore:
         model_source=settings.models.model_source,
         download=make_model_downloader(settings.stores.aws_default_region),
     )
-
-
-def _install_pack(settings: Settings) -> InstalledPack:
-    return _open_packs(settings).install(settings.models.model_pack)
 
 
 def _make_consumer_options(settings: Settings) -> ConsumerOptions:

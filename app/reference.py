@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.config import make_settings_page
 from app.core.messages import make_json_schemas
+from app.core.stages import make_stages_table
 from app.grouping.output import Groups
 from app.telemetry.catalogue import make_metrics_table
 
@@ -38,6 +39,14 @@ In Prometheus the names are in small letters, `PhotosIndexed` being `face_worker
 """
 
 
+STAGES_INTRODUCTION = """
+## Stages of a photo
+
+Every photo's log line and record have the seconds of each stage that it passed, by these names; so do its traces.
+
+"""
+
+
 def make_pages() -> dict[Path, str]:
     """Path below docs/ → text."""
     schemas = {**make_json_schemas(), "groups": Groups.model_json_schema()}
@@ -45,7 +54,9 @@ def make_pages() -> dict[Path, str]:
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }
     written[Path("configuration.md")] = CONFIGURATION_INTRODUCTION + make_settings_page()
-    written[Path("metrics.md")] = METRICS_INTRODUCTION + make_metrics_table()
+    written[Path("metrics.md")] = (
+        METRICS_INTRODUCTION + make_metrics_table() + STAGES_INTRODUCTION + make_stages_table()
+    )
     return written
 
 

@@ -99,9 +99,9 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
 
     A file that can't be read, and a photo without a face, are left out.
     """
-    eyes = Analyser(device, PhotoLimits())
+    analyser = Analyser(device, PhotoLimits())
     with ThreadPoolExecutor(count_cores()) as pool:
-        found = pool.map(lambda photo: _embed_central_face(photo, eyes), photos)
+        found = pool.map(lambda photo: _embed_central_face(photo, analyser), photos)
         return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
 
 
@@ -207,10 +207,10 @@ def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float
     return [(score_bcubed(true, labels).f + score_pairwise(true, labels).f) / 2 for labels in found]
 
 
-def _embed_central_face(photo: Path, eyes: Analyser) -> Floats | None:
+def _embed_central_face(photo: Path, analyser: Analyser) -> Floats | None:
     try:
         data = photo.read_bytes()
-        seen = analyse_photo(data, read_header(data, PhotoLimits()), eyes, StageTimes())
+        seen = analyse_photo(data, read_header(data, PhotoLimits()), analyser, StageTimes())
     except (BadPhoto, OSError) as error:
         log.warning("%s is left out: %s", photo, error)
         return None

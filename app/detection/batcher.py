@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 from app.core.errors import RetryLater, WorkerError
 from app.core.threads import BackgroundThread
+from app.telemetry.catalogue import Metric
+from app.telemetry.interface import NO_METRICS, Metrics
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -28,7 +30,8 @@ class Batcher(Generic[Item, Answer]):
     """Gathers items while a call is under way, and passes what has gathered to the next one. Nobody waits for company.
 
     `run` gets one or more items and gives an answer for each, in order. A call takes items until their weights
-    exceed `most`. `turn` is held around each call, so that several batchers can share a device.
+    exceed `most`. `turn` is held around each call, so that several batchers can share a device. `sizes` are the
+    metrics of how many items a call takes, and of how many waited when it began, its own included.
     """
 
     def __init__(  # noqa: PLR0913 - what it does, for whom and how much at a time
@@ -40,10 +43,12 @@ class Batcher(Generic[Item, Answer]):
         weigh: Callable[[Item], float] = lambda _: 1,
         threads: int = 1,
         turn: AbstractContextManager[object] | None = None,
+        metrics: Metrics = NO_METRICS,
+        sizes: tuple[Metric, Metric] | None = None,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._name, self._run, self._most, self._weigh, self._on_death = name, run, most, weigh, on_death
-        self._turn = turn or nullcontext()
+        self._turn, self._metrics, self._sizes = turn or nullcontext(), metrics, sizes
         self._waiting: deque[_Request[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._threads = [
@@ -97,9 +102,13 @@ class Batcher(Generic[Item, Answer]):
         batch: list[_Request[Item, Answer]] = []
         weight = 0.0
         with self._changed:
+            waiting = len(self._waiting)
             while self._waiting and (not batch or weight + self._weigh(self._waiting[0].item) <= self._most):
                 batch.append(self._waiting.popleft())
                 weight += self._weigh(batch[-1].item)
+        if batch and self._sizes:
+            for metric, size in zip(self._sizes, (len(batch), waiting), strict=True):
+                self._metrics.observe(metric, size)
         return batch
 
     def _answer(self, batch: Sequence[_Request[Item, Answer]]) -> None:

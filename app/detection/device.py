@@ -3,13 +3,18 @@
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 from app.core.arrays import Floats, Image
+from app.core.stages import Stage
 from app.detection.batcher import Batcher
 from app.detection.stages import StageTimes
 from app.host import count_cores
 from app.packs.store import InstalledPack
+from app.telemetry.catalogue import Metric
+from app.telemetry.interface import NO_METRICS, Metrics
 from app.vision.face_pack import FacePack, Precision, load_pack
 from app.vision.sessions import Provider, is_gpu
 from app.vision.types import Detections
@@ -27,7 +32,7 @@ class Device:
     on a CPU it waits in one line with the networks, for threads that share a core only slow each other down.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what runs, how much at a time, and who hears of it
         self,
         pack: FacePack,
         calls: int,
@@ -35,14 +40,18 @@ class Device:
         faces: int,
         *,
         cpu: threading.Semaphore | None = None,
+        metrics: Metrics = NO_METRICS,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.pack = pack
         turn = threading.Semaphore(calls)
         self.cpu = cpu or turn
-        self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
-        self._chips = Batcher(
-            "embedder", pack.vectors, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
+        batcher = partial(Batcher[Any, Any], threads=calls, turn=turn, metrics=metrics, on_death=on_death)
+        self._photos: Batcher[Image, Detections] = batcher(
+            "detector", pack.detect, most=photos, sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE)
+        )
+        self._chips: Batcher[Image, Floats] = batcher(
+            "embedder", pack.vectors, most=faces, weigh=len, sizes=(Metric.EMBEDDER_BATCH, Metric.EMBEDDER_QUEUE)
         )
         self._stack = ExitStack()
 
@@ -58,16 +67,16 @@ class Device:
 
     def detect(self, image: Image, times: StageTimes) -> Detections:
         """(H,W,3) uint8 RGB → its faces in pixels of the image, best first."""
-        with times.stage("detect"):
+        with times.stage(Stage.DETECT):
             found, waited_s = self._photos.ask(image)
-        times.add("device_wait", waited_s)
+        times.add(Stage.DEVICE_WAIT, waited_s)
         return found
 
     def embed(self, chips: Image, times: StageTimes) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
-        with times.stage("embed"):
+        with times.stage(Stage.EMBED):
             embeddings, waited_s = self._chips.ask(chips)
-        times.add("device_wait", waited_s)
+        times.add(Stage.DEVICE_WAIT, waited_s)
         return embeddings
 
 
@@ -76,12 +85,13 @@ def open_device(
     provider: Provider,
     threads: int = 0,
     precision: Precision = "fp32",
+    metrics: Metrics = NO_METRICS,
     on_death: Callable[[], None] = lambda: None,
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
-    if is_gpu(provider):
-        loaded = load_pack(pack.manifest, pack.weights, provider, threads, precision)
-        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()), on_death=on_death)
-    each = threads or 1
-    loaded = load_pack(pack.manifest, pack.weights, provider, each, precision)
-    return Device(loaded, max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)
+    on_gpu, each = is_gpu(provider), threads or 1
+    loaded = load_pack(pack.manifest, pack.weights, provider, threads if on_gpu else each, precision)
+    told = partial(Device, loaded, metrics=metrics, on_death=on_death)
+    if on_gpu:
+        return told(1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()))
+    return told(max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES)

@@ -23,6 +23,7 @@ from app.core.records import (
     make_quality_columns,
 )
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
+from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -44,7 +45,7 @@ SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
 class DetectionParts:
     """What the detection service works with. `results` stores photos, those of several messages at once."""
 
-    eyes: Analyser
+    analyser: Analyser
     objects: ObjectStore
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
@@ -76,77 +77,105 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         tell_grouping(request, parts)
 
 
+@dataclass
+class Examined:
+    """What is known of a photo, filled in as it is examined: its version in S3, its faces, the kind of the BadPhoto for
+    which it is rejected, and the photo of the same bytes that its faces are taken over from."""
+
+    photo: PhotoRef
+    stored: StoredObject | None = None
+    faces: list[FaceRecord] = field(default_factory=list)
+    kind: str | None = None
+    twin: PhotoResult | None = None
+
+
 def index_photo(
     photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress, *, force: bool
 ) -> None:
-    """Fetch, look for faces, store. A photo that can't be used is stored too, with the reason.
+    """Examine a photo, then store what was found. A photo that can't be used is stored too, with the reason.
 
-    Unless by `force`, what is stored already is left as it is, and no picture is looked at twice by one model.
+    Unless by `force`, what is stored already is left as it is, and no picture is analysed twice by one model.
     """
     times = StageTimes(progress, parts.telemetry.tracer)
-    stored: StoredObject | None = None
-    verdict: Verdict | None = None
-    twin: PhotoResult | None = None
-    kind: str | None = None
+    examined = Examined(photo)
     try:
-        with ExitStack() as held:
-            if thumbnail := parts.eyes.prefilter.find_thumbnail(photo):
-                with times.stage("thumbnail"):
-                    stored = parts.objects.describe(photo)
-                    if previous and _is_settled(previous, stored, parts, force=force):
-                        return
-                    verdict = parts.eyes.prefilter.judge_thumbnail(thumbnail, parts.objects, parts.eyes.limits)
-            with times.stage("fetch"):
-                stored = opened = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
-                if previous and _is_settled(previous, stored, parts, force=force):
-                    return
-                held.enter_context(parts.file_bytes.hold(stored.size_bytes))
-                data = opened.read()
-            header = read_header(data, parts.eyes.limits)
-            held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
-            parts.kill_points.reach("mid-inference")
-            content = hashlib.sha256(data).hexdigest()
-            twin = None if force else parts.faces.find_twin(content, parts.eyes.device.pack.model_id)
-            seen = analyse_photo(data, header, parts.eyes, times, twin, verdict)
-            records = _make_face_records(photo, seen, parts.eyes.device.pack.model_id)
-            with times.stage("pictures"):
-                _put_pictures(photo, seen, records, parts)
-        parts.kill_points.reach("after-put")
-        left_out = _explain_left_out(records, parts.eyes.device.pack.manifest.quality)
-        result = replace(_make_found_record(photo, header, seen, records), content=content, left_out=left_out)
+        image = _examine(examined, previous, parts, times, force=force)
     except LowQuality as low:
-        records, result = [], _make_low_quality_record(photo, low)
+        image = _make_low_quality_record(photo, low)
     except BadPhoto as bad:
-        records, result, kind = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
+        image, examined.kind = ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
+    if image is not None:
+        _store_and_report(examined, image, previous, parts, times)
 
-    result = replace(result, model_id=parts.eyes.device.pack.model_id, timings_s=dict(times.seconds))
-    if stored:
-        result = replace(result, etag=stored.etag, last_modified=stored.last_modified)
-    _remove_old_pictures(previous, result, parts)
-    with times.stage("store"):
-        _store(PhotoResult(result, records), parts)
+
+def _examine(
+    examined: Examined, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes, *, force: bool
+) -> ImageRecord | None:
+    """Fetch the photo, analyse it and put its pictures; None where it is stored already."""
+    photo, analyser = examined.photo, parts.analyser
+    verdict: Verdict | None = None
+    with ExitStack() as held:
+        if thumbnail := analyser.prefilter.find_thumbnail(photo):
+            with times.stage(Stage.THUMBNAIL):
+                examined.stored = parts.objects.describe(photo)
+                if _is_settled(previous, examined.stored, parts, force=force):
+                    return None
+                verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits)
+        with times.stage(Stage.FETCH):
+            examined.stored = opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
+            if _is_settled(previous, opened, parts, force=force):
+                return None
+            held.enter_context(parts.file_bytes.hold(opened.size_bytes))
+            data = opened.read()
+        header = read_header(data, analyser.limits)
+        held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
+        parts.kill_points.reach("mid-inference")
+        content = hashlib.sha256(data).hexdigest()
+        examined.twin = None if force else parts.faces.find_twin(content, analyser.model_id)
+        analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
+        examined.faces = _make_face_records(photo, analysis, analyser.model_id)
+        with times.stage(Stage.PICTURES):
+            _put_pictures(photo, analysis, examined.faces, parts)
+    parts.kill_points.reach("after-put")
+    left_out = _explain_left_out(examined.faces, analyser.device.pack.manifest.quality)
+    return replace(_make_found_record(photo, header, analysis), content=content, left_out=left_out)
+
+
+def _store_and_report(
+    examined: Examined, image: ImageRecord, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes
+) -> None:
+    """Store the record and the faces, then report them to metrics and log."""
+    image = replace(image, model_id=parts.analyser.model_id, timings_s=dict(times.seconds))
+    if examined.stored:
+        image = replace(image, etag=examined.stored.etag, last_modified=examined.stored.last_modified)
+    result = PhotoResult(image, examined.faces)
+    _remove_old_pictures(previous, image, parts)
+    with times.stage(Stage.STORE):
+        _store(result, parts)
     parts.kill_points.reach("after-save")
-    report_photo(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
+    report_photo(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
     log.info(
         "photo %s",
-        result.status.value,
+        image.status.value,
         extra={
-            "image": photo.document_id,
-            "faces": result.face_count,
-            "reason": result.reason,
-            "twin": twin and twin.image.photo.document_id,
+            "image": image.photo.document_id,
+            "faces": image.face_count,
+            "reason": image.reason,
+            "twin": examined.twin and examined.twin.image.photo.document_id,
             "seconds": times.seconds,
         },
     )
 
 
-def _is_settled(previous: ImageRecord, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
+def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
     """Whether there is nothing to do: a newer version is stored, or this very one by this very model."""
+    if previous is None:
+        return False
     about = {"image": previous.photo.document_id}
     if previous.last_modified and stored.last_modified < previous.last_modified:
         log.info("older version ignored", extra=about)
         return True
-    this = (stored.etag, parts.eyes.device.pack.model_id)
+    this = (stored.etag, parts.analyser.model_id)
     if force or (previous.etag, previous.model_id) != this or previous.status not in SEEN:
         return False
     # Whoever stored it may have died before its owner was told.
@@ -214,7 +243,7 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
 
 
 def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> list[FaceRecord]:
-    found = seen.found
+    found = seen.detections
     return [
         FaceRecord(
             face_id=make_face_id(photo, model_id, index),
@@ -232,16 +261,15 @@ def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> l
     ]
 
 
-def _make_found_record(
-    photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis, records: list[FaceRecord]
-) -> ImageRecord:
+def _make_found_record(photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis) -> ImageRecord:
+    count = len(seen.detections)
     return ImageRecord(
         photo=photo,
-        status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
-        reason=None if records else "No face was found.",
+        status=ImageStatus.INDEXED if count else ImageStatus.NO_FACES,
+        reason=None if count else "No face was found.",
         width_px=header.width_px,
         height_px=header.height_px,
-        face_count=len(records),
+        face_count=count,
         prefilter_score=seen.verdict.score if seen.verdict else None,
         prefilter_reason=seen.verdict.reason if seen.verdict else None,
     )
@@ -265,7 +293,7 @@ def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:
 def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord], parts: DetectionParts) -> None:
     if not records:
         return
-    with parts.eyes.device.cpu:
+    with parts.analyser.device.cpu:
         crops = encode_crops(seen.image, seen.in_image.boxes)
         preview = encode_preview(seen.image, parts.preview_side_px) if parts.preview_side_px else None
     for record, crop in zip(records, crops, strict=True):

@@ -117,6 +117,7 @@ class NoTracer:
         return None
 
 
+NO_METRICS = NoMetrics()
 NOTHING = nullcontext()
 NO_SPAN = NoSpan()
 NO_TRACER = NoTracer()

@@ -57,17 +57,26 @@ class Heartbeat(Protocol):
 
 @dataclass(frozen=True)
 class ConsumerOptions:
-    """`batch_size` messages are held at once, `threads` of them worked on. Drains where `empty_polls` is set, and then
-    for `drain_s` at most."""
+    """How a queue is consumed. The settings named are those of docs/configuration.md."""
 
     threads: int
+    """Messages worked on at the same time, a thread each. MAX_FACE_WORKERS; 1 in the grouping service."""
     batch_size: int
+    """Messages held at the same time: those worked on, and those that wait for a thread. BATCH_SIZE; 1 in the grouping
+    service. SQS hands out ten in one receive at most."""
     visibility_s: float
+    """Seconds for which a receive hides a message; extended at a third of them. MESSAGE_VISIBILITY_TIMEOUT."""
     wait_s: int
+    """Seconds of one long poll, 0 to 20. QUEUE_WAIT_S."""
     deadline_s: float
+    """Seconds that started messages may take after a stop is asked for. SHUTDOWN_DEADLINE_S."""
     stuck_after_s: float
+    """Seconds without progress after which a message's lease is let go and the process ends. STUCK_AFTER_S."""
     empty_polls: int | None = None
+    """Empty polls in a row after which the process ends. DRAIN_EMPTY_POLLS where WORKER_MODE is drain; None: never."""
     drain_s: float | None = None
+    """Seconds after which nothing new is taken in and the process ends. DRAIN_MAX_S where WORKER_MODE is drain; None:
+    never."""
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,9 @@ def _usual_size(portrait: Portrait) -> Portrait:
 
 def _face_px(landmarks: Floats) -> float:
     """(5,2) px → the distance between the eyes, or what it would be if the face weren't turned aside."""
-    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
+    analyser, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     across = np.linalg.norm(landmarks[1] - landmarks[0])
-    return max(float(across), float(np.linalg.norm(mouth - eyes)) / EYES_TO_MOUTH, 1.0)
+    return max(float(across), float(np.linalg.norm(mouth - analyser)) / EYES_TO_MOUTH, 1.0)
 
 
 def _compose(

@@ -100,9 +100,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
     """The pages of a folder → their faces, with the person of each, their embeddings unlit, and the seconds."""
     began = time.perf_counter()
-    eyes = Analyser(device, LIMITS)
+    analyser = Analyser(device, LIMITS)
     with ThreadPoolExecutor(count_cores()) as pool:
-        seen = list(pool.map(lambda page: _faces_of(page, eyes), sorted(find_photos(folder).items())))
+        seen = list(pool.map(lambda page: _faces_of(page, analyser), sorted(find_photos(folder).items())))
     faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
     looked_at = time.perf_counter()
     labels = grouped(faces, device.pack.manifest)
@@ -183,22 +183,22 @@ def _beside(
     return {f"{kind}s": found, **above}
 
 
-def _faces_of(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
+def _faces_of(page: tuple[str, Path], analyser: Analyser) -> tuple[FaceBatch, Floats]:
     """A page's image id and file → its faces, as the detection service sees them, and their embeddings unlit."""
     image_id, path = page
     data = path.read_bytes()
-    seen = analyse_photo(data, read_header(data, LIMITS), eyes, StageTimes())
-    photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), eyes.device.pack.model_id
-    count = len(seen.found)
-    pack = eyes.device.pack
+    seen = analyse_photo(data, read_header(data, LIMITS), analyser, StageTimes())
+    photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), analyser.device.pack.model_id
+    count = len(seen.detections)
+    pack = analyser.device.pack
     unlit = seen.embeddings
     if count:
         (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
     faces = FaceBatch(
         face_ids=[make_face_id(photo, model_id, index) for index in range(count)],
         image_ids=[image_id] * count,
-        boxes=seen.found.boxes,
-        det_scores=seen.found.scores,
+        boxes=seen.detections.boxes,
+        det_scores=seen.detections.scores,
         quality=make_quality_columns(seen.quality),
         embeddings=seen.embeddings,
         crop_keys=[make_crop_key(photo, model_id, index) for index in range(count)],

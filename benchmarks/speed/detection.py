@@ -180,7 +180,7 @@ LIMITS = PhotoLimits()
 class Pipeline:
     """What the detection service does with a photo between S3 and MongoDB, within the service's default bounds."""
 
-    eyes: Analyser
+    analyser: Analyser
     counted: Sequence[CountedSession]
     pixels: Budget = field(default_factory=lambda: Budget(_default("pixels_in_work")))
 
@@ -189,8 +189,8 @@ class Pipeline:
         data = photo.read_bytes()
         header = read_header(data, LIMITS)
         with self.pixels.hold(header.width_px * header.height_px):
-            seen = analyse_photo(data, header, self.eyes, times)
-        return Found(seen.found.boxes, seen.embeddings), times
+            seen = analyse_photo(data, header, self.analyser, times)
+        return Found(seen.detections.boxes, seen.embeddings), times
 
 
 def pipeline_turn(look_at: Pipeline, photos: Sequence[Path], turns: Turns) -> None:

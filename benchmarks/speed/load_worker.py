@@ -17,6 +17,7 @@ from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
 from app.detection.prefilter import Prefilter
 from app.host import count_cores
 from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
+from app.telemetry.interface import Metrics
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 
@@ -51,10 +52,17 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def stub_eyes(settings: DetectionSettings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
+def open_stub(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
+) -> Analyser:
     """In place of the bootstrap's: the same device and limits around the stub."""
     device = Device(
-        FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
+        FacePack(MANIFEST, StubDetector(), StubEmbedder()),
+        count_cores(),
+        CPU_PHOTOS,
+        CPU_FACES,
+        metrics=metrics,
+        on_death=on_death,
     )
     photos = settings.photos
     return Analyser(stack.enter_context(device), photos.limits, Prefilter(photos.prefilter, photos.thumbnail_key))
@@ -62,5 +70,5 @@ def stub_eyes(settings: DetectionSettings, stack: ExitStack, on_death: Callable[
 
 if __name__ == "__main__":
     # The one place where a pack is opened; a real pack of weights that do nothing would fail the golden photo.
-    bootstrap._open_analyser = stub_eyes
+    bootstrap._open_analyser = open_stub
     sys.exit(bootstrap.run("detection"))

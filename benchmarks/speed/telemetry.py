@@ -30,6 +30,7 @@ import numpy as np
 from app.config import Settings, load_settings
 from app.core.ports import ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
+from app.core.stages import Stage
 from app.detection.stages import StageTimes, report_photo
 from app.health import Health
 from app.telemetry.interface import Telemetry
@@ -43,7 +44,7 @@ from benchmarks.common.command import printed
 FACES = 3
 THREADS = 2
 MOST_SHARE = 0.01
-STAGES = ("thumbnail", "fetch", "decode", "prefilter", "detect", "align", "quality", "embed", "pictures", "store")
+STAGES = [stage for stage in Stage if stage is not Stage.DEVICE_WAIT]
 MODES: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
     "control": (False, False),
@@ -115,7 +116,7 @@ def _cost_of_silence(times: int = 20_000) -> float:
         with story.activate():
             silent.tracer.note(image="g/i")
             for stage in STAGES:
-                with silent.tracer.stage(stage):
+                with silent.tracer.stage(stage.label):
                     pass
             report_photo(RESULT, stages, silent.metrics, kind=None, has_twin=False)
             silent.tracer.traceparent()
@@ -156,7 +157,7 @@ def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: fl
     for stage in STAGES:
         with times.stage(stage):
             _work(photo_s / len(STAGES))
-    times.add("device_wait", 0.01)
+    times.add(Stage.DEVICE_WAIT, 0.01)
     report_photo(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
     log.info("photo indexed", extra={"image": PHOTO.document_id, "faces": FACES, "seconds": times.seconds})
     telemetry.tracer.traceparent()
