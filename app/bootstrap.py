@@ -1,4 +1,4 @@
-"""Opens everything a service needs, runs it, and closes in reverse order."""
+"""Opens everything that a service needs, runs the service, and closes everything in reverse order."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ PHOTOS_A_WRITE = 50
 def run(service: ServiceType | None = None) -> int:
     """Run one service, by default that of SERVICE_TYPE, until it is stopped.
 
-    Returns the process's exit code; every failure is one clear sentence.
+    Returns the exit code of the process. Every failure is reported in one sentence.
     """
     try:
         settings = load_settings(**({"service_type": service} if service else {}))
@@ -63,7 +63,7 @@ def run(service: ServiceType | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     if end.unfinished:
-        # A thread that didn't end in time can't be stopped, and would keep the process from exiting.
+        # A thread that did not end in time can't be stopped, and would keep the process alive.
         sys.stdout.flush()
         os._exit(end.code)
     return end.code
@@ -71,8 +71,7 @@ def run(service: ServiceType | None = None) -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """What one service works with: its queue, what it does with a message, how to ask whether its stores answer,
-    and whether it could begin another message now."""
+    """A service: its queue, the handler of its messages, the probes of its stores, and whether another message fits."""
 
     queue: SqsQueue
     handler: Handler
@@ -83,7 +82,7 @@ class Service:
 
 @dataclass(frozen=True)
 class ServiceEnd:
-    """How a service ended: its exit code, and how many messages are still under work in threads that go on."""
+    """How a service ended: its exit code, and how many messages threads are still working on."""
 
     code: int
     unfinished: int = 0
@@ -116,7 +115,7 @@ def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Tele
 
 
 def _open_logs_client(settings: Settings) -> object:
-    # Watchtower tries a batch five times itself.
+    # Watchtower itself tries a batch five times.
     return open_client("logs", settings.stores.aws_default_region, read_timeout_s=5, attempts=1)
 
 
@@ -129,7 +128,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     from app.detection.handle import DetectionParts, handle, make_saver
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
-    # First, for a wrong pack is told at once, where a database that is away is waited for.
+    # First, since a wrong pack ends the start at once, while a database that is away is waited for.
     analyser = _open_analyser(settings, stack, telemetry.metrics, on_death)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.source.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
@@ -207,8 +206,8 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Tele
         quality=manifest.quality,
         uses_quality=settings.people.face_quality == "enforce",
         grouping_delay_s=settings.messages.grouping_delay_s,
-        # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
-        # and its receive count tells in the end that it kills every worker.
+        # Half of the visibility: the message of a worker that died comes back after the gallery's lease is over, finds
+        # the gallery free, and its receive count shows in the end that it kills every worker.
         lease_s=settings.messages.message_visibility_timeout / 2,
         search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
@@ -226,7 +225,7 @@ def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":
 
 
 def make_neighbour_search(settings: SearchSettings) -> "NeighbourSearch":
-    """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
+    """The search that the settings name. Raises BadConfiguration for a GPU or Ray that is not there."""
     from app.clustering.candidates import GpuMemory, has_gpu
     from app.clustering.neighbours import NeighbourSearch
 

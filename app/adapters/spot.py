@@ -36,7 +36,7 @@ class SpotNotice(BackgroundThread):
         self._metadata = EC2Metadata(urllib3.PoolManager(retries=False))
         self._metadata.service_url = f"{base_url}/latest/"
         self._metadata.metadata_url = f"{base_url}/latest/meta-data/"
-        self._complained = False
+        self._has_warned = False
         # A question under way is not waited for at the end: its answer changes nothing any more.
         super().__init__("spot-notice", self._watch, join_s=0)
 
@@ -46,23 +46,23 @@ class SpotNotice(BackgroundThread):
             try:
                 action = self._metadata.spot_instance_action
             except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-                self._complain(error)
+                self._warn_once(error)
                 pause_s = self._again_s
                 continue
             pause_s = self._every_s
-            self._complained = False
+            self._has_warned = False
             if action is not None:
                 if not closing.is_set():
                     log.warning("Spot notice: %s of this instance at %s", action.action, action.time.isoformat())
                     self._on_notice()
                 return
 
-    def _complain(self, error: Exception) -> None:
+    def _warn_once(self, error: Exception) -> None:
         # The token is kept for hours, and may be what the service no longer takes.
         self._metadata.clear_all()
-        if not self._complained:
+        if not self._has_warned:
             log.warning(
                 "the instance metadata service gives no Spot notices (in a container, its hop limit must be 2): %s",
                 error,
             )
-        self._complained = True
+        self._has_warned = True

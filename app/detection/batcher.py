@@ -1,4 +1,4 @@
-"""What several threads ask for at the same time, answered by one call."""
+"""One call for what several threads request at the same time."""
 
 import threading
 import time
@@ -27,9 +27,9 @@ class _Request(Generic[Item, Answer]):
 
 
 class Batcher(Generic[Item, Answer]):
-    """Gathers items while a call is under way, and passes what has gathered to the next one. Nobody waits for company.
+    """Collects the items that arrive while a call runs, and gives them to the next call. No item waits for others.
 
-    `run` gets one or more items and gives an answer for each, in order. A call takes items until their weights
+    `run` gets one or more items and returns an answer for each, in order. A call takes items until their weights
     exceed `most`. `turn` is held around each call, so that several batchers can share a device. `sizes` are the
     metrics of how many items a call takes, and of how many waited when it began, its own included.
     """
@@ -81,7 +81,7 @@ class Batcher(Generic[Item, Answer]):
                     self._answer(batch)
 
     def _await_work(self, closing: threading.Event) -> bool:
-        """False at the end, once nobody waits any more."""
+        """Wait for items. False at the end, once no item waits any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or closing.is_set())
             return bool(self._waiting)
@@ -98,7 +98,7 @@ class Batcher(Generic[Item, Answer]):
                 self._waiting.popleft().answer.set_exception(error)
 
     def _gather(self) -> list[_Request[Item, Answer]]:
-        """Those who have waited longest, up to the weight of one call; empty where another thread was faster."""
+        """The requests that waited longest, up to the weight of one call. Empty where another thread was faster."""
         batch: list[_Request[Item, Answer]] = []
         weight = 0.0
         with self._changed:
@@ -117,7 +117,7 @@ class Batcher(Generic[Item, Answer]):
             answers = self._run([question.item for question in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{self._name} gave {len(answers)} answers to {len(batch)} items")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+        except Exception as error:  # noqa: BLE001 - it is raised in the threads that asked
             self._fail(batch, error)
             return
         for question, answer in zip(batch, answers, strict=True):
@@ -128,6 +128,6 @@ class Batcher(Generic[Item, Answer]):
             for question in batch:
                 question.answer.set_exception(error)
             return
-        # An unexpected error may be one item's fault: the others must not pay for it.
+        # One item may have caused an unexpected error, so each item is tried alone.
         for question in batch:
             self._answer([question])

@@ -1,4 +1,4 @@
-"""The one place where networks run: photos and chips of all messages in work, in batches."""
+"""The one place where networks run: on photos and chips of all messages that are worked on, in batches."""
 
 import threading
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from app.vision.types import Detections
 
 GPU_PHOTOS, GPU_FACES = 32, 64
 CPU_PHOTOS, CPU_FACES = 1, 16
-"""What one call takes. A core gains nothing by more than one photo at a time, and the others would wait for it."""
+"""What one call takes. On a core, several photos in one call take as long as one after the other."""
 
 
 class Device:
-    """Runs a pack for many threads. On a GPU one call at a time, with as much as fits into it; on a CPU one call a
-    core, since one network on one core wastes less than one network on all.
+    """Runs a model pack for many threads. On a GPU one call runs at a time, with a large batch. On a CPU one call runs
+    on each core, since a network on one core wastes less time than a network on all cores.
 
-    `photos` and `faces` bound what one call takes. `cpu` is for what else works the cores hard, decoding above all:
-    on a CPU it waits in one line with the networks, for threads that share a core only slow each other down.
+    `photos` and `faces` bound the batch of one call. `cpu` is a semaphore for other work that keeps a core busy, such
+    as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down.
     """
 
     def __init__(  # noqa: PLR0913 - what runs, how much at a time, and who hears of it

@@ -38,12 +38,13 @@ log = logging.getLogger(__name__)
 Progress = Callable[[], None]
 
 SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
-"""How a photo ends that the networks have looked at. Others cost little, and a setting may have changed."""
+"""The statuses of photos that the networks have analysed. Others cost little to do again, and a setting may have
+changed."""
 
 
 @dataclass(frozen=True)
 class DetectionParts:
-    """What the detection service works with. `results` stores photos, those of several messages at once."""
+    """The parts of the detection service. `results` stores photos, those of several messages in one transaction."""
 
     analyser: Analyser
     objects: ObjectStore
@@ -64,7 +65,7 @@ class DetectionParts:
 
 
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None) -> None:
-    """Do what one message of the detection queue asks for; done when it returns."""
+    """Do what one message of the detection queue requests. The message is done when this returns."""
     for request in parse_detection(body):
         photo = request.photo(parts.default_bucket)
         if _is_own_output(photo, parts):
@@ -74,7 +75,7 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
         index_photo(photo, previous, parts, progress, force=request.force)
-        tell_grouping(request, parts)
+        request_grouping(request, parts)
 
 
 @dataclass
@@ -168,7 +169,7 @@ def _store_and_report(
 
 
 def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
-    """Whether there is nothing to do: a newer version is stored, or this very one by this very model."""
+    """Whether there is nothing to do: a newer version is stored, or the same version by the same model."""
     if previous is None:
         return False
     about = {"image": previous.photo.document_id}
@@ -185,7 +186,7 @@ def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: Detec
 
 
 def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
-    """A call that stores photos, and says of each whether it was overtaken by a newer version."""
+    """A function that stores photos, and returns for each whether a newer version was stored before it."""
 
     def save(results: Sequence[PhotoResult]) -> list[bool]:
         overtaken = faces.save_photos(results)
@@ -195,28 +196,28 @@ def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[Pho
     return save
 
 
-def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
-    """Mark the gallery as changed, and send the one grouping message of this moment if it is ours to send."""
+def request_grouping(request: DetectImage, parts: DetectionParts) -> None:
+    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay."""
     message = GroupGallery(gallery_id=request.gallery_id)
     try:
         if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
-            # The photo that opens the window lends the run its trace; those that follow in it have none of their own.
+            # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
             traceparent = parts.telemetry.tracer.traceparent()
             parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
     except RetryLater as error:
-        # We may have opened the window: tried sooner, this photo would find it open and send nothing.
+        # This photo may have opened the window. Tried again sooner, it would find the window open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
 
 
 def _store(result: PhotoResult, parts: DetectionParts) -> None:
     is_overtaken, _ = parts.results.ask(result)
     if is_overtaken:
-        # The crops that were just written are an older version's: looked at again, they become the newer one's.
+        # The crops that were just written are those of an older version. The next try replaces them.
         raise RetryLater(f"A newer version of the photo {result.image.photo.document_id} was stored meanwhile.", 0)
 
 
 def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
-    """With one bucket for all, S3 also announces the crops this service writes; taking them in would never end."""
+    """With one bucket for photos and results, S3 announces the crops that this service writes; they are ignored."""
     own = photo.bucket == parts.output_bucket and is_output_key(photo.key)
     if own:
         log.info("own output ignored", extra={"key": photo.key})
@@ -233,7 +234,7 @@ def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
 
 
 def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> None:
-    """IMG_1.JPG and its neighbour IMG_1.MOV must not take turns in replacing each other."""
+    """IMG_1.JPG and IMG_1.MOV beside it must not replace each other again and again."""
     if request.id_from_key and previous and previous.photo.key != request.s3_key:
         raise RejectMessage(
             f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
@@ -276,7 +277,7 @@ def _make_found_record(photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis
 
 
 def _explain_left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
-    """Why faces that are too poor to be anybody's are left out."""
+    """The reason of each noise face, whose quality is too low for any person."""
     roles = assign_roles(make_quality_columns([record.quality for record in records])["unified"], bars)
     return tuple(
         explain_unassigned(record.quality, bars)
@@ -303,7 +304,8 @@ def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord
 
 
 def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:
-    """Before the record that knows of them is replaced, so that a kill in between leaves no orphan."""
+    """Remove crops that the new record does not name, before the record that names them is replaced: a process that
+    dies in between then leaves no orphan."""
     if previous is None or previous.model_id != result.model_id:
         return
     photo = result.photo

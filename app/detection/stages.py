@@ -1,4 +1,4 @@
-"""Where the time of a photo goes, and what the metrics hear of it."""
+"""The seconds of each stage of a photo, and the metrics of a photo."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ DIGITS = 4
 
 
 class StageTimes:
-    """Seconds of each named stage of one photo, and a span of each where there are traces; `progress` is called as
-    each begins."""
+    """Measures the stages of one photo: `seconds` by the stages' labels, and a span of each where there are traces.
+    `progress` is called as each stage begins."""
 
     def __init__(self, progress: Callable[[], None] = lambda: None, tracer: Tracer = NO_TRACER) -> None:
         self.seconds: dict[str, float] = {}
@@ -34,7 +34,7 @@ class StageTimes:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the beginning, what lies between the stages included."""
+        """Seconds since the beginning, those between the stages included."""
         return time.perf_counter() - self._begun
 
     def add(self, stage: Stage, seconds: float) -> None:
@@ -50,7 +50,7 @@ ENDS = {
 
 
 def report_photo(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
-    """Count a photo and its faces, and how long its stages took. A stage that it did not pass has no time.
+    """Count a photo and its faces, and observe the seconds of the stages that it passed.
 
     `kind` is that of the BadPhoto for which a photo was rejected.
     """

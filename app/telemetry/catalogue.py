@@ -1,4 +1,4 @@
-"""Every metric of both services: the one list that both exporters and docs/metrics.md are made from."""
+"""Every metric of both services: the one list from which both exporters and docs/metrics.md are made."""
 
 from enum import Enum
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from app.core.stages import Stage
 
 Kind = Literal["counter", "distribution", "gauge"]
-"""What is added up, values of which the spread matters, and what is so just now."""
+"""A counter is summed, a distribution has percentiles, a gauge has a value at each moment."""
 Unit = Literal["Count", "Seconds", "Bytes", "Percent", "None"]
 """As CloudWatch writes them:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
@@ -34,8 +34,8 @@ def _of_stage(stage: Stage) -> tuple[str, Where, Kind, Unit, str, tuple[float, .
 
 
 class Metric(Enum):
-    """A metric: its name in CloudWatch, who has it, its kind and unit, what it says, and the upper bounds of
-    Prometheus's buckets where it is a distribution."""
+    """A metric: its name in CloudWatch, the service that reports it, its kind and unit, its meaning, and for a
+    distribution the upper bounds of Prometheus's buckets."""
 
     PHOTOS_INDEXED = ("PhotosIndexed", "detection", "counter", "Count", "Photos stored with at least one face.")
     PHOTOS_WITHOUT_FACES = ("PhotosWithoutFaces", "detection", "counter", "Count", "Photos stored without a face.")
@@ -211,7 +211,7 @@ class Metric(Enum):
 
     @property
     def has_kinds(self) -> bool:
-        """Whether a counter tells of what kind were the things that it counts."""
+        """Whether the counter is also counted by the kind of what it counts."""
         return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
 
 

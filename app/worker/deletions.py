@@ -1,4 +1,4 @@
-"""Deleting done messages in batches, from one thread, with the lease kept until SQS has said yes."""
+"""Deletes done messages in batches, from one thread. Their leases are kept until SQS has confirmed the deletion."""
 
 import logging
 import queue
@@ -16,7 +16,7 @@ from app.worker.leases import MessageLeases
 log = logging.getLogger(__name__)
 
 Settled = Callable[[bool], None]
-"""Called once it is known whether a message is deleted."""
+"""Is called once it is known whether a message is deleted."""
 
 GATHER_S = 0.1
 TRIES = 3
@@ -24,7 +24,7 @@ PAUSE_S = 0.5
 
 
 class Deletions(BackgroundThread):
-    """Takes messages that are done. Leaving the `with` block deletes what is still waiting."""
+    """Deletes messages that are done. Leaving the `with` block deletes those that still wait."""
 
     def __init__(
         self, messages: MessageQueue, leases: MessageLeases, on_death: Callable[[], None], kill_points: KillPoints
@@ -43,7 +43,7 @@ class Deletions(BackgroundThread):
             self._delete(batch)
 
     def _gather(self) -> list[tuple[ReceivedMessage, Settled]]:
-        """The next messages, at most ten, waiting a moment for more; none at the end."""
+        """The next messages, at most ten. Waits GATHER_S for more after the first one. Empty at the end."""
         batch: list[tuple[ReceivedMessage, Settled]] = []
         until = None
         while len(batch) < SQS_MAX_BATCH:
@@ -53,7 +53,7 @@ class Deletions(BackgroundThread):
             except queue.Empty:
                 break
             if next_one is None:
-                # The end, seen again by the next call once this batch is deleted.
+                # The end. The next call gets it again, once this batch is deleted.
                 self._waiting.put(None)
                 break
             batch.append(next_one)

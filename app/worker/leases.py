@@ -1,4 +1,4 @@
-"""Keeping messages under lease: a short visibility, extended while their work makes progress."""
+"""Leases of messages: a short visibility timeout, which is extended while the work makes progress."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-v
 
 @dataclass
 class _HeldLease:
-    """A lease. `progressed_at` is None until the message is started: waiting for a thread is no standstill."""
+    """A lease. `progressed_at` is None until the message is started: a message that waits for a thread is not stuck."""
 
     message: ReceivedMessage
     received_at: float
@@ -31,11 +31,12 @@ class _HeldLease:
 
 
 class MessageLeases(BackgroundThread):
-    """Extends every held message at a third of its visibility, from one thread.
+    """Extends the visibility of every held message at a third of it, from one thread.
 
     A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
-    is too old. `on_stuck` is called for a message whose handler makes no progress, `on_death` where the thread
-    itself ends: messages without a beat would be done twice. `on_lost` is called for each lease that is let go.
+    is too old. `on_stuck` is called for a message whose handler makes no progress. `on_death` is called where the
+    thread itself ends, since messages whose leases are not extended are done twice. `on_lost` is called for each lease
+    that is let go.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class MessageLeases(BackgroundThread):
         with self._lock:
             self._held[message.receipt] = _HeldLease(message, begin, begin)
 
-    def progress(self, message: ReceivedMessage) -> None:
-        """The message's handler has begun, or got further."""
+    def note_progress(self, message: ReceivedMessage) -> None:
+        """The message's handler has begun, or has made progress."""
         held = self._held.get(message.receipt)
         if held is not None:
             held.progressed_at = time.monotonic()
 
-    def rest(self, message: ReceivedMessage) -> None:
+    def pause_progress(self, message: ReceivedMessage) -> None:
         """The handler is done; the lease goes on until the message is deleted."""
         held = self._held.get(message.receipt)
         if held is not None:
@@ -85,8 +86,8 @@ class MessageLeases(BackgroundThread):
         return held is not None and held.lost
 
     def drop(self, message: ReceivedMessage) -> bool:
-        """Stop extending; False where the lease was lost. On return no beat of this message is under way: a late
-        one would undo a back-off."""
+        """Stop extending; False where the lease was lost. When this returns, no extension of this message is under way:
+        a late one would undo a back-off."""
         with self._lock:
             held = self._held.pop(message.receipt, None)
         return held is not None and not held.lost

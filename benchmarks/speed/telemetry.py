@@ -37,8 +37,8 @@ from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress, log
+from app.worker.message_report import MessageReport
 from app.worker.shutdown import Shutdown
-from app.worker.story import MessageStory
 from benchmarks.common.command import printed
 
 FACES = 3
@@ -112,7 +112,7 @@ def _cost_of_silence(times: int = 20_000) -> float:
     message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
     begin = time.thread_time()
     for _ in range(times):
-        story = MessageStory(message, 0.0, silent)
+        story = MessageReport(message, 0.0, silent)
         with story.activate():
             silent.tracer.note(image="g/i")
             for stage in STAGES:
