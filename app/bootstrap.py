@@ -244,7 +244,7 @@ SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown, Telemetry],
 
 def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
     health = Health(settings.health_file)
-    health.ready()
+    health.mark_ready()
     protection = TaskProtection(settings.ecs_agent_uri)
 
     def has_room() -> bool:

@@ -58,12 +58,12 @@ class Health:
         if self._clock() - self._written_at_s >= WRITE_EVERY_S:
             self._note()
 
-    def ready(self) -> None:
+    def mark_ready(self) -> None:
         """The models are loaded and both stores have answered."""
         self._ready = True
         self._note()
 
-    def waiting_for(self, store: str | None) -> None:
+    def report_waiting(self, store: str | None) -> None:
         """No message is taken in until this store answers; None where nothing is waited for any more."""
         if store != self._awaited:
             self._awaited = store

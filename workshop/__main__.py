@@ -83,13 +83,13 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(options: argparse.Namespace) -> int:
     store = PackStore(options.models_dir, options.accept_research_licence)
-    path = store.manifest_path(options.pack)
+    path = store.find_manifest(options.pack)
     pack = store.install(options.pack)
     with open_device(pack, "cpu") as device:
         known = embed_known_faces(options.images, device)
     rates = compute_error_rates(known)
     threshold = choose_threshold(known, rates)
-    false_match, false_non_match = rates.at(threshold)
+    false_match, false_non_match = rates.get_rates_at(threshold)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack
     calibration = Calibration(

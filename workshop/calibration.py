@@ -88,7 +88,7 @@ class ErrorRates:
         """The least threshold with at most this FMR."""
         return float(self.thresholds[np.argmax(self.false_match <= false_match_rate)])
 
-    def at(self, threshold: float) -> tuple[float, float]:
+    def get_rates_at(self, threshold: float) -> tuple[float, float]:
         """FMR and FNMR at the nearest of the thresholds."""
         row = int(np.abs(self.thresholds - threshold).argmin())
         return float(self.false_match[row]), float(self.false_non_match[row])

@@ -58,7 +58,7 @@ def darken(portrait: Portrait, random: Generator) -> Image:
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
-def turn(portrait: Portrait, random: Generator) -> Image:
+def rotate(portrait: Portrait, random: Generator) -> Image:
     """By 15 to 50 degrees to either side, about the nose."""
     degrees = float(random.uniform(15, 50) * random.choice((-1, 1)))
     height, width = portrait.photo.shape[:2]
@@ -85,7 +85,7 @@ DEGRADATIONS: Mapping[str, Degradation] = {
     "JPEG": compress_badly,
     "dark": darken,
     "covered": cover,
-    "turned": turn,
+    "turned": rotate,
 }
 
 # Frame of a face: the middle between the eyes is (0, 0), an eye (±0.5, 0), y runs down to the mouth, near (±0.4, 1.1).
@@ -151,7 +151,7 @@ def put_fingers_on_mouth(portrait: Portrait, random: Generator) -> Image:
 
 
 def put_fingers_on_eye(portrait: Portrait, random: Generator) -> Image:
-    return _paint_fingers(portrait, random, (_choose_eye(random), 0.0), np.full(4, random.uniform(0.16, 0.24)))
+    return _paint_fingers(portrait, random, (_choose_eye_x(random), 0.0), np.full(4, random.uniform(0.16, 0.24)))
 
 
 def put_fist_on_mouth(portrait: Portrait, random: Generator) -> Image:
@@ -160,7 +160,7 @@ def put_fist_on_mouth(portrait: Portrait, random: Generator) -> Image:
 
 
 def put_fist_on_eye(portrait: Portrait, random: Generator) -> Image:
-    return _paint_fingers(portrait, random, (_choose_eye(random), 0.0), np.array([random.uniform(0.45, 0.7)]))
+    return _paint_fingers(portrait, random, (_choose_eye_x(random), 0.0), np.array([random.uniform(0.45, 0.7)]))
 
 
 def put_hair(portrait: Portrait, random: Generator) -> Image:
@@ -201,7 +201,7 @@ UNSEEN_COVERS = frozenset({"cone mask", "mirrored glasses", "fingers on mouth", 
 """Kept from the fit that is judged, to test it on kinds that it has never met."""
 
 
-def _choose_eye(random: Generator) -> float:
+def _choose_eye_x(random: Generator) -> float:
     return float(random.choice((-_EYE_X, _EYE_X)))
 
 

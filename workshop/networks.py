@@ -18,7 +18,7 @@ from app.vision.types import FaceDetector
 Inputs = Mapping[str, NDArray[Any]]
 
 
-class Watched:
+class WatchedSession:
     """A session that sums up its CPU time, and keeps what it is fed while `keeps_inputs` is set."""
 
     def __init__(self, session: Session) -> None:
@@ -51,11 +51,11 @@ class WatchedPack:
 
     def __init__(self, manifest: PackManifest, sessions: Mapping[str, Session]) -> None:
         self.manifest = manifest
-        self.networks = {name: Watched(session) for name, session in sessions.items()}
+        self.networks = {name: WatchedSession(session) for name, session in sessions.items()}
         embedder = Embedder(self.networks[manifest.embedder.file], manifest.embedder, max_batch=1)
         self.pack = FacePack(manifest, _open_detector(manifest, self.networks), embedder)
 
-    def spent_s(self, names: frozenset[str]) -> float:
+    def get_spent_s(self, names: frozenset[str]) -> float:
         """CPU time of these networks so far."""
         return sum(self.networks[name].spent_s for name in names)
 

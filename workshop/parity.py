@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.packs.variants import DetectorParity, EmbedderParity, Verification
+from app.vision.boxes import compute_ious
 from app.vision.types import Detections
 from workshop.networks import WatchedPack
 from workshop.samples import Pair, read_images
@@ -24,9 +25,9 @@ def compare_detectors(
     ious, score_differences, shifts, seen, found_by_any = [], [], [], [], 0
     times_s = []
     for _, image in read_images(photos, original.pack.view_px):
-        before = original.spent_s(networks), variant.spent_s(networks)
+        before = original.get_spent_s(networks), variant.get_spent_s(networks)
         theirs, ours = original.pack.detect([image])[0], variant.pack.detect([image])[0]
-        times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+        times_s.append((original.get_spent_s(networks) - before[0], variant.get_spent_s(networks) - before[1]))
         rows, columns, iou = match_faces(theirs, ours)
         ious.append(iou)
         score_differences.append(np.abs(theirs.scores[rows] - ours.scores[columns]))
@@ -56,9 +57,9 @@ def compare_embedders(
     for _, image in read_images(photos, original.pack.view_px):
         chips = original.pack.cut_chips(image, original.pack.detect([image])[0].landmarks)
         for at in range(len(chips)):
-            before = original.spent_s(networks), variant.spent_s(networks)
+            before = original.get_spent_s(networks), variant.get_spent_s(networks)
             theirs, ours = (pack.pack.embed([chips[at : at + 1]])[0][0] for pack in (original, variant))
-            times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+            times_s.append((original.get_spent_s(networks) - before[0], variant.get_spent_s(networks) - before[1]))
             cosines.append(float(theirs @ ours))
     parity = EmbedderParity(
         faces=len(cosines), least_cosine=min(cosines, default=0), median_cosine=_compute_median(np.array(cosines))
@@ -71,7 +72,7 @@ def match_faces(some: Detections, others: Detections) -> tuple[NDArray[np.intp],
 
     The best overlaps first, each face once, none below SAME_FACE_IOU.
     """
-    overlaps = _compute_ious(some.boxes, others.boxes)
+    overlaps = compute_ious(some.boxes, others.boxes)
     rows, columns = np.unravel_index(np.argsort(-overlaps, axis=None, kind="stable"), overlaps.shape)
     chosen: list[tuple[int, int]] = []
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -162,17 +163,6 @@ def _compute_cosines(
             for pair in pairs
         ]
     )
-
-
-def _compute_ious(some: Floats, others: Floats) -> NDArray[np.float64]:
-    """(N,4), (M,4) → (N,M)."""
-    top_left = np.maximum(some[:, None, :2], others[None, :, :2])
-    bottom_right = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    shared = np.maximum(bottom_right - top_left, 0).prod(axis=-1).astype(np.float64)
-    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=-1) for boxes in (some, others)]
-    union: NDArray[np.float64] = areas[0][:, None] + areas[1][None] - shared
-    ious: NDArray[np.float64] = shared / np.maximum(union, np.finfo(np.float32).tiny)
-    return ious
 
 
 def _compute_median(values: NDArray[np.float64]) -> float:

@@ -111,7 +111,7 @@ def move_camera(photo: Image, length_px: float, angle: float) -> Image:
 
 def defocus(photo: Image, random: Generator) -> Image:
     """Every point becomes a disk of 2 to 20 px radius."""
-    radius = _log_uniform(random, 2, 20)
+    radius = _draw_log_uniform(random, 2, 20)
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return _filter(photo, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
@@ -119,23 +119,23 @@ def defocus(photo: Image, random: Generator) -> Image:
 
 def darken(photo: Image, random: Generator) -> Image:
     """1 to 40 % of the light, and noise of 1 to 16 grey levels."""
-    return _add_noise(photo * _log_uniform(random, 0.01, 0.4), _log_uniform(random, 1, 16), random)
+    return _add_noise(photo * _draw_log_uniform(random, 0.01, 0.4), _draw_log_uniform(random, 1, 16), random)
 
 
 def over_expose(photo: Image, random: Generator) -> Image:
     """1.5 to 30 times the light."""
-    return _add_noise(photo * _log_uniform(random, 1.5, 30), 0, random)
+    return _add_noise(photo * _draw_log_uniform(random, 1.5, 30), 0, random)
 
 
 def veil(photo: Image, random: Generator) -> Image:
     """2 to 40 % of the contrast, as in fog or against the light, at any brightness."""
-    contrast = _log_uniform(random, 0.02, 0.4)
+    contrast = _draw_log_uniform(random, 0.02, 0.4)
     return _add_noise(photo * contrast + random.uniform(0, 255) * (1 - contrast), 1, random)
 
 
 def scale_down(photo: Image, random: Generator) -> Image:
     """A longer side of 12 to 120 px."""
-    scale = _log_uniform(random, 12, 120) / max(photo.shape)
+    scale = _draw_log_uniform(random, 12, 120) / max(photo.shape)
     return np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -190,5 +190,5 @@ def _add_noise(scene: ArrayLike, sigma: float, random: Generator) -> Image:
     return np.clip(np.rint(lit + random.normal(0, sigma, lit.shape)), 0, 255).astype(np.uint8)
 
 
-def _log_uniform(random: Generator, least: float, most: float) -> float:
+def _draw_log_uniform(random: Generator, least: float, most: float) -> float:
     return float(np.exp(random.uniform(np.log(least), np.log(most))))

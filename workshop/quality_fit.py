@@ -60,8 +60,8 @@ def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -
 def _fit_embedder_view(known: QualitySamples, features: Floats, most: Floats) -> EmbedderView:
     centre = known.embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
-    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.empty())
-    seen = view.features(known.vectors)
+    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.make_empty())
+    seen = view.make_features(known.vectors)
     bounds = np.concatenate([_make_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
     return replace(view, unified=_fit_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
 
@@ -116,7 +116,7 @@ def _make_standardiser(features: Floats, most: Floats) -> Perceptron:
     """With what features are standardised by, and no layers yet."""
     bounded = np.minimum(features, most)
     return replace(
-        Perceptron.empty(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most
+        Perceptron.make_empty(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most
     )
 
 

@@ -83,10 +83,10 @@ class MongoFaceStore:
         return overtaken
 
     def _find_overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
-        ids = [_photo_id(result) for result in results]
+        ids = [_get_photo_id(result) for result in results]
         found = self._images.find({"_id": {"$in": ids}}, ["last_modified"], session=session)
         stored = {image["_id"]: image["last_modified"] for image in found}
-        return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_photo_id(one)))]
+        return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_get_photo_id(one)))]
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         seen = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
@@ -176,16 +176,16 @@ def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]
     """
     rounds: list[list[PhotoResult]] = []
     times: Counter[str] = Counter()
-    for result in sorted(results, key=_photo_id):
-        number = times[_photo_id(result)]
+    for result in sorted(results, key=_get_photo_id):
+        number = times[_get_photo_id(result)]
         if number == len(rounds):
             rounds.append([])
         rounds[number].append(result)
-        times[_photo_id(result)] += 1
+        times[_get_photo_id(result)] += 1
     return rounds
 
 
-def _photo_id(result: PhotoResult) -> str:
+def _get_photo_id(result: PhotoResult) -> str:
     return result.image.photo.document_id
 
 

@@ -52,13 +52,13 @@ class MongoPeopleStore:
 
     def publish_people(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Publishing people"):
-            gallery = self._gallery(lease)
+            gallery = self._read_gallery(lease)
             if "writing" in gallery:
                 self._update_fenced(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
 
     def discard_unpublished(self, lease: GalleryLease) -> int:
         """Takes back what a run that died has written. Returns the version that is published."""
-        gallery = self._gallery(lease)
+        gallery = self._read_gallery(lease)
         published: int = gallery.get("published", 0)
         if "writing" in gallery:
             unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
@@ -69,7 +69,7 @@ class MongoPeopleStore:
             self._update_fenced(lease, {"$unset": {"writing": ""}})
         return published
 
-    def _gallery(self, lease: GalleryLease) -> Document:
+    def _read_gallery(self, lease: GalleryLease) -> Document:
         return self._galleries.find_one({"_id": lease.gallery_id}, ["published", "writing"]) or {}
 
     def _update_fenced(self, lease: GalleryLease, change: Document) -> None:

@@ -66,7 +66,7 @@ def analyse_photo(
             verdict = verdict or eyes.prefilter.judge_image(image)
     known = None if twin is None else _restore_detections(twin)
     in_image = eyes.device.detect(image, times) if known is None else known.scale_to(_get_size(image) / full_size)
-    detail = pack.detail_needed(in_image.landmarks)
+    detail = pack.compute_detail_needed(in_image.landmarks)
     if detail > 1 and image.shape[1] < header.width_px:
         with eyes.device.cpu, times.stage("decode"):
             sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
@@ -82,7 +82,7 @@ def analyse_photo(
         chips = pack.cut_chips(image, in_image.landmarks)
     vectors = eyes.device.embed(chips, times)
     with eyes.device.cpu, times.stage("quality"):
-        plain = pack.quality_chips(image, in_image.landmarks, chips)
+        plain = pack.cut_quality_chips(image, in_image.landmarks, chips)
         photo_px = np.tile(full_size, (len(found), 1))
         faces = FaceColumns(plain, found.boxes, found.landmarks, found.scores, photo_px)
         quality = split_into_rows(measure_quality(faces, pack.quality, vectors))
@@ -91,7 +91,7 @@ def analyse_photo(
 
 def _restore_detections(twin: PhotoResult) -> Detections:
     if not twin.faces:
-        return Detections.empty()
+        return Detections.make_empty()
     return Detections(
         np.stack([face.box for face in twin.faces]),
         np.stack([face.landmarks for face in twin.faces]),

@@ -42,7 +42,7 @@ class Device:
         self.cpu = cpu or turn
         self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
         self._chips = Batcher(
-            "embedder", pack.vectors, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
+            "embedder", pack.compute_vectors, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
         )
         self._stack = ExitStack()
 

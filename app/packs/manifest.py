@@ -123,7 +123,7 @@ class PackManifest(_Part):
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
-    def _used_files_are_hashed(self) -> Self:
+    def _check_hashes(self) -> Self:
         used = {self.embedder.file, *self.detector.used_files}
         if missing := used - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")

@@ -41,9 +41,9 @@ class PackStore:
         """The manifest alone, for those who need no weights. Raises BadModelPack."""
         return self._find(pack)[0]
 
-    def manifest_path(self, pack: str) -> Path:
+    def find_manifest(self, pack: str) -> Path:
         """The file of a pack's manifest. Raises BadModelPack where there is none."""
-        path = self._manifest_file(pack)
+        path = self._find_manifest_file(pack)
         if path is None:
             self.read(pack)
             raise BadModelPack(
@@ -71,7 +71,7 @@ class PackStore:
         return InstalledPack(manifest, weights)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
-        path = self._manifest_file(pack)
+        path = self._find_manifest_file(pack)
         if path is not None:
             return read_manifest(path), path.parent
         if Path(pack).is_dir():
@@ -79,7 +79,7 @@ class PackStore:
         known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
         raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
 
-    def _manifest_file(self, pack: str) -> Path | None:
+    def _find_manifest_file(self, pack: str) -> Path | None:
         named = self.models_dir / f"{pack}.toml"
         if Path(pack).suffix == ".toml":
             return Path(pack)
@@ -110,12 +110,12 @@ class PackStore:
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
         """Bring all files to a folder aside, check them, and move each into place at once."""
         with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
-            self._bring(manifest, Path(aside))
+            self._download_or_build(manifest, Path(aside))
             _verify(manifest, Path(aside))
             for name in manifest.files:
                 (Path(aside) / name).replace(weights / name)
 
-    def _bring(self, manifest: PackManifest, aside: Path) -> None:
+    def _download_or_build(self, manifest: PackManifest, aside: Path) -> None:
         source = manifest.source
         prefix = self.model_source or (source.path if source.kind == "s3" else None)
         if prefix and self.download:

@@ -42,9 +42,9 @@ class UnfitMachine(FatalWorkerError):
 class Machine(Protocol):
     """What is asked of the machine; the answers of the real one are in app.preflight.machine."""
 
-    def installed(self, package: str) -> str | None: ...
-    def library(self, service: ServiceType) -> Library: ...
-    def driver(self) -> Driver | None: ...
+    def find_version(self, package: str) -> str | None: ...
+    def find_library(self, service: ServiceType) -> Library: ...
+    def find_driver(self) -> Driver | None: ...
     def try_gpu(self, service: ServiceType) -> str | None: ...
 
 
@@ -90,7 +90,7 @@ def _run_check(check: str, look: Callable[[], str]) -> Finding:
 
 def _check_packages(machine: Machine) -> str:
     for one, other in CLASHES:
-        if machine.installed(one) and machine.installed(other):
+        if machine.find_version(one) and machine.find_version(other):
             raise UnfitMachine(
                 f"{one} and {other} are both installed and overwrite each other's files: build the environment anew "
                 "with `uv sync` and one of the extras `gpu` and `cpu`."
@@ -103,8 +103,8 @@ def _check_device(wishes: Wishes, machine: Machine) -> str:
     setting, wanted = wishes.device
     if wanted == "cpu":
         return f"the {wishes.service_type} service runs on the CPU, as {setting} asks."
-    library = machine.library(wishes.service_type)
-    driver = machine.driver() if library.cuda else None
+    library = machine.find_library(wishes.service_type)
+    driver = machine.find_driver() if library.cuda else None
     why_not = _explain_no_gpu(library, driver)
     if driver is None or why_not:
         if wanted == "gpu":

@@ -51,23 +51,23 @@ class Library:
 class ThisMachine:
     """The real thing; app.preflight says what it is asked."""
 
-    def installed(self, package: str) -> str | None:
+    def find_version(self, package: str) -> str | None:
         """The version of a package of this environment, None where it is not there."""
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             return None
 
-    def library(self, service: ServiceType) -> Library:
+    def find_library(self, service: ServiceType) -> Library:
         """What the service computes with. Raises BadConfiguration where neither build is installed."""
         for package in BUILDS[service]:
-            if version := self.installed(package):
+            if version := self.find_version(package):
                 return Library(package, version, _read_cuda_major(package))
         raise BadConfiguration(
             f"Neither {' nor '.join(BUILDS[service])} is installed: install the extra `gpu` or `cpu` of this project."
         )
 
-    def driver(self) -> Driver | None:
+    def find_driver(self) -> Driver | None:
         """None where no driver can be seen. Raises DeviceLost where one is there and does not work."""
         with _open_nvml() as found:
             if not found:

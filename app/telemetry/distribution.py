@@ -27,7 +27,7 @@ class Distribution:
         bucket = _find_bucket(value)
         self._by_bucket[bucket] = self._by_bucket.get(bucket, 0) + 1
 
-    def values(self) -> tuple[list[float], list[int]]:
+    def list_values(self) -> tuple[list[float], list[int]]:
         """At most MOST_BUCKETS values in order, and how often each came: neighbours are put together until they fit."""
         counts, growth = dict(self._by_bucket), GROWTH
         while len(counts) > MOST_BUCKETS:

@@ -47,7 +47,7 @@ class EmfMetrics:
         with self._lock:
             self._spreads.setdefault(metric, Distribution()).add(value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         with self._lock:
             self._sums[metric] = value
 
@@ -93,7 +93,7 @@ def _write_kinds(kinds: dict[Metric, Counter[str]]) -> dict[str, object]:
 
 
 def _write_distribution(spread: Distribution) -> dict[str, object]:
-    values, counts = spread.values()
+    values, counts = spread.list_values()
     return {
         "Values": [_round_value(value) for value in values],
         "Counts": counts,

@@ -30,7 +30,7 @@ class Metrics(Protocol):
     def observe(self, metric: Metric, value: float) -> None:
         """One value of a distribution."""
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         """A gauge stands here now."""
 
 
@@ -41,7 +41,7 @@ class NoMetrics:
 
     def observe(self, metric: Metric, value: float) -> None: ...
 
-    def level(self, metric: Metric, value: float) -> None: ...
+    def set_level(self, metric: Metric, value: float) -> None: ...
 
 
 class MetricsFanOut:
@@ -58,15 +58,15 @@ class MetricsFanOut:
         for target in self._targets:
             target.observe(metric, value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         for target in self._targets:
-            target.level(metric, value)
+            target.set_level(metric, value)
 
 
 class MessageSpan(Protocol):
     """The work on one message, from its receive until it is settled."""
 
-    def current(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         """While inside, the stages, notes and log lines of this thread belong to this message."""
 
     def end(self, outcome: str) -> None:
@@ -76,7 +76,7 @@ class MessageSpan(Protocol):
 class Tracer(Protocol):
     """Follows messages from one service to the next. No method blocks on the outside world, and none raises."""
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         """Begin the span of a message that was received at this Unix time, as part of its sender's trace if any."""
 
     def stage(self, name: str) -> AbstractContextManager[object]:
@@ -93,7 +93,7 @@ class Tracer(Protocol):
 
 
 class NoSpan:
-    def current(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         return NOTHING
 
     def end(self, outcome: str) -> None: ...
@@ -102,7 +102,7 @@ class NoSpan:
 class NoTracer:
     """Follows nothing."""
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         return NO_SPAN
 
     def stage(self, name: str) -> AbstractContextManager[object]:

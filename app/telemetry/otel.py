@@ -64,7 +64,7 @@ class OtelTracer:
         closing.start()
         closing.join(CLOSE_WITHIN_S)
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         parent = self._propagator.extract({"traceparent": traceparent} if traceparent else {})
         start = round(received_at * NANOSECONDS)
         return _OtelSpan(self._tracer.start_span(name, parent, trace.SpanKind.CONSUMER, start_time=start))
@@ -89,7 +89,7 @@ class _OtelSpan:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    def current(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         return trace.use_span(self._span)
 
     def end(self, outcome: str) -> None:

@@ -24,9 +24,9 @@ class PrometheusMetrics:
         self.registry = CollectorRegistry()
         labels = {"environment": place.environment, "service": place.service, "compute": place.compute}
         mine = [metric for metric in Metric if metric.where in (place.service, "both")]
-        self._counters = {one: self._counter(one) for one in mine if one.kind == "counter"}
-        self._gauges = {one: self._gauge(one) for one in mine if one.kind == "gauge"}
-        self._spreads = {one: self._histogram(one).labels(**labels) for one in mine if one.kind == "distribution"}
+        self._counters = {one: self._make_counter(one) for one in mine if one.kind == "counter"}
+        self._gauges = {one: self._make_gauge(one) for one in mine if one.kind == "gauge"}
+        self._spreads = {one: self._make_histogram(one).labels(**labels) for one in mine if one.kind == "distribution"}
         self._labels = labels
         # What never happened is a zero, not a gap.
         self._plain = {one: counter.labels(**labels) for one, counter in self._counters.items() if not one.has_kinds}
@@ -61,18 +61,18 @@ class PrometheusMetrics:
     def observe(self, metric: Metric, value: float) -> None:
         self._spreads[metric].observe(value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         # Only now gets it a line: a GPU that isn't there must not look like one at 0 degrees.
         self._gauges[metric].labels(**self._labels).set(value)
 
-    def _counter(self, metric: Metric) -> Counter:
+    def _make_counter(self, metric: Metric) -> Counter:
         labels = (*LABELS, "kind") if metric.has_kinds else LABELS
         return Counter(_make_name(metric), metric.meaning, labels, registry=self.registry)
 
-    def _gauge(self, metric: Metric) -> Gauge:
+    def _make_gauge(self, metric: Metric) -> Gauge:
         return Gauge(_make_name(metric), metric.meaning, LABELS, registry=self.registry)
 
-    def _histogram(self, metric: Metric) -> Histogram:
+    def _make_histogram(self, metric: Metric) -> Histogram:
         return Histogram(_make_name(metric), metric.meaning, LABELS, registry=self.registry, buckets=metric.bounds)
 
 

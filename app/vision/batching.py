@@ -29,7 +29,7 @@ class RunLimit:
         self._smooth = 0
         self._lock = threading.Lock()
 
-    def succeeded(self) -> None:
+    def note_success(self) -> None:
         with self._lock:
             self._smooth += 1
             if self._smooth >= GROW_AFTER and self.now_px < self._most_px:
@@ -59,7 +59,7 @@ def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) 
             log.warning("out of memory with %d images at once: trying half", len(some))
             limit.halve(len(some) * pixels)
             continue
-        limit.succeeded()
+        limit.note_success()
         at += len(some)
     return [outputs[0] if len(outputs) == 1 else np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 

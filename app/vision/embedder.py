@@ -28,16 +28,16 @@ class Embedder:
 
     def embed(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, unit length."""
-        return normalise(self.vectors(chips))
+        return normalise(self.compute_vectors(chips))
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
         if not len(chips):
             return np.empty((0, self._config.dimension), np.float32)
-        (vectors,) = run_within(self._limit, chips, self._raw)
+        (vectors,) = run_within(self._limit, chips, self._run)
         return np.asarray(vectors, np.float32)
 
-    def _raw(self, chips: Image) -> list[Floats]:
+    def _run(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
         blob = make_blob(ordered, self._config.mean, self._config.scale)
         return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]

@@ -46,15 +46,15 @@ class FacePack:
 
         Dark faces are lit first, unless wanted as they are.
         """
-        return [normalise(vectors) for vectors in self.vectors(chips, as_they_are=as_they_are)]
+        return [normalise(vectors) for vectors in self.compute_vectors(chips, as_they_are=as_they_are)]
 
-    def vectors(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
+    def compute_vectors(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
         """The same before they are made as long as each other: how long one is tells how well the face was seen."""
         ends = np.cumsum([len(some) for some in chips])
         together = np.concatenate(chips)
-        return np.split(self._embedder.vectors(together if as_they_are else brighten(together)), ends[:-1])
+        return np.split(self._embedder.compute_vectors(together if as_they_are else brighten(together)), ends[:-1])
 
-    def detail_needed(self, landmarks: Floats) -> float:
+    def compute_detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""
         config = self.manifest.embedder
         return compute_detail_needed(landmarks, config.alignment, config.input_size_px)
@@ -64,7 +64,7 @@ class FacePack:
         config = self.manifest.embedder
         return align_faces(image, landmarks, config.alignment, config.input_size_px)
 
-    def quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
+    def cut_quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
         """(H,W,3), (N,5,2) px, the embedder's chips → (N,112,112,3), those where they are as quality wants them."""
         config = self.manifest.embedder
         if (config.alignment, config.input_size_px) == ("arcface", CHIP_PX):

@@ -104,7 +104,7 @@ class MtcnnDetector:
     def _finish(self, image: Image, candidates: Floats) -> Detections:
         """O-Net: (N,4) boxes → the faces, best first; equal scores in order of their boxes."""
         if not len(candidates):
-            return Detections.empty()
+            return Detections.make_empty()
         squares = _make_squares(candidates)
         offsets, landmarks, face = _run_on_patches(self._onet, image, squares, ONET_INPUT_PX)
         good = face[:, 1] >= self._config.score_threshold

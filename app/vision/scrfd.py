@@ -82,14 +82,14 @@ class ScrfdDetector:
             return []
         rows_by_size: dict[int, list[int]] = {}
         for row, image in enumerate(images):
-            for size_px in self._sizes(image):
+            for size_px in self._choose_sizes(image):
                 rows_by_size.setdefault(size_px, []).append(row)
         looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
         if closer := self._find_closer_looks(images, looks):
             looks.append(self._look(images, closer, self._config.closer_look_px))
-        return self._merged(len(images), looks, least_score)
+        return self._merge(len(images), looks, least_score)
 
-    def _sizes(self, image: Image) -> set[int]:
+    def _choose_sizes(self, image: Image) -> set[int]:
         return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
     def _find_closer_looks(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
@@ -103,7 +103,7 @@ class ScrfdDetector:
         is_sign = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
         return [int(row) for row in np.unique(photo[is_sign])]
 
-    def _merged(self, count: int, looks: Sequence[_Candidates], least_score: float) -> list[Detections]:
+    def _merge(self, count: int, looks: Sequence[_Candidates], least_score: float) -> list[Detections]:
         photo, found = _concatenate(looks)
         counts = found.scores >= least_score
         photo, found = photo[counts], found.take(counts)
@@ -118,11 +118,11 @@ class ScrfdDetector:
         for shape in sorted({canvas.shape for _, canvas, _ in boxed}):
             same = [(row, canvas, scale) for row, canvas, scale in boxed if canvas.shape == shape]
             rows, canvases, scales = zip(*same, strict=True)
-            photo, found = self._candidates(np.stack(canvases), np.stack(scales))
+            photo, found = self._find_candidates(np.stack(canvases), np.stack(scales))
             parts.append(_Candidates(np.asarray(rows, np.intp)[photo], found))
         return _concatenate(parts)
 
-    def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
+    def _find_candidates(self, canvases: Image, scales: Floats) -> _Candidates:
         """(N,h,w,3) uint8 and the scales (N,2) of x and y → faces and signs of faces, in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
         photo, found = _concatenate(list(_decode_outputs(outputs, canvases.shape[1:3], self._least_score)))

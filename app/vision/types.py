@@ -44,7 +44,7 @@ class Detections:
         )
 
     @staticmethod
-    def empty() -> "Detections":
+    def make_empty() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
 
 
@@ -58,5 +58,5 @@ class FaceDetector(Protocol):
 
 
 class FaceEmbedder(Protocol):
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32, as the network gives them, of any length."""

@@ -52,7 +52,7 @@ class Heartbeat(Protocol):
 
     def beat(self) -> None: ...
 
-    def waiting_for(self, store: str | None) -> None: ...
+    def report_waiting(self, store: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Consumer:
 
     def _may_receive(self) -> bool:
         closed = self._around.breaker.is_closed()
-        self._around.pulse.waiting_for(self._around.breaker.waiting_for)
+        self._around.pulse.report_waiting(self._around.breaker.waiting_for)
         if closed and self._around.has_room():
             return True
         self._shutdown.wait(PAUSE_S)

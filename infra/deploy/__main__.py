@@ -14,11 +14,11 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.batch import exists, register
-from infra.deploy.ecs import EcsService, short
-from infra.deploy.image import DeployError, find_image, repository_uri
+from infra.deploy.batch import has_active_definition, register
+from infra.deploy.ecs import EcsService, shorten_arn
+from infra.deploy.image import DeployError, find_image, find_repository_uri
 from infra.deploy.rollout import Patience, roll_out
-from infra.deploy.source import tag_of_head
+from infra.deploy.source import make_head_tag
 
 KINDS = ("detection", "grouping")
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         clients = Clients(boto3.client("ecr"), boto3.client("ecs"), boto3.client("batch"))
-        image = options.image or f"{repository_uri(clients.ecr, options.name)}:{tag_of_head()}"
+        image = options.image or f"{find_repository_uri(clients.ecr, options.name)}:{make_head_tag()}"
         return 0 if deploy(find_target(options.name, clients), image, clients, Patience(options.timeout_s)) else 1
     except (DeployError, BotoCoreError, ClientError) as error:
         print(f"{error}\nLook at the services before you try again: what was begun may be under way.", file=sys.stderr)
@@ -66,7 +66,7 @@ def find_target(name: str, clients: Clients) -> Target:
     target = Target(
         name,
         [one for one in names if EcsService(clients.ecs, name, one).exists()],
-        [one for one in names if exists(clients.batch, one)],
+        [one for one in names if has_active_definition(clients.batch, one)],
     )
     if not target.services and not target.job_definitions:
         raise DeployError(
@@ -84,16 +84,16 @@ def deploy(target: Target, reference: str, clients: Clients, patience: Patience)
     if well:
         for name in target.job_definitions:
             revision = register(clients.batch, name, image)
-            print(f"{name}: jobs submitted from now on are {short(revision)}")
+            print(f"{name}: jobs submitted from now on are {shorten_arn(revision)}")
     for service in services:
         _print_running(service)
     return well
 
 
 def _print_running(service: EcsService) -> None:
-    runs = service.running()
+    runs = service.read_running()
     digests = ", ".join(sorted(runs.digests)) or "no task yet"
-    what = f"{short(runs.revision)}, commit {runs.commit}, {digests}"
+    what = f"{shorten_arn(runs.revision)}, commit {runs.commit}, {digests}"
     print(f"{service.name}: {what}, {runs.running} of {runs.desired} running")
 
 

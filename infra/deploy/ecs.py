@@ -61,7 +61,7 @@ class EcsService:
             return False
         return True
 
-    def revision(self) -> str:
+    def get_revision(self) -> str:
         """The ARN of the task definition that the service is set to."""
         return str(self._describe()["taskDefinition"])
 
@@ -85,11 +85,11 @@ class EcsService:
         """Have ECS roll this revision out."""
         self._ecs.update_service(cluster=self._cluster, service=self.name, taskDefinition=revision)
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         service = self._describe()
         events = service.get("events") or [{"message": ""}]
         return ServiceState(
-            tuple(_deployment(one) for one in service["deployments"]),
+            tuple(_read_deployment(one) for one in service["deployments"]),
             service["desiredCount"],
             service["runningCount"],
             str(events[0]["message"]),
@@ -100,26 +100,26 @@ class EcsService:
 
         Nothing is lost by it: a worker that is stopped finishes what it has started and gives the rest back.
         """
-        tasks = [task["taskArn"] for task in self._tasks("RUNNING") if task["taskDefinitionArn"] == revision]
-        for chunk in _chunks(tasks, PROTECTIONS_A_CALL):
+        tasks = [task["taskArn"] for task in self._list_tasks("RUNNING") if task["taskDefinitionArn"] == revision]
+        for chunk in _split_into_chunks(tasks, PROTECTIONS_A_CALL):
             self._ecs.update_task_protection(cluster=self._cluster, tasks=chunk, protectionEnabled=False)
 
-    def last_stop(self, revision: str) -> str | None:
+    def explain_last_stop(self, revision: str) -> str | None:
         """Why the last task of a revision stopped, with the exit codes of its containers; None where none did."""
-        stopped = [task for task in self._tasks("STOPPED") if task["taskDefinitionArn"] == revision]
+        stopped = [task for task in self._list_tasks("STOPPED") if task["taskDefinitionArn"] == revision]
         if not stopped:
             return None
         last = max(stopped, key=lambda task: str(task.get("stoppedAt", "")))
         codes = [f"{one['name']} exited with {one['exitCode']}" for one in last["containers"] if "exitCode" in one]
         return "; ".join([str(last.get("stoppedReason", "no reason given")), *codes])
 
-    def running(self) -> Running:
+    def read_running(self) -> Running:
         service = self._describe()
         revision = str(service["taskDefinition"])
         tags = self._ecs.describe_task_definition(taskDefinition=revision, include=["TAGS"]).get("tags", [])
         digests = {
             str(container["imageDigest"])
-            for task in self._tasks("RUNNING")
+            for task in self._list_tasks("RUNNING")
             for container in task["containers"]
             if "imageDigest" in container
         }
@@ -134,16 +134,16 @@ class EcsService:
         service: Answer = active[0]
         return service
 
-    def _tasks(self, status: str) -> Iterator[Answer]:
+    def _list_tasks(self, status: str) -> Iterator[Answer]:
         pages = self._ecs.get_paginator("list_tasks").paginate(
             cluster=self._cluster, serviceName=self.name, desiredStatus=status
         )
         arns = [arn for page in pages for arn in page["taskArns"]]
-        for chunk in _chunks(arns, TASKS_A_CALL):
+        for chunk in _split_into_chunks(arns, TASKS_A_CALL):
             yield from self._ecs.describe_tasks(cluster=self._cluster, tasks=chunk)["tasks"]
 
 
-def _deployment(answer: Answer) -> Deployment:
+def _read_deployment(answer: Answer) -> Deployment:
     return Deployment(
         revision=answer["taskDefinition"],
         primary=answer["status"] == "PRIMARY",
@@ -153,10 +153,10 @@ def _deployment(answer: Answer) -> Deployment:
     )
 
 
-def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
+def _split_into_chunks(items: list[str], size: int) -> Iterator[list[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def short(revision: str) -> str:
+def shorten_arn(revision: str) -> str:
     """family:number of a task definition's ARN."""
     return revision.rpartition("/")[2]

@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.image import DeployError, find_digest, repository_uri
-from infra.deploy.source import ROOT, tag_of_head
+from infra.deploy.image import DeployError, find_digest, find_repository_uri
+from infra.deploy.source import ROOT, make_head_tag
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="also with files that no commit has; the tag says so")
     options = parser.parse_args(arguments)
     try:
-        push(boto3.client("ecr"), options.name, tag_of_head(force=options.force))
+        push(boto3.client("ecr"), options.name, make_head_tag(force=options.force))
     except (DeployError, BotoCoreError, ClientError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def push(ecr: Any, name: str, tag: str) -> str:  # noqa: ANN401 - boto3 clients are made at run time
     """The digest of the image in ECR. Raises DeployError where it can't be built or pushed."""
-    reference = f"{repository_uri(ecr, name)}:{tag}"
+    reference = f"{find_repository_uri(ecr, name)}:{tag}"
     digest = find_digest(ecr, name, tag)
     if digest:
         print(f"{reference} is there already")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.ecs import ServiceState, short
+from infra.deploy.ecs import ServiceState, shorten_arn
 from infra.deploy.image import Image
 
 LOOK_EVERY_S = 10.0
@@ -25,12 +25,12 @@ class Service(Protocol):
 
     name: str
 
-    def revision(self) -> str: ...
+    def get_revision(self) -> str: ...
     def register(self, image: Image) -> str: ...
     def set_revision(self, revision: str) -> None: ...
-    def state(self) -> ServiceState: ...
+    def read_state(self) -> ServiceState: ...
     def unprotect(self, revision: str) -> None: ...
-    def last_stop(self, revision: str) -> str | None: ...
+    def explain_last_stop(self, revision: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def roll_out(services: Sequence[Service], image: Image, patience: Patience, say:
 
     Nothing is changed before a new revision of every service is registered.
     """
-    changes = [Change(service, service.revision(), service.register(image)) for service in services]
+    changes = [Change(service, service.get_revision(), service.register(image)) for service in services]
     for change in changes:
-        say(f"{change.service.name}: {short(change.former)} → {short(change.wanted)}")
+        say(f"{change.service.name}: {shorten_arn(change.former)} → {shorten_arn(change.wanted)}")
         change.service.set_revision(change.wanted)
     _await(changes, patience, say)
     failed = [change for change in changes if change.failure]
@@ -79,14 +79,18 @@ def roll_out(services: Sequence[Service], image: Image, patience: Patience, say:
 def _roll_back(changes: Sequence[Change], patience: Patience, say: Say) -> None:
     ways_back = [Change(change.service, former=change.wanted, wanted=change.former) for change in changes]
     for way in ways_back:
-        if _primary(way.service.state()) == way.wanted:
-            say(f"{way.service.name}: ECS is on its way back to {short(way.wanted)} already")
+        if _find_primary(way.service.read_state()) == way.wanted:
+            say(f"{way.service.name}: ECS is on its way back to {shorten_arn(way.wanted)} already")
         else:
-            say(f"{way.service.name}: rolling back to {short(way.wanted)}")
+            say(f"{way.service.name}: rolling back to {shorten_arn(way.wanted)}")
             way.service.set_revision(way.wanted)
     _await(ways_back, patience, say)
     for way in ways_back:
-        end = f"does not reach {short(way.wanted)}: {way.failure}" if way.failure else f"runs {short(way.wanted)} again"
+        end = (
+            f"does not reach {shorten_arn(way.wanted)}: {way.failure}"
+            if way.failure
+            else f"runs {shorten_arn(way.wanted)} again"
+        )
         say(f"{way.service.name}: {end}")
 
 
@@ -105,28 +109,28 @@ def _await(changes: Sequence[Change], patience: Patience, say: Say) -> None:
             return
         if patience.now() >= until:
             for change in waiting:
-                change.failure = f"was not stable after {patience.seconds:.0f} s{_why(change)}"
+                change.failure = f"was not stable after {patience.seconds:.0f} s{_explain_stop(change)}"
             return
         patience.sleep(LOOK_EVERY_S)
 
 
 def _look(change: Change, say: Say) -> None:
     change.service.unprotect(change.former)
-    state = change.service.state()
+    state = change.service.read_state()
     _report(change, state, say)
     mine = next((one for one in state.deployments if one.revision == change.wanted), None)
-    primary = _primary(state)
+    primary = _find_primary(state)
     change.seen = change.seen or mine is not None
     if primary != change.wanted and change.seen:
         reason = f" ({mine.reason})" if mine and mine.reason else ""
-        change.failure = f"ECS went back to {short(primary)} by itself{reason}{_why(change)}"
+        change.failure = f"ECS went back to {shorten_arn(primary)} by itself{reason}{_explain_stop(change)}"
     elif mine and mine.state == "FAILED":
-        change.failure = f"ECS gave up: {mine.reason}{_why(change)}"
+        change.failure = f"ECS gave up: {mine.reason}{_explain_stop(change)}"
     else:
         change.done = mine is not None and mine.state == "COMPLETED"
 
 
-def _primary(state: ServiceState) -> str:
+def _find_primary(state: ServiceState) -> str:
     return next((one.revision for one in state.deployments if one.primary), "")
 
 
@@ -141,6 +145,6 @@ def _report(change: Change, state: ServiceState, say: Say) -> None:
         change.said = line
 
 
-def _why(change: Change) -> str:
-    stopped = change.service.last_stop(change.wanted)
+def _explain_stop(change: Change) -> str:
+    stopped = change.service.explain_last_stop(change.wanted)
     return f"; its last task: {stopped}" if stopped else ""

@@ -15,7 +15,7 @@ import pytest
 from app.adapters.aws import open_client
 from infra.deploy.image import DeployError
 from infra.deploy.push import push
-from infra.image_size import wheel_sizes
+from infra.image_size import read_wheel_sizes
 from local.stack import ROOT
 
 COPY = re.compile(r"^COPY (?!--from)(.+) (\S+)$", re.MULTILINE)
@@ -167,7 +167,7 @@ def test_the_bill_of_materials_names_every_locked_package_with_its_hashes(tmp_pa
 
 
 def test_the_size_is_that_of_the_wheels_in_the_lock() -> None:
-    gpu, cpu = wheel_sizes("gpu", (3, 11)), wheel_sizes("cpu", (3, 11))
+    gpu, cpu = read_wheel_sizes("gpu", (3, 11)), read_wheel_sizes("cpu", (3, 11))
     (onnx,) = (one for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"] if one["name"] == "onnxruntime")
     (wheel,) = (one for one in onnx["wheels"] if "cp311-cp311-manylinux" in one["url"] and "x86_64" in one["url"])
     assert cpu["onnxruntime"] == wheel["size"]

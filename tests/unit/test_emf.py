@@ -173,8 +173,8 @@ def test_a_thousand_photos_are_one_line(metrics: EmfMetrics, stream: io.StringIO
 
 
 def test_a_gauge_is_written_only_where_it_was_read_again(metrics: EmfMetrics, stream: io.StringIO) -> None:
-    metrics.level(Metric.GPU_TEMPERATURE, 61)
-    metrics.level(Metric.GPU_TEMPERATURE, 62)
+    metrics.set_level(Metric.GPU_TEMPERATURE, 61)
+    metrics.set_level(Metric.GPU_TEMPERATURE, 62)
     metrics.flush()
     metrics.flush()
     assert [line["GpuTemperatureC"] for line in lines(stream)] == [62]
@@ -200,7 +200,7 @@ def test_a_distribution_knows_values_to_two_and_a_half_percent_unless_they_lie_f
     spread = Distribution()
     for value in values:
         spread.add(value)
-    middles, counts = spread.values()
+    middles, counts = spread.list_values()
     assert len(middles) <= MOST_BUCKETS
     assert middles == sorted(middles)
     assert sum(counts) == spread.count == len(values)
@@ -217,7 +217,7 @@ def test_a_distribution_of_values_over_17_orders_of_magnitude_still_tells_how_la
     values = [1.3**number / 1e6 for number in range(150)]
     for value in values:
         spread.add(value)
-    middles, counts = spread.values()
+    middles, counts = spread.list_values()
     told = [middle for middle, count in zip(middles, counts, strict=True) for _ in range(count)]
     assert told == pytest.approx(values, rel=0.5)
 

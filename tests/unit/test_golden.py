@@ -38,7 +38,7 @@ class Fixed:
 
     given: list[list[float]]
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         return np.array([self.given.pop(0) for _ in chips], np.float32)
 
 

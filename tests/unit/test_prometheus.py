@@ -24,7 +24,7 @@ def test_prometheus_is_told_sums_spreads_and_levels() -> None:
         metrics.add(Metric.FACES, 3)
         metrics.add(Metric.FACES, 2)
         metrics.observe(Metric.PHOTO_SECONDS, 0.07)
-        metrics.level(Metric.MEMORY_SHARE, 0.5)
+        metrics.set_level(Metric.MEMORY_SHARE, 0.5)
         text = fetched(metrics)
     assert f"face_worker_faces_total{{{LABELS}}} 5.0" in text
     assert 'face_worker_photo_seconds_bucket{compute="ecs",environment="staging",le="0.05",' in text

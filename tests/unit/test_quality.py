@@ -221,8 +221,8 @@ def test_what_is_known_of_an_embedder_is_read_as_it_was_written(tmp_path: Path) 
     view = length_tells()
     write_embedder_view(view, tmp_path / "view.npz")
     vectors = np.float32(np.random.default_rng(2).normal(size=(4, 3)))
-    assert read_embedder_view(tmp_path / "view.npz").features(vectors) == pytest.approx(
-        view.features(vectors), abs=0.01
+    assert read_embedder_view(tmp_path / "view.npz").make_features(vectors) == pytest.approx(
+        view.make_features(vectors), abs=0.01
     )
 
 

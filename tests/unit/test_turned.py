@@ -58,7 +58,7 @@ class MarkDetector:
     def _seen(self, image: Image) -> Detections:
         rows, columns = np.nonzero(image.any(axis=2))
         if not len(rows):
-            return Detections.empty()
+            return Detections.make_empty()
         box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
         stands = (image[rows.min(), columns.min()] == 255).all()
         spots = SPOTS[:, ::-1] if self.lying and not stands else SPOTS

@@ -12,6 +12,7 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.core.errors import BadModelPack
 from app.core.pictures import PhotoLimits
+from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
@@ -44,7 +45,7 @@ def _find_face(photo: Image, smaller: Image, pack: FacePack) -> tuple[list[Image
     images = [photo, smaller]
     found = pack.detect(images)
     for image, faces, scale in zip(images, found, (1.0, SMALLER), strict=True):
-        if len(faces) != 1 or _iou(faces.boxes[0] / scale) < LEAST_IOU:
+        if len(faces) != 1 or compute_ious(faces.boxes / scale, FACE[None])[0, 0] < LEAST_IOU:
             raise BadModelPack(
                 f"The pack {pack.manifest.name} finds {len(faces)} faces at {faces.boxes.round().tolist()} in a photo "
                 f"of {image.shape[1]} px that has one. Check the manifest's detector, then the GPU driver."
@@ -56,9 +57,3 @@ def _embed_face(image: Image, found: Detections, pack: FacePack) -> Floats:
     (embeddings,) = pack.embed([pack.cut_chips(image, found.landmarks)])
     first: Floats = embeddings[0]
     return first
-
-
-def _iou(box: Floats) -> float:
-    sides = np.maximum(np.minimum(box[2:], FACE[2:]) - np.maximum(box[:2], FACE[:2]), 0)
-    shared = float(np.prod(sides))
-    return shared / (float(np.prod(box[2:] - box[:2])) + float(np.prod(FACE[2:] - FACE[:2])) - shared)

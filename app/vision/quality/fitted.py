@@ -37,7 +37,7 @@ class Perceptron:
     b2: Floats
 
     @staticmethod
-    def empty() -> "Perceptron":
+    def make_empty() -> "Perceptron":
         """To be filled."""
         return Perceptron(*[np.empty(0, np.float32)] * 7)
 
@@ -62,7 +62,7 @@ class EmbedderView:
     components: Floats
     unified: Perceptron
 
-    def features(self, vectors: Floats) -> Floats:
+    def make_features(self, vectors: Floats) -> Floats:
         """(N,D) as the network gives them → (N,1+K) float32."""
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return np.hstack([np.log(lengths), (vectors / lengths - self.centre) @ self.components]).astype(np.float32)

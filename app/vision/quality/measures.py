@@ -39,7 +39,7 @@ def measure_quality(faces: FaceColumns, fitted: QualityModel, vectors: Floats | 
     if fitted.embedder is None or vectors is None:
         expected = functions["unified"](features)
     else:
-        expected = fitted.embedder.unified(np.hstack([features, fitted.embedder.features(vectors)]))
+        expected = fitted.embedder.unified(np.hstack([features, fitted.embedder.make_features(vectors)]))
     return {"unified": _map_to_percent(expected), **raw, **_map_to_scores(raw)}
 
 

@@ -25,13 +25,13 @@ def handle(event: Event, _context: object) -> dict[str, Any]:
     """One tick of the schedule. Returns what was seen and done, which is logged as well."""
     settings = Settings.read(os.environ)
     # A second try of SubmitJob by the client could submit a second array; the next tick looks at what is there first.
-    return tick(settings, job_name(settings.job_name, event), _client("sqs", 3), _client("batch", 1))
+    return run_tick(settings, make_job_name(settings.job_name, event), _open_client("sqs", 3), _open_client("batch", 1))
 
 
-def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dict[str, Any]:
+def run_tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dict[str, Any]:
     """Submit, under `name`, the jobs that are missing. Does nothing where a job of this name was submitted before."""
     jobs = Jobs(batch, settings.job_queue, settings.job_name)
-    visible, active = visible_messages(sqs, settings.queue_url), jobs.active()
+    visible, active = count_visible_messages(sqs, settings.queue_url), jobs.count_active()
     decision = decide(visible, active, settings.limits)
     done = _submit(jobs, name, settings.job_definition, decision)
     seen = {
@@ -45,7 +45,7 @@ def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dic
     return result
 
 
-def job_name(prefix: str, event: Event) -> str:
+def make_job_name(prefix: str, event: Event) -> str:
     """`<prefix>-20260131T1405Z`: the minute that this tick was scheduled for, by the event's `time`, else by the clock.
 
     An event that comes twice carries the same time. Batch has no token that would make SubmitJob idempotent, and takes
@@ -56,7 +56,7 @@ def job_name(prefix: str, event: Event) -> str:
     return f"{prefix}-{moment.astimezone(UTC):%Y%m%dT%H%MZ}"
 
 
-def visible_messages(sqs: AwsClient, queue_url: str) -> int:
+def count_visible_messages(sqs: AwsClient, queue_url: str) -> int:
     name = "ApproximateNumberOfMessages"
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
     return int(answer["Attributes"][name])
@@ -71,7 +71,7 @@ def _submit(jobs: Jobs, name: str, definition: str, decision: Decision) -> dict[
 
 
 @cache
-def _client(service: str, attempts: int) -> AwsClient:
+def _open_client(service: str, attempts: int) -> AwsClient:
     """Made at the first invocation and kept while the function's process lives."""
     retries = {"total_max_attempts": attempts, "mode": "standard"}
     return boto3.client(service, config=Config(connect_timeout=3, read_timeout=10, retries=retries))
