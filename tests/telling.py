@@ -45,7 +45,7 @@ class RecordingSpan:
         self.outcome: str | None = None
 
     @contextmanager
-    def current(self) -> Iterator[None]:
+    def activate(self) -> Iterator[None]:
         yield
 
     def end(self, outcome: str) -> None:

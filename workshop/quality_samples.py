@@ -158,7 +158,7 @@ def _analyse(pack: FacePack, image: Image) -> tuple[FaceColumns, Floats, Floats]
     middle = np.array([image.shape[1], image.shape[0]]) / 2
     face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
     chips = pack.cut_chips(image, face.landmarks)
-    (vectors,), (unlit,) = pack.compute_vectors([chips]), pack.embed([chips], as_they_are=True)
+    (vectors,), (unlit,) = pack.compute_vectors([chips]), pack.embed([chips], brighten_dark=False)
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
     return (
         FaceColumns(

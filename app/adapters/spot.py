@@ -1,4 +1,4 @@
-"""The notice that a Spot instance is about to be taken back, which comes two minutes ahead.
+"""The interruption notice of a Spot instance, which comes two minutes before the instance is reclaimed.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 """
@@ -19,7 +19,7 @@ ASK_AGAIN_S = 60.0
 
 
 class SpotNotice:
-    """While inside: asks the instance metadata service (IMDSv2), and calls `on_notice` once there is a notice."""
+    """While the context is open: polls the instance metadata service (IMDSv2), and calls `on_notice` at a notice."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class SpotNotice:
         every_s: float = ASK_EVERY_S,
         again_s: float = ASK_AGAIN_S,
     ) -> None:
-        """`again_s` is the pause after a question that had no answer."""
+        """`again_s` is the pause after a request that failed."""
         self._on_notice = on_notice
         self._every_s = every_s
         self._again_s = again_s
@@ -49,7 +49,7 @@ class SpotNotice:
         self.close()
 
     def close(self) -> None:
-        """Stop asking. A question under way is not waited for: its answer changes nothing any more."""
+        """Stop polling. A request under way is not waited for: its answer has no effect any more."""
         self._closed.set()
 
     def _watch(self) -> None:
@@ -64,16 +64,16 @@ class SpotNotice:
             pause_s = self._every_s
             self._complained = False
             if action is not None:
-                self._tell(action)
+                self._report_notice(action)
                 return
 
-    def _tell(self, action: SpotInstanceAction) -> None:
+    def _report_notice(self, action: SpotInstanceAction) -> None:
         if not self._closed.is_set():
             log.warning("Spot notice: %s of this instance at %s", action.action, action.time.isoformat())
             self._on_notice()
 
     def _complain(self, error: Exception) -> None:
-        # The token is kept for hours, and may be what the service no longer takes.
+        # The library keeps its token for hours, and the service may no longer accept it.
         self._metadata.clear_all()
         if not self._complained:
             log.warning(

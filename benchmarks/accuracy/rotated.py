@@ -64,10 +64,10 @@ class Watched(RotationInvariantDetector):
         super().__init__(inner.upright, inner._score_threshold, inner._sure_score)
         self.tried = self.turned = 0
 
-    def _find_turns(self, images: Sequence[Image], seen: Sequence[Detections]) -> dict[int, int]:
-        turns = dict(super()._find_turns(images, seen))
+    def _find_rotations(self, images: Sequence[Image], seen: Sequence[Detections]) -> dict[int, int]:
+        turns = dict(super()._find_rotations(images, seen))
         self.tried += sum(
-            bool(self.upright.make_probes(image, found)) and not self._is_sure(found)
+            bool(self.upright.make_probes(image, found)) and not self._is_confident(found)
             for image, found in zip(images, seen, strict=True)
         )
         self.turned += len(turns)

