@@ -1,6 +1,6 @@
-"""What the image's packages weigh, by uv.lock: `python -m infra.image_size [--extra gpu] [--python 3.11]`.
+"""The sizes of the image's packages, from uv.lock: `python -m infra.image_size [--extra gpu] [--python 3.11]`.
 
-The sizes are of the wheels as they are downloaded, which is about what a layer of them takes in a registry and what a
+The sizes are those of the wheels as they are downloaded. That is about what their layer takes in a registry, and what a
 new host must pull. The base image, some tens of megabytes, and the model pack come on top.
 """
 
@@ -24,7 +24,7 @@ SHOWN = 12
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.image_size", description=__doc__)
     parser.add_argument("--extra", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--python", default="3.11", help="the image's (3.11)")
+    parser.add_argument("--python", default="3.11", help="Python version of the image (3.11)")
     options = parser.parse_args(arguments)
     sizes = read_wheel_sizes(options.extra, tuple(int(part) for part in options.python.split(".")))
     for name, size in sorted(sizes.items(), key=lambda one: -one[1])[:SHOWN]:

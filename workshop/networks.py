@@ -1,4 +1,4 @@
-"""A pack's networks in the detector and the embedder that use them, with somebody looking over their shoulder."""
+"""A pack whose networks record their inputs and their CPU time."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 class WatchedSession:
-    """A session that sums up its CPU time, and keeps what it is fed while `keeps_inputs` is set."""
+    """A session that sums up its CPU time, and keeps its inputs while `keeps_inputs` is set."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -38,15 +38,15 @@ class WatchedSession:
         return outputs
 
     def take_inputs(self) -> list[Inputs]:
-        """What it was fed since the last call."""
+        """The inputs since the last call."""
         kept, self._kept = self._kept, []
         return kept
 
 
 class WatchedPack:
-    """A pack whose networks are watched, each photo and each face run by itself.
+    """A pack of WatchedSessions, which runs each photo and each face by itself.
 
-    `sessions` has those of all networks by their names in the manifest.
+    `sessions` has the session of each network, by its name in the manifest.
     """
 
     def __init__(self, manifest: PackManifest, sessions: Mapping[str, Session]) -> None:
@@ -60,7 +60,7 @@ class WatchedPack:
         return sum(self.networks[name].spent_s for name in names)
 
     def record_inputs(self, name: str, steps: Iterator[Callable[[FacePack], object]]) -> Iterator[Inputs]:
-        """What one network is fed while the pack does some steps."""
+        """The inputs of one network while the pack does some steps."""
         network = self.networks[name]
         network.keeps_inputs = True
         try:

@@ -1,6 +1,6 @@
 """Photos damaged on purpose: a face framed in several ways, then blurred, darkened, over-exposed, shrunk and so on.
 
-All of it follows from the random generator that is passed in, so that a figure can be got again.
+Everything follows from the random generator that is passed in, so that results can be reproduced.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from app.core.arrays import Floats, Image
 
 SCENE_PX = 600
 SMALL = (0.35, 1.0)
-"""How much smaller a face is made that is to be small in its scene: with LFW's 100 px, 6 to 17 % of its side."""
+"""Scale of a face that is small in its scene: with LFW's faces of 100 px, it has 6 to 17 % of the scene's side."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def leave_undamaged(photo: Image, _: Generator) -> Image:
 
 
 def blur_by_motion(photo: Image, random: Generator) -> Image:
-    """The camera moved by 7 to 41 px, straight on."""
+    """As if the camera moved by 7 to 41 px in a straight line."""
     return move_camera(photo, random.uniform(7, 41), random.uniform(0, np.pi))
 
 
 def move_camera(photo: Image, length_px: float, angle: float) -> Image:
-    """The camera moved straight on, while the shutter was open; `angle` in radians."""
+    """As if the camera moved in a straight line while the shutter was open; `angle` in radians."""
     middle = int(length_px) // 2 + 2
     reach = (length_px - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
     kernel = np.zeros((2 * middle + 1, 2 * middle + 1), np.uint8)
@@ -147,7 +147,7 @@ def compress(photo: Image, random: Generator) -> Image:
 
 
 def make_black_frame(photo: Image, random: Generator) -> Image:
-    """The lens was covered."""
+    """As if the lens was covered."""
     return _add_noise(np.zeros(photo.shape), random.uniform(0, 8), random)
 
 
@@ -185,9 +185,9 @@ def _filter(photo: Image, kernel: NDArray[np.generic]) -> Image:
 
 
 def _add_noise(scene: ArrayLike, sigma: float, random: Generator) -> Image:
-    """Gaussian noise of `sigma` grey levels, the same in light and shadow."""
-    lit = np.asarray(scene, np.float32)
-    return np.clip(np.rint(lit + random.normal(0, sigma, lit.shape)), 0, 255).astype(np.uint8)
+    """Gaussian noise of `sigma` grey levels, the same in bright and dark parts."""
+    clean = np.asarray(scene, np.float32)
+    return np.clip(np.rint(clean + random.normal(0, sigma, clean.shape)), 0, 255).astype(np.uint8)
 
 
 def _draw_log_uniform(random: Generator, least: float, most: float) -> float:

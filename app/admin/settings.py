@@ -14,7 +14,7 @@ from app.core.errors import BadConfiguration
 AdminSetting = Literal["aws_default_region", "queue_url", "group_face_queue_url", "gallery_images_mongo_uri"]
 
 Say = Callable[[str, dict[str, object]], None]
-"""Prints one thing: its line for people, its fields for scripts."""
+"""Prints one item: its line for people, or its fields for scripts."""
 
 
 class AdminSettings(BaseSettings):

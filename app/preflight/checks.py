@@ -1,8 +1,9 @@
-"""Does this machine suit the service? `python -m app` asks before it starts, `python -m app.preflight` by hand.
+"""Checks whether this machine suits the service: `python -m app` runs them at its start, `python -m app.preflight` by
+hand.
 
-A service that can't use the GPU beside it costs as much as one that can, and does less; a driver that is too old, or a
-package that overwrote another one's files, shows as an error deep in a library, or not at all. Here each is one
-sentence with what to do, and the process ends with a code of docs/operations.md.
+A service that can't use the GPU of its machine costs as much as one that can, and does less. A driver that is too old,
+or a package that overwrote the files of another one, shows as an error deep in a library, or not at all. Here each
+problem is one sentence that says what to do, and the process ends with an exit code of docs/operations.md.
 """
 
 import logging
@@ -30,7 +31,7 @@ CLASHES = (
     ("faiss-cpu", "faiss-gpu"),
     ("opencv-python", "opencv-python-headless"),
 )
-"""Packages that install the same files: whichever came last is half of each."""
+"""Packages that install the same files: the one installed last overwrites some of the other's."""
 
 
 class UnfitMachine(FatalWorkerError):
@@ -40,7 +41,7 @@ class UnfitMachine(FatalWorkerError):
 
 
 class Machine(Protocol):
-    """What is asked of the machine; the answers of the real one are in app.preflight.machine."""
+    """What the checks read of the machine; app.preflight.machine.ThisMachine reads the real one."""
 
     def find_version(self, package: str) -> str | None: ...
     def find_library(self, service: ServiceType) -> Library: ...
@@ -50,7 +51,7 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. `error` is how the service would end; None where it may start."""
+    """The result of one check. `error` is that with which the service would end; None where it may start."""
 
     check: str
     sentence: str
@@ -58,7 +59,7 @@ class Finding:
 
 
 def refuse(settings: Settings, machine: Machine | None = None) -> None:
-    """Log what was found. Raises the first FatalWorkerError where the service must not start."""
+    """Log all findings. Raises the first FatalWorkerError where the service must not start."""
     wishes = Wishes(**{name: getattr(settings, name) for name in Wishes.model_fields})
     findings = examine(wishes, machine or ThisMachine())
     for finding in findings:
@@ -72,20 +73,20 @@ def refuse(settings: Settings, machine: Machine | None = None) -> None:
 
 
 def examine(wishes: Wishes, machine: Machine) -> list[Finding]:
-    """Every check's finding, in an order in which the first error is the cause of those that follow."""
+    """The finding of every check, in an order in which the first error may be the cause of those that follow."""
     checks: Sequence[tuple[str, Callable[[], str]]] = (
         ("packages", lambda: _check_packages(machine)),
         ("device", lambda: _check_device(wishes, machine)),
         ("paths", lambda: _check_paths(wishes)),
     )
-    return [_run_check(check, look) for check, look in checks]
+    return [_run_check(name, check) for name, check in checks]
 
 
-def _run_check(check: str, look: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(check, look())
+        return Finding(name, check())
     except FatalWorkerError as error:
-        return Finding(check, str(error), error)
+        return Finding(name, str(error), error)
 
 
 def _check_packages(machine: Machine) -> str:

@@ -1,9 +1,9 @@
-"""What 1,000 photos cost on ECS and Batch, and what Rekognition would ask for.
+"""The cost of 1,000 photos on ECS and Batch, and the price of Rekognition for them.
 
 `python -m infra.cost [--photos 50000] [--seconds-per-photo S] [--detection-on TYPE] [--json]`
 
-Prices are in infra/prices.toml, what a photo takes in infra/workload.toml, each with its source. Not included: MongoDB,
-the storage of photos and results, traffic out of AWS, and NAT gateways (S3 and SQS are reached by endpoints).
+Prices are in infra/prices.toml, the workload of a photo in infra/workload.toml, each with its source. Not included:
+MongoDB, the storage of photos and results, traffic out of AWS, and NAT gateways (S3 and SQS are reached by endpoints).
 """
 
 import argparse
@@ -43,11 +43,16 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m infra.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=_parse_count, default=50_000, help="that come at once (50,000)")
+    parser.add_argument("--photos", type=_parse_count, default=50_000, help="photos that arrive at once (50,000)")
     parser.add_argument(
-        "--photos-a-month", type=_parse_count, default=1_000_000, help="for what a month sets (1,000,000)"
+        "--photos-a-month",
+        type=_parse_count,
+        default=1_000_000,
+        help="photos in a month, for prices by the month (1,000,000)",
     )
-    parser.add_argument("--seconds-per-photo", type=parse_positive, help="of one instance, in place of the file's")
+    parser.add_argument(
+        "--seconds-per-photo", type=parse_positive, help="seconds of one instance, in place of the file's"
+    )
     parser.add_argument("--detection-on", default="g4dn.xlarge", metavar="TYPE", help="instance type (g4dn.xlarge)")
     parser.add_argument("--grouping-on", default="c5.2xlarge", metavar="TYPE", help="instance type (c5.2xlarge)")
     parser.add_argument("--prices", type=Path, default=PRICES, metavar="FILE")

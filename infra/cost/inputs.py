@@ -1,4 +1,4 @@
-"""The two files that the model reads: prices of AWS, and what the worker takes."""
+"""The two files that the model reads: AWS's prices, and the workload of the worker."""
 
 import tomllib
 from argparse import ArgumentTypeError
@@ -115,7 +115,7 @@ class Workload(Table):
 
 
 def parse_positive(text: str) -> float:
-    """A number of a command line. Raises ArgumentTypeError where it isn't above 0 and finite."""
+    """A number on a command line. Raises ArgumentTypeError where it isn't above 0 and finite."""
     try:
         number = float(text)
     except ValueError:
@@ -129,7 +129,7 @@ Read = TypeVar("Read", bound=Table)
 
 
 def read_table(path: Path, kind: type[Read]) -> Read:
-    """Raises UnusableFile with what is wrong."""
+    """The content of a TOML file. Raises UnusableFile with the problem."""
     try:
         return kind.model_validate(tomllib.loads(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""The arithmetic: US dollars of a burst of photos, from prices and from what a photo takes. Pure.
+"""The cost model: US dollars for a burst of photos, from prices and the workload of a photo. Pure functions.
 
 A burst is a gallery that arrives at once while nothing runs. Its instances start, work it off, stay idle until scaling
 has noticed, and end: no work, no instance. An instance is paid by the second from its start to its end.
@@ -71,19 +71,19 @@ class Model:
         )
 
     def count_instances(self, photos: int) -> int:
-        """Enough to be through within `drain_s`, as the scaling policy and the submitter have it."""
+        """As many as work the burst off within `drain_s`, as the scaling policy and the submitter compute it."""
         needed = ceil(photos * self.workload.seconds_per_photo.value / self.workload.drain_s.value)
         return max(1, min(needed, int(self.workload.max_instances.value)))
 
     def compute_always_on(self, photos: int, photos_a_month: int) -> Cost:
-        """The burst's part of one on-demand instance that never ends; grouping comes and goes."""
+        """The burst's share of one on-demand instance that always runs; grouping's instances start and end."""
         month = self.compute_hourly_usd(self.detection, WAYS[0].market) * HOURS_A_MONTH
         return Cost(
             month * photos / photos_a_month, 0, self._compute_requests(photos), self._compute_grouping(WAYS[0], photos)
         )
 
     def compute_hourly_usd(self, instance_type: str, market: Market) -> float:
-        """An instance hour with its root volume."""
+        """US dollars for an hour of an instance with its root volume."""
         instance = self.prices.instances.types[instance_type]
         machine = instance.spot_usd_h if market == "spot" else instance.on_demand_usd_h
         volume = self.workload.root_volume_gb.value * self.prices.volumes.usd_gb_month / HOURS_A_MONTH

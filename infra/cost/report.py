@@ -20,7 +20,7 @@ class Question:
 
 
 def make_json(model: Model, question: Question) -> dict[str, Any]:
-    """US dollars for 1,000 photos, with what they follow from."""
+    """US dollars for 1,000 photos, with the inputs that they follow from."""
     costs = _compute_costs(model, question)
     return {
         "region": model.prices.region,
@@ -52,13 +52,13 @@ def _make_headline(model: Model, question: Question) -> str:
         for name, cost in _compute_costs(model, question).items()
     ]
     rows.append(("Rekognition's list price", "", "", "", "", _format_usd(_compute_rekognition(model, question))))
-    says = (
+    headline = (
         f"US dollars for 1,000 photos in {model.prices.region}: {question.photos:,} photos at once on "
         f"{model.count_instances(question.photos)} {model.detection}, grouping on {model.grouping}, "
         f"{question.photos_a_month:,} photos a month. {_describe_prices(model)}"
     )
     names = ("way", "work", "starts and idling", "requests, logs", "grouping", "all")
-    return f"{says}\n\n{make_table(names, rows)}"
+    return f"{headline}\n\n{make_table(names, rows)}"
 
 
 def _compute_costs(model: Model, question: Question) -> dict[str, Cost]:
@@ -117,6 +117,6 @@ def _format_usd(amount: float) -> str:
 
 
 def make_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Of Markdown."""
+    """A table in Markdown."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

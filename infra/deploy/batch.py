@@ -25,10 +25,10 @@ def has_active_definition(batch: Any, name: str) -> bool:  # noqa: ANN401
 
 
 def _find_newest(batch: Any, name: str) -> dict[str, Any]:  # noqa: ANN401
-    found = _list_revisions(batch, name)
-    if not found:
+    revisions = _list_revisions(batch, name)
+    if not revisions:
         raise DeployError(f"There is no active Batch job definition {name}.")
-    return max(found, key=lambda one: int(one["revision"]))
+    return max(revisions, key=lambda one: int(one["revision"]))
 
 
 def _list_revisions(batch: Any, name: str) -> list[dict[str, Any]]:  # noqa: ANN401
@@ -37,7 +37,7 @@ def _list_revisions(batch: Any, name: str) -> list[dict[str, Any]]:  # noqa: ANN
 
 
 def _get_container(definition: dict[str, Any], name: str) -> dict[str, Any]:
-    """The properties of the one container, with a name as put_image shows it."""
+    """The properties of the definition's single container."""
     properties: dict[str, Any] | None = definition.get("containerProperties")
     if properties is None:
         raise DeployError(f"The job definition {name} is not one of a single container, so its image is unknown.")

@@ -1,4 +1,4 @@
-"""One ECS service: its revisions, how far a roll-out is, and what runs."""
+"""One ECS service: its revisions, the state of its roll-out, and its running tasks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """ECS's record of one roll-out. `state` is IN_PROGRESS, COMPLETED or FAILED; the primary is what ECS aims at."""
+    """ECS's record of one roll-out. `state` is IN_PROGRESS, COMPLETED or FAILED; the primary is the one that ECS aims
+    at."""
 
     revision: str
     primary: bool
@@ -27,7 +28,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Roll-outs of a service, newest first, its tasks, and the last thing that ECS had to say."""
+    """Roll-outs of a service, newest first, its numbers of tasks, and ECS's last event."""
 
     deployments: tuple[Deployment, ...]
     desired: int
@@ -47,7 +48,7 @@ class Running:
 
 
 class EcsService:
-    """A service of a cluster. boto3's errors pass through: whoever deploys reads them as they are."""
+    """A service of a cluster. boto3's errors are not translated: whoever deploys reads them as they are."""
 
     def __init__(self, ecs: Any, cluster: str, name: str) -> None:  # noqa: ANN401 - boto3 clients are made at run time
         self._ecs = ecs
@@ -68,11 +69,11 @@ class EcsService:
     def register(self, image: Image) -> str:
         """A revision like the newest one but with this image. Returns its ARN.
 
-        The newest, and not what runs: Terraform registers revisions with new settings and leaves it to a deploy to
-        bring them to the service. They are of a family named as the service is.
+        The newest, and not the running one: Terraform registers revisions with new settings, and a deployment brings
+        them to the service. Their family has the service's name.
         """
         answer = self._ecs.describe_task_definition(taskDefinition=self.name, include=["TAGS"])
-        # Whatever a revision may be made of is taken over, also what AWS adds to it after this was written.
+        # Every field that a revision may have is copied, also those that AWS adds after this was written.
         fields = self._ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape.members
         copied = {name: value for name, value in answer["taskDefinition"].items() if name in fields}
         put_image(copied["containerDefinitions"], image, self.name)
@@ -96,9 +97,9 @@ class EcsService:
         )
 
     def unprotect(self, revision: str) -> None:
-        """Take scale-in protection from the tasks of a revision, or a roll-out would wait until the queue is empty.
+        """Remove the scale-in protection of a revision's tasks; else a roll-out would wait until the queue is empty.
 
-        Nothing is lost by it: a worker that is stopped finishes what it has started and gives the rest back.
+        No message is lost by that: a worker that is stopped finishes what it has started and gives the rest back.
         """
         tasks = [task["taskArn"] for task in self._list_tasks("RUNNING") if task["taskDefinitionArn"] == revision]
         for chunk in _split_into_chunks(tasks, PROTECTIONS_A_CALL):

@@ -1,4 +1,4 @@
-"""The image that is to run: its name as ECS takes it, and the commit that it was built from."""
+"""The image to deploy: its name as ECS takes it, and the commit that it was built from."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ COMMIT_TAG = "commit"
 
 
 class DeployError(Exception):
-    """It can't be deployed, or was not; the message says why and what to do."""
+    """A deployment that is impossible, or failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_repository_uri(ecr: Any, repository: str) -> str:  # noqa: ANN401
 def put_image(containers: list[dict[str, Any]], image: Image, where: str) -> None:
     """Name the image in the worker's container in place; other containers (a collector) keep theirs.
 
-    The worker is who runs another image of the same repository, or the only container. Raises DeployError for none.
+    The worker's container runs another image of the same repository, or is the only one. Raises DeployError for none.
     """
     chosen = [one for one in containers if get_repository(one["image"]) == image.repository]
     chosen = chosen or (containers if len(containers) == 1 else [])

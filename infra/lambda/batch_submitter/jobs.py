@@ -8,24 +8,24 @@ from typing import Any
 AwsClient = Any
 
 ACTIVE = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
-"""In the order that a job goes through them, so that one that moves on while they are listed is not missed."""
+"""In the order in which a job goes through them, so that a job that moves on while they are listed is not missed."""
 ENDED = ("SUCCEEDED", "FAILED")
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """The jobs in `queue` whose names begin with `name`. Botocore's errors pass through."""
+    """The jobs in `queue` whose names begin with `name`. Botocore's errors are not translated."""
 
     batch: AwsClient
     queue: str
     name: str
 
     def count_active(self) -> int:
-        """Jobs that run or will, each child of an array counted.
+        """The number of jobs that run or will run, each child of an array counted.
 
-        An array is one row of the queue, and PENDING until its last child has ended, so its size says how many there
-        were and not how many there are. Of what was submitted a moment ago no children exist yet; so those that have
-        ended are subtracted, rather than those that run counted.
+        An array is one row of the queue, and PENDING until its last child has ended, so its size is the number of all
+        its children. The children of an array that was submitted a moment ago do not exist yet. So the children that
+        have ended are subtracted, instead of counting those that run.
         """
         rows = {row["jobId"]: row for status in ACTIVE for row in self._list_own(jobStatus=status)}
         return sum(self._count_unfinished(row) for row in rows.values())
@@ -36,7 +36,7 @@ class Jobs:
         return any(row["jobName"] == job_name for row in self._list_own(filters=filters))
 
     def submit(self, job_name: str, definition: str, count: int) -> str:
-        """One job, or an array of `count`. Returns its id."""
+        """Submit one job, or an array of `count`. Returns its id."""
         array = {"arrayProperties": {"size": count}} if count > 1 else {}
         answer = self.batch.submit_job(jobName=job_name, jobQueue=self.queue, jobDefinition=definition, **array)
         return str(answer["jobId"])
@@ -49,7 +49,7 @@ class Jobs:
         return max(0, int(size) - ended)
 
     def _list_own(self, **question: object) -> Iterator[Mapping[str, Any]]:
-        """The queue's rows that are this worker's, without the children of arrays."""
+        """The queue's rows of this worker, without the children of arrays."""
         for row in self._list(jobQueue=self.queue, **question):
             if row["jobName"].startswith(f"{self.name}-") and "index" not in row.get("arrayProperties", {}):
                 yield row

@@ -23,7 +23,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Raises ValueError with a sentence that names the variable."""
+        """The settings of these variables. Raises ValueError with a sentence that names the wrong one."""
         return cls(
             queue_url=_read_text(environment, "QUEUE_URL"),
             job_queue=_read_text(environment, "JOB_QUEUE"),
