@@ -22,7 +22,7 @@ def compare_detectors(
 ) -> tuple[DetectorParity, float]:
     """Both on every photo, by turns → how far they agree, and the variant's speed."""
     networks = original.manifest.networks["detector"]
-    ious, score_differences, shifts, seen, detected_by_any = [], [], [], [], 0
+    ious, score_differences, shifts, face_counts, detected_by_any = [], [], [], [], 0
     times_s = []
     for _, image in read_images(photos, original.pack.view_px):
         before = original.get_spent_s(networks), variant.get_spent_s(networks)
@@ -32,12 +32,12 @@ def compare_detectors(
         ious.append(iou)
         score_differences.append(np.abs(theirs.scores[rows] - ours.scores[columns]))
         shifts.append(measure_landmark_shifts(theirs.landmarks[rows], ours.landmarks[columns]))
-        seen.append(len(theirs))
+        face_counts.append(len(theirs))
         detected_by_any += len(theirs) + len(ours) - len(rows)
     iou, differences = np.concatenate([*ious, []]), np.concatenate([*score_differences, []])
     parity = DetectorParity(
-        photos=len(seen),
-        faces=sum(seen),
+        photos=len(face_counts),
+        faces=sum(face_counts),
         matched_share=len(iou) / detected_by_any if detected_by_any else 0,
         least_iou=float(iou.min(initial=1)),
         median_iou=_compute_median(iou),

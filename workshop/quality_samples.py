@@ -107,13 +107,13 @@ def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int
             random = np.random.default_rng([seed, number, variant])
             kind = _choose_kind(random)
             if kind == CLEAN and variant:
-                kind, seen = SHARPENED, _analyse(pack, sharpen(portrait, random))
+                kind, analysis = SHARPENED, _analyse(pack, sharpen(portrait, random))
             else:
-                seen = clean if kind == CLEAN else _analyse(pack, DEGRADATIONS[kind](portrait, random))
-            if seen is None:
+                analysis = clean if kind == CLEAN else _analyse(pack, DEGRADATIONS[kind](portrait, random))
+            if analysis is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
-                rows.append(_Row(person, photo, kind, *seen))
+                rows.append(_Row(person, photo, kind, *analysis))
     return _concatenate(rows, missed)
 
 
@@ -131,11 +131,11 @@ def make_covered_samples(
         rows.append(_Row(person, photo, "reference", *clean))
         portrait = Portrait(image, clean[0].landmarks[0])
         for row, (kind, cover) in enumerate(covers.items()):
-            seen = _analyse(pack, cover(portrait, np.random.default_rng([seed, number, row])))
-            if seen is None:
+            analysis = _analyse(pack, cover(portrait, np.random.default_rng([seed, number, row])))
+            if analysis is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
-                rows.append(_Row(person, photo, kind, *seen))
+                rows.append(_Row(person, photo, kind, *analysis))
     return _concatenate(rows, missed)
 
 

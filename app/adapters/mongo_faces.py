@@ -89,9 +89,9 @@ class MongoFaceStore:
         return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_get_photo_id(one)))]
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
-        seen = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
+        analysed = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
         with translate_mongo_errors("Looking for the same picture"):
-            image = self._images.find_one({"content": content, "model": model_id, "status": seen})
+            image = self._images.find_one({"content": content, "model": model_id, "status": analysed})
             if image is None:
                 return None
             same_content = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}

@@ -77,7 +77,7 @@ _MAKE_UPRIGHT: dict[int, Callable[[Image], NDArray[Any]]] = {
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-# libheif applies the file's own irot and imir boxes; beside them, HEIF (ISO/IEC 23008-12) ignores the EXIF
+# libheif applies the file's own irot and imir boxes, and by HEIF (ISO/IEC 23008-12) only these count, not the EXIF
 # orientation. PIL's TIFF reader rotates the pixels itself. So the pixels of both formats are upright already.
 _UPRIGHT_FROM_READER = frozenset({"HEIF", "TIFF"})
 

@@ -96,8 +96,7 @@ class ScrfdDetector:
         return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
     def _choose_closer_looks(self, images: Sequence[Image], passes: Sequence[_Candidates]) -> list[int]:
-        """Rows of the photos with candidates that are small at the largest input size, and more pixels than that
-        size."""
+        """Rows of the photos that have small candidates, and more pixels than the largest input size."""
         config, largest_px = self._config, max(self._config.input_sizes_px)
         if config.closer_look_px <= largest_px:
             return []
@@ -148,8 +147,7 @@ def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
 
 
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
-    """Load a detector with its batch dimension freed, where two photos in one run give the same results as in two
-    runs."""
+    """Load a detector. Its batch dimension is freed where a run of two photos gives the same as two runs."""
     detector = ScrfdDetector(open_session(free_batch_dimension(model), provider, threads), config)
     if _is_batchable(detector):
         return detector

@@ -57,7 +57,7 @@ def test_both_services_run_the_new_image_once_ecs_calls_them_stable() -> None:
     assert 60 <= done.seconds < 80, "they go at the same time"
 
 
-def test_only_the_worker_gets_the_image_and_the_revision_tells_the_commit() -> None:
+def test_only_the_worker_gets_the_image_and_the_revision_has_the_commit() -> None:
     done = rolled_out("stable")
     service = done.ecs.services["s-detection"]
     containers = done.ecs.definitions[service.current]["containerDefinitions"]
@@ -242,7 +242,7 @@ def test_services_and_job_definitions_get_the_digest_and_keep_all_else(
     assert "commit new" in said
 
 
-def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_told(stack: Clients) -> None:
+def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_an_error(stack: Clients) -> None:
     names = ["stack-detection", "stack-grouping"]
     assert find_target("stack", stack) == Target("stack", names, names)
     _make_job_definition(stack.batch, "batch-only-detection", "face-worker:1")
@@ -251,7 +251,7 @@ def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_told(stack: Cli
         find_target("nothing", stack)
 
 
-def test_an_image_that_was_never_pushed_is_told_before_anything_is_done(
+def test_an_image_that_was_never_pushed_is_an_error_before_any_change(
     stack: Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = stack.ecr.describe_repositories(repositoryNames=["stack"])["repositories"][0]["repositoryUri"]

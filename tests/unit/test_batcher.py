@@ -54,7 +54,7 @@ def test_a_call_takes_no_more_than_its_weight_allows_but_always_one_item() -> No
     assert sum(map(sum, doubler.calls)) == 66
 
 
-def test_the_time_of_waiting_is_told() -> None:
+def test_the_time_of_waiting_is_returned() -> None:
     doubler = Doubler(hold_first=True)
     with Batcher("doubler", doubler, most=1) as batcher, ThreadPoolExecutor(2) as pool:
         first = pool.submit(batcher.ask, 1)

@@ -186,7 +186,7 @@ def paint_people(folder: Path, photos: list[int]) -> None:
             cv2.imwrite(str(folder / f"{number:03}" / f"{photo}.png"), picture)
 
 
-def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_in_between(
+def test_people_who_are_recognised_to_the_pixel_are_told_apart_by_a_threshold_in_between(
     tmp_path: Path, toy_device: Device
 ) -> None:
     paint_people(tmp_path, [2] * 20 + [1] * 420)
@@ -220,7 +220,7 @@ def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
     assert written.calibration.command == "python -m workshop calibrate toy.toml --images faces"
 
 
-def test_too_few_people_are_told_before_anybody_looks_at_them(
+def test_too_few_people_are_an_error_before_any_photo_is_analysed(
     shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paint_people(tmp_path / "faces", [2, 2, 1])

@@ -146,7 +146,7 @@ def test_what_was_rejected_is_counted_by_its_kind_beside_the_metric(metrics: Emf
     assert told == [(3, {"empty": 2, "damaged": 1}), (1, {"missing": 1})]
 
 
-def test_each_line_tells_what_happened_since_the_last(metrics: EmfMetrics, stream: io.StringIO) -> None:
+def test_each_line_has_what_happened_since_the_last(metrics: EmfMetrics, stream: io.StringIO) -> None:
     metrics.add(Metric.FACES, 3)
     metrics.flush()
     metrics.add(Metric.FACES, 2)
@@ -185,7 +185,7 @@ class Broken(io.StringIO):
         raise BrokenPipeError("nobody reads")
 
 
-def test_a_stream_that_breaks_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_that_breaks_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     metrics = EmfMetrics(PLACE, Broken())
     for _ in range(3):
         metrics.add(Metric.FACES)

@@ -46,7 +46,7 @@ def pack_of(*vectors: list[float], count: int = 1) -> FacePack:
     return FacePack(toy_manifest(similarity_threshold=0.5), KnowsTheFace(count), Fixed(list(vectors)))
 
 
-def test_a_pack_that_finds_the_face_and_knows_it_again_passes() -> None:
+def test_a_pack_that_detects_the_face_and_recognises_it_passes() -> None:
     golden.check_golden_photo(pack_of([1, 0], [0.8, 0.6]))
 
 

@@ -38,7 +38,7 @@ def test_the_noise_of_a_very_dark_face_is_smoothed() -> None:
     assert np.std(bright - expected) < 0.7 * np.std((noisy.astype(float) - chip(20)) * gain)
 
 
-def test_faces_in_good_light_are_left_alone_beside_a_dark_one() -> None:
+def test_well_exposed_faces_are_unchanged_next_to_a_dark_one() -> None:
     chips = np.stack([chip(220), chip(15), chip(DARK_BELOW * 1.2, seed=3)])
     before = chips.copy()
     result = brighten(chips)

@@ -102,7 +102,7 @@ def test_outside_a_message_there_is_no_trace() -> None:
             assert tracer.trace_id() is None
 
 
-def test_a_collector_that_refuses_is_told_once_and_once_more_after_it_took_some(
+def test_a_collector_that_refuses_is_logged_once_and_once_more_after_it_took_some(
     traces: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(otel, "SEND_EVERY_MS", 20)

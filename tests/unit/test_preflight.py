@@ -118,7 +118,7 @@ def test_who_asks_for_the_cpu_is_not_bothered_about_the_gpu(setting: dict[str, s
 
 
 @pytest.mark.parametrize("pair", preflight.CLASHES)
-def test_two_packages_with_the_same_files_are_told(pair: tuple[str, str]) -> None:
+def test_two_packages_with_the_same_files_are_reported(pair: tuple[str, str]) -> None:
     both = FakeMachine(packages=dict.fromkeys(pair, "1.0"))
     found = examine(Wishes(), both)[0]
     assert isinstance(found.error, UnfitMachine)
@@ -126,7 +126,7 @@ def test_two_packages_with_the_same_files_are_told(pair: tuple[str, str]) -> Non
     assert examine(Wishes(), FakeMachine(packages={pair[0]: "1.0"}))[0].error is None
 
 
-def test_paths_that_can_not_be_written_to_are_told_by_their_setting(tmp_path: Path) -> None:
+def test_paths_that_can_not_be_written_to_are_reported_with_their_setting(tmp_path: Path) -> None:
     # A file where a folder should be: root, who may run the tests, can write into any folder.
     (tmp_path / "file").write_text("")
     wishes = Wishes(service_type="grouping", gallery_index_dir=tmp_path / "file" / "index")
@@ -209,7 +209,7 @@ def test_cuda_that_does_not_start_is_a_lost_device(monkeypatch: pytest.MonkeyPat
         ThisMachine().try_gpu("grouping")
 
 
-def test_a_gpu_that_onnx_runtime_can_not_use_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_onnx_runtime_can_not_use_is_reported_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """This environment has the build for CPUs, so its answer to a wish for CUDA is a real one."""
     if ThisMachine().find_library("detection").cuda:
         pytest.skip("this environment has the build for GPUs")

@@ -71,7 +71,7 @@ def test_roll_is_positive_where_a_head_leans_clockwise(roll: float) -> None:
     assert estimate_head_pose(turned(roll=roll))["roll"][0] == pytest.approx(roll, abs=0.5)
 
 
-def test_the_eyes_of_a_turned_head_are_as_far_apart_as_from_the_front() -> None:
+def test_the_eyes_of_a_head_in_half_profile_are_as_far_apart_as_from_the_front() -> None:
     landmarks = turned(yaw=40)
     assert measure_inter_eye_px(landmarks, estimate_head_pose(landmarks)["yaw"])[0] == pytest.approx(60, rel=0.01)
 

@@ -153,7 +153,7 @@ def test_ticks_while_a_backlog_lasts_do_not_pile_up_jobs(batch: FakeBatch) -> No
     assert sum(submitted) == submitted[0] == 4
 
 
-def test_what_was_seen_and_decided_is_one_line_of_json(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_counts_and_the_decision_are_one_line_of_json(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.add("workers-before", "RUNNING")
     run(batch, visible=2_500)
     line = json.loads(capsys.readouterr().out)
