@@ -68,8 +68,7 @@ def compare_embedders(
 
 
 def match_faces(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Faces of one photo as two detectors detected them → rows of both that are one face (K,), (K,), and their IoU
-    (K,).
+    """The detections of two detectors in one photo → rows of both that are one face (K,), (K,), and their IoU (K,).
 
     The best overlaps first, each face once, none below SAME_FACE_IOU.
     """
