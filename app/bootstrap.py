@@ -251,7 +251,7 @@ def make_neighbour_search(settings: SearchSettings) -> "NeighbourSearch":
 
 def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
     health = Health(settings.process.health_file)
-    health.ready()
+    health.mark_ready()
     protection = TaskProtection(settings.process.ecs_agent_uri)
 
     def has_room() -> bool:

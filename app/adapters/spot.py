@@ -1,4 +1,4 @@
-"""The notice that a Spot instance is about to be taken back, which comes two minutes ahead.
+"""The interruption notice of a Spot instance, which comes two minutes before the instance is reclaimed.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 """
@@ -29,7 +29,7 @@ class SpotNotice(BackgroundThread):
         every_s: float = ASK_EVERY_S,
         again_s: float = ASK_AGAIN_S,
     ) -> None:
-        """`again_s` is the pause after a question that had no answer."""
+        """`again_s` is the pause after a request that failed."""
         self._on_notice = on_notice
         self._every_s = every_s
         self._again_s = again_s

@@ -2,11 +2,11 @@
 
     dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
-    gallery GALLERY                                                    its last run, and how far the present one is
-    quality --gallery G (--core C --border B | --reset)                 what a gallery asks of faces
-    people name|confirm|reject|merge GALLERY PERSON …                  what users say of people
+    gallery GALLERY                                                    its last run, and the progress of the present one
+    quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
+    people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
 
-Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
+Prints a line for each item, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
 2 a wrong argument or setting.
 """
 
@@ -57,7 +57,7 @@ def list_letters(options: argparse.Namespace, say: Say) -> None:
         first_line = next(iter(letter.body.splitlines()), "")[:LINE_CHARS]
         age, count = _format_age(_measure_age_s(letter)), letter.receive_count
         say(
-            f"{letter.message_id}  {age} old  received {count}x  {_tell_reason(letter)}  {first_line}",
+            f"{letter.message_id}  {age} old  received {count}x  {_describe_reason(letter)}  {first_line}",
             _make_fields(letter),
         )
     if not letters and not options.json:
@@ -69,7 +69,7 @@ def show_letter(options: argparse.Namespace, say: Say) -> None:
         if letter.message_id == options.message_id:
             fields = _make_fields(letter)
             lines = [f"{name}: {value}" for name, value in fields.items() if name not in ("reason", "body")]
-            say("\n".join([*lines, f"reason: {_tell_reason(letter)}", "", letter.body]), fields)
+            say("\n".join([*lines, f"reason: {_describe_reason(letter)}", "", letter.body]), fields)
             return
     raise WorkerError(
         f"Among {SHOW_MOST:,} dead letters of the {options.queue} queue, none has the id {options.message_id}."
@@ -117,7 +117,7 @@ def replay_messages(options: argparse.Namespace, say: Say) -> None:
     queue = SqsQueue(read_setting("queue_url"), read_setting("aws_default_region"), SEND_VISIBILITY_S)
     sent = 0
     for image in _find_images(options, read_setting("gallery_images_mongo_uri")):
-        message = _detect_message(image.photo)
+        message = _make_detect_message(image.photo)
         queue.send(message.model_dump_json(exclude_none=True))
         say(f"sent: {image.photo.document_id} (was {image.status.value})", message.model_dump(exclude_none=True))
         sent += 1
@@ -178,11 +178,11 @@ def _find_images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]
         faces = MongoFaceStore(database)
         if options.image is None:
             yield from faces.read_images(options.gallery)
-        elif found := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
-            yield found
+        elif image := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
+            yield image
 
 
-def _detect_message(photo: PhotoRef) -> DetectImage:
+def _make_detect_message(photo: PhotoRef) -> DetectImage:
     return DetectImage(
         gallery_id=photo.gallery_id,
         image_id=photo.image_id,
@@ -207,7 +207,7 @@ def _make_fields(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _tell_reason(letter: DeadLetter) -> str:
+def _describe_reason(letter: DeadLetter) -> str:
     return letter.reason or "Received too often without being done; see the log for the reason."
 
 
@@ -251,7 +251,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     every = argparse.ArgumentParser(add_help=False)
     every.add_argument("--json", action="store_true", help="an object a line, for scripts")
-    _add_dlq(commands.add_parser("dlq", help="messages that were given up").add_subparsers(required=True), every)
+    _add_dlq(commands.add_parser("dlq", help="the dead letters of a queue").add_subparsers(required=True), every)
 
     again = commands.add_parser("replay", parents=[every], help="have photos, or a grouping, done again")
     again.add_argument("--gallery", required=True)
@@ -260,20 +260,22 @@ def _make_parser() -> argparse.ArgumentParser:
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
     again.set_defaults(run=replay_messages)
 
-    one = commands.add_parser("gallery", parents=[every], help="its last run, and how far the present one is")
+    one = commands.add_parser("gallery", parents=[every], help="its last run, and the progress of the present one")
     one.add_argument("gallery")
     one.set_defaults(run=show_gallery)
 
-    asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
+    asked = commands.add_parser("quality", parents=[every], help="the quality bars of a gallery, instead of the pack's")
     asked.add_argument("--gallery", required=True)
-    asked.add_argument("--core", type=float, help="least unified quality (0 to 100) of a core face, which forms people")
+    asked.add_argument(
+        "--core", type=float, help="least unified quality (0 to 100) of a core face, which can form a person"
+    )
     asked.add_argument("--border", type=float, help="least unified quality of a border face, which may join a person")
     for former, name in FORMER_NAMES.items():
         asked.add_argument(f"--{former}", dest=name, type=float, action=_FormerOption, help=argparse.SUPPRESS)
-    asked.add_argument("--reset", action="store_true", help="what the pack asks")
+    asked.add_argument("--reset", action="store_true", help="use the pack's quality bars again")
     asked.set_defaults(run=set_quality)
 
-    edits = commands.add_parser("people", help="what users say of people: names, confirmed and rejected faces, merges")
+    edits = commands.add_parser("people", help="users' edits of people: names, confirmed and rejected faces, merges")
     add_commands(edits.add_subparsers(required=True), every)
     return parser
 
@@ -282,17 +284,17 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
     of_queue = argparse.ArgumentParser(add_help=False, parents=[every])
     of_queue.add_argument("--queue", required=True, choices=QUEUES, help="the queue they were sent to")
 
-    show_all = commands.add_parser("list", parents=[of_queue], help="what lies there and why")
+    show_all = commands.add_parser("list", parents=[of_queue], help="list them, with the reason of each")
     show_all.add_argument(
         "--most", type=_make_range_parser(1, 10_000), default=100, metavar="N", help="at most N (100)"
     )
     show_all.set_defaults(run=list_letters)
 
-    one = commands.add_parser("show", parents=[of_queue], help="one of them in full")
+    one = commands.add_parser("show", parents=[of_queue], help="print one of them in full")
     one.add_argument("message_id")
     one.set_defaults(run=show_letter)
 
-    back = commands.add_parser("redrive", parents=[of_queue], help="all of them back to their queue")
+    back = commands.add_parser("redrive", parents=[of_queue], help="move all of them back to their queue")
     back.add_argument(
         "--per-second",
         type=_make_range_parser(1, MAX_MOVES_PER_S),
@@ -300,7 +302,7 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
         metavar="N",
         help="how many a second (10)",
     )
-    back.add_argument("--one-by-one", action="store_true", help="moved from here, where SQS can't do it")
+    back.add_argument("--one-by-one", action="store_true", help="move them from here, where SQS can't move them")
     back.set_defaults(run=redrive_letters)
 
 

@@ -1,4 +1,4 @@
-"""The commands of `python -m app.admin people`: what users say of people, said by an operator.
+"""The commands of `python -m app.admin people`: users' edits of people, made by an operator.
 
 people name GALLERY PERSON (NAME | --remove)
 people confirm GALLERY PERSON FACE…       these faces are this person
@@ -26,7 +26,7 @@ SEND_VISIBILITY_S = 30
 LEASE_S = 30.0
 
 Edit = Callable[[PeopleEditor, GalleryLease, argparse.Namespace], str]
-"""Makes an edit, and says in a few words what holds now."""
+"""Makes an edit, and returns a few words on the new state."""
 
 
 def make_grouping_order(gallery_id: str, mode: str) -> GroupGallery:
@@ -52,7 +52,7 @@ def edit_people(options: argparse.Namespace, say: Say) -> None:
 
 @contextmanager
 def _hold_gallery(database: MongoDatabase, gallery_id: str) -> Iterator[GalleryLease]:
-    """Nobody groups the gallery meanwhile: a run writes what it knew when it began."""
+    """Hold the gallery's lease, since a grouping run writes by what it read at its start, and would undo the edit."""
     galleries = MongoGalleryStore(database)
     lease = galleries.take_lease(gallery_id, f"admin-{uuid4().hex}", LEASE_S)
     if lease is None:

@@ -82,7 +82,7 @@ def analyse_photo(
         chips = device.pack.cut_chips(image, in_image.landmarks)
     vectors = device.embed(chips, times)
     with device.cpu, times.stage(Stage.QUALITY):
-        plain = device.pack.quality_chips(image, in_image.landmarks, chips)
+        plain = device.pack.cut_quality_chips(image, in_image.landmarks, chips)
         photo_px = np.tile(full_size, (len(detections), 1))
         faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
         quality = split_into_rows(measure_quality(faces, device.pack.quality, vectors))
@@ -93,7 +93,7 @@ def _decode_details(
     data: bytes, header: PhotoHeader, image: Image, in_image: Detections, analyser: Analyser, times: StageTimes
 ) -> tuple[Image, Detections]:
     """The photo in so many pixels as the smallest face's chip needs, and the same faces in it."""
-    detail = analyser.device.pack.detail_needed(in_image.landmarks)
+    detail = analyser.device.pack.compute_detail_needed(in_image.landmarks)
     if detail <= 1 or image.shape[1] >= header.width_px:
         return image, in_image
     with analyser.device.cpu, times.stage(Stage.DECODE):
@@ -103,7 +103,7 @@ def _decode_details(
 
 def _restore_detections(twin: PhotoResult) -> Detections:
     if not twin.faces:
-        return Detections.empty()
+        return Detections.make_empty()
     return Detections(
         np.stack([face.box for face in twin.faces]),
         np.stack([face.landmarks for face in twin.faces]),

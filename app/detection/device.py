@@ -51,7 +51,11 @@ class Device:
             "detector", pack.detect, most=photos, sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE)
         )
         self._chips: Batcher[Image, Floats] = batcher(
-            "embedder", pack.vectors, most=faces, weigh=len, sizes=(Metric.EMBEDDER_BATCH, Metric.EMBEDDER_QUEUE)
+            "embedder",
+            pack.compute_vectors,
+            most=faces,
+            weigh=len,
+            sizes=(Metric.EMBEDDER_BATCH, Metric.EMBEDDER_QUEUE),
         )
         self._stack = ExitStack()
 

@@ -1,4 +1,4 @@
-"""`python -m app.preflight`: whether this machine suits a service, one line a check."""
+"""`python -m app.preflight`: checks whether this machine suits a service, and prints a line for each check."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from app.preflight.machine import ThisMachine
 def main(arguments: list[str] | None = None, machine: Machine | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m app.preflight",
-        description="Tells whether this machine suits a service, one line a check, and exits as the service would.",
+        description="Checks whether this machine suits a service, one line per check, and exits as the service would.",
     )
     parser.add_argument("--service", choices=("detection", "grouping"), help="in place of SERVICE_TYPE")
     options = parser.parse_args(arguments)

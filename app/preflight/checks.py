@@ -1,8 +1,9 @@
-"""Does this machine suit the service? `python -m app` asks before it starts, `python -m app.preflight` by hand.
+"""Checks whether this machine suits the service: `python -m app` runs them at its start, `python -m app.preflight` by
+hand.
 
-A service that can't use the GPU beside it costs as much as one that can, and does less; a driver that is too old, or a
-package that overwrote another one's files, shows as an error deep in a library, or not at all. Here each is one
-sentence with what to do, and the process ends with a code of docs/operations.md.
+A service that can't use the GPU of its machine costs as much as one that can, and does less. A driver that is too old,
+or a package that overwrote the files of another one, shows as an error deep in a library, or not at all. Here each
+problem is one sentence that says what to do, and the process ends with an exit code of docs/operations.md.
 """
 
 import logging
@@ -30,7 +31,7 @@ CLASHES = (
     ("faiss-cpu", "faiss-gpu"),
     ("opencv-python", "opencv-python-headless"),
 )
-"""Packages that install the same files: whichever came last is half of each."""
+"""Packages that install the same files: the one installed last overwrites some of the other's."""
 
 
 class UnfitMachine(FatalWorkerError):
@@ -40,17 +41,17 @@ class UnfitMachine(FatalWorkerError):
 
 
 class Machine(Protocol):
-    """What is asked of the machine; the answers of the real one are in app.preflight.machine."""
+    """What the checks read of the machine; app.preflight.machine.ThisMachine reads the real one."""
 
-    def installed(self, package: str) -> str | None: ...
-    def library(self, service: ServiceType) -> Library: ...
-    def driver(self) -> Driver | None: ...
+    def find_version(self, package: str) -> str | None: ...
+    def find_library(self, service: ServiceType) -> Library: ...
+    def find_driver(self) -> Driver | None: ...
     def try_gpu(self, service: ServiceType) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. `error` is how the service would end; None where it may start."""
+    """The result of one check. `error` is that with which the service would end; None where it may start."""
 
     check: str
     sentence: str
@@ -104,19 +105,19 @@ def examine(needs: Needs, machine: Machine) -> list[Finding]:
         ("device", lambda: _check_device(needs, machine)),
         ("paths", lambda: _check_paths(needs)),
     )
-    return [_run_check(check, look) for check, look in checks]
+    return [_run_check(name, check) for name, check in checks]
 
 
-def _run_check(check: str, look: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(check, look())
+        return Finding(name, check())
     except FatalWorkerError as error:
-        return Finding(check, str(error), error)
+        return Finding(name, str(error), error)
 
 
 def _check_packages(machine: Machine) -> str:
     for one, other in CLASHES:
-        if machine.installed(one) and machine.installed(other):
+        if machine.find_version(one) and machine.find_version(other):
             raise UnfitMachine(
                 f"{one} and {other} are both installed and overwrite each other's files: build the environment anew "
                 "with `uv sync` and one of the extras `gpu` and `cpu`."
@@ -129,8 +130,8 @@ def _check_device(needs: Needs, machine: Machine) -> str:
     setting, wanted = needs.setting, needs.device
     if wanted == "cpu":
         return f"the {needs.service} service runs on the CPU, as {setting} asks."
-    library = machine.library(needs.service)
-    driver = machine.driver() if library.cuda else None
+    library = machine.find_library(needs.service)
+    driver = machine.find_driver() if library.cuda else None
     why_not = _explain_no_gpu(library, driver)
     if driver is None or why_not:
         if wanted == "gpu":

@@ -17,9 +17,10 @@ NOISY = ("botocore", "boto3", "urllib3", "pymongo", "s3transfer", "PIL", "watcht
 
 
 class Logging(AbstractContextManager["Logging"]):
-    """Log handlers for the life of a process; what waits is sent at the end, within some seconds.
+    """Log handlers for the life of a process. Lines that wait are sent at the end, within some seconds.
 
-    Set `trace_id` where there are traces: its value is part of the lines of whoever works on a traced message.
+    Set `trace_id` where there are traces: its value is added to the lines of each thread that works on a traced
+    message.
     """
 
     def __init__(self, service: ServiceType, settings: TelemetrySettings, logs_client: Callable[[], object]) -> None:
@@ -40,7 +41,7 @@ class Logging(AbstractContextManager["Logging"]):
         )
         for handler in self._handlers:
             handler.setFormatter(formatter)
-            handler.addFilter(self._mark)
+            handler.addFilter(self._add_trace_id)
             logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(self._level)
         for name in NOISY:
@@ -50,12 +51,12 @@ class Logging(AbstractContextManager["Logging"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Standard output last: what did not reach CloudWatch is told there.
+        # Standard output last: it gets the report of lines that did not reach CloudWatch.
         for handler in reversed(self._handlers):
             logging.getLogger().removeHandler(handler)
             handler.close()
 
-    def _mark(self, record: logging.LogRecord) -> bool:
+    def _add_trace_id(self, record: logging.LogRecord) -> bool:
         if trace_id := self.trace_id():
             record.trace_id = trace_id
         return True

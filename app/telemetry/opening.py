@@ -118,7 +118,7 @@ class Sampler(BackgroundThread):
     def _flush_once(self, read: Read) -> None:
         try:
             for metric, value in read():
-                self._metrics.level(metric, value)
+                self._metrics.set_level(metric, value)
         except Exception:  # noqa: BLE001 - as above
             self._warn_once()
         for flush in self._flushes:

@@ -52,7 +52,7 @@ class Heartbeat(Protocol):
 
     def beat(self) -> None: ...
 
-    def waiting_for(self, store: str | None) -> None: ...
+    def report_waiting(self, store: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Consumer:
 
     def _may_receive(self) -> bool:
         closed = self._context.breaker.is_closed()
-        self._context.heartbeat.waiting_for(self._context.breaker.waiting_for)
+        self._context.heartbeat.report_waiting(self._context.breaker.waiting_for)
         if closed and self._context.has_room():
             return True
         self._shutdown.wait(PAUSE_S)

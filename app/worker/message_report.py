@@ -23,14 +23,14 @@ class MessageReport:
     def __init__(self, message: ReceivedMessage, received_at: float, telemetry: Telemetry) -> None:
         self._metrics = telemetry.metrics
         self._received_at = received_at
-        self._span = telemetry.tracer.message("message", message.traceparent, received_at)
+        self._span = telemetry.tracer.start_message("message", message.traceparent, received_at)
         if message.sent_at is not None:
             # The age is the difference of two clocks, the queue's and this machine's, and may be below zero.
             self._metrics.observe(Metric.MESSAGE_AGE_SECONDS, max(0.0, received_at - message.sent_at))
 
     def activate(self) -> AbstractContextManager[object]:
         """While inside, the spans and log lines of this thread belong to the message."""
-        return self._span.current()
+        return self._span.activate()
 
     def end_as(self, outcome: Outcome, kind: str | None = None) -> None:
         """Report the outcome. `kind` is that of the RejectMessage for which the message was rejected."""

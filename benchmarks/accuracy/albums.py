@@ -193,7 +193,7 @@ def _faces_of(page: tuple[str, Path], analyser: Analyser) -> tuple[FaceBatch, Fl
     pack = analyser.device.pack
     unlit = seen.embeddings
     if count:
-        (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
+        (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], brighten_dark=False)
     faces = FaceBatch(
         face_ids=[make_face_id(photo, model_id, index) for index in range(count)],
         image_ids=[image_id] * count,

@@ -141,7 +141,7 @@ def grouping(samples: QualitySamples, functions: QualityModel, manifest: PackMan
     founding = roles == Role.CORE
     return {
         "faces": len(unified),
-        "without": _scored(chosen.people, cluster(chosen.unlit, photos, threshold)),
+        "without": _scored(chosen.people, cluster(chosen.unbrightened, photos, threshold)),
         "lit": _scored(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _scored(chosen.people, by_quality),
         "founded_precision": round(score_bcubed(chosen.people[founding].tolist(), by_quality[founding]).precision, 4),

@@ -48,7 +48,7 @@ class StubDetector:
 class StubEmbedder:
     """Gives every chip the same vector."""
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 

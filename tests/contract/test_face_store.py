@@ -195,7 +195,7 @@ def test_faces_of_another_model_stay_and_are_never_read_along(stores: Stores) ->
     assert len(faces_of(stores, model=OTHER_MODEL)) == 2
 
 
-def test_a_face_found_again_keeps_its_person(stores: Stores) -> None:
+def test_a_face_that_is_detected_again_keeps_its_person(stores: Stores) -> None:
     save(stores)
     give_persons(stores, a="p1")
     save(stores)
@@ -227,7 +227,7 @@ def say_of_both(stores: Stores) -> list[str]:
     return face_ids
 
 
-def test_what_users_said_of_faces_comes_back_and_survives_another_look(stores: Stores) -> None:
+def test_users_edits_of_faces_are_read_back_and_survive_another_detection(stores: Stores) -> None:
     for _ in range(2):
         save(stores, "a")
         save(stores, "b")
@@ -238,7 +238,7 @@ def test_what_users_said_of_faces_comes_back_and_survives_another_look(stores: S
     assert batch.person_ids == ["p1", None]
 
 
-def test_what_users_said_of_a_face_is_not_said_of_other_content_under_its_name(stores: Stores) -> None:
+def test_users_edits_of_a_face_do_not_apply_to_other_content_under_its_id(stores: Stores) -> None:
     stores.faces.save_photos([photo_result(photo(name)) for name in "ab"])
     say_of_both(stores)
     stores.faces.save_photos([photo_result(photo(name), etag="etag-2") for name in "ab"])
@@ -430,7 +430,7 @@ def test_a_newer_version_that_comes_while_an_older_one_is_written_waits_and_stay
 
 
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
-def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_looks_again(
+def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_reads_again(
     stores: Stores, mongo_uri: str
 ) -> None:
     def end_and_overtake(event: CommandStartedEvent) -> None:

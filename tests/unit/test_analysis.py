@@ -43,7 +43,7 @@ class OneFace:
 
 class Nobody(OneFace):
     def _face(self, width: int, height: int) -> Detections:
-        return Detections.empty()
+        return Detections.make_empty()
 
 
 @pytest.fixture

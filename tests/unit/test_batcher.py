@@ -65,7 +65,7 @@ def test_the_sizes_of_calls_and_of_the_queue_before_them_are_measured() -> None:
     assert metrics.values[Metric.STORE_QUEUE] == [1, 3, 1]
 
 
-def test_the_time_of_waiting_is_told() -> None:
+def test_the_time_of_waiting_is_returned() -> None:
     doubler = Doubler(hold_first=True)
     with Batcher("doubler", doubler, most=1) as batcher, ThreadPoolExecutor(2) as pool:
         first = pool.submit(batcher.ask, 1)

@@ -196,7 +196,7 @@ def test_lines_that_were_refused_are_counted_once_and_later_ones_arrive(
     assert len(told) <= 2, "once when it begins and once at the end"
 
 
-def test_lines_wait_for_a_group_that_cannot_be_made_at_once_and_that_is_told_once(
+def test_lines_wait_for_a_group_that_cannot_be_made_at_once_and_that_is_logged_once(
     aws: str, limits: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[int] = []

@@ -89,7 +89,7 @@ def test_what_has_gathered_is_written_even_where_a_fatal_error_ends_the_service(
     assert line["ProcessMemoryBytes"] > 0
 
 
-def test_emf_and_prometheus_are_told_the_same(
+def test_emf_and_prometheus_get_the_same(
     of: Callable[..., Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from app.telemetry import prometheus
@@ -177,7 +177,7 @@ def test_a_short_life_is_written_too() -> None:
     assert written == [1]
 
 
-def test_what_cannot_be_read_is_told_once_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_logged_once_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
     tries: list[int] = []
 
     def broken() -> list[opening.Reading]:
@@ -250,7 +250,7 @@ class FakeNvml:
         return 50 + handle
 
 
-def test_what_the_gpus_tell_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readings_of_several_gpus_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml()
     monkeypatch.setattr(gpu_module, "pynvml", nvml)
     with Gpus() as gpus:
