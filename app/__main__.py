@@ -14,8 +14,8 @@ def main() -> int:
     try:
         settings = load_settings()
         # Not to CloudWatch as well: a machine that is wrong may not reach it, and the container's own log has it.
-        with Logging(settings.model_copy(update={"log_group": None}), lambda: None):
-            preflight.refuse(settings)
+        with Logging(settings.service_type, settings.telemetry.model_copy(update={"log_group": None}), lambda: None):
+            preflight.refuse(settings.service_type)
     except FatalWorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Opens everything a service needs, runs it, and closes in reverse order."""
+"""Opens everything that a service needs, runs the service, and closes everything in reverse order."""
 
 import logging
 import os
@@ -19,17 +19,16 @@ from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
-from app.config import ServiceType, Settings, load_settings
+from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.core.kill_points import KillPoints
-from app.core.pictures import PhotoLimits
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
 from app.host import measure_memory_share
-from app.packs.store import InstalledPack, PackStore
+from app.packs.store import PackStore
 from app.telemetry.catalogue import Metric
-from app.telemetry.interface import Telemetry
+from app.telemetry.interface import Metrics, Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
@@ -50,18 +49,21 @@ PHOTOS_A_WRITE = 50
 def run(service: ServiceType | None = None) -> int:
     """Run one service, by default that of SERVICE_TYPE, until it is stopped.
 
-    Returns the process's exit code; every failure is one clear sentence.
+    Returns the exit code of the process. Every failure is reported in one sentence.
     """
     try:
         settings = load_settings(**({"service_type": service} if service else {}))
-        with Logging(settings, partial(_open_logs_client, settings)) as logs, open_telemetry(settings) as telemetry:
+        with (
+            Logging(settings.service_type, settings.telemetry, partial(_open_logs_client, settings)) as logs,
+            open_telemetry(settings) as telemetry,
+        ):
             logs.trace_id = telemetry.tracer.trace_id
             end = _run_service(settings, telemetry)
     except FatalWorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     if end.unfinished:
-        # A thread that didn't end in time can't be stopped, and would keep the process from exiting.
+        # A thread that did not end in time can't be stopped, and would keep the process alive.
         sys.stdout.flush()
         os._exit(end.code)
     return end.code
@@ -69,8 +71,7 @@ def run(service: ServiceType | None = None) -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """What one service works with: its queue, what it does with a message, how to ask whether its stores answer,
-    and whether it could begin another message now."""
+    """A service: its queue, the handler of its messages, the probes of its stores, and whether another message fits."""
 
     queue: SqsQueue
     handler: Handler
@@ -81,23 +82,26 @@ class Service:
 
 @dataclass(frozen=True)
 class ServiceEnd:
-    """How a service ended: its exit code, and how many messages are still under work in threads that go on."""
+    """How a service ended: its exit code, and how many messages threads are still working on."""
 
     code: int
     unfinished: int = 0
 
 
-def _run_service(settings: Settings, telemetry: Telemetry) -> ServiceEnd:
+def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Telemetry) -> ServiceEnd:
     shutdown = Shutdown()
     try:
         with shutdown.handle_signals(), ExitStack() as stack:
-            service = SERVICES[settings.service_type](settings, stack, shutdown, telemetry)
+            if isinstance(settings, DetectionSettings):
+                service = _open_detection(settings, stack, shutdown, telemetry)
+            else:
+                service = _open_grouping(settings, stack, telemetry)
             for probe in service.probes.values():
                 probe()
-            if settings.watch_spot_notice:
+            if settings.process.watch_spot_notice:
                 stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
             around = _make_consumer_context(settings, service, telemetry)
-            log.info("ready", extra={"pack": settings.model_pack, "mode": settings.worker_mode})
+            log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
             consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, around)
             code = consumer.run()
     except FatalWorkerError as error:
@@ -111,8 +115,8 @@ def _run_service(settings: Settings, telemetry: Telemetry) -> ServiceEnd:
 
 
 def _open_logs_client(settings: Settings) -> object:
-    # Watchtower tries a batch five times itself.
-    return open_client("logs", settings.aws_default_region, read_timeout_s=5, attempts=1)
+    # Watchtower itself tries a batch five times.
+    return open_client("logs", settings.stores.aws_default_region, read_timeout_s=5, attempts=1)
 
 
 def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
@@ -120,38 +124,45 @@ def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
     shutdown.request()
 
 
-def _open_detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
     from app.detection.handle import DetectionParts, handle, make_saver
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
-    # First, for a wrong pack is told at once, where a database that is away is waited for.
-    eyes = _open_analyser(settings, stack, on_death)
+    # First, since a wrong pack ends the start at once, while a database that is away is waited for.
+    analyser = _open_analyser(settings, stack, telemetry.metrics, on_death)
     database = _open_database(settings, stack)
-    owner_database = open_database(settings.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
+    owner_database = open_database(settings.source.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
-    objects, faces = S3Store(settings.face_group_bucket_name, settings.aws_default_region), MongoFaceStore(database)
+    objects, faces = _open_results(settings), MongoFaceStore(database)
     owner = MongoOwnerMetadata(owner_database)
-    save = make_saver(faces, owner)
+    results = Batcher(
+        "store",
+        make_saver(faces, owner),
+        most=PHOTOS_A_WRITE,
+        metrics=telemetry.metrics,
+        sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
+        on_death=on_death,
+    )
     parts = DetectionParts(
-        eyes=eyes,
+        analyser=analyser,
         objects=objects,
         faces=faces,
-        results=stack.enter_context(Batcher("store", save, most=PHOTOS_A_WRITE, on_death=on_death)),
+        results=stack.enter_context(results),
         owner=owner,
         galleries=MongoGalleryStore(database),
-        grouping_queue=_open_queue(settings, settings.group_face_queue_url),
-        default_bucket=settings.bucket_name,
-        output_bucket=settings.face_group_bucket_name,
-        readable_buckets=settings.readable_buckets,
-        preview_side_px=settings.preview_side_px,
-        grouping_delay_s=settings.grouping_delay_s,
-        file_bytes=Budget(settings.bytes_in_work),
-        pixels=Budget(settings.pixels_in_work),
+        grouping_queue=_open_queue(settings, settings.stores.group_face_queue_url),
+        default_bucket=settings.source.bucket_name,
+        output_bucket=settings.stores.face_group_bucket_name,
+        readable_buckets=settings.source.readable_buckets,
+        preview_side_px=settings.photos.preview_side_px,
+        grouping_delay_s=settings.messages.grouping_delay_s,
+        file_bytes=Budget(settings.photos.bytes_in_work),
+        pixels=Budget(settings.photos.pixels_in_work),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
     )
     return Service(
-        queue=_open_queue(settings, settings.queue_url),
+        queue=_open_queue(settings, settings.source.queue_url),
         handler=partial(handle, parts=parts),
         probes=_make_probes(database, objects),
         kill_points=parts.kill_points,
@@ -159,29 +170,31 @@ def _open_detection(settings: Settings, stack: ExitStack, shutdown: Shutdown, te
     )
 
 
-def _open_analyser(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> "Analyser":
+def _open_analyser(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
+) -> "Analyser":
     from app.detection.analysis import Analyser
     from app.detection.device import open_device
     from app.detection.prefilter import Prefilter
     from app.vision import golden
 
-    prefilter = Prefilter(settings.prefilter, settings.thumbnail_key)
-    installed = _install_pack(settings)
+    wanted, photos = settings.device, settings.photos
+    prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
+    installed = _open_packs(settings).install(settings.models.model_pack)
     device = open_device(
-        installed, settings.execution_provider, settings.inference_threads, settings.precision, on_death
+        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, on_death
     )
     golden.check_golden_photo(device.pack)
-    limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Analyser(stack.enter_context(device), limits, prefilter)
+    return Analyser(stack.enter_context(device), photos.limits, prefilter)
 
 
-def _open_grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, telemetry: Telemetry) -> Service:
+def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Telemetry) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
-    manifest = _open_packs(settings).read(settings.model_pack)
+    manifest = _open_packs(settings).read(settings.models.model_pack)
     database = _open_database(settings, stack)
-    objects = S3Store(settings.face_group_bucket_name, settings.aws_default_region)
-    queue = _open_queue(settings, settings.group_face_queue_url)
+    objects = _open_results(settings)
+    queue = _open_queue(settings, settings.stores.group_face_queue_url)
     parts = GroupingParts(
         queue=queue,
         objects=objects,
@@ -189,14 +202,14 @@ def _open_grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, te
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
         model_id=manifest.model_id,
-        similarity_threshold=settings.similarity_threshold or manifest.similarity_threshold,
+        similarity_threshold=settings.people.similarity_threshold or manifest.similarity_threshold,
         quality=manifest.quality,
-        uses_quality=settings.face_quality == "enforce",
-        grouping_delay_s=settings.grouping_delay_s,
-        # Half of it: when a worker has died, its message comes back after its lease is over, finds the gallery free,
-        # and its receive count tells in the end that it kills every worker.
-        lease_s=settings.message_visibility_timeout / 2,
-        search=make_neighbour_search(settings),
+        uses_quality=settings.people.face_quality == "enforce",
+        grouping_delay_s=settings.messages.grouping_delay_s,
+        # Half of the visibility: the message of a worker that died comes back after the gallery's lease is over, finds
+        # the gallery free, and its receive count shows in the end that it kills every worker.
+        lease_s=settings.messages.message_visibility_timeout / 2,
+        search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
@@ -204,15 +217,15 @@ def _open_grouping(settings: Settings, stack: ExitStack, _shutdown: Shutdown, te
     return Service(queue, partial(handle, parts=parts), _make_probes(database, objects), parts.kill_points)
 
 
-def _open_gallery_index(settings: Settings) -> "GalleryIndex | None":
+def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":
     from app.grouping.index import GalleryIndex
 
-    folder = settings.gallery_index_dir
-    return GalleryIndex(folder, round(settings.gallery_index_gb * 1e9)) if folder else None
+    folder = settings.people.gallery_index_dir
+    return GalleryIndex(folder, round(settings.people.gallery_index_gb * 1e9)) if folder else None
 
 
-def make_neighbour_search(settings: Settings) -> "NeighbourSearch":
-    """What the settings ask for. Raises BadConfiguration for a GPU or for Ray where there is none."""
+def make_neighbour_search(settings: SearchSettings) -> "NeighbourSearch":
+    """The search that the settings name. Raises BadConfiguration for a GPU or Ray that is not there."""
     from app.clustering.candidates import GpuMemory, has_gpu
     from app.clustering.neighbours import NeighbourSearch
 
@@ -236,19 +249,13 @@ def make_neighbour_search(settings: Settings) -> "NeighbourSearch":
     return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
-SERVICES: dict[ServiceType, Callable[[Settings, ExitStack, Shutdown, Telemetry], Service]] = {
-    "detection": _open_detection,
-    "grouping": _open_grouping,
-}
-
-
 def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
-    health = Health(settings.health_file)
-    health.ready()
-    protection = TaskProtection(settings.ecs_agent_uri)
+    health = Health(settings.process.health_file)
+    health.mark_ready()
+    protection = TaskProtection(settings.process.ecs_agent_uri)
 
     def has_room() -> bool:
-        if measure_memory_share() < settings.face_recognition_memory_threshold:
+        if measure_memory_share() < settings.process.face_recognition_memory_threshold:
             return service.has_room()
         log.warning("memory is full: no new message is taken in")
         return False
@@ -257,7 +264,7 @@ def _make_consumer_context(settings: Settings, service: Service, telemetry: Tele
 
 
 def _make_kill_points(settings: Settings) -> KillPoints:
-    return KillPoints(settings.chaos_kill_at, settings.aws_endpoint_url)
+    return KillPoints(settings.process.chaos_kill_at, settings.stores.aws_endpoint_url)
 
 
 def _make_probes(database: MongoDatabase, objects: S3Store) -> dict[str, Callable[[], None]]:
@@ -265,11 +272,15 @@ def _make_probes(database: MongoDatabase, objects: S3Store) -> dict[str, Callabl
 
 
 def _open_queue(settings: Settings, url: str) -> SqsQueue:
-    return SqsQueue(url, settings.aws_default_region, settings.message_visibility_timeout)
+    return SqsQueue(url, settings.stores.aws_default_region, settings.messages.message_visibility_timeout)
+
+
+def _open_results(settings: Settings) -> S3Store:
+    return S3Store(settings.stores.face_group_bucket_name, settings.stores.aws_default_region)
 
 
 def _open_database(settings: Settings, stack: ExitStack) -> MongoDatabase:
-    uri = settings.gallery_images_mongo_uri.get_secret_value()
+    uri = settings.stores.gallery_images_mongo_uri.get_secret_value()
     database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     stack.callback(database.client.close)
     ensure_indexes(database)
@@ -278,26 +289,25 @@ def _open_database(settings: Settings, stack: ExitStack) -> MongoDatabase:
 
 def _open_packs(settings: Settings) -> PackStore:
     return PackStore(
-        models_dir=settings.models_dir,
-        accept_research_licence=settings.accept_research_licence,
-        model_source=settings.model_source,
-        download=make_model_downloader(settings.aws_default_region),
+        models_dir=settings.models.models_dir,
+        accept_research_licence=settings.models.accept_research_licence,
+        model_source=settings.models.model_source,
+        download=make_model_downloader(settings.stores.aws_default_region),
     )
 
 
-def _install_pack(settings: Settings) -> InstalledPack:
-    return _open_packs(settings).install(settings.model_pack)
-
-
 def _make_consumer_options(settings: Settings) -> ConsumerOptions:
-    one_at_a_time = settings.service_type == "grouping"
+    process, messages = settings.process, settings.messages
+    # A gallery's run uses all cores, so the grouping service works on one message at a time.
+    photos = settings.photos if isinstance(settings, DetectionSettings) else None
+    is_draining = process.worker_mode == "drain"
     return ConsumerOptions(
-        threads=1 if one_at_a_time else settings.max_face_workers,
-        batch_size=1 if one_at_a_time else settings.batch_size,
-        visibility_s=settings.message_visibility_timeout,
-        wait_s=settings.queue_wait_s,
-        deadline_s=settings.shutdown_deadline_s,
-        stuck_after_s=settings.stuck_after_s,
-        empty_polls=settings.drain_empty_polls if settings.worker_mode == "drain" else None,
-        drain_s=settings.drain_max_s if settings.worker_mode == "drain" else None,
+        threads=photos.max_face_workers if photos else 1,
+        batch_size=photos.batch_size if photos else 1,
+        visibility_s=messages.message_visibility_timeout,
+        wait_s=messages.queue_wait_s,
+        deadline_s=process.shutdown_deadline_s,
+        stuck_after_s=process.stuck_after_s,
+        empty_polls=process.drain_empty_polls if is_draining else None,
+        drain_s=process.drain_max_s if is_draining else None,
     )

@@ -26,9 +26,9 @@ WRITE_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class _Report:
-    """What the file says. `time` is the machine's monotonic clock, in seconds.
+    """The content of the file. `time` is the machine's monotonic clock, in seconds.
 
-    All processes of a machine share that clock, and nobody sets it; the file's own date tells people the hour.
+    All processes of a machine share that clock, and it is never adjusted. The time of day is the file's own date.
     """
 
     time: float
@@ -56,26 +56,26 @@ class Health:
     def beat(self) -> None:
         """The worker polled or progressed. Writes at most once a second."""
         if self._clock() - self._written_at_s >= WRITE_EVERY_S:
-            self._note()
+            self._try_to_write()
 
-    def ready(self) -> None:
+    def mark_ready(self) -> None:
         """The models are loaded and both stores have answered."""
         self._ready = True
-        self._note()
+        self._try_to_write()
 
-    def waiting_for(self, store: str | None) -> None:
-        """No message is taken in until this store answers; None where nothing is waited for any more."""
+    def report_waiting(self, store: str | None) -> None:
+        """No message is received until this store answers; None where the worker waits for no store any more."""
         if store != self._awaited:
             self._awaited = store
-            self._note()
+            self._try_to_write()
 
-    def _note(self) -> None:
+    def _try_to_write(self) -> None:
         try:
             with self._lock:
                 self._write()
             self._failing = False
         except OSError as error:
-            # Work is worth more than the word of it. If it lasts, the check fails and the supervisor decides.
+            # Work goes on without the file. If the failure lasts, the health check fails and the supervisor decides.
             if not self._failing:
                 log.warning("the health file can't be written: %s", error)
             self._failing = True
@@ -84,20 +84,20 @@ class Health:
         if self._path is None:
             return
         now_s = self._clock()
-        report = _Report(now_s, self._ready and self._awaited is None, self._state())
+        report = _Report(now_s, self._ready and self._awaited is None, self._describe_state())
         part = self._path.with_name(f"{self._path.name}.part")
         part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
         part.replace(self._path)
         self._written_at_s = now_s
 
-    def _state(self) -> str:
+    def _describe_state(self) -> str:
         if self._awaited is not None:
             return f"waiting for {self._awaited}"
         return "working" if self._ready else "starting"
 
 
 def judge_health(path: Path, max_age_s: float, must_be_ready: bool, now_s: float) -> tuple[bool, str]:
-    """Whether the worker of this file is well, and a sentence that says why."""
+    """Whether the worker of this file is healthy, and a sentence that says why."""
     try:
         report = _Report(**json.loads(path.read_text("utf-8")))
         age_s = now_s - report.time
@@ -116,15 +116,15 @@ def judge_health(path: Path, max_age_s: float, must_be_ready: bool, now_s: float
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m app.health", description="Tells whether a worker is well: exit code 0 if it is, 1 if not."
+        prog="python -m app.health", description="Checks whether a worker is healthy: exit code 0 if it is, 1 if not."
     )
     parser.add_argument("--file", type=Path, required=True, help="the worker's HEALTH_FILE")
     parser.add_argument("--max-age-s", type=float, default=60, help="how old the last sign of life may be (60)")
     parser.add_argument("--ready", action="store_true", help="models must be loaded and both stores answer, too")
     options = parser.parse_args(arguments)
-    well, sentence = judge_health(options.file, options.max_age_s, options.ready, time.monotonic())
+    healthy, sentence = judge_health(options.file, options.max_age_s, options.ready, time.monotonic())
     sys.stdout.write(f"{sentence}\n")
-    return 0 if well else 1
+    return 0 if healthy else 1
 
 
 if __name__ == "__main__":

@@ -8,25 +8,41 @@ import json
 import sys
 from pathlib import Path
 
-from app.config import make_settings_table
+from app.config import make_settings_page
 from app.core.messages import make_json_schemas
+from app.core.stages import make_stages_table
 from app.grouping.output import Groups
 from app.telemetry.catalogue import make_metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
+CONFIGURATION_INTRODUCTION = """# Configuration
+
+Everything is set by environment variables. A wrong or missing value stops the start, with every problem listed at once.
+A service demands only the settings that it reads. This page is written by `python -m app.reference`.
+
+"""
+
 METRICS_INTRODUCTION = """# Metrics
 
-Told where `METRICS` names an exporter; how they get there is in [telemetry](telemetry.md). This page is written by
+Exported where `METRICS` names an exporter; [telemetry](telemetry.md) says how. This page is written by
 `python -m app.reference`.
 
 In CloudWatch each has the dimension sets {`Environment`, `Service`} and {`Environment`, `Service`, `Compute`}, in the
-namespace `METRICS_NAMESPACE`. A counter's points are what came since the last, so its `Sum` counts; a distribution has
-percentiles (`p50`, `p99`) within 2.5 %, an exact `Sum`, `Minimum`, `Maximum` and `SampleCount`; a gauge is read every
-20 s. What does not happen has no points: alarms must treat missing data as zero or as good.
+namespace `METRICS_NAMESPACE`. A point of a counter is what it grew by since the last point, so its `Sum` counts; a
+distribution has percentiles (`p50`, `p99`) within 2.5 %, an exact `Sum`, `Minimum`, `Maximum` and `SampleCount`; a
+gauge is read every 20 s. A metric without values has no points: alarms must treat missing data as zero or as good.
 
 In Prometheus the names are in small letters, `PhotosIndexed` being `face_worker_photos_indexed_total`, with the labels
 `environment`, `service` and `compute`; distributions are histograms, and a counter is there from the start.
+
+"""
+
+
+STAGES_INTRODUCTION = """
+## Stages of a photo
+
+Every photo's log line and record have the seconds of each stage that it passed, by these names; so do its traces.
 
 """
 
@@ -37,18 +53,16 @@ def make_pages() -> dict[Path, str]:
     written = {
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }
-    written[Path("configuration.md")] = (
-        "# Configuration\n\nEverything is set by environment variables. A wrong or missing value stops the start, "
-        "with every problem listed at once.\nThis page is written by `python -m app.reference`.\n\n"
-        + make_settings_table()
+    written[Path("configuration.md")] = CONFIGURATION_INTRODUCTION + make_settings_page()
+    written[Path("metrics.md")] = (
+        METRICS_INTRODUCTION + make_metrics_table() + STAGES_INTRODUCTION + make_stages_table()
     )
-    written[Path("metrics.md")] = METRICS_INTRODUCTION + make_metrics_table()
     return written
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say which pages are out of date")
+    parser.add_argument("--check", action="store_true", help="only list the pages that are out of date")
     check = parser.parse_args(arguments).check
     outdated = [path for path, text in make_pages().items() if _read(DOCS / path) != text]
     for path in outdated:

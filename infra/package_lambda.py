@@ -43,11 +43,11 @@ def write_zip(package: Path, target: Path) -> None:
     unfinished = target.with_suffix(".unfinished")
     with ZipFile(unfinished, "w", ZIP_STORED) as archive:
         for path in sorted(package.rglob("*.py")):
-            archive.writestr(_entry(path.relative_to(package.parent).as_posix()), path.read_bytes())
+            archive.writestr(_make_entry(path.relative_to(package.parent).as_posix()), path.read_bytes())
     unfinished.replace(target)
 
 
-def _entry(name: str) -> ZipInfo:
+def _make_entry(name: str) -> ZipInfo:
     entry = ZipInfo(name, EARLIEST_DATE)
     entry.create_system, entry.external_attr = UNIX, READABLE_FILE
     return entry

@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from app.adapters.aws import open_client
-from app.config import Settings
+from app.config import list_fields
 from app.core.errors import WorkerError
 from app.packs.manifest import read_manifest
 
@@ -193,7 +193,7 @@ class LocalStack:
         image = self.state.environment["DEV_WORKER_IMAGE"]
         if not image:
             return [sys.executable, str(ROOT / script)]
-        names = [*sorted(name.upper() for name in Settings.model_fields), "AWS_ENDPOINT_URL", *AWS_CREDENTIALS]
+        names = [*sorted(name.upper() for name in list_fields()), "AWS_ENDPOINT_URL", *AWS_CREDENTIALS]
         environment = [f"--env={name}" for name in names if name in self.environment and name != "SERVICE_TYPE"]
         mounts = [f"--volume={path}:{path}:ro" for path in _list_pack_folders(self.state.environment["MODEL_PACK"])]
         return ["docker", "run", "--rm", "--init", "--network=host", *environment, *mounts, image, script]

@@ -32,7 +32,7 @@ class RecordingMetrics:
         with self._lock:
             self.values[metric].append(value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         assert metric.kind == "gauge"
         self.levels[metric] = value
 
@@ -45,7 +45,7 @@ class RecordingSpan:
         self.outcome: str | None = None
 
     @contextmanager
-    def current(self) -> Iterator[None]:
+    def activate(self) -> Iterator[None]:
         yield
 
     def end(self, outcome: str) -> None:
@@ -62,7 +62,7 @@ class RecordingTracer:
         self.facts: dict[str, str | int] = {}
         self._sends = sends
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> RecordingSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> RecordingSpan:
         self.spans.append(RecordingSpan(traceparent))
         return self.spans[-1]
 

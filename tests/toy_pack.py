@@ -35,7 +35,7 @@ class ToyEmbedder:
     def __init__(self, dimension: int = 8) -> None:
         self.dimension = dimension
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         seeds = [int(chip.astype(np.int64).sum()) for chip in chips]
         vectors = np.array([np.random.default_rng(seed).normal(size=self.dimension) for seed in seeds], np.float32)
         vectors = vectors.reshape(-1, self.dimension)

@@ -1,4 +1,4 @@
-"""`python -m workshop`: what is made of a model pack before it is shipped: faster networks, its threshold."""
+"""`python -m workshop`: prepares a model pack for shipping: faster networks, and its similarity threshold."""
 
 import argparse
 import sys
@@ -40,7 +40,7 @@ def _add_optimise(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="photos to calibrate with and to measure on; with a folder a person, verification is measured too",
+        help="photos to calibrate with and to measure on; with a folder for each person, verification is measured too",
     )
     parser.add_argument(
         "--variant",
@@ -54,7 +54,7 @@ def _add_optimise(parser: argparse.ArgumentParser) -> None:
 
 
 def _optimise(options: argparse.Namespace) -> int:
-    # It brings in onnxruntime's tools, which no other command needs.
+    # Imported here, since it imports onnxruntime's tools, which no other command needs.
     from workshop.optimise import Optimiser
 
     installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
@@ -75,21 +75,21 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("pack", help="name, or path of a manifest")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
-    parser.add_argument("--collection", help="what to call the photos in the manifest (the folder's name)")
-    parser.add_argument("--dry-run", action="store_true", help="only print")
+    parser.add_argument("--collection", help="name of the photos in the manifest (the folder's name)")
+    parser.add_argument("--dry-run", action="store_true", help="print, but do not write")
     parser.add_argument("--accept-research-licence", action="store_true")
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
     store = PackStore(options.models_dir, options.accept_research_licence)
-    path = store.manifest_path(options.pack)
+    path = store.find_manifest(options.pack)
     pack = store.install(options.pack)
     with open_device(pack, "cpu") as device:
         known = embed_known_faces(options.images, device)
     rates = compute_error_rates(known)
     threshold = choose_threshold(known, rates)
-    false_match, false_non_match = rates.at(threshold)
+    false_match, false_non_match = rates.get_rates_at(threshold)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack
     calibration = Calibration(

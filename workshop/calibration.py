@@ -1,14 +1,16 @@
-"""The cosine above which two faces are taken for one person's, chosen from photos of known people.
+"""Chooses a pack's similarity threshold: the cosine above which two faces are taken for one person's.
 
-The rule: what groups best. Random halves of the people, as many galleries, are grouped at thresholds that lie between
-the false match rates of 1e-3 and 1e-6 and scored by the mean of BCubed F and pairwise F; of the thresholds that score
-nearly as high as the best the strictest is taken. For there are more strangers in larger galleries, and a person in two
-pieces is put together more easily than two people are taken apart. A fixed false match rate is no rule for all
-embedders: one that tells people apart well gains from a strict one, another loses more of its people to it than it
-keeps apart; and how many errors of each kind grouping mends is grouping's own affair.
+The rule is the best grouping of photos of known people. Random halves of the people are grouped as galleries, at
+thresholds with false match rates from 1e-3 to 1e-6, and scored by the mean of BCubed F and pairwise F. Of the
+thresholds that score nearly as high as the best one, the strictest is taken: larger galleries have more pairs of
+different people, and a person who is split in two is merged more easily than two merged people are separated.
 
-The rates that are written beside it are of all pairs. Every person weighs the same in FNMR, and every pair of people in
-FMR, however many photos there are of them.
+A fixed false match rate would not suit all embedders: an accurate embedder gains from a strict rate, while a less
+accurate one splits more people by it than it keeps separate. How many errors of each kind grouping corrects also
+depends on grouping itself.
+
+The rates that are written to the manifest are of all pairs. Every person has the same weight in the FNMR (false
+non-match rate), and every pair of people in the FMR (false match rate), however many photos there are of them.
 """
 
 import logging
@@ -42,19 +44,19 @@ from workshop.scores import score_bcubed, score_pairwise
 log = logging.getLogger(__name__)
 
 CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
-"""False match rates of the thresholds that are tried: from where many are merged to where many are split."""
+"""False match rates of the thresholds that are tried: from many merged people to many split ones."""
 HALVES = 6
-"""Fewer let single people that are merged at one threshold and not at the next decide."""
+"""With fewer, single people decide who are merged at one threshold and not at the next."""
 NEARLY = 0.002
-"""What a threshold may lose of the highest score."""
+"""How far the score of a threshold may be below the highest score."""
 PHOTOS_A_PERSON = 40
-"""In a gallery that is grouped: the pairs of one person with hundreds would outweigh all others'."""
+"""Most photos of a person in a gallery: the pairs of a person with hundreds would outweigh those of all others."""
 MOST_FACES = 5000
-"""Of a gallery that is grouped, to end within minutes."""
+"""Most faces of a gallery, so that its grouping ends within minutes."""
 FEWEST_IMPOSTOR_PAIRS = 100_000
-"""A threshold's false match rate is near 1e-5: fewer would decide it by a single pair."""
+"""A threshold's false match rate is near 1e-5: with fewer pairs, a single one would decide."""
 BINS = 20_000
-"""Of the cosines from -1 to 1: a tenth of a threshold's last decimal."""
+"""Bins of the cosines from -1 to 1: a tenth of a threshold's last decimal."""
 PER_ONE = 1000
 """Thresholds have three decimals."""
 BLOCK_ROWS = 256
@@ -65,7 +67,7 @@ People = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class KnownFaces:
-    """`embeddings` (N,D) float32 of unit length, and the `people` (N,) int64 whose they are, numbered from 0 on."""
+    """`embeddings` (N,D) float32 of unit length, and `people` (N,) int64, the person of each, numbered from 0 on."""
 
     embeddings: Floats
     people: People
@@ -88,21 +90,21 @@ class ErrorRates:
         """The least threshold with at most this FMR."""
         return float(self.thresholds[np.argmax(self.false_match <= false_match_rate)])
 
-    def at(self, threshold: float) -> tuple[float, float]:
+    def get_rates_at(self, threshold: float) -> tuple[float, float]:
         """FMR and FNMR at the nearest of the thresholds."""
         row = int(np.abs(self.thresholds - threshold).argmin())
         return float(self.false_match[row]), float(self.false_non_match[row])
 
 
 def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Floats]:
-    """The (D,) embedding of the face nearest the middle of each photo, seen as the detection service sees it.
+    """The (D,) embedding of the face nearest the middle of each photo, analysed as the detection service does it.
 
     A file that can't be read, and a photo without a face, are left out.
     """
-    eyes = Analyser(device, PhotoLimits())
+    analyser = Analyser(device, PhotoLimits())
     with ThreadPoolExecutor(count_cores()) as pool:
-        found = pool.map(lambda photo: _embed_central_face(photo, eyes), photos)
-        return {photo: row for photo, row in zip(photos, found, strict=True) if row is not None}
+        embeddings = pool.map(lambda photo: _embed_central_face(photo, analyser), photos)
+        return {photo: row for photo, row in zip(photos, embeddings, strict=True) if row is not None}
 
 
 def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
@@ -112,7 +114,7 @@ def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
     """
     paths = [path for path in folder.rglob("*") if is_picture(path)]
     photos = {photo: person.name for person, some in list_people_below(folder, paths).items() for photo in some}
-    # Told before an hour is spent on them, and again if too many show no face.
+    # Checked before an hour of analysis, and again after it, since photos may have no face.
     _require_enough(folder, list(photos.values()))
     embeddings = embed_central_faces(list(photos), device)
     names = [photos[photo] for photo in embeddings]
@@ -150,7 +152,7 @@ def compute_error_rates(faces: KnownFaces) -> ErrorRates:
 
 
 def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
-    """By the rule above, with three decimals."""
+    """The threshold by the rule of this module, with three decimals."""
     candidates = [rates.find_least(rate) for rate in CANDIDATE_RATES]
     tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
     scores = np.mean([_score(faces, rows, tried) for rows in _draw_galleries(faces.people)], axis=0)
@@ -161,7 +163,7 @@ def write_calibration(path: Path, threshold: float, calibration: Calibration) ->
     """Put both into a manifest, whose other lines and comments stay. Raises BadModelPack where it can't be written."""
     document = tomlkit.parse(path.read_text("utf-8"))
     document["similarity_threshold"] = threshold
-    # Where it stands already it stays, between the same lines.
+    # An existing table keeps its place, between the same lines.
     part = document.setdefault("calibration", tomlkit.table())
     part.update(calibration.model_dump())
     partial = path.with_suffix(".part")
@@ -176,7 +178,7 @@ def write_calibration(path: Path, threshold: float, calibration: Calibration) ->
 
 
 def _require_enough(folder: Path, names: Sequence[str]) -> None:
-    """`names` has the person of each photo or face."""
+    """Raises BadConfiguration where a threshold needs more. `names` has the person of each photo or face."""
     sizes = np.unique(names, return_counts=True)[1]
     impostors, several = (len(names) ** 2 - int((sizes**2).sum())) // 2, int((sizes > 1).sum())
     if impostors < FEWEST_IMPOSTOR_PAIRS or not several:
@@ -199,22 +201,22 @@ def _draw_galleries(people: People) -> Iterator[NDArray[np.intp]]:
 
 
 def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
-    """The mean of BCubed F and pairwise F of some faces, every one of which founds, at each threshold."""
+    """The mean of BCubed F and pairwise F at each threshold, for some of the faces, all of them core faces."""
     photos, roles = np.arange(len(rows)), assign_core(len(rows))
     graph = build_graph(faces.embeddings[rows], photos, roles, EXACT)
     true = faces.people[rows]
-    found = (group(graph, threshold).labels for threshold in thresholds)
-    return [(score_bcubed(true, labels).f + score_pairwise(true, labels).f) / 2 for labels in found]
+    labellings = (group(graph, threshold).labels for threshold in thresholds)
+    return [(score_bcubed(true, labels).f + score_pairwise(true, labels).f) / 2 for labels in labellings]
 
 
-def _embed_central_face(photo: Path, eyes: Analyser) -> Floats | None:
+def _embed_central_face(photo: Path, analyser: Analyser) -> Floats | None:
     try:
         data = photo.read_bytes()
-        seen = analyse_photo(data, read_header(data, PhotoLimits()), eyes, StageTimes())
+        analysis = analyse_photo(data, read_header(data, PhotoLimits()), analyser, StageTimes())
     except (BadPhoto, OSError) as error:
         log.warning("%s is left out: %s", photo, error)
         return None
-    return seen.embeddings[find_most_central(seen.in_image, seen.image)] if len(seen.in_image) else None
+    return analysis.embeddings[find_most_central(analysis.in_image, analysis.image)] if len(analysis.in_image) else None
 
 
 def _sum_above(weights: Rates) -> Rates:

@@ -1,6 +1,6 @@
-"""Photos of one face made worse, as happens at weddings and races: small, blurred, dark, compressed, covered, turned.
+"""Degrades photos of one face, as happens at weddings and races: small, blurred, dark, compressed, covered, rotated.
 
-Everything follows from the random generator that is passed in, so that a figure can be got again. Sizes suit photos of
+Everything follows from the random generator that is passed in, so that results can be reproduced. Sizes suit photos of
 some 250 px whose face is some 100 px wide, such as those of Labeled Faces in the Wild.
 """
 
@@ -34,17 +34,17 @@ class Portrait:
 
 
 Degradation = Callable[[Portrait, Generator], Image]
-"""A portrait → its photo, damaged; the face may lie elsewhere in it then, and be smaller."""
+"""A portrait → its photo, degraded; the face may lie elsewhere in it, and may be smaller."""
 
 
 def make_smaller(portrait: Portrait, random: Generator) -> Image:
-    """18 to 40 % of the size."""
+    """Shrink to 18 to 40 % of the size."""
     scale = random.uniform(0.18, 0.40)
     return np.asarray(cv2.resize(portrait.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def blur_by_motion(portrait: Portrait, random: Generator) -> Image:
-    """The camera moved by 7 to 19 px."""
+    """As if the camera moved by 7 to 19 px."""
     return move_camera(portrait.photo, random.uniform(7, 19), random.uniform(0, np.pi))
 
 
@@ -54,12 +54,12 @@ def compress_badly(portrait: Portrait, random: Generator) -> Image:
 
 def darken(portrait: Portrait, random: Generator) -> Image:
     """4 to 15 % of the light, noise of 3 to 8 grey levels."""
-    lit = portrait.photo * random.uniform(0.04, 0.15) + random.normal(0, random.uniform(3, 8), portrait.photo.shape)
-    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    dark = portrait.photo * random.uniform(0.04, 0.15) + random.normal(0, random.uniform(3, 8), portrait.photo.shape)
+    return np.clip(np.rint(dark), 0, 255).astype(np.uint8)
 
 
-def turn(portrait: Portrait, random: Generator) -> Image:
-    """By 15 to 50 degrees to either side, about the nose."""
+def rotate(portrait: Portrait, random: Generator) -> Image:
+    """Rotate by 15 to 50 degrees to either side, about the nose."""
     degrees = float(random.uniform(15, 50) * random.choice((-1, 1)))
     height, width = portrait.photo.shape[:2]
     centre = (float(portrait.landmarks[2, 0]), float(portrait.landmarks[2, 1]))
@@ -68,14 +68,14 @@ def turn(portrait: Portrait, random: Generator) -> Image:
 
 
 def sharpen(portrait: Portrait, random: Generator) -> Image:
-    """No harm, but beyond what LFW has: as telephones do it, and as large faces look once they are made smaller."""
+    """No damage, but sharper than LFW's photos: as telephones sharpen, and as large faces look once they are shrunk."""
     soft = cv2.GaussianBlur(portrait.photo, (0, 0), random.uniform(0.8, 2))
     strength = random.uniform(0.3, 2)
     return np.asarray(cv2.addWeighted(portrait.photo, 1 + strength, soft, -strength, 0), np.uint8)
 
 
 def cover(portrait: Portrait, random: Generator) -> Image:
-    """One of all the covers below."""
+    """Put one of COVERS on the face."""
     return COVERS[str(random.choice(list(COVERS)))](portrait, random)
 
 
@@ -85,7 +85,7 @@ DEGRADATIONS: Mapping[str, Degradation] = {
     "JPEG": compress_badly,
     "dark": darken,
     "covered": cover,
-    "turned": turn,
+    "turned": rotate,
 }
 
 # Frame of a face: the middle between the eyes is (0, 0), an eye (±0.5, 0), y runs down to the mouth, near (±0.4, 1.1).
@@ -95,7 +95,7 @@ Outline = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class _Cloth:
-    """What a cover is made of: its colour, the other colour of its stripes, dark folds at some y, how much it hides."""
+    """The material of a cover: its colour, the other colour of its stripes, the y of its dark folds, its opacity."""
 
     colour: NDArray[np.float64]
     stripes: NDArray[np.float64] | None = None
@@ -104,7 +104,7 @@ class _Cloth:
 
 
 def put_surgical_mask(portrait: Portrait, random: Generator) -> Image:
-    """Of one colour, from the nose over the chin, with folds."""
+    """A mask of one colour, from the nose over the chin, with folds."""
     colour = np.array([(170, 205, 225), (235, 235, 235), (40, 40, 45), (215, 170, 190)][random.integers(4)])
     top = random.uniform(0.45, 0.7)
     rim = [(-0.95, top + 0.1), (0.0, top - 0.1), (0.95, top + 0.1)]
@@ -114,13 +114,13 @@ def put_surgical_mask(portrait: Portrait, random: Generator) -> Image:
 
 
 def put_cone_mask(portrait: Portrait, random: Generator) -> Image:
-    """With a ridge in the middle, dark on one side."""
+    """A mask with a ridge in the middle, dark on one side."""
     colour = np.clip(np.array((225, 225, 220)) - random.uniform(0, 190), 0, 255)
     top = random.uniform(0.35, 0.6)
     left = [(0.0, top), (0.0, 1.9), (-0.5, 1.75), (-0.9, 1.1), (-0.6, top + 0.25)]
-    lit = _paint(portrait, random, [left], _Cloth(colour))
+    half = _paint(portrait, random, [left], _Cloth(colour))
     right = [(-x, y) for x, y in left]
-    return _paint(portrait.on(lit), random, [right], _Cloth(colour * random.uniform(0.6, 0.85)))
+    return _paint(portrait.on(half), random, [right], _Cloth(colour * random.uniform(0.6, 0.85)))
 
 
 def put_scarf(portrait: Portrait, random: Generator) -> Image:
@@ -151,7 +151,7 @@ def put_fingers_on_mouth(portrait: Portrait, random: Generator) -> Image:
 
 
 def put_fingers_on_eye(portrait: Portrait, random: Generator) -> Image:
-    return _paint_fingers(portrait, random, (_choose_eye(random), 0.0), np.full(4, random.uniform(0.16, 0.24)))
+    return _paint_fingers(portrait, random, (_choose_eye_x(random), 0.0), np.full(4, random.uniform(0.16, 0.24)))
 
 
 def put_fist_on_mouth(portrait: Portrait, random: Generator) -> Image:
@@ -160,7 +160,7 @@ def put_fist_on_mouth(portrait: Portrait, random: Generator) -> Image:
 
 
 def put_fist_on_eye(portrait: Portrait, random: Generator) -> Image:
-    return _paint_fingers(portrait, random, (_choose_eye(random), 0.0), np.array([random.uniform(0.45, 0.7)]))
+    return _paint_fingers(portrait, random, (_choose_eye_x(random), 0.0), np.array([random.uniform(0.45, 0.7)]))
 
 
 def put_hair(portrait: Portrait, random: Generator) -> Image:
@@ -198,10 +198,10 @@ COVERS: Mapping[str, Degradation] = {
 OVER_EYES = frozenset({"dark glasses", "mirrored glasses", "hair", "fingers on eye", "fist on eye"})
 OVER_MOUTH = frozenset(COVERS) - OVER_EYES
 UNSEEN_COVERS = frozenset({"cone mask", "mirrored glasses", "fingers on mouth", "fingers on eye"})
-"""Kept from the fit that is judged, to test it on kinds that it has never met."""
+"""Kinds that take no part in the fit that is tested, so that it is tested on kinds that it has not seen."""
 
 
-def _choose_eye(random: Generator) -> float:
+def _choose_eye_x(random: Generator) -> float:
     return float(random.choice((-_EYE_X, _EYE_X)))
 
 
@@ -225,7 +225,7 @@ def _make_strand(middle: float, spread: float, random: Generator) -> Outline:
 def _paint_fingers(
     portrait: Portrait, random: Generator, tip: tuple[float, float], widths: NDArray[np.float64]
 ) -> Image:
-    """Side by side from below, their tips at `tip`, in about the colour of the cheeks."""
+    """Fingers side by side from below, their tips at `tip`, in about the colour of the cheeks."""
     cheek = _map_to_photo(portrait.landmarks, np.array([(-0.45, 0.6), (0.45, 0.6)]))
     rows, columns = np.clip(np.rint(cheek[:, ::-1]).astype(int), 0, np.array(portrait.photo.shape[:2]) - 1).T
     skin = np.median(portrait.photo[rows, columns].astype(np.float64), axis=0) * random.uniform(0.75, 1.15)
@@ -239,7 +239,7 @@ def _paint_fingers(
 
 
 def _paint(portrait: Portrait, random: Generator, outlines: Sequence[Outline], cloth: _Cloth) -> Image:
-    """The outlines, in the face's frame, filled with cloth that is lit from one side and has a grain."""
+    """Fill the outlines, in the face's frame, with cloth that is brighter on one side and has a grain."""
     photo = portrait.photo.astype(np.float32)
     hidden = np.zeros(photo.shape[:2], np.float32)
     for outline in outlines:
@@ -247,14 +247,14 @@ def _paint(portrait: Portrait, random: Generator, outlines: Sequence[Outline], c
         cv2.fillPoly(hidden, [np.rint(corners * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
     share = np.asarray(cv2.GaussianBlur(hidden, (0, 0), 0.7), np.float32)[..., None] * np.float32(cloth.opacity)
     fall = random.normal(0, 25) * np.linspace(-0.5, 0.5, photo.shape[1])[:, None]
-    lit = (
+    shaded = (
         _make_pattern(portrait, random, cloth) + fall + _make_folds(portrait, cloth) + random.normal(0, 3, photo.shape)
     )
-    return np.asarray(np.clip(np.rint(photo * (1 - share) + lit * share), 0, 255), np.uint8)
+    return np.asarray(np.clip(np.rint(photo * (1 - share) + shaded * share), 0, 255), np.uint8)
 
 
 def _make_pattern(portrait: Portrait, random: Generator, cloth: _Cloth) -> NDArray[np.float64]:
-    """(H,W,3): the colour, or two in stripes that lean."""
+    """(H,W,3): the colour, or two colours in oblique stripes."""
     if cloth.stripes is None:
         return np.broadcast_to(cloth.colour, portrait.photo.shape)
     rows, columns = np.mgrid[: portrait.photo.shape[0], : portrait.photo.shape[1]]

@@ -1,4 +1,4 @@
-"""A pack's networks in the detector and the embedder that use them, with somebody looking over their shoulder."""
+"""A pack whose networks record their inputs and their CPU time."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +18,8 @@ from app.vision.types import FaceDetector
 Inputs = Mapping[str, NDArray[Any]]
 
 
-class Watched:
-    """A session that sums up its CPU time, and keeps what it is fed while `keeps_inputs` is set."""
+class WatchedSession:
+    """A session that sums up its CPU time, and keeps its inputs while `keeps_inputs` is set."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -38,29 +38,29 @@ class Watched:
         return outputs
 
     def take_inputs(self) -> list[Inputs]:
-        """What it was fed since the last call."""
+        """The inputs since the last call."""
         kept, self._kept = self._kept, []
         return kept
 
 
 class WatchedPack:
-    """A pack whose networks are watched, each photo and each face run by itself.
+    """A pack of WatchedSessions, which runs each photo and each face by itself.
 
-    `sessions` has those of all networks by their names in the manifest.
+    `sessions` has the session of each network, by its name in the manifest.
     """
 
     def __init__(self, manifest: PackManifest, sessions: Mapping[str, Session]) -> None:
         self.manifest = manifest
-        self.networks = {name: Watched(session) for name, session in sessions.items()}
+        self.networks = {name: WatchedSession(session) for name, session in sessions.items()}
         embedder = Embedder(self.networks[manifest.embedder.file], manifest.embedder, max_batch=1)
         self.pack = FacePack(manifest, _open_detector(manifest, self.networks), embedder)
 
-    def spent_s(self, names: frozenset[str]) -> float:
+    def get_spent_s(self, names: frozenset[str]) -> float:
         """CPU time of these networks so far."""
         return sum(self.networks[name].spent_s for name in names)
 
     def record_inputs(self, name: str, steps: Iterator[Callable[[FacePack], object]]) -> Iterator[Inputs]:
-        """What one network is fed while the pack does some steps."""
+        """The inputs of one network while the pack does some steps."""
         network = self.networks[name]
         network.keeps_inputs = True
         try:

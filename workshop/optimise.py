@@ -1,7 +1,7 @@
-"""Variants of a pack's networks: made, measured beside the originals, and kept where they pass.
+"""Makes variants of a pack's networks, compares them with the originals, and keeps those that pass.
 
-A part (the detector, the embedder) is judged as a whole, then the pack with all variants that passed: what takes an
-original's place must find the same faces in the same places, embed them the same, and take nobody for somebody else.
+A part (the detector, the embedder) is measured as a whole, and then the pack with all variants that passed. A variant
+must detect the same faces in the same places, give the same embeddings, and confuse no more people than the original.
 """
 
 import logging
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bars:
-    """What a variant must reach, or stay below for `landmark_shift` and `accuracy_loss`; the records in variants.py
-    say what each is of."""
+    """The least that a variant must reach, or the most for `landmark_shift` and `accuracy_loss`. The records in
+    variants.py define the measures."""
 
     matched_share: float
     median_iou: float
@@ -53,11 +53,11 @@ class Bars:
 
 
 BARS: Mapping[VariantPrecision, Bars] = {
-    # A variant that gives up digits and is no faster is worth nothing.
+    # A variant that is less exact and no faster is worth nothing.
     "int8": Bars(matched_share=0.98, median_iou=0.95, landmark_shift=0.01, median_cosine=0.99, speed=1.1),
-    # The CPU this is measured on computes float16 by way of float32: its speed says nothing of a GPU's.
+    # The CPU on which this is measured computes float16 by float32, so its speed says nothing about a GPU's.
     "fp16": Bars(matched_share=0.99, median_iou=0.99, landmark_shift=0.005, median_cosine=0.999, speed=0),
-    # The same arithmetic in another order. It saves time at the start, not in the run.
+    # The same arithmetic in another order. It saves time when the network is loaded, not when it runs.
     "optimised": Bars(matched_share=0.999, median_iou=0.999, landmark_shift=0.0005, median_cosine=0.9999, speed=0),
 }
 
@@ -71,7 +71,8 @@ class _Measured:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Makes variants of one pack into `folder`, from and on these photos. `say` gets a line on every step."""
+    """Makes variants of one pack in `folder`. `samples` are for calibration and measurement. `say` gets a line on each
+    step."""
 
     installed: InstalledPack
     samples: Samples
@@ -79,7 +80,7 @@ class Optimiser:
     say: Callable[[str], None] = log.info
 
     def make(self, precision: VariantPrecision) -> list[Variant]:
-        """The pack's variants of one precision, those refused without their files. The report is written anew.
+        """The pack's variants of one precision; refused ones have no file. The report is written anew.
 
         Raises BadModelPack for a network that can't be converted or run, and where the folder can't be written to.
         """
@@ -119,13 +120,13 @@ class Optimiser:
             ) from error
 
     def _open_pack_with(self, variants: Mapping[str, Path]) -> WatchedPack:
-        """The pack with these variants, by network, and the originals of the others."""
+        """The pack with these variants (network → file), and the originals of the other networks."""
         names = [name for part in self._parts.values() for name in part]
         paths = {name: variants.get(name, self.installed.weights / name) for name in names}
         return WatchedPack(self.installed.manifest, {name: open_on_cpu(path) for name, path in paths.items()})
 
     def _write_variant(self, name: str, precision: VariantPrecision) -> Path:
-        """A network in another precision, in its file, unmeasured."""
+        """Write a network in another precision. Returns the file, which is not measured yet."""
         source = self.installed.weights / name
         target = self.folder / make_file_name(name, self.installed.manifest.files[name], precision)
         self.say(f"{name}: making {precision}")
@@ -139,7 +140,7 @@ class Optimiser:
         return target
 
     def _record_inputs(self, name: str) -> Iterator[Inputs]:
-        """What a network of the originals is fed with for the calibration photos."""
+        """The inputs of one of the original networks for the calibration photos."""
         feed = _detect if name in self._parts["detector"] else _detect_and_embed
         steps = (
             partial(feed, image) for _, image in read_images(self.samples.calibration, self._original.pack.view_px)
@@ -191,7 +192,7 @@ class Optimiser:
         )
 
     def _keep_only(self, made: Iterable[Variant]) -> None:
-        """Record these, and delete the files of this pack's networks that no record speaks of."""
+        """Record these, and delete the files of this pack's networks that are in no record."""
         report = read_report(self.folder).add_variants(tuple(made))
         write_report(self.folder, report)
         recorded = {variant.file for variant in report.variants}
@@ -220,7 +221,8 @@ def convert_to_half(model: Path) -> onnx.ModelProto:
 
 
 def _write_optimised(source: Path, target: Path) -> None:
-    """As ONNX Runtime rewrites the graph for any CPU. Its last level is left to the start: that is for one CPU."""
+    """Write the graph as ONNX Runtime rewrites it for any CPU. Its last level depends on the CPU, so it is left to the
+    worker's start."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)

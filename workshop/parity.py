@@ -1,4 +1,4 @@
-"""How much a variant differs from its original: faces found, embeddings, and who is taken for whom."""
+"""How much a variant differs from its original: detected faces, embeddings, and accuracy of verification."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.packs.variants import DetectorParity, EmbedderParity, Verification
+from app.vision.boxes import compute_ious
 from app.vision.types import Detections
 from workshop.networks import WatchedPack
 from workshop.samples import Pair, read_images
@@ -21,23 +22,23 @@ def compare_detectors(
 ) -> tuple[DetectorParity, float]:
     """Both on every photo, by turns → how far they agree, and the variant's speed."""
     networks = original.manifest.networks["detector"]
-    ious, score_differences, shifts, seen, found_by_any = [], [], [], [], 0
+    ious, score_differences, shifts, face_counts, detected_by_any = [], [], [], [], 0
     times_s = []
     for _, image in read_images(photos, original.pack.view_px):
-        before = original.spent_s(networks), variant.spent_s(networks)
+        before = original.get_spent_s(networks), variant.get_spent_s(networks)
         theirs, ours = original.pack.detect([image])[0], variant.pack.detect([image])[0]
-        times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+        times_s.append((original.get_spent_s(networks) - before[0], variant.get_spent_s(networks) - before[1]))
         rows, columns, iou = match_faces(theirs, ours)
         ious.append(iou)
         score_differences.append(np.abs(theirs.scores[rows] - ours.scores[columns]))
         shifts.append(measure_landmark_shifts(theirs.landmarks[rows], ours.landmarks[columns]))
-        seen.append(len(theirs))
-        found_by_any += len(theirs) + len(ours) - len(rows)
+        face_counts.append(len(theirs))
+        detected_by_any += len(theirs) + len(ours) - len(rows)
     iou, differences = np.concatenate([*ious, []]), np.concatenate([*score_differences, []])
     parity = DetectorParity(
-        photos=len(seen),
-        faces=sum(seen),
-        matched_share=len(iou) / found_by_any if found_by_any else 0,
+        photos=len(face_counts),
+        faces=sum(face_counts),
+        matched_share=len(iou) / detected_by_any if detected_by_any else 0,
         least_iou=float(iou.min(initial=1)),
         median_iou=_compute_median(iou),
         largest_score_difference=float(differences.max(initial=0)),
@@ -49,16 +50,16 @@ def compare_detectors(
 def compare_embedders(
     original: WatchedPack, variant: WatchedPack, photos: Sequence[Path]
 ) -> tuple[EmbedderParity, float]:
-    """Both on every face that the original finds, by turns → how far they agree, and the variant's speed."""
+    """Both on every face that the original detects, by turns → how far they agree, and the variant's speed."""
     networks = original.manifest.networks["embedder"]
     cosines: list[float] = []
     times_s = []
     for _, image in read_images(photos, original.pack.view_px):
         chips = original.pack.cut_chips(image, original.pack.detect([image])[0].landmarks)
         for at in range(len(chips)):
-            before = original.spent_s(networks), variant.spent_s(networks)
+            before = original.get_spent_s(networks), variant.get_spent_s(networks)
             theirs, ours = (pack.pack.embed([chips[at : at + 1]])[0][0] for pack in (original, variant))
-            times_s.append((original.spent_s(networks) - before[0], variant.spent_s(networks) - before[1]))
+            times_s.append((original.get_spent_s(networks) - before[0], variant.get_spent_s(networks) - before[1]))
             cosines.append(float(theirs @ ours))
     parity = EmbedderParity(
         faces=len(cosines), least_cosine=min(cosines, default=0), median_cosine=_compute_median(np.array(cosines))
@@ -67,11 +68,11 @@ def compare_embedders(
 
 
 def match_faces(some: Detections, others: Detections) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Faces of one photo as two detectors found them → rows of both that are one face (K,), (K,), and their IoU (K,).
+    """The detections of two detectors in one photo → rows of both that are one face (K,), (K,), and their IoU (K,).
 
     The best overlaps first, each face once, none below SAME_FACE_IOU.
     """
-    overlaps = _compute_ious(some.boxes, others.boxes)
+    overlaps = compute_ious(some.boxes, others.boxes)
     rows, columns = np.unravel_index(np.argsort(-overlaps, axis=None, kind="stable"), overlaps.shape)
     chosen: list[tuple[int, int]] = []
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -86,7 +87,7 @@ def match_faces(some: Detections, others: Detections) -> tuple[NDArray[np.intp],
 def measure_landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]:
     """(N,5,2), (N,5,2) of the same faces → (N,) mean distance of their landmarks, in distances of the eyes.
 
-    What turns an embedding more than anything else about a detector: the face is aligned by them.
+    The landmarks influence an embedding more than anything else of a detection: the face is aligned by them.
     """
     eyes = np.linalg.norm(some[:, 0] - some[:, 1], axis=1).astype(np.float64)
     apart = np.linalg.norm(some - others, axis=2).mean(axis=1)
@@ -95,26 +96,27 @@ def measure_landmark_shifts(some: Floats, others: Floats) -> NDArray[np.float64]
 
 
 def embed_people(pack: WatchedPack, pairs: Sequence[Pair]) -> dict[Path, Floats]:
-    """The (D,) embedding of the person in each photo of the pairs; none where no face is found."""
+    """The (D,) embedding of the person in each photo of the pairs; none where no face is detected."""
     paths = sorted({path for pair in pairs for path in (pair.first, pair.second)})
     embeddings = {}
     for path, image in read_images(paths, pack.pack.view_px):
-        found = pack.pack.detect([image])[0]
-        if len(found):
-            chip = pack.pack.cut_chips(image, found.landmarks[[find_most_central(found, image)]])
+        faces = pack.pack.detect([image])[0]
+        if len(faces):
+            chip = pack.pack.cut_chips(image, faces.landmarks[[find_most_central(faces, image)]])
             embeddings[path] = pack.pack.embed([chip])[0][0]
     return embeddings
 
 
-def find_most_central(found: Detections, image: Image) -> int:
-    """Row of the face nearest the middle: whom a photo is of stands there, as in LFW."""
+def find_most_central(faces: Detections, image: Image) -> int:
+    """Row of the face nearest the middle: the person of a photo stands there, as in LFW."""
     middle = np.array([image.shape[1], image.shape[0]]) / 2
-    centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     return int(np.argmin(np.linalg.norm(centres - middle, axis=1)))
 
 
 def verify(pairs: Sequence[Pair], original: dict[Path, Floats], variant: dict[Path, Floats]) -> Verification:
-    """Embeddings by photo, of original and variant → how often each tells same from different."""
+    """Embeddings by photo, of original and variant → how often each decides correctly whether two faces are of one
+    person."""
     genuine = np.array([pair.is_genuine for pair in pairs])
     return Verification(
         genuine_pairs=int(genuine.sum()),
@@ -126,7 +128,8 @@ def verify(pairs: Sequence[Pair], original: dict[Path, Floats], variant: dict[Pa
 
 
 def measure_accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
-    """(N,) cosines, (N,) whether same → mean accuracy over ten folds, each by the threshold that is best on the others.
+    """(N,) cosines, (N,) whether the pair is genuine → mean accuracy over ten folds, each by the threshold that is best
+    on the others.
 
     The protocol of LFW (Huang et al., 2007).
     """
@@ -140,14 +143,14 @@ def measure_accuracy_in_folds(cosines: NDArray[np.float64], genuine: NDArray[np.
 
 
 def _choose_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) -> float:
-    """The cosine from which on calling a pair the same is right most often: midway between two that occur."""
+    """The threshold on the cosine that is right most often: midway between two cosines that occur."""
     order = np.argsort(cosines)
     ascending = np.concatenate([[-np.inf], cosines[order], [np.inf]])
-    # Cutting before the k-th: the impostors below and the genuine from there on are right.
+    # With the threshold before the k-th cosine, the impostors below and the genuine pairs from there on are right.
     impostors_below = np.concatenate([[0], np.cumsum(~genuine[order])])
     genuine_below = np.concatenate([[0], np.cumsum(genuine[order])])
     right = impostors_below + genuine.sum() - genuine_below
-    # There is no cut between equals.
+    # There is no threshold between equal cosines.
     cut = int(np.argmax(np.where(ascending[:-1] < ascending[1:], right, -1)))
     return float(np.clip(ascending[cut : cut + 2], -2, 2).mean())
 
@@ -155,24 +158,13 @@ def _choose_threshold(cosines: NDArray[np.float64], genuine: NDArray[np.bool_]) 
 def _compute_cosines(
     pairs: Sequence[Pair], first: dict[Path, Floats], second: dict[Path, Floats]
 ) -> NDArray[np.float64]:
-    """(N,): -1, the least alike, where a face is missing in either photo."""
+    """(N,): -1, the least similarity, where either photo has no face."""
     return np.array(
         [
             float(first[pair.first] @ second[pair.second]) if pair.first in first and pair.second in second else -1
             for pair in pairs
         ]
     )
-
-
-def _compute_ious(some: Floats, others: Floats) -> NDArray[np.float64]:
-    """(N,4), (M,4) → (N,M)."""
-    top_left = np.maximum(some[:, None, :2], others[None, :, :2])
-    bottom_right = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    shared = np.maximum(bottom_right - top_left, 0).prod(axis=-1).astype(np.float64)
-    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=-1) for boxes in (some, others)]
-    union: NDArray[np.float64] = areas[0][:, None] + areas[1][None] - shared
-    ious: NDArray[np.float64] = shared / np.maximum(union, np.finfo(np.float32).tiny)
-    return ious
 
 
 def _compute_median(values: NDArray[np.float64]) -> float:

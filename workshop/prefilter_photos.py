@@ -1,6 +1,6 @@
 """Photos damaged on purpose: a face framed in several ways, then blurred, darkened, over-exposed, shrunk and so on.
 
-All of it follows from the random generator that is passed in, so that a figure can be got again.
+Everything follows from the random generator that is passed in, so that results can be reproduced.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from app.core.arrays import Floats, Image
 
 SCENE_PX = 600
 SMALL = (0.35, 1.0)
-"""How much smaller a face is made that is to be small in its scene: with LFW's 100 px, 6 to 17 % of its side."""
+"""Scale of a face that is small in its scene: with LFW's faces of 100 px, it has 6 to 17 % of the scene's side."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def leave_undamaged(photo: Image, _: Generator) -> Image:
 
 
 def blur_by_motion(photo: Image, random: Generator) -> Image:
-    """The camera moved by 7 to 41 px, straight on."""
+    """As if the camera moved by 7 to 41 px in a straight line."""
     return move_camera(photo, random.uniform(7, 41), random.uniform(0, np.pi))
 
 
 def move_camera(photo: Image, length_px: float, angle: float) -> Image:
-    """The camera moved straight on, while the shutter was open; `angle` in radians."""
+    """As if the camera moved in a straight line while the shutter was open; `angle` in radians."""
     middle = int(length_px) // 2 + 2
     reach = (length_px - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
     kernel = np.zeros((2 * middle + 1, 2 * middle + 1), np.uint8)
@@ -111,7 +111,7 @@ def move_camera(photo: Image, length_px: float, angle: float) -> Image:
 
 def defocus(photo: Image, random: Generator) -> Image:
     """Every point becomes a disk of 2 to 20 px radius."""
-    radius = _log_uniform(random, 2, 20)
+    radius = _draw_log_uniform(random, 2, 20)
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return _filter(photo, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
@@ -119,23 +119,23 @@ def defocus(photo: Image, random: Generator) -> Image:
 
 def darken(photo: Image, random: Generator) -> Image:
     """1 to 40 % of the light, and noise of 1 to 16 grey levels."""
-    return _add_noise(photo * _log_uniform(random, 0.01, 0.4), _log_uniform(random, 1, 16), random)
+    return _add_noise(photo * _draw_log_uniform(random, 0.01, 0.4), _draw_log_uniform(random, 1, 16), random)
 
 
 def over_expose(photo: Image, random: Generator) -> Image:
     """1.5 to 30 times the light."""
-    return _add_noise(photo * _log_uniform(random, 1.5, 30), 0, random)
+    return _add_noise(photo * _draw_log_uniform(random, 1.5, 30), 0, random)
 
 
 def veil(photo: Image, random: Generator) -> Image:
     """2 to 40 % of the contrast, as in fog or against the light, at any brightness."""
-    contrast = _log_uniform(random, 0.02, 0.4)
+    contrast = _draw_log_uniform(random, 0.02, 0.4)
     return _add_noise(photo * contrast + random.uniform(0, 255) * (1 - contrast), 1, random)
 
 
 def scale_down(photo: Image, random: Generator) -> Image:
     """A longer side of 12 to 120 px."""
-    scale = _log_uniform(random, 12, 120) / max(photo.shape)
+    scale = _draw_log_uniform(random, 12, 120) / max(photo.shape)
     return np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -147,7 +147,7 @@ def compress(photo: Image, random: Generator) -> Image:
 
 
 def make_black_frame(photo: Image, random: Generator) -> Image:
-    """The lens was covered."""
+    """As if the lens was covered."""
     return _add_noise(np.zeros(photo.shape), random.uniform(0, 8), random)
 
 
@@ -185,10 +185,10 @@ def _filter(photo: Image, kernel: NDArray[np.generic]) -> Image:
 
 
 def _add_noise(scene: ArrayLike, sigma: float, random: Generator) -> Image:
-    """Gaussian noise of `sigma` grey levels, the same in light and shadow."""
-    lit = np.asarray(scene, np.float32)
-    return np.clip(np.rint(lit + random.normal(0, sigma, lit.shape)), 0, 255).astype(np.uint8)
+    """Gaussian noise of `sigma` grey levels, the same in bright and dark parts."""
+    clean = np.asarray(scene, np.float32)
+    return np.clip(np.rint(clean + random.normal(0, sigma, clean.shape)), 0, 255).astype(np.uint8)
 
 
-def _log_uniform(random: Generator, least: float, most: float) -> float:
+def _draw_log_uniform(random: Generator, least: float, most: float) -> float:
     return float(np.exp(random.uniform(np.log(least), np.log(most))))

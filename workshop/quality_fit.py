@@ -24,19 +24,20 @@ from workshop.quality_samples import CLEAN, QualitySamples
 
 HIDDEN, HIDDEN_COVER = 16, 12
 DECAY, DECAY_COVER = 1.0, 80.0
-"""Of the weights: chosen by what functions fitted on half of the people do on the other half."""
+"""Weight decay: chosen by the accuracy on one half of the people of functions that were fitted on the other half."""
 COMPONENTS, DECAY_EMBEDDER = 32, 5.0
-"""Of the embeddings, by the same. pAUC without them is 52 % below random, with their length 58 %, with that and how
-alike the mirrored chip's is (a second run of the network) 58 %, with length and components 61 %."""
+"""For the features of the embeddings, chosen in the same way. Without these features the pAUC is 52 % below that of a
+random order; with the length 58 %; with the length and the similarity to the mirrored chip's embedding (a second run of
+the network) 58 %; with length and components 61 %."""
 BATCH = 256
 SHARP_ENOUGH = 0.8
-"""Of the clean faces so many are less sharp than what counts as sharp."""
+"""The share of the clean faces that are less sharp than the bound above which sharpness does not count."""
 SHARPNESS_KINDS = ("clean", "sharpened", "small", "motion blur", "JPEG")
-"""What sharpness is fitted to: where it is what differs."""
+"""The kinds to which sharpness is fitted: those that differ in it."""
 
 
 def fit_quality_model(samples: QualitySamples, covers: QualitySamples, *, unseen: bool) -> QualityModel:
-    """With `unseen`, kinds of UNSEEN_COVERS take no part in the fit of the covers."""
+    """All functions, fitted. With `unseen`, the kinds of UNSEEN_COVERS take no part in the fit of the covers."""
     functions = {part: _fit_cover(samples, covers, part, unseen=unseen) for part in ("eyes", "mouth")}
     known, statistics, most = _select_known(samples)
     shown = np.isin(known.kinds, SHARPNESS_KINDS)
@@ -49,7 +50,7 @@ def fit_quality_model(samples: QualitySamples, covers: QualitySamples, *, unseen
 
 
 def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -> QualityModel:
-    """The functions that serve every pack as they are, and beside them what the embedder of the samples tells."""
+    """The given functions, which serve every pack, and those fitted for the embedder of the samples."""
     known, statistics, most = _select_known(samples)
     features = make_unified_features(
         compute_raw_measures(known.faces) | estimate_covered(known.faces, functions), statistics
@@ -60,21 +61,21 @@ def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -
 def _fit_embedder_view(known: QualitySamples, features: Floats, most: Floats) -> EmbedderView:
     centre = known.embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
-    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.empty())
-    seen = view.features(known.vectors)
-    bounds = np.concatenate([_make_bounds(features, most), np.full(seen.shape[1], np.inf, np.float32)])
-    return replace(view, unified=_fit_regression(np.hstack([features, seen]), known.genuine, bounds, DECAY_EMBEDDER))
+    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.make_empty())
+    own = view.make_features(known.vectors)
+    bounds = np.concatenate([_make_bounds(features, most), np.full(own.shape[1], np.inf, np.float32)])
+    return replace(view, unified=_fit_regression(np.hstack([features, own]), known.genuine, bounds, DECAY_EMBEDDER))
 
 
 def _select_known(samples: QualitySamples) -> tuple[QualitySamples, Floats, Floats]:
-    """The faces that are fitted to, their sharpness statistics, and the most of each that counts."""
+    """The faces of the fit, their sharpness statistics, and the bound above which each statistic does not count."""
     known = samples.take((samples.kinds != "reference") & ~np.isnan(samples.genuine))
     statistics = make_sharpness_features(known.faces)
     return known, statistics, np.quantile(statistics[known.kinds == CLEAN], SHARP_ENOUGH, axis=0).astype(np.float32)
 
 
 def _make_bounds(features: Floats, most: Floats) -> Floats:
-    """The most that counts, for features that end with the sharpness statistics."""
+    """The bounds for features that end with the sharpness statistics."""
     return np.concatenate([np.full(features.shape[1] - len(most), np.inf, np.float32), most])
 
 
@@ -113,10 +114,10 @@ def _fit_classification(features: Floats, target: NDArray[np.bool_]) -> Perceptr
 
 
 def _make_standardiser(features: Floats, most: Floats) -> Perceptron:
-    """With what features are standardised by, and no layers yet."""
+    """A function with the parameters that standardise the features, without layers."""
     bounded = np.minimum(features, most)
     return replace(
-        Perceptron.empty(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most
+        Perceptron.make_empty(), mean=bounded.mean(axis=0), scale=np.maximum(bounded.std(axis=0), 1e-3), most=most
     )
 
 

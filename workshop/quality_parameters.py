@@ -10,12 +10,12 @@ from app.vision.quality.fitted import LAYERS, PARAMETERS, VERSION, EmbedderView,
 
 
 def write_functions(functions: Mapping[str, Perceptron], path: Path = PARAMETERS) -> None:
-    """Numbers in half precision: they are right to three digits, more than what they were fitted on is."""
+    """Layers in half precision: three digits, more than the accuracy of the faces that they were fitted on."""
     _write(path, {key: values for name in functions for key, values in _make_arrays(name, functions[name]).items()})
 
 
 def write_embedder_view(view: EmbedderView, path: Path) -> None:
-    """The same for an embedder."""
+    """The same for the functions of one embedder."""
     plain = {name: np.asarray(getattr(view, name), np.float16) for name in ("centre", "components")}
     _write(path, plain | _make_arrays("unified", view.unified))
 

@@ -1,7 +1,7 @@
-"""Faces of known people, clean and degraded, and what recognition makes of them: quality is fitted to and judged by it.
+"""Faces of known people, clean and degraded, with their genuine similarity, to which quality is fitted.
 
-Of each photo the face nearest its middle counts. What recognition makes of a face is its genuine similarity: to the
-mean of the clean faces in its person's other photos. People of one photo have none (NaN).
+Of each photo, the face nearest its middle is taken. Its genuine similarity is the similarity to the mean of the clean
+faces in its person's other photos. A person with one photo has none (NaN).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from workshop.samples import read_images
 DEGRADED_SHARE = 0.6
 CLEAN, SHARPENED = "clean", "sharpened"
 PHOTOS_A_PERSON = 8
-"""More would let the few whom everybody photographs decide."""
+"""With more, the few people with many photos would decide."""
 Names = NDArray[np.str_]
 
 
@@ -31,9 +31,9 @@ Names = NDArray[np.str_]
 class QualitySamples:
     """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
 
-    `faces` are as quality takes them, `embeddings` (N,D) float32 of unit length, `lengths` (N,) of what they were made
-    from, `unlit` (N,D) those of faces that are left in the dark, `genuine` (N,) the similarity to the face's own
-    person. `missed` counts photos of each kind in which no face was found.
+    `faces` is the input of the quality measures; `embeddings` (N,D) float32 are of unit length; `lengths` (N,) are
+    those of the vectors before; `unbrightened` (N,D) are embeddings of chips that were not brightened; `genuine` (N,)
+    is the similarity to the face's own person. `missed` counts photos of each kind in which no face was detected.
     """
 
     people: Names
@@ -42,7 +42,7 @@ class QualitySamples:
     faces: FaceColumns
     embeddings: Floats
     lengths: Floats
-    unlit: Floats
+    unbrightened: Floats
     genuine: Floats
     missed: Mapping[str, int]
 
@@ -60,7 +60,7 @@ class QualitySamples:
             self.faces.take(which),
             self.embeddings[which],
             self.lengths[which],
-            self.unlit[which],
+            self.unbrightened[which],
             self.genuine[which],
             self.missed,
         )
@@ -85,12 +85,12 @@ class _Row:
     kind: str
     faces: FaceColumns
     vector: Floats
-    unlit: Floats
+    unbrightened: Floats
 
 
 def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int, variants: int = 1) -> QualitySamples:
-    """Every photo clean, and `variants` times more: degraded with the odds of DEGRADED_SHARE, or clean once more, and
-    from the second time on sharpened rather than clean.
+    """Every photo clean, and `variants` more times: degraded with the probability DEGRADED_SHARE, or else clean again,
+    or sharpened from the second time on.
 
     Rows of the first, clean pass have the kind `reference`.
     """
@@ -107,13 +107,13 @@ def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int
             random = np.random.default_rng([seed, number, variant])
             kind = _choose_kind(random)
             if kind == CLEAN and variant:
-                kind, seen = SHARPENED, _analyse(pack, sharpen(portrait, random))
+                kind, analysis = SHARPENED, _analyse(pack, sharpen(portrait, random))
             else:
-                seen = clean if kind == CLEAN else _analyse(pack, DEGRADATIONS[kind](portrait, random))
-            if seen is None:
+                analysis = clean if kind == CLEAN else _analyse(pack, DEGRADATIONS[kind](portrait, random))
+            if analysis is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
-                rows.append(_Row(person, photo, kind, *seen))
+                rows.append(_Row(person, photo, kind, *analysis))
     return _concatenate(rows, missed)
 
 
@@ -131,11 +131,11 @@ def make_covered_samples(
         rows.append(_Row(person, photo, "reference", *clean))
         portrait = Portrait(image, clean[0].landmarks[0])
         for row, (kind, cover) in enumerate(covers.items()):
-            seen = _analyse(pack, cover(portrait, np.random.default_rng([seed, number, row])))
-            if seen is None:
+            analysis = _analyse(pack, cover(portrait, np.random.default_rng([seed, number, row])))
+            if analysis is None:
                 missed[kind] = missed.get(kind, 0) + 1
             else:
-                rows.append(_Row(person, photo, kind, *seen))
+                rows.append(_Row(person, photo, kind, *analysis))
     return _concatenate(rows, missed)
 
 
@@ -150,31 +150,33 @@ def _choose_kind(random: Generator) -> str:
 
 
 def _analyse(pack: FacePack, image: Image) -> tuple[FaceColumns, Floats, Floats] | None:
-    """The face nearest the middle, what the embedder makes of it (D,), and its embedding (D,) unlit."""
-    (found,) = pack.detect([image])
-    if not len(found):
+    """The face nearest the middle, its vector (D,), and its embedding (D,) without brightening."""
+    (detected,) = pack.detect([image])
+    if not len(detected):
         return None
-    centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    centres = (detected.boxes[:, :2] + detected.boxes[:, 2:]) / 2
     middle = np.array([image.shape[1], image.shape[0]]) / 2
-    face = found.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
+    face = detected.take(np.abs(centres - middle).sum(axis=1).argmin()[None])
     chips = pack.cut_chips(image, face.landmarks)
-    (vectors,), (unlit,) = pack.vectors([chips]), pack.embed([chips], as_they_are=True)
+    (vectors,), (unbrightened,) = pack.compute_vectors([chips]), pack.embed([chips], brighten_dark=False)
     size_px = np.array([[image.shape[1], image.shape[0]]], np.float32)
     return (
-        FaceColumns(pack.quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px),
+        FaceColumns(
+            pack.cut_quality_chips(image, face.landmarks, chips), face.boxes, face.landmarks, face.scores, size_px
+        ),
         vectors[0],
-        unlit[0],
+        unbrightened[0],
     )
 
 
 def _concatenate(rows: Sequence[_Row], missed: Mapping[str, int]) -> QualitySamples:
     people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
     photos = np.array([row.photo for row in rows])
-    vectors, unlit = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unlit"))
+    vectors, unbrightened = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unbrightened"))
     embeddings, lengths = normalise(vectors), np.linalg.norm(vectors, axis=1)
     faces = FaceColumns.concatenate([row.faces for row in rows])
     genuine = compute_genuine_similarities(people, photos, kinds == "reference", embeddings)
-    return QualitySamples(people, photos, kinds, faces, embeddings, lengths, unlit, genuine, missed)
+    return QualitySamples(people, photos, kinds, faces, embeddings, lengths, unbrightened, genuine, missed)
 
 
 def compute_genuine_similarities(

@@ -1,4 +1,4 @@
-"""Static INT8 quantisation of a network: 8-bit activations from what photos make of them, 7-bit weights.
+"""Static INT8 quantisation of a network: 8-bit activations with ranges measured on photos, and 7-bit weights.
 
 Weights have a scale for each output channel and one bit less than they could: CPUs before VNNI add two products of
 bytes in 16 bits, which full weights overflow, and a variant is used on other hosts than the one it was made on.
@@ -6,9 +6,9 @@ bytes in 16 bits, which full weights overflow, and a variant is used on other ho
 The first layer stays in float, and so do the last ones. The first has too few channels for the integer kernels to be
 faster. The last ones' outputs are read as they are, and one scale for all of them would round landmarks to pixels.
 
-The layers between are not equally sensitive. Each is measured alone: how much the network's outputs change when nothing
-else is quantised. As such errors are nearly independent their squares add up, so the worst layers stay in float until
-the rest is within a budget. Without being told that finds depthwise convolutions whose channels differ too much
+The layers between are not equally sensitive. The error of each is measured alone: how much the network's outputs change
+when only that layer is quantised. Such errors are nearly independent, so their squares add up, and the worst layers
+stay in float until the rest is within a budget. This also finds depthwise convolutions whose channels differ too much
 for one scale.
 """
 
@@ -36,23 +36,23 @@ log = logging.getLogger(__name__)
 
 Inputs = Mapping[str, NDArray[Any]]
 ReadInputs = Callable[[], Iterable[Inputs]]
-"""What a network is fed with, from the start at each call."""
+"""The inputs of a network, from the first one at each call."""
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-"""What has weights."""
+"""Operators with weights."""
 BETWEEN = ("Relu", "Clip", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Concat", "Pad")
-"""What ONNX Runtime's CPU kernels do on bytes, so that a network need not leave them between two layers."""
+"""Operators that ONNX Runtime's CPU kernels compute on bytes, so that no conversion is needed between two layers."""
 
 PROBES = 24
 """Inputs on which a layer's error is measured."""
 DETECTOR_BUDGET, EMBEDDER_BUDGET = 0.012, 0.006
-"""Most that all quantised layers together may change an output: squared change over squared output. In an embedder
-that is a cosine of 0.997, and twice as much would make MobileFaceNet 3 % faster. In SCRFD it takes two layers of the
-stem that cost a quarter of the time, and landmarks and scores were no nearer the original's without them."""
+"""The most that all quantised layers together may change an output: squared change over squared output. In an embedder
+that is a cosine of 0.997; twice as much would make MobileFaceNet 3 % faster. In SCRFD it allows quantising two layers
+of the stem, which take a quarter of the time; landmarks and scores were no more exact with them in float."""
 
 
 class _Reader:
-    """What onnxruntime.quantization asks for its calibration data."""
+    """The reader through which onnxruntime.quantization takes its calibration data."""
 
     def __init__(self, inputs: Iterable[Inputs]) -> None:
         self._inputs = iter(inputs)
@@ -88,7 +88,8 @@ def find_first_and_last_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def choose_float_layers(errors: Mapping[str, float], budget: float) -> list[str]:
-    """Layer → error when it alone is quantised. The fewest layers, worst first, without which the sum is within."""
+    """Layer → error when it alone is quantised. The fewest layers, worst first, without which the sum is within
+    the budget."""
     worst_first = sorted(errors, key=lambda layer: -errors[layer])
     kept = 0
     while math.fsum(errors[layer] for layer in worst_first[kept:]) > budget:

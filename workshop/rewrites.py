@@ -3,7 +3,7 @@
 ONNX Runtime convolves bytes directly where a convolution has at least 16 outputs, a multiple of 8, and a multiple of
 4 inputs (MlasConvSymPackWSize in mlas/lib/convsym.cpp); all others copy every window of the picture first, which for
 few channels takes longer than the arithmetic. So convolutions that read the same tensor become one, and odd numbers
-of channels are filled up with zeros.
+of channels are padded with zeros.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ OPSET = 17
 """Per-channel weights need 13; 17 is what the packs built here are written in."""
 LEAST_CHANNELS, CHANNEL_STEP = 16, 8
 ACTIVATIONS = frozenset({"Relu", "Clip"})
-"""What a quantised convolution does for nothing, by where its output's range ends."""
+"""Activations that a quantised convolution does at no cost, by the range of its output."""
 
 
 def prepare(model: Path) -> onnx.ModelProto:
@@ -66,7 +66,7 @@ def merge_siblings_inplace(model: onnx.ModelProto) -> None:
 
 
 def pad_channels_inplace(model: onnx.ModelProto) -> None:
-    """Fill up the channels between two convolutions of which nothing else takes note."""
+    """Pad the channels between two convolutions that no other node reads."""
     constants, readers = _read_constants(model), find_readers(model)
     for node in list(model.graph.node):
         following = _find_only_conv_behind(node, constants, readers) if _is_plain_conv(node, constants) else None
@@ -74,7 +74,7 @@ def pad_channels_inplace(model: onnx.ModelProto) -> None:
             continue
         channels = constants[node.input[1]].dims[0]
         missing = _align(channels) - channels
-        # The first layer stays in float, where channels cost time and alignment gives none.
+        # The first layer stays in float, where more channels cost time and alignment saves none.
         if missing and node.input[0] != model.graph.input[0].name:
             _pad_inplace(constants[node.input[1]], missing, axis=0)
             _pad_inplace(constants[node.input[2]], missing, axis=0)
@@ -113,7 +113,7 @@ def _fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         drop_unused_inplace(model)
         onnx.save(model, str(source))
-        # The symbolic inference needs sympy, and finds nothing more in networks of convolutions.
+        # Symbolic inference needs sympy, and infers no more shapes in convolutional networks.
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
         return onnx.load(str(target))
 

@@ -18,9 +18,9 @@ SEED = 20
 CALIBRATION_PHOTOS = 128
 PARITY_PHOTOS = 300
 MOST_PAIRS = 3000
-"""Of each kind, genuine and impostor, as in the larger half of what is measured on LFW."""
+"""Most pairs of each kind, genuine and impostor: as many as in LFW's protocol of ten folds."""
 PHOTOS_A_PERSON = 4
-"""More would let the few that everybody photographs decide the result, and each photo costs a run of the networks."""
+"""With more, the few people with many photos would decide, and each photo costs a run of the networks."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Samples:
-    """`calibration` and `parity` share no photo; `pairs` are empty where the folders don't say who is who."""
+    """`calibration` and `parity` share no photo; `pairs` is empty where the folders are not those of people."""
 
     calibration: Sequence[Path]
     parity: Sequence[Path]
@@ -42,7 +42,7 @@ class Samples:
 
 
 def choose_samples(folders: Sequence[Path]) -> Samples:
-    """The same photos at every call for the same folders, as many of each as it has to give.
+    """The same photos at every call for the same folders, mixed from all folders.
 
     Raises BadConfiguration where there are too few.
     """
@@ -99,5 +99,5 @@ def list_people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Pa
 
 
 def _mix(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
-    """One of each folder in turn, so that a small one has its share."""
+    """One photo of each folder in turn, so that a small folder has its share."""
     return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]

@@ -51,7 +51,7 @@ def score_bcubed(labels_true: Labels, labels_pred: Labels) -> Score:
 def score_pairwise(labels_true: Labels, labels_pred: Labels) -> Score:
     """N true labels, N predicted ones → precision and recall over the pairs of items put together.
 
-    Without a pair there is none that could be wrong: the value is 1.
+    Without a pair, the value is 1: no pair is wrong.
     """
     table = _count_contingency(labels_true, labels_pred)
     # Ordered pairs, counted from the item's side: each has (size of its group - 1) of them.

@@ -38,7 +38,8 @@ def open_client(service: str, region: str, read_timeout_s: float = 15, attempts:
 
 @cache
 def _load_service_models() -> botocore.loaders.Loader:
-    """The descriptions of AWS's services, read once and not once a client: half of a service's start otherwise."""
+    """Reader of the descriptions of AWS's services. Reading them again for each client took half of a service's
+    start."""
     return botocore.loaders.create_loader()
 
 
@@ -47,7 +48,7 @@ FIRST_SERVER_ERROR = 500
 
 @contextmanager
 def translate_aws_errors(action: str, store: str = "AWS") -> Iterator[None]:
-    """Turns boto3's errors into this system's, with a sentence that begins with what was tried.
+    """Turns boto3's errors into this system's, with a sentence that begins with the action.
 
     A service that can't be reached, or fails on its own side, is StoreUnavailable(`store`).
     """

@@ -1,4 +1,4 @@
-"""The dead letters of a queue on SQS: looking at them, and moving them back."""
+"""The dead letters of a queue on SQS: reads them, and moves them back to the queue."""
 
 import json
 import time
@@ -18,12 +18,12 @@ MOVE_VISIBILITY_S = 60
 MAX_MOVES_PER_S = 500
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html"""
 FULL_POLL_S = 1
-"""A receive that waits asks all of SQS's servers; one that doesn't may miss messages of a small queue."""
+"""Long polling asks all of SQS's servers; short polling may miss the messages of a small queue."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """`reason` is None for a letter that the queue itself moved, after too many receives."""
+    """`reason` is None for a message that SQS moved itself, after too many receives."""
 
     message_id: str
     body: str
@@ -34,7 +34,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Move:
-    """How far the last move of dead letters is. `status` is SQS's word; `total` is None until it has counted."""
+    """Progress of the last move of dead letters. `status` is SQS's word; `total` is None until SQS has counted them."""
 
     status: str
     moved: int
@@ -43,7 +43,7 @@ class Move:
 
 
 class DeadLetters:
-    """The dead-letter queue behind one queue. Every method raises RetryLater while SQS is away or refuses."""
+    """The dead-letter queue behind one queue. Every method raises RetryLater while SQS can't be reached or refuses."""
 
     def __init__(self, queue_url: str, region: str) -> None:
         """Raises BadConfiguration where the queue has no dead-letter queue."""
@@ -59,7 +59,7 @@ class DeadLetters:
             self._url = str(self._sqs.get_queue_url(QueueName=self._arn.rsplit(":", 1)[-1])["QueueUrl"])
 
     def look(self, most: int) -> list[DeadLetter]:
-        """Up to `most` letters, which are hidden from others only meanwhile."""
+        """Up to `most` letters. They are hidden from other consumers only until this returns."""
         seen: dict[str, DeadLetter] = {}
         receipts: dict[str, str] = {}
         try:
@@ -76,17 +76,17 @@ class DeadLetters:
         return list(seen.values())
 
     def start_move(self, per_second: int) -> None:
-        """Have SQS move all letters back to the queue, at this rate. It goes on when this process ends."""
+        """Have SQS move all letters back to the queue, at this rate. The move goes on after this process has ended."""
         with translate_aws_errors("Starting the move of dead letters"):
             self._sqs.start_message_move_task(
                 SourceArn=self._arn,
-                # Named, for SQS knows no origin of letters that a worker sent there itself.
+                # Named, since SQS knows no source queue of messages that a worker sent there itself.
                 DestinationArn=self._queue_arn,
                 MaxNumberOfMessagesPerSecond=per_second,
             )
 
     def get_last_move(self) -> Move | None:
-        """How far the last move is; None where there was none."""
+        """Progress of the last move; None where there was none."""
         with translate_aws_errors("Reading the state of the move"):
             answer = self._sqs.list_message_move_tasks(SourceArn=self._arn, MaxResults=1)
         if not answer.get("Results"):
@@ -100,10 +100,10 @@ class DeadLetters:
         )
 
     def move_one_by_one(self, per_second: float) -> Iterator[DeadLetter]:
-        """Move letters from here, where SQS can't; those that are done are yielded.
+        """Receive, send and delete the letters here, where SQS can't move them. Yields each letter that is moved.
 
-        Only as many as there are now, or a letter that is rejected again at once would go round for ever. A kill
-        between the sending and the deleting leaves the message in both queues, which handlers bear.
+        Only as many as there are now: a message that is rejected again at once would be moved for ever. A process that
+        is killed between sending and deleting leaves the message in both queues; handlers are idempotent.
         """
         remaining = self._count()
         while remaining > 0 and (messages := self._receive(remaining, MOVE_VISIBILITY_S)):
@@ -142,7 +142,7 @@ class DeadLetters:
                 {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
                 for index, receipt in enumerate(receipts[begin : begin + SQS_MAX_BATCH])
             ]
-            # What is not given back returns by itself soon.
+            # Letters that are not given back become visible after LOOK_VISIBILITY_S.
             with suppress(RetryLater), translate_aws_errors("Giving back dead letters"):
                 self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
@@ -158,7 +158,7 @@ def _read_letter(message: dict[str, Any]) -> DeadLetter:
         message_id=message["MessageId"],
         body=message["Body"],
         sent_at=datetime.fromtimestamp(int(system.get("SentTimestamp", 0)) / 1000, UTC),
-        # The worker's count is that of the first queue; SQS's own grows with every look at the letter.
+        # The worker's count is that of the queue itself; SQS's count here grows with every `look` at the letter.
         receive_count=int(_read_text(message, "receive_count") or system.get("ApproximateReceiveCount", 1)),
         reason=_read_text(message, "reason"),
     )

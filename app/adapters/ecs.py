@@ -23,8 +23,8 @@ RETRY_AFTER_S = 60.0
 class TaskProtection:
     """Protects this task while it is busy. Does nothing where ECS gave no agent address.
 
-    Never more than a wish: whatever the agent answers, work goes on, and a task that is ended all the same loses
-    nothing.
+    The protection is only a request: whatever the agent answers, work goes on, and a task that is stopped all the same
+    loses no message.
     """
 
     def __init__(self, agent_uri: str | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class TaskProtection:
         self._complained = False
 
     def set(self, busy: bool) -> None:
-        """Say whether there is work. Costs a request only when that changes, and every 20 minutes of work."""
+        """Set whether the worker is busy. Sends a request only when that changes, and every 20 minutes of work."""
         if self._url is None:
             return
         with self._lock:
@@ -52,10 +52,10 @@ class TaskProtection:
                 self._due_s = self._clock() + RENEW_AFTER_S if busy else inf
 
     def _put(self, url: str, protect: bool) -> str | None:
-        """What was wrong, or None where the agent says that it is done."""
-        wish = {"ProtectionEnabled": protect, "ExpiresInMinutes": EXPIRES_MIN}
+        """What went wrong; None where the agent confirms the request."""
+        request = {"ProtectionEnabled": protect, "ExpiresInMinutes": EXPIRES_MIN}
         try:
-            answer = self._http.request("PUT", url, json=wish)
+            answer = self._http.request("PUT", url, json=request)
             # A refusal comes with status 200 as well, and has `failure` where `protection` would be.
             if answer.status == 200 and json.loads(answer.data)["protection"]["ProtectionEnabled"] is protect:
                 return None

@@ -1,14 +1,14 @@
 """What all MongoDB adapters share: connecting, the translation of errors, transactions, indexes, batches."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import pymongo
 from pymongo import ASCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
@@ -18,8 +18,8 @@ MongoDatabase = Database[Document]
 T = TypeVar("T")
 WRITE_BATCH = 1_000
 MAJORITY = WriteConcern("majority")
-CONFLICTS_AT_MOST_S = 10.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.5
+TRANSACTION_S = 10.0
+"""The driver alone would try for two minutes, and for as long nobody would learn of an outage."""
 
 
 @contextmanager
@@ -27,8 +27,9 @@ def translate_mongo_errors(action: str) -> Iterator[None]:
     """Turns pymongo's errors into this system's, with a sentence that begins with what was tried."""
     try:
         yield
-    except ConnectionFailure as error:
-        # Away, timed out, or its primary stepped down. Ids are deterministic, so the same writes again are safe.
+    except (ConnectionFailure, ExecutionTimeout) as error:
+        # Away, timed out (in a transaction too), or its primary stepped down. Ids are deterministic, so the same
+        # writes again are safe.
         raise StoreUnavailable("MongoDB", f"{action} in MongoDB failed: {error}") from error
     except PyMongoError as error:
         raise RetryLater(f"{action} in MongoDB failed: {error}") from error
@@ -55,23 +56,12 @@ def ping(database: Database[Document]) -> None:
 def run_in_transaction(client: MongoClient[Document], write: Callable[[ClientSession], T]) -> T:
     """What `write(session)` returns, with all that it wrote, or nothing of it. Needs a replica set.
 
-    Of two transactions that write the same document one fails at once; then `write` runs again, for ten seconds at
-    most. It stays small: a transaction has 60 s. Raises pymongo's errors.
+    Where another transaction writes the same document, or the server is away for a moment, the driver runs `write`
+    again, for TRANSACTION_S at most. Raises pymongo's errors.
     """
-    # Not the driver's with_transaction: that would also wait for a server that is away, for two minutes, and for as
-    # long nobody would learn of the outage.
-    give_up_at, pause_s = time.monotonic() + CONFLICTS_AT_MOST_S, FIRST_PAUSE_S
-    with client.start_session() as session:
-        while True:
-            try:
-                # Reads are the primary's whatever the URI prefers: the driver refuses any other in a transaction.
-                with session.start_transaction(write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY):
-                    return write(session)
-            except OperationFailure as error:
-                if not error.has_error_label("TransientTransactionError") or time.monotonic() > give_up_at:
-                    raise
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    with pymongo.timeout(TRANSACTION_S), client.start_session() as session:
+        # Reads are the primary's whatever the URI prefers: the driver refuses any other in a transaction.
+        return session.with_transaction(write, write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY)
 
 
 def ensure_indexes(database: Database[Document]) -> None:

@@ -1,4 +1,4 @@
-"""What users say of people: names, confirmed and rejected faces, merges. Each is one small transaction."""
+"""Users' edits of people: names, confirmed and rejected faces, merges. Each edit is one small transaction."""
 
 from collections.abc import Callable, Sequence
 
@@ -35,7 +35,7 @@ class MongoPeopleEditor:
     def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
         def change(session: ClientSession, version: int) -> None:
             person = self._find_person(lease, person_id, session)
-            self._need_faces(lease, face_ids, session)
+            self._require_faces(lease, face_ids, session)
             updates = [self._confirm(person, face_id, version) for face_id in face_ids]
             self._faces.bulk_write([*updates, self._confirm_cover(person, version)], session=session)
 
@@ -44,42 +44,43 @@ class MongoPeopleEditor:
     def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
         def change(session: ClientSession, version: int) -> None:
             person = self._find_person(lease, person_id, session)
-            self._need_faces(lease, face_ids, session)
+            self._require_faces(lease, face_ids, session)
             these, ids = {"_id": {"$in": list(face_ids)}}, [person["person_id"], person_id]
             rejected = {"$addToSet": {"rejected": person["person_id"]}}
             self._faces.update_many(these, rejected, session=session)
-            nobodys = {"$unset": {"person_id": "", "assigned_by": ""}, "$set": {"version": version}}
-            self._faces.update_many({**these, "person_id": {"$in": ids}}, nobodys, session=session)
+            unassign = {"$unset": {"person_id": "", "assigned_by": ""}, "$set": {"version": version}}
+            self._faces.update_many({**these, "person_id": {"$in": ids}}, unassign, session=session)
 
         self._edit(lease, "Rejecting faces", change)
 
     def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
         def change(session: ClientSession, version: int) -> None:
             person = self._find_person(lease, into, session)
-            found = [self._find_person(lease, other, session) for other in others]
-            for other in found:
+            merged = [self._find_person(lease, other, session) for other in others]
+            for other in merged:
                 if other["_id"] != person["_id"]:
                     self._merge(person, other, version, session)
-            # Without their names' owners, the first name that any of them has.
-            names = [one["name"] for one in (person, *found) if one.get("name")]
+            # The person keeps its name; without one, it takes the first name of the others.
+            names = [one["name"] for one in (person, *merged) if one.get("name")]
             name = {"$set": {"name": names[0] if names else None}}
             self._people.update_one({"_id": person["_id"]}, name, session=session)
 
         self._edit(lease, "Merging people", change)
 
     def _merge(self, person: Document, other: Document, version: int, session: ClientSession) -> None:
-        """The other's faces follow in the next run; until then its id leads to the person."""
+        """Mark `other` as merged into `person`. Its faces move in the next run; until then its id leads to `person`."""
         gallery, pair = person["gallery_id"], [person["person_id"], other["person_id"]]
         merged = {"$set": {"status": PersonStatus.MERGED.value, "merged_into": pair[0], "version": version}}
         older = {"gallery_id": gallery, "merged_into": pair[1]}
         self._people.update_many({"$or": [{"_id": other["_id"]}, older]}, merged, session=session)
-        told_apart = {"gallery_id": gallery, "person_id": {"$in": pair}, "rejected": {"$in": pair}}
-        self._faces.update_many(told_apart, {"$pull": {"rejected": {"$in": pair}}}, session=session)
+        rejections = {"gallery_id": gallery, "person_id": {"$in": pair}, "rejected": {"$in": pair}}
+        self._faces.update_many(rejections, {"$pull": {"rejected": {"$in": pair}}}, session=session)
         covers = [self._confirm_cover(person, version), self._confirm_cover(other, version)]
         self._faces.bulk_write(covers, session=session)
 
     def _edit(self, lease: GalleryLease, action: str, change: Callable[[ClientSession, int], None]) -> None:
-        """One transaction with `change(session, version)` that publishes this version and counts the revision."""
+        """Run `change(session, version)` in one transaction, which publishes that version and increments the
+        revision."""
         this = {"_id": lease.gallery_id}
 
         def edit(session: ClientSession) -> None:
@@ -94,15 +95,15 @@ class MongoPeopleEditor:
             self._leases.run_fenced(lease, edit)
 
     def _find_person(self, lease: GalleryLease, person_id: str, session: ClientSession) -> Document:
-        """The person, or who it was merged into."""
-        found = self._people.find_one({"_id": make_person_key(lease.gallery_id, person_id)}, session=session)
-        if found and found.get("merged_into"):
-            return self._find_person(lease, found["merged_into"], session)
-        if found is None:
+        """The person of this id, or the one that it was merged into."""
+        person = self._people.find_one({"_id": make_person_key(lease.gallery_id, person_id)}, session=session)
+        if person and person.get("merged_into"):
+            return self._find_person(lease, person["merged_into"], session)
+        if person is None:
             raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
-        return found
+        return person
 
-    def _need_faces(self, lease: GalleryLease, face_ids: Sequence[str], session: ClientSession) -> None:
+    def _require_faces(self, lease: GalleryLease, face_ids: Sequence[str], session: ClientSession) -> None:
         wanted = {"_id": {"$in": list(face_ids)}, "gallery_id": lease.gallery_id}
         found = {face["_id"] for face in self._faces.find(wanted, ["_id"], session=session)}
         missing = [face_id for face_id in face_ids if face_id not in found]
@@ -114,6 +115,7 @@ class MongoPeopleEditor:
         return UpdateOne({"_id": face_id}, {"$set": fields, "$pull": {"rejected": person["person_id"]}})
 
     def _confirm_cover(self, person: Document, version: int) -> UpdateOne:
-        """Of what users see of a person, the cover is what they go by; where it is the person's still."""
+        """Users know a person by its cover, so an edit of the person confirms that face, if it still is the
+        person's."""
         fields = {"assigned_by": "user", "version": version}
         return UpdateOne({"_id": person["cover_face_id"], "person_id": person["person_id"]}, {"$set": fields})

@@ -71,9 +71,9 @@ class MongoFaceStore:
             return run_in_transaction(self._client, save)
 
     def _save_round(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
-        """Store photos of which none comes twice. Returns those that were overtaken.
+        """Store photos of which none occurs twice. Returns those of which a newer version is stored already.
 
-        A newer version that is stored after the look at what there is conflicts with the write of the record.
+        If a newer version is stored after `_find_overtaken`, the write of the photo's record conflicts with it.
         """
         overtaken = self._find_overtaken(results, session)
         to_write = [result for result in results if result not in overtaken]
@@ -83,20 +83,20 @@ class MongoFaceStore:
         return overtaken
 
     def _find_overtaken(self, results: Sequence[PhotoResult], session: ClientSession) -> list[PhotoResult]:
-        ids = [_photo_id(result) for result in results]
+        ids = [_get_photo_id(result) for result in results]
         found = self._images.find({"_id": {"$in": ids}}, ["last_modified"], session=session)
         stored = {image["_id"]: image["last_modified"] for image in found}
-        return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_photo_id(one)))]
+        return [one for one in results if is_overtaken(one.image.last_modified, stored.get(_get_photo_id(one)))]
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
-        seen = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
+        analysed = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
         with translate_mongo_errors("Looking for the same picture"):
-            image = self._images.find_one({"content": content, "model": model_id, "status": seen})
+            image = self._images.find_one({"content": content, "model": model_id, "status": analysed})
             if image is None:
                 return None
-            of_it = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}
-            found = list(self._faces.find({**of_it, "etag": image["etag"]}))
-        # Its id ends with a face's place among the detector's, best first.
+            same_content = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}
+            found = list(self._faces.find({**same_content, "etag": image["etag"]}))
+        # A face's id ends with its place among the photo's detections, best first.
         faces = sorted(
             (_read_face_record(face) for face in found), key=lambda face: int(face.face_id.rpartition("/")[2])
         )
@@ -129,9 +129,9 @@ class MongoFaceStore:
 def read_raw_faces(
     faces: Collection[Document], gallery_id: str, model_id: str, *, with_embeddings: bool = True
 ) -> Iterator[bytes]:
-    """What `decode_face_batch` decodes: the server's answers as they are, some 6,000 faces of 512 dimensions each."""
+    """The server's answers as bytes, for `decode_face_batch`: some 6,000 faces of 512 dimensions each."""
     query = {"gallery_id": gallery_id, "model": model_id}
-    # pymongo's annotation has it that documents come of this.
+    # pymongo's annotation is wrong: it says that this yields documents.
     fields = [*READ_FIELDS, "embedding"] if with_embeddings else list(READ_FIELDS)
     answers: Iterator[Any] = faces.find_raw_batches(query, fields, batch_size=READ_BATCH).sort("_id", ASCENDING)
     return answers
@@ -170,27 +170,28 @@ def decode_vectors(vectors: Sequence[bytes]) -> NDArray[np.float32]:
 
 
 def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]]:
-    """The results in as few lists as hold no photo twice, each ordered by photo.
+    """The results in as few lists as possible in which no photo occurs twice, each list ordered by photo.
 
-    So of batches that write the same photos at once, one always gets through: they meet first where both begin.
+    Since all transactions write photos in this order, two that share photos conflict at the first of them, and one of
+    the two always succeeds.
     """
     rounds: list[list[PhotoResult]] = []
     times: Counter[str] = Counter()
-    for result in sorted(results, key=_photo_id):
-        number = times[_photo_id(result)]
+    for result in sorted(results, key=_get_photo_id):
+        number = times[_get_photo_id(result)]
         if number == len(rounds):
             rounds.append([])
         rounds[number].append(result)
-        times[_photo_id(result)] += 1
+        times[_get_photo_id(result)] += 1
     return rounds
 
 
-def _photo_id(result: PhotoResult) -> str:
+def _get_photo_id(result: PhotoResult) -> str:
     return result.image.photo.document_id
 
 
 def _make_face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | UpdateOne | DeleteMany]:
-    """All updates before all deletes: every change of kind is another round trip."""
+    """All updates before all deletes: each change from one kind of write to another costs a round trip."""
     unassign = [_unassign_faces_of_other_content(result.image) for result in results]
     upserts = [
         UpdateOne({"_id": face.face_id}, {"$set": make_face_fields(face, result.image.etag)}, upsert=True)
@@ -201,7 +202,7 @@ def _make_face_writes(results: Sequence[PhotoResult]) -> list[UpdateMany | Updat
 
 
 def _unassign_faces_of_other_content(image: ImageRecord) -> UpdateMany:
-    """Under the same name: its old faces' people say nothing about the new faces."""
+    """Where the photo has new content under the same id, the people of its old faces do not apply to its new faces."""
     other = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id, "etag": {"$ne": image.etag}}
     return UpdateMany(other, {"$unset": dict.fromkeys(("person_id", "assigned_by", "rejected", "was"), "")})
 

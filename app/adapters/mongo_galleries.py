@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from app.adapters.mongo import MAJORITY, Document, translate_mongo_errors
+from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate_mongo_errors
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryState, RunProgress
 from app.core.records import ImageRecord
@@ -26,18 +26,19 @@ WRITE_CONFLICT = 112
 
 
 class GalleryLeases:
-    """`leases`: a gallery's owner and fence, apart from `galleries` so that a run's writes never hold up detection.
+    """The collection `leases`: owner and fence of each gallery. It is apart from `galleries`, so that a run's writes
+    never delay detection.
 
     Transactions need a replica set, as every Atlas cluster is.
     """
 
     def __init__(self, database: Database[Document]) -> None:
-        # A lease that a fail-over can undo would have two owners.
+        # If a fail-over could undo a lease, the gallery would have two owners.
         self._leases: Collection[Document] = database.get_collection("leases", write_concern=MAJORITY)
         self._client = database.client
 
     def take(self, gallery_id: str, owner: str, ttl_s: float) -> int | None:
-        """The fence of a lease that is now `owner`'s, None while it is another's."""
+        """The fence of the lease that `owner` holds now; None while another owner holds it."""
         with suppress(DuplicateKeyError):
             self._leases.insert_one({"_id": gallery_id, "fence": 0})
         own = {"$eq": [{"$ifNull": ["$owner", ""]}, owner]}
@@ -48,8 +49,8 @@ class GalleryLeases:
         }
         free = {"_id": gallery_id, "$expr": {"$or": [own, _is_past("$until")]}}
         try:
-            # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a
-            # worker that died in the middle of `run_fenced` counts as writing until the server gives it up (60 s).
+            # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a worker
+            # that died in the middle of `run_fenced` counts as writing until the server ends its transaction (60 s).
             with self._client.start_session() as session, session.start_transaction(write_concern=MAJORITY):
                 lease = self._leases.find_one_and_update(
                     free, [{"$set": taken}], return_document=ReturnDocument.AFTER, session=session
@@ -67,9 +68,10 @@ class GalleryLeases:
     def run_fenced(self, lease: GalleryLease, write: Callable[..., object]) -> None:
         """Call `write(session=…)`, all or nothing, while the lease is the gallery's newest; else raise StaleFence.
 
-        The lease itself is written first, so that a take-over conflicts with the whole transaction: it comes
-        before, and nothing is written, or after all of it. A fence in each document could not do that, for a run
-        writes only those that changed. `write` may run again, and stays small: a transaction has 60 s.
+        The lease itself is written first, so that a take-over conflicts with the whole transaction: if the take-over
+        comes first, nothing is written; else all is written before it. A fence in each document would not suffice,
+        since a run writes only documents that changed. `write` may be called again, and must be short: a transaction
+        has 60 s.
         """
 
         def transaction(session: ClientSession) -> None:
@@ -78,8 +80,7 @@ class GalleryLeases:
                 raise StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
             write(session=session)
 
-        with self._client.start_session() as session:
-            session.with_transaction(transaction, write_concern=MAJORITY)
+        run_in_transaction(self._client, transaction)
 
 
 class MongoGalleryStore:
@@ -96,7 +97,7 @@ class MongoGalleryStore:
         return self._claim(gallery_id, delay_s, {})
 
     def _claim(self, gallery_id: str, delay_s: int, fields: Document) -> bool:
-        """Whether this call opened the window, and not another one before it."""
+        """Whether this call opened the window of `delay_s`, and not another call before it."""
         due, claim = _is_past("$grouping_due_at"), uuid4().hex
         window = {
             "grouping_due_at": {"$cond": [due, {"$add": ["$$NOW", delay_s * 1000]}, "$grouping_due_at"]},
@@ -138,10 +139,11 @@ class MongoGalleryStore:
             self._galleries.update_one(mine, {"$unset": {"progress": ""}})
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
-        # Outside the fence's transaction, which would hold up the run's own writes for the sake of a display.
+        # Not by `run_fenced`: its transaction would delay the run's own writes only for a display.
         not_newer = {"_id": lease.gallery_id, "progress.fence": {"$not": {"$gt": lease.fence}}}
         change = {"$set": {"progress": {**asdict(progress), "fence": lease.fence}}}
-        # An upsert, for a run may be ordered of a gallery that nothing has marked; it fails where a newer run's is.
+        # An upsert, since a run may be requested for a gallery without a document. It fails where a newer run's is
+        # stored.
         with translate_mongo_errors("Reporting a run's progress"), suppress(DuplicateKeyError):
             self._galleries.update_one(not_newer, change, upsert=True)
 
@@ -155,7 +157,8 @@ class MongoGalleryStore:
         with translate_mongo_errors("Updating a gallery"):
             gallery = self._update(gallery_id, fields)
             if gallery is None:
-                # Made apart from the update: of several upserts at once, all but one may fail or see no document.
+                # Inserted apart from the update: of several concurrent upserts, all but one may fail or see no
+                # document.
                 with suppress(DuplicateKeyError):
                     self._galleries.insert_one({"_id": gallery_id})
                 gallery = self._update(gallery_id, fields)
@@ -170,19 +173,19 @@ class MongoGalleryStore:
 
 
 def _is_past(field: str) -> Document:
-    # Compared as numbers, which every server that speaks this protocol agrees on.
+    # Compared as numbers, which all servers with MongoDB's protocol do alike.
     return {"$lte": [{"$toLong": {"$ifNull": [field, EPOCH]}}, {"$toLong": "$$NOW"}]}
 
 
 class MongoOwnerMetadata:
-    """The owner's image documents. Never creates one: a photo the owner doesn't know stays unknown there."""
+    """The owner's image documents. Never creates one: a photo without a document there gets none."""
 
     def __init__(self, database: Database[Document], collection: str = "images") -> None:
         self._images: Collection[Document] = database[collection]
 
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
-        # Each photo once, so that the order is of no account: a document that the owner's own rules refuse must not
-        # keep those behind it from being written.
+        # Each photo once, so that the writes may be unordered: a document that the owner's validation rules refuse must
+        # not prevent the writes behind it.
         updates = [
             _make_face_index_update(image) for image in {image.photo.document_id: image for image in images}.values()
         ]
@@ -192,7 +195,7 @@ class MongoOwnerMetadata:
 
 
 def _make_quality_fields(bars: QualityBars | None) -> dict[str, float] | None:
-    # Under the names that workers of the version before read too: both run side by side during a deploy.
+    # Under the former names, which workers of the previous version read too: during a deploy both versions run.
     return {former: getattr(bars, name) for former, name in FORMER_NAMES.items()} if bars else None
 
 

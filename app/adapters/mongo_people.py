@@ -1,9 +1,12 @@
-"""`people`, and `person_id` of `faces`, in versions.
+"""The collection `people`, and `person_id` of `faces`, in versions.
 
-A run writes in place: into every document that changes the number of its version, and under `was` what stood there.
-A document whose `version` is above `published` of its gallery is not out yet, and `was` counts. One update of
-`published` so replaces everything at once, and nothing needs to be written a second time after it. While a run is at it
-the gallery has `writing`, the version to come; a run that finds one there takes back what a dead run left.
+A grouping run writes in place. In every document that it changes, it sets `version` to the number of the new version,
+and `was` to the former values. The gallery's `published` is the version that is valid. A document with a higher
+`version` is not published yet: its former values in `was` are valid. So one update of `published` publishes all changes
+at once, and no document needs a second write after it.
+
+While a run writes, the gallery has `writing`, the number of the new version. A run that finds `writing` set by a run
+that died restores the former values first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,11 +24,11 @@ from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 
 VERSIONED = ("cover_face_id", "face_count", "photo_count", "status", "merged_into", "version")
-"""What a run writes of a person; its name is not a run's to write."""
+"""The fields of a person that a run writes. The name is not among them: only users set it."""
 
 
 class MongoPeopleStore:
-    """`people`, `faces` and what of `galleries` tells the version."""
+    """`people`, `faces`, and the versions in `galleries`."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._people: Collection[Document] = database["people"]
@@ -36,7 +39,7 @@ class MongoPeopleStore:
     def read_people(self, lease: GalleryLease) -> list[PersonRecord]:
         with translate_mongo_errors("Reading people"):
             self.discard_unpublished(lease)
-            # Sorted here: a server's sort is held to 100 MB, and no index has this order.
+            # Sorted here: the server's sort is limited to 100 MB, and no index has this order.
             found = map(read_person_record, self._people.find({"gallery_id": lease.gallery_id}))
             return sorted(found, key=lambda person: person.person_id)
 
@@ -52,13 +55,13 @@ class MongoPeopleStore:
 
     def publish_people(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Publishing people"):
-            gallery = self._gallery(lease)
+            gallery = self._read_gallery(lease)
             if "writing" in gallery:
                 self._update_fenced(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
 
     def discard_unpublished(self, lease: GalleryLease) -> int:
-        """Takes back what a run that died has written. Returns the version that is published."""
-        gallery = self._gallery(lease)
+        """Restore what a run that died has changed. Returns the version that is published."""
+        gallery = self._read_gallery(lease)
         published: int = gallery.get("published", 0)
         if "writing" in gallery:
             unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
@@ -69,7 +72,7 @@ class MongoPeopleStore:
             self._update_fenced(lease, {"$unset": {"writing": ""}})
         return published
 
-    def _gallery(self, lease: GalleryLease) -> Document:
+    def _read_gallery(self, lease: GalleryLease) -> Document:
         return self._galleries.find_one({"_id": lease.gallery_id}, ["published", "writing"]) or {}
 
     def _update_fenced(self, lease: GalleryLease, change: Document) -> None:
@@ -80,9 +83,9 @@ class MongoPeopleStore:
         self, gallery_id: str, people: Sequence[PersonRecord], version: int, session: ClientSession
     ) -> None:
         ids = [make_person_key(gallery_id, person.person_id) for person in people]
-        there = {one["_id"]: one for one in self._people.find({"_id": {"$in": ids}}, session=session)}
+        stored = {one["_id"]: one for one in self._people.find({"_id": {"$in": ids}}, session=session)}
         updates = [
-            _make_person_update(gallery_id, person, version, there.get(key))
+            _make_person_update(gallery_id, person, version, stored.get(key))
             for key, person in zip(ids, people, strict=True)
         ]
         self._people.bulk_write(updates, ordered=False, session=session)
@@ -105,7 +108,7 @@ def read_person_record(document: Document) -> PersonRecord:
     )
 
 
-def _make_person_update(gallery_id: str, person: PersonRecord, version: int, there: Document | None) -> UpdateOne:
+def _make_person_update(gallery_id: str, person: PersonRecord, version: int, stored: Document | None) -> UpdateOne:
     fields: dict[str, Any] = {
         "gallery_id": gallery_id,
         "person_id": person.person_id,
@@ -115,7 +118,7 @@ def _make_person_update(gallery_id: str, person: PersonRecord, version: int, the
         "status": person.status.value,
         "merged_into": person.merged_into,
         "version": version,
-        "was": {name: there.get(name) for name in VERSIONED} if there else None,
+        "was": {name: stored.get(name) for name in VERSIONED} if stored else None,
     }
     change = {"$set": fields, "$setOnInsert": {"name": None, "since": version}}
     return UpdateOne({"_id": make_person_key(gallery_id, person.person_id)}, change, upsert=True)
@@ -129,19 +132,19 @@ def _restore_person(person: Document) -> UpdateOne | DeleteOne:
 
 def _move_face(move: FaceMove, version: int) -> UpdateOne:
     fields: dict[str, Any] = {"version": version, "was": move.before}
-    change = _assign_person(move.now, fields, was_somebodys=move.before is not None)
+    change = _assign_person(move.now, fields, was_assigned=move.before is not None)
     return UpdateOne({"_id": move.face_id}, change)
 
 
 def _restore_face(face: Document) -> UpdateOne:
-    change = _assign_person(face.get("was"), {"version": 0}, was_somebodys="person_id" in face)
+    change = _assign_person(face.get("was"), {"version": 0}, was_assigned="person_id" in face)
     change.setdefault("$unset", {})["was"] = ""
     return UpdateOne({"_id": face["_id"]}, change)
 
 
-def _assign_person(person_id: str | None, fields: Document, *, was_somebodys: bool) -> Document:
-    """Who assigned a face that stays somebody's is left as it is: it may have been a user."""
+def _assign_person(person_id: str | None, fields: Document, *, was_assigned: bool) -> Document:
+    """`assigned_by` is unchanged where the face had a person before: a user may have assigned it."""
     if person_id is None:
         return {"$set": fields, "$unset": {"person_id": "", "assigned_by": ""}}
-    by = {} if was_somebodys else {"assigned_by": "auto"}
+    by = {} if was_assigned else {"assigned_by": "auto"}
     return {"$set": {**fields, "person_id": person_id, **by}}

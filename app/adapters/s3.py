@@ -34,12 +34,12 @@ class S3Store:
             self._s3.head_bucket(Bucket=self._output_bucket)
 
     def describe(self, photo: PhotoRef) -> StoredObject:
-        return StoredObject(*_read_identity(self._ask(self._s3.head_object, photo)))
+        return StoredObject(*_read_identity(self._request(self._s3.head_object, photo)))
 
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
         where = _locate(photo)
-        answer = self._ask(self._s3.get_object, photo)
+        answer = self._request(self._s3.get_object, photo)
         size, etag, last_modified = _read_identity(answer)
         with answer["Body"] as body:
             if size > max_bytes:
@@ -53,7 +53,7 @@ class S3Store:
 
             yield OpenObject(size, etag, last_modified, read)
 
-    def _ask(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
+    def _request(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
         version = {"VersionId": photo.version_id} if photo.version_id else {}
         with translate_aws_errors(f"Reading {_locate(photo)}", "S3"):
             try:
@@ -77,12 +77,12 @@ class S3Store:
         raise RetryLater(f"{where} was written by others {REPLACE_TRIES} times while it was to be replaced.")
 
     def _replace_unchanged(self, key: str, data: bytes, content_type: str, fence: int) -> bool:
-        """False where somebody wrote the object between the look at its fence and the write."""
-        there = self._head(key)
-        found = int(there["Metadata"].get("fence", 0)) if there else 0
-        if found > fence:
-            raise StaleFence(f"s3://{self._output_bucket}/{key} was written with fence {found}, this run has {fence}.")
-        condition = {"IfMatch": there["ETag"]} if there else {"IfNoneMatch": "*"}
+        """False where the object was written between the read of its fence and this write."""
+        head = self._read_head(key)
+        stored = int(head["Metadata"].get("fence", 0)) if head else 0
+        if stored > fence:
+            raise StaleFence(f"s3://{self._output_bucket}/{key} was written with fence {stored}, this run has {fence}.")
+        condition = {"IfMatch": head["ETag"]} if head else {"IfNoneMatch": "*"}
         try:
             self._s3.put_object(
                 Bucket=self._output_bucket,
@@ -98,7 +98,7 @@ class S3Store:
             raise
         return True
 
-    def _head(self, key: str) -> dict[str, Any] | None:
+    def _read_head(self, key: str) -> dict[str, Any] | None:
         try:
             head: dict[str, Any] = self._s3.head_object(Bucket=self._output_bucket, Key=key)
         except ClientError as error:

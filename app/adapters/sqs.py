@@ -46,8 +46,8 @@ class SqsQueue:
     def __init__(self, queue_url: str, region: str, visibility_s: int) -> None:
         self._url = queue_url
         self._visibility_s = visibility_s
-        # A receive outlives the longest poll of 20 s. It is not tried again: an answer that got lost on its way
-        # has put messages under a lease that nobody holds, and another try would take the next ones.
+        # The time-out of a receive is longer than the longest poll of 20 s. A receive is not retried: if its answer was
+        # lost, its messages have leases that nobody holds, and a retry would lease further messages.
         self._receiver = open_client("sqs", region, read_timeout_s=30, attempts=1)
         self._beats = open_client("sqs", region, read_timeout_s=5, attempts=2)
         self._sqs = open_client("sqs", region, read_timeout_s=10)
@@ -104,8 +104,8 @@ class SqsQueue:
                     QueueUrl=self._dead_letter_url,
                     MessageBody=message.body,
                     MessageAttributes={
-                        "reason": _read_text(reason[:MAX_REASON_CHARS]),
-                        "receive_count": _read_text(str(message.receive_count)),
+                        "reason": _make_text_attribute(reason[:MAX_REASON_CHARS]),
+                        "receive_count": _make_text_attribute(str(message.receive_count)),
                         **make_trace_attribute(message.traceparent),
                     },
                 )
@@ -137,11 +137,11 @@ def _read_message(message: dict[str, Any]) -> ReceivedMessage:
 
 
 def make_trace_attribute(traceparent: str | None) -> dict[str, dict[str, str]]:
-    """What a message carries of its sender's trace, as an attribute; nothing where there is none."""
-    return {TRACEPARENT: _read_text(traceparent)} if traceparent else {}
+    """The trace context of a message's sender as a message attribute; empty where there is none."""
+    return {TRACEPARENT: _make_text_attribute(traceparent)} if traceparent else {}
 
 
-def _read_text(value: str) -> dict[str, str]:
+def _make_text_attribute(value: str) -> dict[str, str]:
     # SQS refuses characters outside XML 1.0 in attributes.
     printable = "".join(char if char.isprintable() else " " for char in value)
     return {"DataType": "String", "StringValue": printable or "-"}

@@ -2,11 +2,11 @@
 
     dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
-    gallery GALLERY                                                    its last run, and how far the present one is
-    quality --gallery G (--core C --border B | --reset)                 what a gallery asks of faces
-    people name|confirm|reject|merge GALLERY PERSON …                  what users say of people
+    gallery GALLERY                                                    its last run, and the progress of the present one
+    quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
+    people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
 
-Prints a line for each thing, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
+Prints a line for each item, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
 2 a wrong argument or setting.
 """
 
@@ -27,13 +27,14 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
-from app.admin.settings import AdminSetting, AdminSettings, Say
+from app.admin.printing import Say
+from app.config import read_setting
 from app.core.errors import FatalWorkerError, WorkerError
 from app.core.messages import DetectImage
 from app.core.records import ImageRecord, PhotoRef
 from app.core.roles import FORMER_NAMES, QualityBars
 
-QUEUES: dict[str, AdminSetting] = {"detection": "queue_url", "grouping": "group_face_queue_url"}
+QUEUES = {"detection": "queue_url", "grouping": "group_face_queue_url"}
 SHOW_MOST = 1_000
 LINE_CHARS = 120
 ASK_EVERY_S = 1.0
@@ -43,40 +44,40 @@ def main(arguments: list[str] | None = None) -> int:
     options = _make_parser().parse_args(arguments)
     say: Say = _say_json if options.json else _say_line
     try:
-        options.run(options, AdminSettings(), say)
+        options.run(options, say)
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code if isinstance(error, FatalWorkerError) else 1
     return 0
 
 
-def list_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _open_dead_letters(options, settings).look(options.most)
+def list_letters(options: argparse.Namespace, say: Say) -> None:
+    letters = _open_dead_letters(options).look(options.most)
     for letter in letters:
         first_line = next(iter(letter.body.splitlines()), "")[:LINE_CHARS]
         age, count = _format_age(_measure_age_s(letter)), letter.receive_count
         say(
-            f"{letter.message_id}  {age} old  received {count}x  {_tell_reason(letter)}  {first_line}",
+            f"{letter.message_id}  {age} old  received {count}x  {_describe_reason(letter)}  {first_line}",
             _make_fields(letter),
         )
     if not letters and not options.json:
         say(f"There are no dead letters of the {options.queue} queue.", {})
 
 
-def show_letter(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    for letter in _open_dead_letters(options, settings).look(SHOW_MOST):
+def show_letter(options: argparse.Namespace, say: Say) -> None:
+    for letter in _open_dead_letters(options).look(SHOW_MOST):
         if letter.message_id == options.message_id:
             fields = _make_fields(letter)
             lines = [f"{name}: {value}" for name, value in fields.items() if name not in ("reason", "body")]
-            say("\n".join([*lines, f"reason: {_tell_reason(letter)}", "", letter.body]), fields)
+            say("\n".join([*lines, f"reason: {_describe_reason(letter)}", "", letter.body]), fields)
             return
     raise WorkerError(
         f"Among {SHOW_MOST:,} dead letters of the {options.queue} queue, none has the id {options.message_id}."
     )
 
 
-def redrive_letters(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    letters = _open_dead_letters(options, settings)
+def redrive_letters(options: argparse.Namespace, say: Say) -> None:
+    letters = _open_dead_letters(options)
     if options.one_by_one:
         count = 0
         for count, letter in enumerate(letters.move_one_by_one(options.per_second), 1):  # noqa: B007 - read below
@@ -107,16 +108,16 @@ def _follow_move(letters: DeadLetters, say: Say) -> None:
         time.sleep(ASK_EVERY_S)
 
 
-def replay_messages(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def replay_messages(options: argparse.Namespace, say: Say) -> None:
     if options.group:
         order = make_grouping_order(options.gallery, "full")
-        send_grouping(settings, order)
+        send_grouping(order)
         say(f"sent: full grouping of {options.gallery}", order.model_dump())
         return
-    queue = SqsQueue(settings.need("queue_url"), settings.need("aws_default_region"), SEND_VISIBILITY_S)
+    queue = SqsQueue(read_setting("queue_url"), read_setting("aws_default_region"), SEND_VISIBILITY_S)
     sent = 0
-    for image in _find_images(options, settings.need("gallery_images_mongo_uri")):
-        message = _detect_message(image.photo)
+    for image in _find_images(options, read_setting("gallery_images_mongo_uri")):
+        message = _make_detect_message(image.photo)
         queue.send(message.model_dump_json(exclude_none=True))
         say(f"sent: {image.photo.document_id} (was {image.status.value})", message.model_dump(exclude_none=True))
         sent += 1
@@ -124,7 +125,7 @@ def replay_messages(options: argparse.Namespace, settings: AdminSettings, say: S
         raise WorkerError(f"MongoDB knows no such photo: {'/'.join(filter(None, (options.gallery, options.image)))}.")
 
 
-def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def set_quality(options: argparse.Namespace, say: Say) -> None:
     if not options.reset and (options.core is None or options.border is None):
         raise WorkerError("Give both --core and --border (0 to 100), or --reset.")
     try:
@@ -132,17 +133,17 @@ def set_quality(options: argparse.Namespace, settings: AdminSettings, say: Say) 
     except ValidationError as error:
         raise WorkerError(f"--core and --border do not fit together: {error.errors()[0]['msg']}") from error
     order = make_grouping_order(options.gallery, "auto")
-    settings.need("group_face_queue_url")
-    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    read_setting("group_face_queue_url")
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         MongoGalleryStore(database).set_quality(options.gallery, bars)
-    send_grouping(settings, order)
+    send_grouping(order)
     asked = f"{bars.core:g} of a core face, {bars.border:g} of a border face" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
 
-def show_gallery(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
-    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+def show_gallery(options: argparse.Namespace, say: Say) -> None:
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
         state = MongoGalleryStore(database).find_gallery(options.gallery)
     if state is None:
@@ -177,11 +178,11 @@ def _find_images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]
         faces = MongoFaceStore(database)
         if options.image is None:
             yield from faces.read_images(options.gallery)
-        elif found := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
-            yield found
+        elif image := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
+            yield image
 
 
-def _detect_message(photo: PhotoRef) -> DetectImage:
+def _make_detect_message(photo: PhotoRef) -> DetectImage:
     return DetectImage(
         gallery_id=photo.gallery_id,
         image_id=photo.image_id,
@@ -192,8 +193,8 @@ def _detect_message(photo: PhotoRef) -> DetectImage:
     )
 
 
-def _open_dead_letters(options: argparse.Namespace, settings: AdminSettings) -> DeadLetters:
-    return DeadLetters(settings.need(QUEUES[options.queue]), settings.need("aws_default_region"))
+def _open_dead_letters(options: argparse.Namespace) -> DeadLetters:
+    return DeadLetters(read_setting(QUEUES[options.queue]), read_setting("aws_default_region"))
 
 
 def _make_fields(letter: DeadLetter) -> dict[str, object]:
@@ -206,7 +207,7 @@ def _make_fields(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _tell_reason(letter: DeadLetter) -> str:
+def _describe_reason(letter: DeadLetter) -> str:
     return letter.reason or "Received too often without being done; see the log for the reason."
 
 
@@ -250,7 +251,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     every = argparse.ArgumentParser(add_help=False)
     every.add_argument("--json", action="store_true", help="an object a line, for scripts")
-    _add_dlq(commands.add_parser("dlq", help="messages that were given up").add_subparsers(required=True), every)
+    _add_dlq(commands.add_parser("dlq", help="the dead letters of a queue").add_subparsers(required=True), every)
 
     again = commands.add_parser("replay", parents=[every], help="have photos, or a grouping, done again")
     again.add_argument("--gallery", required=True)
@@ -259,20 +260,22 @@ def _make_parser() -> argparse.ArgumentParser:
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
     again.set_defaults(run=replay_messages)
 
-    one = commands.add_parser("gallery", parents=[every], help="its last run, and how far the present one is")
+    one = commands.add_parser("gallery", parents=[every], help="its last run, and the progress of the present one")
     one.add_argument("gallery")
     one.set_defaults(run=show_gallery)
 
-    asked = commands.add_parser("quality", parents=[every], help="what a gallery asks of faces, instead of the pack's")
+    asked = commands.add_parser("quality", parents=[every], help="the quality bars of a gallery, instead of the pack's")
     asked.add_argument("--gallery", required=True)
-    asked.add_argument("--core", type=float, help="least unified quality (0 to 100) of a core face, which forms people")
+    asked.add_argument(
+        "--core", type=float, help="least unified quality (0 to 100) of a core face, which can form a person"
+    )
     asked.add_argument("--border", type=float, help="least unified quality of a border face, which may join a person")
     for former, name in FORMER_NAMES.items():
         asked.add_argument(f"--{former}", dest=name, type=float, action=_FormerOption, help=argparse.SUPPRESS)
-    asked.add_argument("--reset", action="store_true", help="what the pack asks")
+    asked.add_argument("--reset", action="store_true", help="use the pack's quality bars again")
     asked.set_defaults(run=set_quality)
 
-    edits = commands.add_parser("people", help="what users say of people: names, confirmed and rejected faces, merges")
+    edits = commands.add_parser("people", help="users' edits of people: names, confirmed and rejected faces, merges")
     add_commands(edits.add_subparsers(required=True), every)
     return parser
 
@@ -281,17 +284,17 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
     of_queue = argparse.ArgumentParser(add_help=False, parents=[every])
     of_queue.add_argument("--queue", required=True, choices=QUEUES, help="the queue they were sent to")
 
-    show_all = commands.add_parser("list", parents=[of_queue], help="what lies there and why")
+    show_all = commands.add_parser("list", parents=[of_queue], help="list them, with the reason of each")
     show_all.add_argument(
         "--most", type=_make_range_parser(1, 10_000), default=100, metavar="N", help="at most N (100)"
     )
     show_all.set_defaults(run=list_letters)
 
-    one = commands.add_parser("show", parents=[of_queue], help="one of them in full")
+    one = commands.add_parser("show", parents=[of_queue], help="print one of them in full")
     one.add_argument("message_id")
     one.set_defaults(run=show_letter)
 
-    back = commands.add_parser("redrive", parents=[of_queue], help="all of them back to their queue")
+    back = commands.add_parser("redrive", parents=[of_queue], help="move all of them back to their queue")
     back.add_argument(
         "--per-second",
         type=_make_range_parser(1, MAX_MOVES_PER_S),
@@ -299,7 +302,7 @@ def _add_dlq(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", ev
         metavar="N",
         help="how many a second (10)",
     )
-    back.add_argument("--one-by-one", action="store_true", help="moved from here, where SQS can't do it")
+    back.add_argument("--one-by-one", action="store_true", help="move them from here, where SQS can't move them")
     back.set_defaults(run=redrive_letters)
 
 

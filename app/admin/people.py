@@ -1,4 +1,4 @@
-"""The commands of `python -m app.admin people`: what users say of people, said by an operator.
+"""The commands of `python -m app.admin people`: users' edits of people, made by an operator.
 
 people name GALLERY PERSON (NAME | --remove)
 people confirm GALLERY PERSON FACE…       these faces are this person
@@ -16,7 +16,8 @@ from app.adapters.mongo import MongoDatabase, open_database
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
-from app.admin.settings import AdminSettings, Say
+from app.admin.printing import Say
+from app.config import read_setting
 from app.core.errors import WorkerError
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import GalleryLease, PeopleEditor
@@ -25,7 +26,7 @@ SEND_VISIBILITY_S = 30
 LEASE_S = 30.0
 
 Edit = Callable[[PeopleEditor, GalleryLease, argparse.Namespace], str]
-"""Makes an edit, and says in a few words what holds now."""
+"""Makes an edit, and returns a few words on the new state."""
 
 
 def make_grouping_order(gallery_id: str, mode: str) -> GroupGallery:
@@ -33,25 +34,25 @@ def make_grouping_order(gallery_id: str, mode: str) -> GroupGallery:
     return parse_grouping(json.dumps({"type": "group_gallery", "gallery_id": gallery_id, "mode": mode}))
 
 
-def send_grouping(settings: AdminSettings, order: GroupGallery) -> None:
-    url, region = settings.need("group_face_queue_url"), settings.need("aws_default_region")
+def send_grouping(order: GroupGallery) -> None:
+    url, region = read_setting("group_face_queue_url"), read_setting("aws_default_region")
     SqsQueue(url, region, SEND_VISIBILITY_S).send(order.model_dump_json())
 
 
-def edit_people(options: argparse.Namespace, settings: AdminSettings, say: Say) -> None:
+def edit_people(options: argparse.Namespace, say: Say) -> None:
     order = make_grouping_order(options.gallery, "auto")
-    settings.need("group_face_queue_url")
+    read_setting("group_face_queue_url")
     edit: Edit = options.edit
-    database = open_database(settings.need("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client, _hold_gallery(database, options.gallery) as lease:
         now = edit(MongoPeopleEditor(database), lease, options)
-    send_grouping(settings, order)
+    send_grouping(order)
     say(f"{options.gallery}: {now}; it is grouped anew", {"gallery_id": options.gallery, "now": now})
 
 
 @contextmanager
 def _hold_gallery(database: MongoDatabase, gallery_id: str) -> Iterator[GalleryLease]:
-    """Nobody groups the gallery meanwhile: a run writes what it knew when it began."""
+    """Hold the gallery's lease, since a grouping run writes by what it read at its start, and would undo the edit."""
     galleries = MongoGalleryStore(database)
     lease = galleries.take_lease(gallery_id, f"admin-{uuid4().hex}", LEASE_S)
     if lease is None:

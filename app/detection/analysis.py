@@ -1,4 +1,4 @@
-"""What the networks see in a photo: from its bytes to embedded faces."""
+"""The analysis of a photo: from its bytes to embedded faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
 from app.core.records import PhotoResult
+from app.core.stages import Stage
 from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stages import StageTimes
@@ -22,21 +23,25 @@ from app.vision.types import Detections
 
 @dataclass(frozen=True)
 class Analyser:
-    """What it takes to look at photos."""
+    """What it takes to analyse photos."""
 
     device: Device
     limits: PhotoLimits
     prefilter: Prefilter = field(default_factory=Prefilter)
 
+    @property
+    def model_id(self) -> str:
+        return self.device.pack.model_id
+
 
 @dataclass(frozen=True)
 class PhotoAnalysis:
-    """The faces of a photo, best first: `found` and `in_image` are the same detections in pixels of the upright
-    original and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length; the pre-filter's verdict.
+    """The faces of a photo, best first: `detections` and `in_image` are the same ones in pixels of the upright original
+    and of `image`, which may be smaller; `embeddings` (N,D) float32 of unit length; the pre-filter's verdict.
     """
 
     image: Image
-    found: Detections
+    detections: Detections
     in_image: Detections
     quality: Sequence[Mapping[str, float]]
     embeddings: Floats
@@ -46,52 +51,59 @@ class PhotoAnalysis:
 def analyse_photo(
     data: bytes,
     header: PhotoHeader,
-    eyes: Analyser,
+    analyser: Analyser,
     times: StageTimes,
     twin: PhotoResult | None = None,
     verdict: Verdict | None = None,
 ) -> PhotoAnalysis:
-    """Decode as much as detection needs, find faces, decode more where a face needs more, embed.
+    """Decode as much as detection needs, detect faces, decode more where a face needs more, measure quality, embed.
 
-    What the networks found in a twin, a photo of the very same bytes, is not looked for again, and with a `verdict` the
+    What the networks found in a twin, a photo of the very same bytes, is taken over, and with a `verdict` the
     pre-filter is not asked. Raises BadPhoto for a file that can't be decoded, LowQuality where the pre-filter says so.
     """
-    verdict = verdict or eyes.prefilter.judge_header(header)
-    pack = eyes.device.pack
-    full_size = np.array([header.width_px, header.height_px], np.float32)
-    with eyes.device.cpu:
-        with times.stage("decode"):
-            image = decode(data, eyes.limits, pack.view_px)
-        with times.stage("prefilter"):
-            verdict = verdict or eyes.prefilter.judge_image(image)
-    known = None if twin is None else _restore_detections(twin)
-    in_image = eyes.device.detect(image, times) if known is None else known.scale_to(_get_size(image) / full_size)
-    detail = pack.detail_needed(in_image.landmarks)
-    if detail > 1 and image.shape[1] < header.width_px:
-        with eyes.device.cpu, times.stage("decode"):
-            sharper = decode(data, eyes.limits, round(max(image.shape[:2]) * detail))
-        in_image = in_image.scale_to(_get_size(sharper) / _get_size(image))
-        image = sharper
-    if twin is not None and known is not None:
-        embeddings = _stack_embeddings([face.embedding for face in twin.faces], pack)
+    device, full_size = analyser.device, np.array([header.width_px, header.height_px], np.float32)
+    verdict = verdict or analyser.prefilter.judge_header(header)
+    with device.cpu:
+        with times.stage(Stage.DECODE):
+            image = decode(data, analyser.limits, device.pack.view_px)
+        with times.stage(Stage.PREFILTER):
+            verdict = verdict or analyser.prefilter.judge_image(image)
+    if twin is not None:
+        known = _restore_detections(twin)
+        in_image = known.scale_to(_get_size(image) / full_size)
+        image, in_image = _decode_details(data, header, image, in_image, analyser, times)
+        embeddings = _stack_embeddings([face.embedding for face in twin.faces], device.pack)
         return PhotoAnalysis(image, known, in_image, [face.quality for face in twin.faces], embeddings, verdict)
-    found = in_image.scale_to(full_size / _get_size(image))
-    if not len(found):
-        return PhotoAnalysis(image, found, in_image, [], _stack_embeddings([], pack), verdict)
-    with eyes.device.cpu, times.stage("align"):
-        chips = pack.cut_chips(image, in_image.landmarks)
-    vectors = eyes.device.embed(chips, times)
-    with eyes.device.cpu, times.stage("quality"):
-        plain = pack.quality_chips(image, in_image.landmarks, chips)
-        photo_px = np.tile(full_size, (len(found), 1))
-        faces = FaceColumns(plain, found.boxes, found.landmarks, found.scores, photo_px)
-        quality = split_into_rows(measure_quality(faces, pack.quality, vectors))
-    return PhotoAnalysis(image, found, in_image, quality, normalise(vectors), verdict)
+    image, in_image = _decode_details(data, header, image, device.detect(image, times), analyser, times)
+    detections = in_image.scale_to(full_size / _get_size(image))
+    if not len(detections):
+        return PhotoAnalysis(image, detections, in_image, [], _stack_embeddings([], device.pack), verdict)
+    with device.cpu, times.stage(Stage.ALIGN):
+        chips = device.pack.cut_chips(image, in_image.landmarks)
+    vectors = device.embed(chips, times)
+    with device.cpu, times.stage(Stage.QUALITY):
+        plain = device.pack.cut_quality_chips(image, in_image.landmarks, chips)
+        photo_px = np.tile(full_size, (len(detections), 1))
+        faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
+        quality = split_into_rows(measure_quality(faces, device.pack.quality, vectors))
+    return PhotoAnalysis(image, detections, in_image, quality, normalise(vectors), verdict)
+
+
+def _decode_details(
+    data: bytes, header: PhotoHeader, image: Image, in_image: Detections, analyser: Analyser, times: StageTimes
+) -> tuple[Image, Detections]:
+    """The photo in so many pixels as the smallest face's chip needs, and the same faces in it."""
+    detail = analyser.device.pack.compute_detail_needed(in_image.landmarks)
+    if detail <= 1 or image.shape[1] >= header.width_px:
+        return image, in_image
+    with analyser.device.cpu, times.stage(Stage.DECODE):
+        sharper = decode(data, analyser.limits, round(max(image.shape[:2]) * detail))
+    return sharper, in_image.scale_to(_get_size(sharper) / _get_size(image))
 
 
 def _restore_detections(twin: PhotoResult) -> Detections:
     if not twin.faces:
-        return Detections.empty()
+        return Detections.make_empty()
     return Detections(
         np.stack([face.box for face in twin.faces]),
         np.stack([face.landmarks for face in twin.faces]),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """An amount that holders share. A holder that wants more than there is at all gets it when it is alone."""
+    """An amount that holders share. A holder that needs more than the whole amount gets it when it is the only one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,7 +16,7 @@ class Budget:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether somebody waits: nothing more should be begun."""
+        """Whether a holder waits. No further message should be taken in then."""
         return self._waiting > 0
 
     @contextmanager

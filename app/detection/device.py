@@ -1,33 +1,38 @@
-"""The one place where networks run: photos and chips of all messages in work, in batches."""
+"""The one place where networks run: on photos and chips of all messages that are worked on, in batches."""
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 from app.core.arrays import Floats, Image
+from app.core.stages import Stage
 from app.detection.batcher import Batcher
 from app.detection.stages import StageTimes
 from app.host import count_cores
 from app.packs.store import InstalledPack
+from app.telemetry.catalogue import Metric
+from app.telemetry.interface import NO_METRICS, Metrics
 from app.vision.face_pack import FacePack, Precision, load_pack
 from app.vision.sessions import Provider, is_gpu
 from app.vision.types import Detections
 
 GPU_PHOTOS, GPU_FACES = 32, 64
 CPU_PHOTOS, CPU_FACES = 1, 16
-"""What one call takes. A core gains nothing by more than one photo at a time, and the others would wait for it."""
+"""What one call takes. On a core, several photos in one call take as long as one after the other."""
 
 
 class Device:
-    """Runs a pack for many threads. On a GPU one call at a time, with as much as fits into it; on a CPU one call a
-    core, since one network on one core wastes less than one network on all.
+    """Runs a model pack for many threads. On a GPU one call runs at a time, with a large batch. On a CPU one call runs
+    on each core, since a network on one core wastes less time than a network on all cores.
 
-    `photos` and `faces` bound what one call takes. `cpu` is for what else works the cores hard, decoding above all:
-    on a CPU it waits in one line with the networks, for threads that share a core only slow each other down.
+    `photos` and `faces` bound the batch of one call. `cpu` is a semaphore for other work that keeps a core busy, such
+    as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what runs, how much at a time, and who hears of it
         self,
         pack: FacePack,
         calls: int,
@@ -35,14 +40,22 @@ class Device:
         faces: int,
         *,
         cpu: threading.Semaphore | None = None,
+        metrics: Metrics = NO_METRICS,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.pack = pack
         turn = threading.Semaphore(calls)
         self.cpu = cpu or turn
-        self._photos = Batcher("detector", pack.detect, most=photos, threads=calls, turn=turn, on_death=on_death)
-        self._chips = Batcher(
-            "embedder", pack.vectors, most=faces, weigh=len, threads=calls, turn=turn, on_death=on_death
+        batcher = partial(Batcher[Any, Any], threads=calls, turn=turn, metrics=metrics, on_death=on_death)
+        self._photos: Batcher[Image, Detections] = batcher(
+            "detector", pack.detect, most=photos, sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE)
+        )
+        self._chips: Batcher[Image, Floats] = batcher(
+            "embedder",
+            pack.compute_vectors,
+            most=faces,
+            weigh=len,
+            sizes=(Metric.EMBEDDER_BATCH, Metric.EMBEDDER_QUEUE),
         )
         self._stack = ExitStack()
 
@@ -58,16 +71,16 @@ class Device:
 
     def detect(self, image: Image, times: StageTimes) -> Detections:
         """(H,W,3) uint8 RGB → its faces in pixels of the image, best first."""
-        with times.stage("detect"):
+        with times.stage(Stage.DETECT):
             found, waited_s = self._photos.ask(image)
-        times.add("device_wait", waited_s)
+        times.add(Stage.DEVICE_WAIT, waited_s)
         return found
 
     def embed(self, chips: Image, times: StageTimes) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
-        with times.stage("embed"):
+        with times.stage(Stage.EMBED):
             embeddings, waited_s = self._chips.ask(chips)
-        times.add("device_wait", waited_s)
+        times.add(Stage.DEVICE_WAIT, waited_s)
         return embeddings
 
 
@@ -76,12 +89,13 @@ def open_device(
     provider: Provider,
     threads: int = 0,
     precision: Precision = "fp32",
+    metrics: Metrics = NO_METRICS,
     on_death: Callable[[], None] = lambda: None,
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
-    if is_gpu(provider):
-        loaded = load_pack(pack.manifest, pack.weights, provider, threads, precision)
-        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()), on_death=on_death)
-    each = threads or 1
-    loaded = load_pack(pack.manifest, pack.weights, provider, each, precision)
-    return Device(loaded, max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES, on_death=on_death)
+    on_gpu, each = is_gpu(provider), threads or 1
+    loaded = load_pack(pack.manifest, pack.weights, provider, threads if on_gpu else each, precision)
+    told = partial(Device, loaded, metrics=metrics, on_death=on_death)
+    if on_gpu:
+        return told(1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()))
+    return told(max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES)

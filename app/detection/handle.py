@@ -23,6 +23,7 @@ from app.core.records import (
     make_quality_columns,
 )
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
+from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -37,14 +38,15 @@ log = logging.getLogger(__name__)
 Progress = Callable[[], None]
 
 SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
-"""How a photo ends that the networks have looked at. Others cost little, and a setting may have changed."""
+"""The statuses of photos that the networks have analysed. Others cost little to do again, and a setting may have
+changed."""
 
 
 @dataclass(frozen=True)
 class DetectionParts:
-    """What the detection service works with. `results` stores photos, those of several messages at once."""
+    """The parts of the detection service. `results` stores photos, those of several messages in one transaction."""
 
-    eyes: Analyser
+    analyser: Analyser
     objects: ObjectStore
     faces: FaceStore
     results: Batcher[PhotoResult, bool]
@@ -63,7 +65,7 @@ class DetectionParts:
 
 
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None) -> None:
-    """Do what one message of the detection queue asks for; done when it returns."""
+    """Do what one message of the detection queue requests. The message is done when this returns."""
     for request in parse_detection(body):
         photo = request.photo(parts.default_bucket)
         if _is_own_output(photo, parts):
@@ -73,80 +75,108 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
         index_photo(photo, previous, parts, progress, force=request.force)
-        tell_grouping(request, parts)
+        request_grouping(request, parts)
+
+
+@dataclass
+class Examined:
+    """What is known of a photo, filled in as it is examined: its version in S3, its faces, the kind of the BadPhoto for
+    which it is rejected, and the photo of the same bytes that its faces are taken over from."""
+
+    photo: PhotoRef
+    stored: StoredObject | None = None
+    faces: list[FaceRecord] = field(default_factory=list)
+    kind: str | None = None
+    twin: PhotoResult | None = None
 
 
 def index_photo(
     photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress, *, force: bool
 ) -> None:
-    """Fetch, look for faces, store. A photo that can't be used is stored too, with the reason.
+    """Examine a photo, then store what was found. A photo that can't be used is stored too, with the reason.
 
-    Unless by `force`, what is stored already is left as it is, and no picture is looked at twice by one model.
+    Unless by `force`, what is stored already is left as it is, and no picture is analysed twice by one model.
     """
     times = StageTimes(progress, parts.telemetry.tracer)
-    stored: StoredObject | None = None
-    verdict: Verdict | None = None
-    twin: PhotoResult | None = None
-    kind: str | None = None
+    examined = Examined(photo)
     try:
-        with ExitStack() as held:
-            if thumbnail := parts.eyes.prefilter.find_thumbnail(photo):
-                with times.stage("thumbnail"):
-                    stored = parts.objects.describe(photo)
-                    if previous and _is_settled(previous, stored, parts, force=force):
-                        return
-                    verdict = parts.eyes.prefilter.judge_thumbnail(thumbnail, parts.objects, parts.eyes.limits)
-            with times.stage("fetch"):
-                stored = opened = held.enter_context(parts.objects.open(photo, parts.eyes.limits.max_bytes))
-                if previous and _is_settled(previous, stored, parts, force=force):
-                    return
-                held.enter_context(parts.file_bytes.hold(stored.size_bytes))
-                data = opened.read()
-            header = read_header(data, parts.eyes.limits)
-            held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
-            parts.kill_points.reach("mid-inference")
-            content = hashlib.sha256(data).hexdigest()
-            twin = None if force else parts.faces.find_twin(content, parts.eyes.device.pack.model_id)
-            seen = analyse_photo(data, header, parts.eyes, times, twin, verdict)
-            records = _make_face_records(photo, seen, parts.eyes.device.pack.model_id)
-            with times.stage("pictures"):
-                _put_pictures(photo, seen, records, parts)
-        parts.kill_points.reach("after-put")
-        left_out = _explain_left_out(records, parts.eyes.device.pack.manifest.quality)
-        result = replace(_make_found_record(photo, header, seen, records), content=content, left_out=left_out)
+        image = _examine(examined, previous, parts, times, force=force)
     except LowQuality as low:
-        records, result = [], _make_low_quality_record(photo, low)
+        image = _make_low_quality_record(photo, low)
     except BadPhoto as bad:
-        records, result, kind = [], ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
+        image, examined.kind = ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
+    if image is not None:
+        _store_and_report(examined, image, previous, parts, times)
 
-    result = replace(result, model_id=parts.eyes.device.pack.model_id, timings_s=dict(times.seconds))
-    if stored:
-        result = replace(result, etag=stored.etag, last_modified=stored.last_modified)
-    _remove_old_pictures(previous, result, parts)
-    with times.stage("store"):
-        _store(PhotoResult(result, records), parts)
+
+def _examine(
+    examined: Examined, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes, *, force: bool
+) -> ImageRecord | None:
+    """Fetch the photo, analyse it and put its pictures; None where it is stored already."""
+    photo, analyser = examined.photo, parts.analyser
+    verdict: Verdict | None = None
+    with ExitStack() as held:
+        if thumbnail := analyser.prefilter.find_thumbnail(photo):
+            with times.stage(Stage.THUMBNAIL):
+                examined.stored = parts.objects.describe(photo)
+                if _is_settled(previous, examined.stored, parts, force=force):
+                    return None
+                verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits)
+        with times.stage(Stage.FETCH):
+            examined.stored = opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
+            if _is_settled(previous, opened, parts, force=force):
+                return None
+            held.enter_context(parts.file_bytes.hold(opened.size_bytes))
+            data = opened.read()
+        header = read_header(data, analyser.limits)
+        held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
+        parts.kill_points.reach("mid-inference")
+        content = hashlib.sha256(data).hexdigest()
+        examined.twin = None if force else parts.faces.find_twin(content, analyser.model_id)
+        analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
+        examined.faces = _make_face_records(photo, analysis, analyser.model_id)
+        with times.stage(Stage.PICTURES):
+            _put_pictures(photo, analysis, examined.faces, parts)
+    parts.kill_points.reach("after-put")
+    left_out = _explain_left_out(examined.faces, analyser.device.pack.manifest.quality)
+    return replace(_make_found_record(photo, header, analysis), content=content, left_out=left_out)
+
+
+def _store_and_report(
+    examined: Examined, image: ImageRecord, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes
+) -> None:
+    """Store the record and the faces, then report them to metrics and log."""
+    image = replace(image, model_id=parts.analyser.model_id, timings_s=dict(times.seconds))
+    if examined.stored:
+        image = replace(image, etag=examined.stored.etag, last_modified=examined.stored.last_modified)
+    result = PhotoResult(image, examined.faces)
+    _remove_old_pictures(previous, image, parts)
+    with times.stage(Stage.STORE):
+        _store(result, parts)
     parts.kill_points.reach("after-save")
-    report_photo(PhotoResult(result, records), times, parts.telemetry.metrics, kind=kind, has_twin=twin is not None)
+    report_photo(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
     log.info(
         "photo %s",
-        result.status.value,
+        image.status.value,
         extra={
-            "image": photo.document_id,
-            "faces": result.face_count,
-            "reason": result.reason,
-            "twin": twin and twin.image.photo.document_id,
+            "image": image.photo.document_id,
+            "faces": image.face_count,
+            "reason": image.reason,
+            "twin": examined.twin and examined.twin.image.photo.document_id,
             "seconds": times.seconds,
         },
     )
 
 
-def _is_settled(previous: ImageRecord, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
-    """Whether there is nothing to do: a newer version is stored, or this very one by this very model."""
+def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
+    """Whether there is nothing to do: a newer version is stored, or the same version by the same model."""
+    if previous is None:
+        return False
     about = {"image": previous.photo.document_id}
     if previous.last_modified and stored.last_modified < previous.last_modified:
         log.info("older version ignored", extra=about)
         return True
-    this = (stored.etag, parts.eyes.device.pack.model_id)
+    this = (stored.etag, parts.analyser.model_id)
     if force or (previous.etag, previous.model_id) != this or previous.status not in SEEN:
         return False
     # Whoever stored it may have died before its owner was told.
@@ -156,7 +186,7 @@ def _is_settled(previous: ImageRecord, stored: StoredObject, parts: DetectionPar
 
 
 def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
-    """A call that stores photos, and says of each whether it was overtaken by a newer version."""
+    """A function that stores photos, and returns for each whether a newer version was stored before it."""
 
     def save(results: Sequence[PhotoResult]) -> list[bool]:
         overtaken = faces.save_photos(results)
@@ -166,28 +196,28 @@ def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[Pho
     return save
 
 
-def tell_grouping(request: DetectImage, parts: DetectionParts) -> None:
-    """Mark the gallery as changed, and send the one grouping message of this moment if it is ours to send."""
+def request_grouping(request: DetectImage, parts: DetectionParts) -> None:
+    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay."""
     message = GroupGallery(gallery_id=request.gallery_id)
     try:
         if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
-            # The photo that opens the window lends the run its trace; those that follow in it have none of their own.
+            # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
             traceparent = parts.telemetry.tracer.traceparent()
             parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
     except RetryLater as error:
-        # We may have opened the window: tried sooner, this photo would find it open and send nothing.
+        # This photo may have opened the window. Tried again sooner, it would find the window open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
 
 
 def _store(result: PhotoResult, parts: DetectionParts) -> None:
     is_overtaken, _ = parts.results.ask(result)
     if is_overtaken:
-        # The crops that were just written are an older version's: looked at again, they become the newer one's.
+        # The crops that were just written are those of an older version. The next try replaces them.
         raise RetryLater(f"A newer version of the photo {result.image.photo.document_id} was stored meanwhile.", 0)
 
 
 def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
-    """With one bucket for all, S3 also announces the crops this service writes; taking them in would never end."""
+    """With one bucket for photos and results, S3 announces the crops that this service writes; they are ignored."""
     own = photo.bucket == parts.output_bucket and is_output_key(photo.key)
     if own:
         log.info("own output ignored", extra={"key": photo.key})
@@ -204,7 +234,7 @@ def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
 
 
 def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> None:
-    """IMG_1.JPG and its neighbour IMG_1.MOV must not take turns in replacing each other."""
+    """IMG_1.JPG and IMG_1.MOV beside it must not replace each other again and again."""
     if request.id_from_key and previous and previous.photo.key != request.s3_key:
         raise RejectMessage(
             f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
@@ -214,7 +244,7 @@ def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> Non
 
 
 def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> list[FaceRecord]:
-    found = seen.found
+    found = seen.detections
     return [
         FaceRecord(
             face_id=make_face_id(photo, model_id, index),
@@ -232,23 +262,22 @@ def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> l
     ]
 
 
-def _make_found_record(
-    photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis, records: list[FaceRecord]
-) -> ImageRecord:
+def _make_found_record(photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis) -> ImageRecord:
+    count = len(seen.detections)
     return ImageRecord(
         photo=photo,
-        status=ImageStatus.INDEXED if records else ImageStatus.NO_FACES,
-        reason=None if records else "No face was found.",
+        status=ImageStatus.INDEXED if count else ImageStatus.NO_FACES,
+        reason=None if count else "No face was found.",
         width_px=header.width_px,
         height_px=header.height_px,
-        face_count=len(records),
+        face_count=count,
         prefilter_score=seen.verdict.score if seen.verdict else None,
         prefilter_reason=seen.verdict.reason if seen.verdict else None,
     )
 
 
 def _explain_left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
-    """Why faces that are too poor to be anybody's are left out."""
+    """The reason of each noise face, whose quality is too low for any person."""
     roles = assign_roles(make_quality_columns([record.quality for record in records])["unified"], bars)
     return tuple(
         explain_unassigned(record.quality, bars)
@@ -265,7 +294,7 @@ def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:
 def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord], parts: DetectionParts) -> None:
     if not records:
         return
-    with parts.eyes.device.cpu:
+    with parts.analyser.device.cpu:
         crops = encode_crops(seen.image, seen.in_image.boxes)
         preview = encode_preview(seen.image, parts.preview_side_px) if parts.preview_side_px else None
     for record, crop in zip(records, crops, strict=True):
@@ -275,7 +304,8 @@ def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord
 
 
 def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:
-    """Before the record that knows of them is replaced, so that a kill in between leaves no orphan."""
+    """Remove crops that the new record does not name, before the record that names them is replaced: a process that
+    dies in between then leaves no orphan."""
     if previous is None or previous.model_id != result.model_id:
         return
     photo = result.photo

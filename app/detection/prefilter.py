@@ -1,4 +1,4 @@
-"""Photos in which no face can be recognised, told before the networks see them or even before they are fetched."""
+"""The pre-filter: judges before the networks run whether a face can be recognised in a photo."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ PrefilterMode = Literal["off", "record", "enforce"]
 
 @dataclass(frozen=True)
 class Prefilter:
-    """`record` only notes its verdicts; `enforce` raises LowQuality for photos that fail.
+    """`record` only stores the verdict. `enforce` raises LowQuality for a photo that fails.
 
-    With a `thumbnail_key`, a template, photos are judged by the object of that key in their own bucket.
+    `thumbnail_key` is a template: with it, photos are judged by the object of that key in their own bucket.
     """
 
     mode: PrefilterMode = "off"
     thumbnail_key: str | None = None
 
     def find_thumbnail(self, photo: PhotoRef) -> PhotoRef | None:
-        """What a photo is judged by before it is fetched; None where it is judged itself, or not at all."""
+        """The thumbnail by which a photo is judged before it is fetched. None where there is none, or no pre-filter."""
         if self.mode == "off" or self.thumbnail_key is None:
             return None
         return replace(photo, key=make_thumbnail_key(self.thumbnail_key, photo), version_id=None)
 
     def judge_thumbnail(self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits) -> Verdict | None:
-        """None where it is not there, is too small or can't be read: then the photo itself decides."""
+        """The verdict on a thumbnail. None where it is missing, too small or unreadable: then the photo is judged."""
         try:
             with objects.open(thumbnail, limits.max_bytes) as stored:
                 image = decode(stored.read(), limits, LEAST_COPY_PX)
@@ -44,12 +44,12 @@ class Prefilter:
         return self._decide(judge_photo(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None
 
     def judge_header(self, header: PhotoHeader) -> Verdict | None:
-        """None where the size alone does not fail the photo."""
+        """The verdict on a photo that fails by its size alone, else None."""
         verdict = None if self.mode == "off" else judge_photo_size(header.width_px, header.height_px)
         return verdict and self._decide(verdict)
 
     def judge_image(self, image: Image) -> Verdict | None:
-        """(H,W,3) uint8 RGB, the photo or a smaller copy of it; None where no verdict is asked for."""
+        """(H,W,3) uint8 RGB, the photo or a smaller copy of it → its verdict. None where the pre-filter is off."""
         return None if self.mode == "off" else self._decide(judge_photo(image))
 
     def _decide(self, verdict: Verdict) -> Verdict:

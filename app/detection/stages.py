@@ -1,19 +1,20 @@
-"""Where the time of a photo goes, and what the metrics hear of it."""
+"""The seconds of each stage of a photo, and the metrics of a photo."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.core.records import ImageStatus, PhotoResult
-from app.telemetry.catalogue import Metric
+from app.core.stages import Stage
+from app.telemetry.catalogue import STAGE_METRICS, Metric
 from app.telemetry.interface import NO_TRACER, Metrics, Tracer
 
 DIGITS = 4
 
 
 class StageTimes:
-    """Seconds of each named stage of one photo, and a span of each where there are traces; `progress` is called as
-    each begins."""
+    """Measures the stages of one photo: `seconds` by the stages' labels, and a span of each where there are traces.
+    `progress` is called as each stage begins."""
 
     def __init__(self, progress: Callable[[], None] = lambda: None, tracer: Tracer = NO_TRACER) -> None:
         self.seconds: dict[str, float] = {}
@@ -22,22 +23,22 @@ class StageTimes:
         self._begun = time.perf_counter()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, stage: Stage) -> Iterator[None]:
         self._progress()
         start = time.perf_counter()
         try:
-            with self._tracer.stage(name):
+            with self._tracer.stage(stage.label):
                 yield
         finally:
-            self.add(name, time.perf_counter() - start)
+            self.add(stage, time.perf_counter() - start)
 
     @property
     def elapsed_s(self) -> float:
-        """Since the beginning, what lies between the stages included."""
+        """Seconds since the beginning, those between the stages included."""
         return time.perf_counter() - self._begun
 
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, DIGITS)
+    def add(self, stage: Stage, seconds: float) -> None:
+        self.seconds[stage.label] = round(self.seconds.get(stage.label, 0.0) + seconds, DIGITS)
 
 
 ENDS = {
@@ -46,26 +47,18 @@ ENDS = {
     ImageStatus.LOW_QUALITY: Metric.PHOTOS_LOW_QUALITY,
     ImageStatus.REJECTED: Metric.PHOTOS_REJECTED,
 }
-STAGES = {
-    "fetch": Metric.FETCH_SECONDS,
-    "decode": Metric.DECODE_SECONDS,
-    "detect": Metric.DETECT_SECONDS,
-    "embed": Metric.EMBED_SECONDS,
-    "device_wait": Metric.DEVICE_WAIT_SECONDS,
-    "store": Metric.STORE_SECONDS,
-}
 
 
 def report_photo(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
-    """Count a photo and its faces, and how long its stages took. A stage that it did not pass has no time.
+    """Count a photo and its faces, and observe the seconds of the stages that it passed.
 
     `kind` is that of the BadPhoto for which a photo was rejected.
     """
     metrics.add(ENDS[result.image.status], kind=kind)
     metrics.observe(Metric.PHOTO_SECONDS, times.elapsed_s)
-    for stage, seconds in times.seconds.items():
-        if stage in STAGES:
-            metrics.observe(STAGES[stage], seconds)
+    for stage, metric in STAGE_METRICS.items():
+        if stage.label in times.seconds:
+            metrics.observe(metric, times.seconds[stage.label])
     if has_twin:
         metrics.add(Metric.TWIN_HITS)
     if result.faces:

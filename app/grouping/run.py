@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from types import TracebackType
+from functools import partial
 
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryStore, RunProgress
+from app.core.threads import BackgroundThread, repeat
 from app.telemetry.interface import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ FIRST_RUN_S = {"read": 4.0, "cluster": 3.0, "people": 2.0, "publish": 1.0}
 """How the time of a gallery's first run divides among its stages; for a later run, the seconds of the last run tell."""
 
 
-class GroupingRun:
+class GroupingRun(BackgroundThread):
     """A context in which a thread renews the lease, because a stage may last longer than the lease.
 
     `progress` is called as the run advances, but not by that thread: a run that hangs must be noticed.
@@ -46,20 +47,15 @@ class GroupingRun:
         self._stage, self._part = "", 0.0
         self._begun = self._stage_begun = self._reported = time.monotonic()
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_renewing, name="gallery lease", daemon=True)
+        # `close` waits for the thread: a late renewal would take the lease again after it was given back.
+        super().__init__(
+            "gallery lease", partial(repeat, every_s=lease_s / RENEWALS_PER_LEASE, action=self._try_renewal)
+        )
 
-    def __enter__(self) -> "GroupingRun":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """The run is over, or has failed."""
         self._span.close()
-        # The thread is joined: a late renewal would take the lease again after it was given back.
-        self._closing.set()
-        self._thread.join()
+        super().close()
 
     def begin_stage(self, name: str) -> None:
         """End the stage before, if any, and begin this one. Raises StaleFence once another worker has the lease."""
@@ -76,7 +72,7 @@ class GroupingRun:
 
     def keep(self) -> None:
         """Report progress and renew the lease. Raises StaleFence as above."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             raise RuntimeError("The thread that keeps the gallery's lease has died.")
         self._progress()
         self._renew()
@@ -111,16 +107,15 @@ class GroupingRun:
         eta_s = round(elapsed_s * (1 - share) / share, 1) if share else None
         return RunProgress(self._stage, round(share, 3), eta_s, datetime.now(UTC))
 
-    def _keep_renewing(self) -> None:
-        while not self._closing.wait(self._lease_s / RENEWALS_PER_LEASE):
-            try:
-                self._renew()
-            except StaleFence:
-                # This is also raised while the run itself is writing to the lease. If the lease is really lost, the run
-                # raises StaleFence at its next stage; until then it writes nothing, because its fence is old.
-                log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
-            except RetryLater as error:
-                log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
+    def _try_renewal(self) -> None:
+        try:
+            self._renew()
+        except StaleFence:
+            # This is also raised while the run itself is writing to the lease. If the lease is really lost, the run
+            # raises StaleFence at its next stage; until then it writes nothing, because its fence is old.
+            log.info("a gallery's lease was not renewed just now", extra={"gallery": self.lease.gallery_id})
+        except RetryLater as error:
+            log.warning("a gallery's lease was not renewed: %s", error, extra={"gallery": self.lease.gallery_id})
 
 
 def _read_stages(last_run: Mapping[str, object]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """`python -m app.packs`: list, install and describe model packs, and build their TensorRT engines.
 
-What is made of a pack before it is shipped, variants of its networks and its threshold, is `python -m workshop`'s.
+`python -m workshop` makes variants of a pack's networks, and chooses its similarity threshold.
 """
 
 import argparse
@@ -15,22 +15,22 @@ from app.packs.store import InstalledPack, PackStore
 from app.packs.variants import FOLDER
 
 MOVED = ("optimise", "calibrate")
-"""Commands that `python -m workshop` has now."""
+"""Former commands of this module, which are commands of `python -m workshop` now."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.packs", description="Model packs: manifests and weights.")
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the packs that are known, and their licences")
+    commands.add_parser("list", help="list the packs and their licences")
     install = commands.add_parser("install", help="get a pack's weights and check them")
     install.add_argument("pack")
     install.add_argument("--accept-research-licence", action="store_true")
     install.add_argument("--source", metavar="S3_URL", help="s3://bucket/prefix with <pack>/<file>, as MODEL_SOURCE")
     install.add_argument("--region", help="AWS region of the bucket that --source, or the manifest, names")
-    describe = commands.add_parser("describe", help="what is in a directory of InsightFace .onnx files")
+    describe = commands.add_parser("describe", help="print a manifest for a directory of InsightFace .onnx files")
     describe.add_argument("directory", type=Path)
-    engines = commands.add_parser("engines", help="build a pack's TensorRT engines; on the GPU host, in the image")
+    engines = commands.add_parser("engines", help="build TensorRT engines of a pack (on the GPU host, in the image)")
     engines.add_argument("pack")
     engines.add_argument("--output", type=Path, help=f"default: the folder {FOLDER!r} beside the weights")
     engines.add_argument("--accept-research-licence", action="store_true")
@@ -78,7 +78,7 @@ def _install(options: argparse.Namespace) -> InstalledPack:
 
 
 def _build_engines(options: argparse.Namespace) -> int:
-    # It brings in ONNX Runtime, which the other commands can do without.
+    # Imported here, since it imports ONNX Runtime, which the other commands don't need.
     from app.vision.tensorrt import build_engines
 
     installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)

@@ -21,11 +21,11 @@ class _Part(BaseModel):
 class ScrfdConfig(_Part):
     """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
 
-    Where something smaller than `closer_look_below_px` (at the largest size) scores `closer_look_hint` or more, a photo
-    that has more pixels is looked at with `closer_look_px` too; 0 switches that off.
+    Where a candidate, which scores `closer_look_hint` or more, is smaller than `closer_look_below_px` at the largest
+    size, a photo with more pixels than that size is run at `closer_look_px` too; 0 switches that off.
 
-    A photo without an upright face that scores `sure_score` is tried turned, where the best of what scores
-    `closer_look_hint` lies; 0 switches that off.
+    A photo without an upright face that scores `sure_score` may be rotated: the surroundings of its best candidate are
+    searched in other rotations; 0 switches that off.
     """
 
     kind: Literal["scrfd"]
@@ -46,8 +46,8 @@ class ScrfdConfig(_Part):
 class MtcnnConfig(_Part):
     """The three networks of MTCNN and the least face probability of each; `score_threshold` is the last one's.
 
-    Faces from `min_face_px` on are found; the longer side is reduced to `max_side_px` first, and small faces with it.
-    A photo without an upright face that scores `sure_score` is tried turned; 0 switches that off.
+    Faces from `min_face_px` on are detected, after the photo's longer side is reduced to `max_side_px`. A photo without
+    an upright face that scores `sure_score` is searched in other rotations too; 0 switches that off.
     """
 
     kind: Literal["mtcnn"]
@@ -79,10 +79,10 @@ class EmbedderConfig(_Part):
 
 
 class Calibration(_Part):
-    """Where `similarity_threshold` is from: written by `python -m workshop calibrate`.
+    """How `similarity_threshold` was chosen: written by `python -m workshop calibrate`.
 
     `false_match_rate` is the share of pairs of different people that lie above it, `false_non_match_rate` that of one
-    person's pairs that don't, each person and each pair of people weighing the same. `collection` names the photos.
+    person's pairs that don't, each person and each pair of people with the same weight. `collection` names the photos.
     """
 
     false_match_rate: float = Field(ge=0, le=1)
@@ -108,8 +108,8 @@ class Source(_Part):
 
 
 class PackManifest(_Part):
-    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, `quality` what its
-    embedder asks of a face."""
+    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person; `quality` has the
+    quality bars for its embedder."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     licence: str
@@ -123,7 +123,7 @@ class PackManifest(_Part):
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
-    def _used_files_are_hashed(self) -> Self:
+    def _check_hashes(self) -> Self:
         used = {self.embedder.file, *self.detector.used_files}
         if missing := used - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
@@ -131,7 +131,7 @@ class PackManifest(_Part):
 
     @property
     def networks(self) -> dict[str, frozenset[str]]:
-        """`detector` and `embedder` → their files: what is measured together, and used together or not at all."""
+        """`detector` and `embedder` → their files, which are measured together, and used together or not at all."""
         return {
             "detector": frozenset(self.detector.used_files),
             "embedder": frozenset({self.embedder.file}),
@@ -139,7 +139,7 @@ class PackManifest(_Part):
 
     @property
     def model_id(self) -> str:
-        """Names the vector space: the pack and its weights, so that embeddings of two spaces never meet."""
+        """Names the vector space: the pack and its weights, so that embeddings of two spaces are never compared."""
         digest = hashlib.sha256("".join(f"{name}:{sha}\n" for name, sha in sorted(self.files.items())).encode())
         return f"{self.name}-{digest.hexdigest()[:12]}"
 

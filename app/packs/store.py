@@ -1,4 +1,4 @@
-"""Finding a pack, getting its weights, checking them by hash. All processes of a host share one copy."""
+"""Finds a pack, fetches its weights, and checks them by hash. All processes of a host share one copy."""
 
 import hashlib
 import importlib
@@ -17,7 +17,7 @@ Download = Callable[[str, Path], None]
 """Copies the object at an s3:// URL to a path."""
 
 MOVED_BUILDERS = {"app.packs.build_open": "app.packs.open_pack.build"}
-"""Where a builder lies now that manifests written before name elsewhere."""
+"""The former module of a builder, which older manifests name → its module."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class PackStore:
     download: Download | None = None
 
     def read(self, pack: str) -> PackManifest:
-        """The manifest alone, for those who need no weights. Raises BadModelPack."""
+        """The manifest alone, without fetching weights. Raises BadModelPack."""
         return self._find(pack)[0]
 
-    def manifest_path(self, pack: str) -> Path:
+    def find_manifest(self, pack: str) -> Path:
         """The file of a pack's manifest. Raises BadModelPack where there is none."""
-        path = self._manifest_file(pack)
+        path = self._find_manifest_file(pack)
         if path is None:
             self.read(pack)
             raise BadModelPack(
@@ -55,7 +55,7 @@ class PackStore:
     def install(self, pack: str) -> InstalledPack:
         """The pack of this name, manifest path or directory, fetched or built where its weights are missing.
 
-        Raises BadModelPack where it is unknown, damaged, not to be had, or its licence is not accepted.
+        Raises BadModelPack where it is unknown or damaged, can't be fetched, or its licence is not accepted.
         """
         manifest, home = self._find(pack)
         self._check_licence(manifest)
@@ -64,14 +64,14 @@ class PackStore:
             _verify(manifest, weights)
             return InstalledPack(manifest, weights)
         weights = self.models_dir / manifest.name
-        # Without a lock where all is there: in the image, whose files are read-only, none could be made.
+        # No lock where all files are there: none can be made in the image, which is read-only.
         if not _is_complete(manifest, weights):
             self._fetch_once(manifest, weights)
         _verify(manifest, weights)
         return InstalledPack(manifest, weights)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
-        path = self._manifest_file(pack)
+        path = self._find_manifest_file(pack)
         if path is not None:
             return read_manifest(path), path.parent
         if Path(pack).is_dir():
@@ -79,14 +79,14 @@ class PackStore:
         known = ", ".join(sorted(entry.stem for entry in self.models_dir.glob("*.toml"))) or "none"
         raise BadModelPack(f"There is no pack {pack!r} in {self.models_dir} (known: {known}).")
 
-    def _manifest_file(self, pack: str) -> Path | None:
+    def _find_manifest_file(self, pack: str) -> Path | None:
         named = self.models_dir / f"{pack}.toml"
         if Path(pack).suffix == ".toml":
             return Path(pack)
         return named if named.is_file() else None
 
     def _check_licence(self, manifest: PackManifest) -> None:
-        # Who put the weights into a folder themselves has met their licence there.
+        # A user who put the weights into a folder has seen their licence there.
         fetched = manifest.source.kind != "directory"
         if fetched and not manifest.commercial_use and not self.accept_research_licence:
             raise BadModelPack(
@@ -96,7 +96,7 @@ class PackStore:
 
     def _fetch_once(self, manifest: PackManifest, weights: Path) -> None:
         try:
-            # In the image a pack's folder is a link into the volume, for the image itself is read-only.
+            # In the image a pack's folder is a link into the volume, since the image itself is read-only.
             weights.resolve().mkdir(parents=True, exist_ok=True)
             with FileLock(weights / ".lock"):
                 if not _is_complete(manifest, weights):
@@ -108,14 +108,14 @@ class PackStore:
             ) from error
 
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
-        """Bring all files to a folder aside, check them, and move each into place at once."""
+        """Put all files into a temporary folder, check them, and move each into place in one step."""
         with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
-            self._bring(manifest, Path(aside))
+            self._download_or_build(manifest, Path(aside))
             _verify(manifest, Path(aside))
             for name in manifest.files:
                 (Path(aside) / name).replace(weights / name)
 
-    def _bring(self, manifest: PackManifest, aside: Path) -> None:
+    def _download_or_build(self, manifest: PackManifest, aside: Path) -> None:
         source = manifest.source
         prefix = self.model_source or (source.path if source.kind == "s3" else None)
         if prefix and self.download:

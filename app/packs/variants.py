@@ -1,9 +1,9 @@
-"""Variants of a pack's networks: what is recorded of each, and finding one that may be used.
+"""Variants of a pack's networks: the record of each, and the search for one that may be used.
 
 They lie with `report.json` in the folder `optimised` beside the weights, made by `python -m workshop optimise`.
 A variant is used only as it was measured: made from these very weights, itself unchanged, by this version of
-ONNX Runtime. An accepted variant keeps the pack's model id, because it keeps its vector space: the bar it had to
-pass compares embeddings of the original with its own, as happens where a gallery is read by workers of both kinds.
+ONNX Runtime. An accepted variant keeps the pack's model id, because it keeps its vector space: it had to pass a bar on
+the similarity of its embeddings to the original's, since workers of both kinds may serve one gallery.
 """
 
 import logging
@@ -32,8 +32,9 @@ class _Record(BaseModel):
 
 
 class DetectorParity(_Record):
-    """`matched_share`: of all faces that original or variant finds, those that both find. The rest is of these: boxes'
-    IoU, scores, and how far a face's landmarks lie from the original's on average, in distances between its eyes."""
+    """`matched_share`: of all faces that the original or the variant detects, the share that both detect. The other
+    figures are of these faces: IoU of their boxes, scores, and the mean distance of a face's landmarks from the
+    original's, in distances between its eyes."""
 
     photos: int
     faces: int
@@ -88,7 +89,7 @@ class Report(_Record):
     variants: tuple[Variant, ...] = ()
 
     def add_variants(self, made: tuple[Variant, ...]) -> "Report":
-        """The newer ones in place of those of the same network and precision."""
+        """A report with these too, in place of those of the same network and precision."""
         replaced = {(variant.network, variant.precision) for variant in made}
         kept = (variant for variant in self.variants if (variant.network, variant.precision) not in replaced)
         return Report(variants=(*kept, *made))
@@ -112,12 +113,14 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def make_file_name(network: str, source_sha256: str, precision: VariantPrecision) -> str:
-    """Name of a variant: it says what it was made from and by which ONNX Runtime, so that none is taken for another."""
+    """Name of a variant's file: with the hash of its original and the version of ONNX Runtime, so that it is
+    unambiguous."""
     return f"{Path(network).stem}-{source_sha256[:12]}-{precision}-ort{ort.__version__}.onnx"
 
 
 def find_variant(folder: Path, network: str, source_sha256: str, precision: VariantPrecision) -> Path | None:
-    """The accepted variant of a network whose original has this hash; None, and a logged sentence why, without one."""
+    """The accepted variant of a network whose original has this hash; None where there is none, with the reason
+    logged."""
     recorded = {(variant.network, variant.precision): variant for variant in read_report(folder).variants}
     variant = recorded.get((network, precision))
     problem = f"none is recorded in {folder}" if variant is None else _find_problem(folder, variant, source_sha256)

@@ -1,19 +1,20 @@
-"""Does this machine suit the service? `python -m app` asks before it starts, `python -m app.preflight` by hand.
+"""Checks whether this machine suits the service: `python -m app` runs them at its start, `python -m app.preflight` by
+hand.
 
-A service that can't use the GPU beside it costs as much as one that can, and does less; a driver that is too old, or a
-package that overwrote another one's files, shows as an error deep in a library, or not at all. Here each is one
-sentence with what to do, and the process ends with a code of docs/operations.md.
+A service that can't use the GPU of its machine costs as much as one that can, and does less. A driver that is too old,
+or a package that overwrote the files of another one, shows as an error deep in a library, or not at all. Here each
+problem is one sentence that says what to do, and the process ends with an exit code of docs/operations.md.
 """
 
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.config import ServiceType, Settings, Wishes
+from app.config import DeviceSettings, PeopleSettings, ProcessSettings, SearchSettings, ServiceType, WantedDevice
 from app.core.errors import BadConfiguration, FatalWorkerError
 from app.preflight.machine import Driver, Library, ThisMachine
 
@@ -30,7 +31,7 @@ CLASHES = (
     ("faiss-cpu", "faiss-gpu"),
     ("opencv-python", "opencv-python-headless"),
 )
-"""Packages that install the same files: whichever came last is half of each."""
+"""Packages that install the same files: the one installed last overwrites some of the other's."""
 
 
 class UnfitMachine(FatalWorkerError):
@@ -40,27 +41,53 @@ class UnfitMachine(FatalWorkerError):
 
 
 class Machine(Protocol):
-    """What is asked of the machine; the answers of the real one are in app.preflight.machine."""
+    """What the checks read of the machine; app.preflight.machine.ThisMachine reads the real one."""
 
-    def installed(self, package: str) -> str | None: ...
-    def library(self, service: ServiceType) -> Library: ...
-    def driver(self) -> Driver | None: ...
+    def find_version(self, package: str) -> str | None: ...
+    def find_library(self, service: ServiceType) -> Library: ...
+    def find_driver(self) -> Driver | None: ...
     def try_gpu(self, service: ServiceType) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. `error` is how the service would end; None where it may start."""
+    """The result of one check. `error` is that with which the service would end; None where it may start."""
 
     check: str
     sentence: str
     error: FatalWorkerError | None = None
 
 
-def refuse(settings: Settings, machine: Machine | None = None) -> None:
+@dataclass(frozen=True)
+class Needs:
+    """What a service asks of its machine: where it computes (`device`, as `setting` says), and the folders that it
+    writes to, each with who needs it."""
+
+    service: ServiceType
+    setting: str
+    device: WantedDevice
+    folders: Sequence[tuple[str, Path]]
+
+
+def read_needs(service: ServiceType) -> Needs:
+    """By the few settings that count here, so that a machine can be examined before the others are known."""
+    health_file, index_dir = ProcessSettings().health_file, PeopleSettings().gallery_index_dir
+    # It is what the image promises to its libraries.
+    folders = [("The worker", Path("/tmp"))]  # noqa: S108
+    if health_file:
+        folders.append(("HEALTH_FILE", health_file.parent))
+    if service == "grouping":
+        if index_dir:
+            folders.append(("GALLERY_INDEX_DIR", index_dir))
+        search = SearchSettings()
+        return Needs(service, f"NEIGHBOURS_DEVICE={search.neighbours_device}", search.neighbours_device, folders)
+    device = DeviceSettings()
+    return Needs(service, f"EXECUTION_PROVIDER={device.execution_provider}", device.wanted, folders)
+
+
+def refuse(service: ServiceType, machine: Machine | None = None) -> None:
     """Log what was found. Raises the first FatalWorkerError where the service must not start."""
-    wishes = Wishes(**{name: getattr(settings, name) for name in Wishes.model_fields})
-    findings = examine(wishes, machine or ThisMachine())
+    findings = examine(read_needs(service), machine or ThisMachine())
     for finding in findings:
         if finding.error is None:
             log.info("preflight: %s", finding.sentence, extra={"check": finding.check})
@@ -71,26 +98,26 @@ def refuse(settings: Settings, machine: Machine | None = None) -> None:
         raise errors[0]
 
 
-def examine(wishes: Wishes, machine: Machine) -> list[Finding]:
+def examine(needs: Needs, machine: Machine) -> list[Finding]:
     """Every check's finding, in an order in which the first error is the cause of those that follow."""
     checks: Sequence[tuple[str, Callable[[], str]]] = (
         ("packages", lambda: _check_packages(machine)),
-        ("device", lambda: _check_device(wishes, machine)),
-        ("paths", lambda: _check_paths(wishes)),
+        ("device", lambda: _check_device(needs, machine)),
+        ("paths", lambda: _check_paths(needs)),
     )
-    return [_run_check(check, look) for check, look in checks]
+    return [_run_check(name, check) for name, check in checks]
 
 
-def _run_check(check: str, look: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(check, look())
+        return Finding(name, check())
     except FatalWorkerError as error:
-        return Finding(check, str(error), error)
+        return Finding(name, str(error), error)
 
 
 def _check_packages(machine: Machine) -> str:
     for one, other in CLASHES:
-        if machine.installed(one) and machine.installed(other):
+        if machine.find_version(one) and machine.find_version(other):
             raise UnfitMachine(
                 f"{one} and {other} are both installed and overwrite each other's files: build the environment anew "
                 "with `uv sync` and one of the extras `gpu` and `cpu`."
@@ -98,20 +125,20 @@ def _check_packages(machine: Machine) -> str:
     return "no two packages overwrite each other's files."
 
 
-def _check_device(wishes: Wishes, machine: Machine) -> str:
+def _check_device(needs: Needs, machine: Machine) -> str:
     """Where the service will compute, and why there."""
-    setting, wanted = wishes.device
+    setting, wanted = needs.setting, needs.device
     if wanted == "cpu":
-        return f"the {wishes.service_type} service runs on the CPU, as {setting} asks."
-    library = machine.library(wishes.service_type)
-    driver = machine.driver() if library.cuda else None
+        return f"the {needs.service} service runs on the CPU, as {setting} asks."
+    library = machine.find_library(needs.service)
+    driver = machine.find_driver() if library.cuda else None
     why_not = _explain_no_gpu(library, driver)
     if driver is None or why_not:
         if wanted == "gpu":
             raise BadConfiguration(f"{setting}, but {why_not}; or set auto to run on the CPU.")
-        return f"the {wishes.service_type} service runs on the CPU, for {why_not}."
+        return f"the {needs.service} service runs on the CPU, for {why_not}."
     _check_gpu(library, driver)
-    trouble = machine.try_gpu(wishes.service_type)
+    trouble = machine.try_gpu(needs.service)
     if trouble:
         raise UnfitMachine(
             f"{library.name} {library.version} can't use the {driver.gpus[0].name} that the driver {driver.version} "
@@ -119,7 +146,7 @@ def _check_device(wishes: Wishes, machine: Machine) -> str:
         )
     names = ", ".join(gpu.name for gpu in driver.gpus)
     versions = f"driver {driver.version}, {library.name} {library.version}"
-    return f"the {wishes.service_type} service runs on {names} ({versions})."
+    return f"the {needs.service} service runs on {names} ({versions})."
 
 
 def _explain_no_gpu(library: Library, driver: Driver | None) -> str | None:
@@ -154,10 +181,9 @@ def _format_version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _check_paths(wishes: Wishes) -> str:
+def _check_paths(needs: Needs) -> str:
     """The image's root is read-only, so each of these must be a tmpfs or a volume."""
-    wanted = list(_list_writable_folders(wishes))
-    for name, folder in wanted:
+    for name, folder in needs.folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -167,13 +193,4 @@ def _check_paths(wishes: Wishes) -> str:
                 f"{name} needs {folder} to be writable, which it is not ({error.strerror}): mount a tmpfs or a volume "
                 f"there that user {os.getuid()} may write to."
             ) from error
-    return f"{', '.join(sorted({str(folder) for _, folder in wanted}))} can be written to."
-
-
-def _list_writable_folders(wishes: Wishes) -> Iterator[tuple[str, Path]]:
-    """Who needs each folder, and the folder."""
-    yield "The worker", Path("/tmp")  # noqa: S108 - it is what the image promises to its libraries
-    if wishes.health_file:
-        yield "HEALTH_FILE", wishes.health_file.parent
-    if wishes.gallery_index_dir and wishes.service_type == "grouping":
-        yield "GALLERY_INDEX_DIR", wishes.gallery_index_dir
+    return f"{', '.join(sorted({str(folder) for _, folder in needs.folders}))} can be written to."

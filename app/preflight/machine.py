@@ -1,4 +1,4 @@
-"""What this process finds of the machine and of its image: NVIDIA's driver, GPUs, and the libraries made for them."""
+"""Reads what this process can use of its machine and image: NVIDIA's driver, GPUs, and the libraries for them."""
 
 import ctypes
 import re
@@ -13,7 +13,7 @@ from app.config import ServiceType
 from app.core.errors import BadConfiguration, BadModelPack, DeviceLost
 
 CUDA_SUFFIX = re.compile(r"^nvidia-[\w-]+-cu(\d+)\b")
-"""NVIDIA's wheels end in the CUDA version they are of, so a wheel that asks for one tells what it was built for."""
+"""Names of NVIDIA's wheels end in their CUDA version, so a wheel that requires one shows what it was built for."""
 NO_DRIVER = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 BUILDS: dict[ServiceType, tuple[str, str]] = {
     "detection": ("onnxruntime-gpu", "onnxruntime"),
@@ -49,28 +49,28 @@ class Library:
 
 
 class ThisMachine:
-    """The real thing; app.preflight says what it is asked."""
+    """The machine that this process runs on, for app.preflight.checks."""
 
-    def installed(self, package: str) -> str | None:
-        """The version of a package of this environment, None where it is not there."""
+    def find_version(self, package: str) -> str | None:
+        """The version of a package of this environment; None where it is not installed."""
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             return None
 
-    def library(self, service: ServiceType) -> Library:
-        """What the service computes with. Raises BadConfiguration where neither build is installed."""
+    def find_library(self, service: ServiceType) -> Library:
+        """The library that the service computes with. Raises BadConfiguration where neither build is installed."""
         for package in BUILDS[service]:
-            if version := self.installed(package):
+            if version := self.find_version(package):
                 return Library(package, version, _read_cuda_major(package))
         raise BadConfiguration(
             f"Neither {' nor '.join(BUILDS[service])} is installed: install the extra `gpu` or `cpu` of this project."
         )
 
-    def driver(self) -> Driver | None:
-        """None where no driver can be seen. Raises DeviceLost where one is there and does not work."""
-        with _open_nvml() as found:
-            if not found:
+    def find_driver(self) -> Driver | None:
+        """NVIDIA's driver; None where there is none. Raises DeviceLost where there is one that does not work."""
+        with _open_nvml() as is_open:
+            if not is_open:
                 return None
             cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
             return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), tuple(_list_gpus()))
@@ -85,8 +85,8 @@ class ThisMachine:
 
 
 def _read_cuda_major(package: str) -> int | None:
-    found = (CUDA_SUFFIX.match(requirement) for requirement in metadata.requires(package) or ())
-    return next((int(match.group(1)) for match in found if match), None)
+    matches = (CUDA_SUFFIX.match(requirement) for requirement in metadata.requires(package) or ())
+    return next((int(match.group(1)) for match in matches if match), None)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Every metric of both services: the one list that both exporters and docs/metrics.md are made from."""
+"""Every metric of both services: the one list from which both exporters and docs/metrics.md are made."""
 
 from enum import Enum
 from typing import Literal
 
+from app.core.stages import Stage
+
 Kind = Literal["counter", "distribution", "gauge"]
-"""What is added up, values of which the spread matters, and what is so just now."""
+"""A counter is summed, a distribution has percentiles, a gauge has a value at each moment."""
 Unit = Literal["Count", "Seconds", "Bytes", "Percent", "None"]
 """As CloudWatch writes them:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
@@ -14,13 +16,26 @@ STAGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 MESSAGE_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600)
 AGE_S = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
 PEOPLE_COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 100_000)
+BATCH_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 QUALITY = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 SHARE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
+def _of_stage(stage: Stage) -> tuple[str, Where, Kind, Unit, str, tuple[float, ...]]:
+    """The metric of a stage's seconds."""
+    return (
+        stage.metric or "",
+        "detection",
+        "distribution",
+        "Seconds",
+        f"Stage `{stage.label}` of a photo: {stage.meaning}.",
+        STAGE_S,
+    )
+
+
 class Metric(Enum):
-    """A metric: its name in CloudWatch, who has it, its kind and unit, what it says, and the upper bounds of
-    Prometheus's buckets where it is a distribution."""
+    """A metric: its name in CloudWatch, the service that reports it, its kind and unit, its meaning, and for a
+    distribution the upper bounds of Prometheus's buckets."""
 
     PHOTOS_INDEXED = ("PhotosIndexed", "detection", "counter", "Count", "Photos stored with at least one face.")
     PHOTOS_WITHOUT_FACES = ("PhotosWithoutFaces", "detection", "counter", "Count", "Photos stored without a face.")
@@ -48,46 +63,59 @@ class Metric(Enum):
         "From the first look at a photo until it is stored, waiting included.",
         STAGE_S,
     )
-    FETCH_SECONDS = (
-        "FetchSeconds",
+    FETCH_SECONDS = _of_stage(Stage.FETCH)
+    DECODE_SECONDS = _of_stage(Stage.DECODE)
+    DETECT_SECONDS = _of_stage(Stage.DETECT)
+    EMBED_SECONDS = _of_stage(Stage.EMBED)
+    DEVICE_WAIT_SECONDS = _of_stage(Stage.DEVICE_WAIT)
+    STORE_SECONDS = _of_stage(Stage.STORE)
+    DETECTOR_BATCH = (
+        "DetectorBatchSize",
         "detection",
         "distribution",
-        "Seconds",
-        "Stage `fetch` of a photo: opening and reading it, and waiting for room in BYTES_IN_WORK.",
-        STAGE_S,
+        "Count",
+        "Photos that one call of the detector took.",
+        BATCH_COUNTS,
     )
-    DECODE_SECONDS = ("DecodeSeconds", "detection", "distribution", "Seconds", "Stage `decode` of a photo.", STAGE_S)
-    DETECT_SECONDS = (
-        "DetectSeconds",
+    DETECTOR_QUEUE = (
+        "DetectorQueueSize",
         "detection",
         "distribution",
-        "Seconds",
-        "Stage `detect` of a photo, waiting for the network included.",
-        STAGE_S,
+        "Count",
+        "Photos that waited for the detector when a call began, those of the call included.",
+        BATCH_COUNTS,
     )
-    EMBED_SECONDS = (
-        "EmbedSeconds",
+    EMBEDDER_BATCH = (
+        "EmbedderBatchSize",
         "detection",
         "distribution",
-        "Seconds",
-        "Stage `embed` of a photo with faces, waiting for the network included.",
-        STAGE_S,
+        "Count",
+        "Photos whose faces one call of the embedder took.",
+        BATCH_COUNTS,
     )
-    DEVICE_WAIT_SECONDS = (
-        "DeviceWaitSeconds",
+    EMBEDDER_QUEUE = (
+        "EmbedderQueueSize",
         "detection",
         "distribution",
-        "Seconds",
-        "Part of `detect` and `embed` that a photo waited for the networks.",
-        STAGE_S,
+        "Count",
+        "Photos that waited for the embedder when a call began, those of the call included.",
+        BATCH_COUNTS,
     )
-    STORE_SECONDS = (
-        "StoreSeconds",
+    STORE_BATCH = (
+        "StoreBatchSize",
         "detection",
         "distribution",
-        "Seconds",
-        "Stage `store` of a photo: its documents in MongoDB.",
-        STAGE_S,
+        "Count",
+        "Photos that one transaction stored.",
+        BATCH_COUNTS,
+    )
+    STORE_QUEUE = (
+        "StoreQueueSize",
+        "detection",
+        "distribution",
+        "Count",
+        "Photos that waited to be stored when a transaction began, its own included.",
+        BATCH_COUNTS,
     )
     FACE_QUALITY = (
         "FaceQuality",
@@ -183,8 +211,11 @@ class Metric(Enum):
 
     @property
     def has_kinds(self) -> bool:
-        """Whether a counter tells of what kind were the things that it counts."""
+        """Whether the counter is also counted by the kind of what it counts."""
         return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
+
+
+STAGE_METRICS = {stage: metric for stage in Stage for metric in Metric if metric.title == stage.metric}
 
 
 def make_metrics_table() -> str:

@@ -1,8 +1,8 @@
-"""Log lines to CloudWatch Logs by watchtower, which alone would keep any number of them while CloudWatch is away, and
-hold up the start and the end of the process.
+"""Sends log lines to CloudWatch Logs by watchtower.
 
-So watchtower is given one batch at a time, from a thread of its own: what waits is bounded here, what is too much is
-dropped and counted, and whoever logs never waits for the network.
+Alone, watchtower would keep any number of lines while CloudWatch can't be reached, and delay the start and the end of
+the process. So a thread of this module gives it one batch at a time. The lines that wait here are bounded, further
+lines are dropped and counted, and a thread that logs never waits for the network.
 """
 
 import logging
@@ -16,27 +16,30 @@ from typing import Any
 
 import watchtower
 
+from app.core.threads import BackgroundThread
+
 log = logging.getLogger(__name__)
 
 SEND_EVERY_S = 2
-UNTIL_SENT_S = 1_000_000
-"""Until a batch is sent or given up: no second one may wait behind one that is stuck."""
+FLUSH_TIMEOUT_S = 1_000_000
+"""Time-out of watchtower's `flush`. It is endless in effect, so that no second batch waits behind a stuck one."""
 PAUSE_S = 10.0
-"""Between two tries to find or make the log group."""
-TELL_EVERY_S = 60.0
+"""Pause between two attempts to find or create the log group."""
+REPORT_EVERY_S = 60.0
 CLOSE_WITHIN_S = 3.0
 MOST_WAITING_CHARS = 16_000_000
 BATCH_LINES = 1_000
 OWN_LOGGERS = ("botocore", "boto3", "urllib3", "watchtower")
-"""What they say while they send would be sent next, and so on for ever."""
+"""Loggers of the libraries that send. Their lines are not sent: each would cause the next one, for ever."""
 
 Open = Callable[[], object]
 
 
 class CloudWatchHandler(logging.Handler):
-    """Hands lines to CloudWatch Logs. `emit` never waits and `close` not longer than CLOSE_WITHIN_S.
+    """Sends lines to CloudWatch Logs. `emit` never waits, and `close` at most CLOSE_WITHIN_S.
 
-    Nothing is logged with `_changed` held: whoever logs holds the handler's own lock and then wants that one.
+    Nothing is logged while `_changed` is held: a thread that logs holds the handler's lock and then takes `_changed`,
+    so the opposite order would deadlock.
     """
 
     def __init__(self, group: str, stream: str, logs_client: Open, most_chars: int = MOST_WAITING_CHARS) -> None:
@@ -46,20 +49,20 @@ class CloudWatchHandler(logging.Handler):
         self._chars = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._logged = self._told = 0
-        self._told_at = -inf
+        self._logged = self._reported = 0
+        self._reported_at = -inf
         self._failing = False
         self._client: _CountingClient | None = None
         self._watchtower: watchtower.CloudWatchLogHandler | None = None
         self.addFilter(lambda record: not record.name.startswith(OWN_LOGGERS))
-        # It warns of every failure; here they are counted, and told in one line.
+        # watchtower warns of every failure; here lost lines are counted, and reported in one line.
         warnings.simplefilter("ignore", watchtower.WatchtowerWarning)
-        self._thread = threading.Thread(target=self._run, name="cloudwatch logs", daemon=True)
+        self._thread = BackgroundThread("cloudwatch logs", self._send_all, wake=self._end, join_s=CLOSE_WITHIN_S)
         self._thread.start()
 
     @property
     def lost(self) -> int:
-        """Lines that neither reached CloudWatch nor wait; those under way count."""
+        """Lines that neither reached CloudWatch nor wait. Those that are being sent count as lost."""
         with self._changed:
             delivered = self._client.delivered if self._client else 0
             return self._logged - len(self._lines) - delivered
@@ -67,7 +70,7 @@ class CloudWatchHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
-        except Exception:  # noqa: BLE001 - a line that can't be written must not end who logs it
+        except Exception:  # noqa: BLE001 - a line that can't be formatted must not end the thread that logs it
             self.handleError(record)
             return
         line = logging.LogRecord(record.name, record.levelno, "", 0, text, None, None)
@@ -83,23 +86,25 @@ class CloudWatchHandler(logging.Handler):
 
     def close(self) -> None:
         """Send what waits, for a limited time; then it counts as lost."""
-        with self._changed:
-            first, self._closing = not self._closing, True
-            self._changed.notify()
-        if first:
-            self._thread.join(CLOSE_WITHIN_S)
+        if not self._closing:
+            self._thread.close()
             self._abandon()
-            self._tell(every_s=0)
+            self._report_lost(every_s=0)
         super().close()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
 
     def _abandon(self) -> None:
         with self._changed:
             self._lines.clear()
         if self._watchtower is not None:
-            # So it neither takes more nor waits, also when `logging` closes all handlers at the process's end.
+            # Then watchtower takes no more lines and does not wait, also when `logging` closes all handlers at the end.
             self._watchtower.shutting_down = True
 
-    def _run(self) -> None:
+    def _send_all(self, _closing: threading.Event) -> None:
         while not self._try_to_open() and not self._closing:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, PAUSE_S)
@@ -109,7 +114,7 @@ class CloudWatchHandler(logging.Handler):
             for line in batch:
                 self._watchtower.emit(line)
             self._watchtower.flush()
-            self._tell(TELL_EVERY_S)
+            self._report_lost(REPORT_EVERY_S)
         self._watchtower.close()
 
     def _try_to_open(self) -> bool:
@@ -122,7 +127,7 @@ class CloudWatchHandler(logging.Handler):
         return self._watchtower is not None
 
     def _gather(self) -> list[logging.LogRecord]:
-        """The next lines: those of SEND_EVERY_S, or as many as make a batch. None at the end."""
+        """The next batch: the lines of SEND_EVERY_S, at most BATCH_LINES. Empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closing)
             self._changed.wait_for(lambda: len(self._lines) >= BATCH_LINES or self._closing, SEND_EVERY_S)
@@ -140,20 +145,21 @@ class CloudWatchHandler(logging.Handler):
             create_log_group=True,
         )
         handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.FLUSH_TIMEOUT = UNTIL_SENT_S
+        handler.FLUSH_TIMEOUT = FLUSH_TIMEOUT_S
         self._client = client
         return handler
 
-    def _tell(self, every_s: float) -> None:
-        """Say how many lines are lost, if that is news; not with each batch, for what is said is a line too."""
+    def _report_lost(self, every_s: float) -> None:
+        """Log how many lines are lost, if more than before. Not after each batch, since this is a log line too."""
         lost, now = self.lost, time.monotonic()
-        if lost > self._told and now - self._told_at >= every_s:
-            self._told, self._told_at = lost, now
+        if lost > self._reported and now - self._reported_at >= every_s:
+            self._reported, self._reported_at = lost, now
             log.warning("log lines that did not reach CloudWatch so far: %d", lost, extra={"lost_lines": lost})
 
 
 class _CountingClient:
-    """boto3's client for CloudWatch Logs, which counts the lines that were taken, and needs no right to make groups."""
+    """boto3's client for CloudWatch Logs. It counts the lines that CloudWatch took, and needs no right to create
+    groups."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - boto3 clients are made at run time
         self._client = client
@@ -171,6 +177,7 @@ class _CountingClient:
         try:
             self._client.create_log_group(**named)
         except self._client.exceptions.ClientError as error:
-            # Watchtower asks for a group that is there already where it may not look. Without one, lines are lost.
+            # watchtower creates a group even where it exists, if it may not list groups. Without a group, lines are
+            # lost.
             if error.response["Error"]["Code"] != "AccessDeniedException":
                 raise

@@ -1,17 +1,17 @@
-"""Many values in little room: an exponential histogram, which knows each value to some percent."""
+"""An exponential histogram: many values in little memory, each with an error of a few percent."""
 
 from collections.abc import Iterable
 from math import exp, inf, isfinite, log
 
 GROWTH = 1.05
-"""A bucket's upper bound by its lower: its middle is within 2.5 % of each value."""
+"""Ratio of a bucket's upper bound to its lower one: its middle is within 2.5 % of each of its values."""
 MOST_BUCKETS = 100
 """Values that CloudWatch takes of one metric in one line:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"""
 
 
 class Distribution:
-    """Count, sum, least and greatest are exact; values at or below zero share a bucket. Not safe for threads."""
+    """Count, sum, least and greatest are exact; values at or below zero share a bucket. Not thread-safe."""
 
     def __init__(self) -> None:
         self.count, self.sum = 0, 0.0
@@ -27,8 +27,9 @@ class Distribution:
         bucket = _find_bucket(value)
         self._by_bucket[bucket] = self._by_bucket.get(bucket, 0) + 1
 
-    def values(self) -> tuple[list[float], list[int]]:
-        """At most MOST_BUCKETS values in order, and how often each came: neighbours are put together until they fit."""
+    def list_values(self) -> tuple[list[float], list[int]]:
+        """At most MOST_BUCKETS values in order, and how often each occurred. Adjacent buckets are merged until they
+        fit."""
         counts, growth = dict(self._by_bucket), GROWTH
         while len(counts) > MOST_BUCKETS:
             counts, growth = _halve_resolution(counts.items()), growth**2

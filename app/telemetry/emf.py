@@ -1,4 +1,4 @@
-"""Metrics as lines on standard output that CloudWatch Logs makes CloudWatch metrics of (embedded metric format):
+"""Metrics as lines on standard output, from which CloudWatch Logs makes metrics (EMF, embedded metric format):
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 A distribution is written as `Values` and `Counts` with its exact `Sum`, `Min` and `Max`, as AWS's collector does, so
@@ -24,16 +24,16 @@ DIGITS = 6
 
 
 class EmfMetrics:
-    """Gathers, and writes one line at each `flush`: sums and distributions since the last, and gauges that were set.
+    """Collects metrics, and writes one line at each `flush`: the sums, distributions and gauges since the last one.
 
-    What did not happen is not in the line, so that an idle worker costs next to nothing.
+    A metric without values is not in the line, so that an idle worker costs next to nothing.
     """
 
-    def __init__(self, place: TelemetrySource, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
-        self._place, self._stream, self._clock = place, stream, clock
+    def __init__(self, source: TelemetrySource, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._source, self._stream, self._clock = source, stream, clock
         self._lock = threading.Lock()
         self._sums: dict[Metric, float] = {}
-        self._spreads: dict[Metric, Distribution] = {}
+        self._distributions: dict[Metric, Distribution] = {}
         self._kinds: dict[Metric, Counter[str]] = {}
         self._failing = False
 
@@ -45,23 +45,23 @@ class EmfMetrics:
 
     def observe(self, metric: Metric, value: float) -> None:
         with self._lock:
-            self._spreads.setdefault(metric, Distribution()).add(value)
+            self._distributions.setdefault(metric, Distribution()).add(value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         with self._lock:
             self._sums[metric] = value
 
     def flush(self) -> None:
-        """Write what has gathered. Where that fails it is lost, and told once."""
+        """Write the collected values. Where that fails they are lost, and the failure is logged once."""
         with self._lock:
             sums, self._sums = self._sums, {}
-            spreads, self._spreads = self._spreads, {}
+            distributions, self._distributions = self._distributions, {}
             kinds, self._kinds = self._kinds, {}
-        if not sums and not spreads:
+        if not sums and not distributions:
             return
         try:
             # In one call, so that no other thread's line begins within this one.
-            self._stream.write(json.dumps(self._make_line(sums, spreads) | _write_kinds(kinds)) + "\n")
+            self._stream.write(json.dumps(self._make_line(sums, distributions) | _write_kinds(kinds)) + "\n")
             self._stream.flush()
             self._failing = False
         except (OSError, ValueError) as error:
@@ -69,38 +69,42 @@ class EmfMetrics:
                 log.warning("metrics can't be written; work goes on without: %s", error)
             self._failing = True
 
-    def _make_line(self, sums: dict[Metric, float], spreads: dict[Metric, Distribution]) -> dict[str, object]:
+    def _make_line(self, sums: dict[Metric, float], distributions: dict[Metric, Distribution]) -> dict[str, object]:
         values: dict[Metric, object] = {metric: _round_value(value) for metric, value in sums.items()}
-        values |= {metric: _write_distribution(spread) for metric, spread in spreads.items() if spread.count}
-        place = self._place
+        values |= {
+            metric: _write_distribution(distribution)
+            for metric, distribution in distributions.items()
+            if distribution.count
+        }
+        source = self._source
         directive = {
-            "Namespace": place.namespace,
+            "Namespace": source.namespace,
             "Dimensions": [["Environment", "Service"], ["Environment", "Service", "Compute"]],
             "Metrics": [{"Name": metric.title, "Unit": metric.unit} for metric in values],
         }
         line = {
             "_aws": {"Timestamp": round(self._clock() * 1000), "CloudWatchMetrics": [directive]},
-            "Environment": place.environment,
-            "Service": place.service,
-            "Compute": place.compute,
+            "Environment": source.environment,
+            "Service": source.service,
+            "Compute": source.compute,
         }
         return line | {metric.title: value for metric, value in values.items()}
 
 
 def _write_kinds(kinds: dict[Metric, Counter[str]]) -> dict[str, object]:
-    """No metrics of CloudWatch's, which would be paid for one by one; Logs Insights adds them up."""
+    """The counts by kind. They are no metrics, since CloudWatch charges for each one; Logs Insights can add them up."""
     return {f"{metric.title}By": dict(counts) for metric, counts in kinds.items()}
 
 
-def _write_distribution(spread: Distribution) -> dict[str, object]:
-    values, counts = spread.values()
+def _write_distribution(distribution: Distribution) -> dict[str, object]:
+    values, counts = distribution.list_values()
     return {
         "Values": [_round_value(value) for value in values],
         "Counts": counts,
-        "Max": _round_value(spread.greatest),
-        "Min": _round_value(spread.least),
-        "Count": spread.count,
-        "Sum": _round_value(spread.sum),
+        "Max": _round_value(distribution.greatest),
+        "Min": _round_value(distribution.least),
+        "Count": distribution.count,
+        "Sum": _round_value(distribution.sum),
     }
 
 

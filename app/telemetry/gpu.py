@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of the GPUs of this container; nothing where there is none."""
+"""Readings of this container's GPUs from NVIDIA's driver; none where there is no GPU."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -13,7 +13,8 @@ Reading = tuple[Metric, float]
 
 
 class Gpus:
-    """Asks while inside. A container sees its GPUs here only with NVIDIA_DRIVER_CAPABILITIES=compute,utility."""
+    """Reads GPUs while the context is open. A container sees its GPUs here only with
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility."""
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
@@ -23,7 +24,7 @@ class Gpus:
             pynvml.nvmlInit()
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except pynvml.NVMLError:
-            # No driver, no GPU, or no right to ask: all the same to whoever wants figures.
+            # No driver, no GPU, or no permission: in each case there are no readings.
             self._handles = []
         return self
 
@@ -34,7 +35,7 @@ class Gpus:
             pynvml.nvmlShutdown()
 
     def read(self) -> list[Reading]:
-        """What can be read now; a figure that some GPU does not have is left out of that GPU."""
+        """What can be read now. A GPU that lacks a figure is left out of that figure."""
         return [
             *_combine(Metric.GPU_UTILISATION, fmean, self._read_each(_read_utilisation)),
             *_combine(Metric.GPU_MEMORY, sum, self._read_each(_read_memory)),

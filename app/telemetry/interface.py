@@ -1,6 +1,6 @@
-"""What the services tell their telemetry by: metrics, traces, and whose they are. Without an exporter nothing is told.
+"""The interface by which services record metrics and traces. Without an exporter, nothing is recorded.
 
-What comes of metrics is emf.py's and prometheus.py's; what comes of traces is otel.py's.
+emf.py and prometheus.py export metrics; otel.py exports traces.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from app.telemetry.catalogue import Metric
 
 @dataclass(frozen=True)
 class TelemetrySource:
-    """What metrics and traces say of where they come from. `compute` is `ecs`, `batch` or `local`."""
+    """Which service, and where, metrics and traces come from. `compute` is `ecs`, `batch` or `local`."""
 
     namespace: str
     environment: str
@@ -22,30 +22,30 @@ class TelemetrySource:
 
 
 class Metrics(Protocol):
-    """Takes what happens. Any thread may call any method; none blocks on the outside world, and none raises."""
+    """Records metrics. Any thread may call any method. No method waits for the network, and none raises."""
 
     def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
-        """A counter grows; one that has kinds, by something of this kind, one of few words."""
+        """Add to a counter. For a counter that has kinds, `kind` is one of a few words."""
 
     def observe(self, metric: Metric, value: float) -> None:
-        """One value of a distribution."""
+        """Add a value to a distribution."""
 
-    def level(self, metric: Metric, value: float) -> None:
-        """A gauge stands here now."""
+    def set_level(self, metric: Metric, value: float) -> None:
+        """Set a gauge."""
 
 
 class NoMetrics:
-    """Nobody wants to know."""
+    """Discards all metrics."""
 
     def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None: ...
 
     def observe(self, metric: Metric, value: float) -> None: ...
 
-    def level(self, metric: Metric, value: float) -> None: ...
+    def set_level(self, metric: Metric, value: float) -> None: ...
 
 
 class MetricsFanOut:
-    """Tells each of several."""
+    """Passes metrics on to several targets."""
 
     def __init__(self, targets: Sequence[Metrics]) -> None:
         self._targets = targets
@@ -58,51 +58,51 @@ class MetricsFanOut:
         for target in self._targets:
             target.observe(metric, value)
 
-    def level(self, metric: Metric, value: float) -> None:
+    def set_level(self, metric: Metric, value: float) -> None:
         for target in self._targets:
-            target.level(metric, value)
+            target.set_level(metric, value)
 
 
 class MessageSpan(Protocol):
     """The work on one message, from its receive until it is settled."""
 
-    def current(self) -> AbstractContextManager[object]:
-        """While inside, the stages, notes and log lines of this thread belong to this message."""
+    def activate(self) -> AbstractContextManager[object]:
+        """While the context is open, the stages, notes and log lines of this thread belong to this message."""
 
     def end(self, outcome: str) -> None:
-        """The message is settled so. Any thread may say it."""
+        """End the span: the message was settled with this outcome. Any thread may call it."""
 
 
 class Tracer(Protocol):
-    """Follows messages from one service to the next. No method blocks on the outside world, and none raises."""
+    """Traces messages from one service to the next. No method waits for the network, and none raises."""
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         """Begin the span of a message that was received at this Unix time, as part of its sender's trace if any."""
 
     def stage(self, name: str) -> AbstractContextManager[object]:
-        """A part of what this thread is doing."""
+        """A span for a part of this thread's work."""
 
     def note(self, **facts: str | int) -> None:
-        """Facts about the message that this thread works on."""
+        """Add attributes to the span of the message that this thread works on."""
 
     def traceparent(self) -> str | None:
-        """What a message sent now should carry, by W3C Trace Context, so that its receiver goes on with this trace."""
+        """The W3C `traceparent` for a message that is sent now, so that its receiver continues this trace."""
 
     def trace_id(self) -> str | None:
-        """The trace that this thread works in, where it is one that is exported."""
+        """The id of the trace that this thread works in; None where it is not exported."""
 
 
 class NoSpan:
-    def current(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         return NOTHING
 
     def end(self, outcome: str) -> None: ...
 
 
 class NoTracer:
-    """Follows nothing."""
+    """Discards all traces."""
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         return NO_SPAN
 
     def stage(self, name: str) -> AbstractContextManager[object]:
@@ -117,6 +117,7 @@ class NoTracer:
         return None
 
 
+NO_METRICS = NoMetrics()
 NOTHING = nullcontext()
 NO_SPAN = NoSpan()
 NO_TRACER = NoTracer()
@@ -124,7 +125,7 @@ NO_TRACER = NoTracer()
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Where a service's figures and traces go: by default nowhere, which costs nothing."""
+    """The metrics and the tracer of a service. By default both discard everything, at no cost."""
 
     metrics: Metrics = field(default_factory=NoMetrics)
     tracer: Tracer = field(default_factory=NoTracer)

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
-from app.config import Settings
+from app.config import ServiceType, TelemetrySettings
 from app.telemetry.cloudwatch import CloudWatchHandler
 
 FIELDS = "%(levelname)s %(name)s %(message)s"
@@ -17,19 +17,20 @@ NOISY = ("botocore", "boto3", "urllib3", "pymongo", "s3transfer", "PIL", "watcht
 
 
 class Logging(AbstractContextManager["Logging"]):
-    """Log handlers for the life of a process; what waits is sent at the end, within some seconds.
+    """Log handlers for the life of a process. Lines that wait are sent at the end, within some seconds.
 
-    Set `trace_id` where there are traces: its value is part of the lines of whoever works on a traced message.
+    Set `trace_id` where there are traces: its value is added to the lines of each thread that works on a traced
+    message.
     """
 
-    def __init__(self, settings: Settings, logs_client: Callable[[], object]) -> None:
+    def __init__(self, service: ServiceType, settings: TelemetrySettings, logs_client: Callable[[], object]) -> None:
         self.trace_id: Callable[[], str | None] = lambda: None
         self._handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
         if settings.log_group:
-            stream = f"{settings.service_type}/{socket.gethostname()}/{{process_id}}"
+            stream = f"{service}/{socket.gethostname()}/{{process_id}}"
             self._handlers.append(CloudWatchHandler(settings.log_group, stream, logs_client))
         self._level = settings.log_level
-        self._service = settings.service_type
+        self._service = service
 
     def __enter__(self) -> "Logging":
         formatter = JsonFormatter(
@@ -40,7 +41,7 @@ class Logging(AbstractContextManager["Logging"]):
         )
         for handler in self._handlers:
             handler.setFormatter(formatter)
-            handler.addFilter(self._mark)
+            handler.addFilter(self._add_trace_id)
             logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(self._level)
         for name in NOISY:
@@ -50,12 +51,12 @@ class Logging(AbstractContextManager["Logging"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Standard output last: what did not reach CloudWatch is told there.
+        # Standard output last: it gets the report of lines that did not reach CloudWatch.
         for handler in reversed(self._handlers):
             logging.getLogger().removeHandler(handler)
             handler.close()
 
-    def _mark(self, record: logging.LogRecord) -> bool:
+    def _add_trace_id(self, record: logging.LogRecord) -> bool:
         if trace_id := self.trace_id():
             record.trace_id = trace_id
         return True

@@ -1,15 +1,16 @@
-"""Opens what the settings ask for. What they don't ask for is not even imported."""
+"""Opens the exporters that the settings name. The others are not imported."""
 
 import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import TracebackType
+from functools import partial
 
 import psutil
 
-from app.config import Settings
+from app.config import Settings, TelemetrySettings
+from app.core.threads import BackgroundThread, repeat
 from app.host import measure_memory_share
 from app.telemetry.catalogue import Metric
 from app.telemetry.emf import EmfMetrics
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 20.0
 CLOSE_WITHIN_S = 3.0
-"""With those of the traces and of the log: less than what stopTimeout leaves after SHUTDOWN_DEADLINE_S and a poll."""
+"""Together with the traces' and the log's: less than stopTimeout leaves after SHUTDOWN_DEADLINE_S and a poll."""
 
 Reading = tuple[Metric, float]
 Read = Callable[[], Iterable[Reading]]
@@ -27,16 +28,19 @@ Read = Callable[[], Iterable[Reading]]
 
 @contextmanager
 def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
-    """The telemetry of one service; leaving writes and sends what has gathered, within some seconds.
+    """The telemetry of one service. Leaving writes and sends what has been collected, within some seconds.
 
-    Nothing that goes wrong with it stops the service.
+    No failure of telemetry stops the service.
     """
-    place = TelemetrySource(settings.metrics_namespace, settings.environment, settings.service_type, settings.compute)
+    telemetry = settings.telemetry
+    place = TelemetrySource(
+        telemetry.metrics_namespace, telemetry.environment, settings.service_type, settings.process.compute
+    )
     with ExitStack() as stack:
-        yield Telemetry(_open_metrics(settings, place, stack), _open_tracer(settings, place, stack))
+        yield Telemetry(_open_metrics(telemetry, place, stack), _open_tracer(telemetry, place, stack))
 
 
-def _open_metrics(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
@@ -54,20 +58,20 @@ def _open_metrics(settings: Settings, place: TelemetrySource, stack: ExitStack) 
     return metrics
 
 
-def _open_tracer(settings: Settings, place: TelemetrySource, stack: ExitStack) -> Tracer:
+def _open_tracer(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Tracer:
     if settings.traces_endpoint is None:
         return NoTracer()
     from app.telemetry.otel import OtelTracer
 
     if settings.log_level != "DEBUG":
-        # It complains of each batch, where app/telemetry/otel.py says once that none arrives.
+        # OpenTelemetry logs each batch that fails; app/telemetry/otel.py logs once that none arrives.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     return stack.enter_context(OtelTracer(settings.traces_endpoint, settings.traces_sample_share, place))
 
 
 @contextmanager
 def open_gauges() -> Iterator[Read]:
-    """Reads what this process takes of its machine, and what the GPUs do."""
+    """Reads the memory of this process and the state of the GPUs."""
     from app.telemetry.gpu import Gpus
 
     with Gpus() as gpus:
@@ -75,16 +79,16 @@ def open_gauges() -> Iterator[Read]:
 
 
 def read_process() -> list[Reading]:
-    """What this process takes of its machine now."""
+    """The memory that this process uses now."""
     resident = psutil.Process().memory_info().rss
     return [(Metric.PROCESS_MEMORY, float(resident)), (Metric.MEMORY_SHARE, measure_memory_share())]
 
 
-class Sampler:
-    """While inside: reads the gauges and has the exporters write, at each interval and once more at the end.
+class Sampler(BackgroundThread):
+    """While inside, reads the gauges and flushes the exporters at each interval, and once more at the end.
 
-    All from one thread, so that a driver or a reader of standard output that hangs holds up nobody. What goes wrong is
-    told once.
+    One thread does all of it, so that a driver or a reader of standard output that hangs blocks no work. A failure is
+    logged once.
     """
 
     def __init__(
@@ -95,44 +99,32 @@ class Sampler:
         every_s: float = FLUSH_EVERY_S,
     ) -> None:
         self._metrics, self._open_gauges, self._flushes, self._every_s = metrics, open_gauges, tuple(flushes), every_s
-        self._closing = threading.Event()
-        self._complained = False
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._has_warned = False
+        super().__init__("metrics", self._sample, join_s=CLOSE_WITHIN_S)
 
-    def __enter__(self) -> "Sampler":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._thread.join(CLOSE_WITHIN_S)
-
-    def _run(self) -> None:
+    def _sample(self, closing: threading.Event) -> None:
         with ExitStack() as stack:
             read = self._open_readings(stack)
-            while not self._closing.wait(self._every_s):
-                self._flush_once(read)
+            repeat(closing, self._every_s, partial(self._flush_once, read))
             self._flush_once(read)
 
     def _open_readings(self, stack: ExitStack) -> Read:
         try:
             return stack.enter_context(self._open_gauges())
-        except Exception:  # noqa: BLE001 - told; figures are worth less than work
-            self._complain()
+        except Exception:  # noqa: BLE001 - logged; metrics must not stop the work
+            self._warn_once()
             return list
 
     def _flush_once(self, read: Read) -> None:
         try:
             for metric, value in read():
-                self._metrics.level(metric, value)
+                self._metrics.set_level(metric, value)
         except Exception:  # noqa: BLE001 - as above
-            self._complain()
+            self._warn_once()
         for flush in self._flushes:
             flush()
 
-    def _complain(self) -> None:
-        if not self._complained:
+    def _warn_once(self) -> None:
+        if not self._has_warned:
             log.warning("gauges can't be read; work goes on without", exc_info=True)
-        self._complained = True
+        self._has_warned = True

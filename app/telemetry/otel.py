@@ -1,7 +1,6 @@
 """Traces by OpenTelemetry, sent to TRACES_ENDPOINT by OTLP over HTTP."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -14,6 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from app.core.threads import BackgroundThread
 from app.telemetry.interface import NOTHING, MessageSpan, TelemetrySource
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,18 @@ GOOD_OUTCOMES = ("done",)
 
 
 class OtelTracer:
-    """Traces while inside. Spans wait in a bounded queue and are sent from a thread; leaving sends the rest, within
-    CLOSE_WITHIN_S.
+    """Traces while the context is open. Spans wait in a bounded queue, and a thread sends them; leaving the context
+    sends the rest, within CLOSE_WITHIN_S.
 
-    A message whose sender is traced is traced as well, or not, as its sender decided; of the others, `share` are.
+    A message is traced if its sender's trace is sampled; of messages without a sender's trace, `share` are.
     """
 
-    def __init__(self, endpoint: str, share: float, place: TelemetrySource) -> None:
+    def __init__(self, endpoint: str, share: float, source: TelemetrySource) -> None:
         resource = Resource.create(
             {
-                "service.name": f"face-worker-{place.service}",
-                "deployment.environment.name": place.environment,
-                "face_worker.compute": place.compute,
+                "service.name": f"face-worker-{source.service}",
+                "deployment.environment.name": source.environment,
+                "face_worker.compute": source.compute,
             }
         )
         self._provider = TracerProvider(
@@ -60,11 +60,10 @@ class OtelTracer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
     ) -> None:
         # The library waits for half a minute; a worker that ends has no such time.
-        closing = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
-        closing.start()
-        closing.join(CLOSE_WITHIN_S)
+        with BackgroundThread("last traces", lambda _: self._provider.shutdown(), join_s=CLOSE_WITHIN_S):
+            pass
 
-    def message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
+    def start_message(self, name: str, traceparent: str | None, received_at: float) -> MessageSpan:
         parent = self._propagator.extract({"traceparent": traceparent} if traceparent else {})
         start = round(received_at * NANOSECONDS)
         return _OtelSpan(self._tracer.start_span(name, parent, trace.SpanKind.CONSUMER, start_time=start))
@@ -89,7 +88,7 @@ class _OtelSpan:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    def current(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         return trace.use_span(self._span)
 
     def end(self, outcome: str) -> None:
@@ -100,7 +99,8 @@ class _OtelSpan:
 
 
 class _WarnOnceExporter(SpanExporter):
-    """Says once that spans don't arrive, and is silent until they do again; the library would with every batch."""
+    """Logs once that spans don't arrive, and then nothing until they arrive again; the library would log every
+    batch."""
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter, self._endpoint = exporter, endpoint

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus to fetch: `http://host:PROMETHEUS_PORT/metrics`."""
+"""Metrics for Prometheus to scrape: `http://host:PROMETHEUS_PORT/metrics`."""
 
 import logging
 import re
@@ -17,18 +17,21 @@ LABELS = ("environment", "service", "compute")
 
 
 class PrometheusMetrics:
-    """Answers while inside. A port that is taken is told, and work goes on without."""
+    """Serves metrics while the context is open. If the port is taken, that is logged, and work goes on without
+    metrics."""
 
-    def __init__(self, place: TelemetrySource, port: int) -> None:
+    def __init__(self, source: TelemetrySource, port: int) -> None:
         self._wanted = port
         self.registry = CollectorRegistry()
-        labels = {"environment": place.environment, "service": place.service, "compute": place.compute}
-        mine = [metric for metric in Metric if metric.where in (place.service, "both")]
-        self._counters = {one: self._counter(one) for one in mine if one.kind == "counter"}
-        self._gauges = {one: self._gauge(one) for one in mine if one.kind == "gauge"}
-        self._spreads = {one: self._histogram(one).labels(**labels) for one in mine if one.kind == "distribution"}
+        labels = {"environment": source.environment, "service": source.service, "compute": source.compute}
+        mine = [metric for metric in Metric if metric.where in (source.service, "both")]
+        self._counters = {one: self._make_counter(one) for one in mine if one.kind == "counter"}
+        self._gauges = {one: self._make_gauge(one) for one in mine if one.kind == "gauge"}
+        self._distributions = {
+            one: self._make_histogram(one).labels(**labels) for one in mine if one.kind == "distribution"
+        }
         self._labels = labels
-        # What never happened is a zero, not a gap.
+        # A counter of what never happened is 0, not absent.
         self._plain = {one: counter.labels(**labels) for one, counter in self._counters.items() if not one.has_kinds}
         self._server: WSGIServer | None = None
 
@@ -49,7 +52,7 @@ class PrometheusMetrics:
 
     @property
     def port(self) -> int | None:
-        """That is answered on, None where there is none."""
+        """The port on which metrics are served; None where they are not."""
         return self._server.server_port if self._server else None
 
     def add(self, metric: Metric, amount: float = 1, kind: str | None = None) -> None:
@@ -59,20 +62,20 @@ class PrometheusMetrics:
             self._plain[metric].inc(amount)
 
     def observe(self, metric: Metric, value: float) -> None:
-        self._spreads[metric].observe(value)
+        self._distributions[metric].observe(value)
 
-    def level(self, metric: Metric, value: float) -> None:
-        # Only now gets it a line: a GPU that isn't there must not look like one at 0 degrees.
+    def set_level(self, metric: Metric, value: float) -> None:
+        # A gauge is absent until it is set: a GPU that does not exist must not look like one at 0 degrees.
         self._gauges[metric].labels(**self._labels).set(value)
 
-    def _counter(self, metric: Metric) -> Counter:
+    def _make_counter(self, metric: Metric) -> Counter:
         labels = (*LABELS, "kind") if metric.has_kinds else LABELS
         return Counter(_make_name(metric), metric.meaning, labels, registry=self.registry)
 
-    def _gauge(self, metric: Metric) -> Gauge:
+    def _make_gauge(self, metric: Metric) -> Gauge:
         return Gauge(_make_name(metric), metric.meaning, LABELS, registry=self.registry)
 
-    def _histogram(self, metric: Metric) -> Histogram:
+    def _make_histogram(self, metric: Metric) -> Histogram:
         return Histogram(_make_name(metric), metric.meaning, LABELS, registry=self.registry, buckets=metric.bounds)
 
 

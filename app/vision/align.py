@@ -1,4 +1,4 @@
-"""Faces onto a canonical chip: the similarity that brings five landmarks to a template, and the warp.
+"""Face alignment: the similarity transform that maps five landmarks to a template, and the warp that cuts the chip.
 
 Chip coordinates count from the centre of the top-left pixel, as `cv2.warpAffine` does.
 """
@@ -30,7 +30,7 @@ TEMPLATES: Mapping[Alignment, Points] = {
 }
 """(5,2) float64 in parts of the chip's side: where the landmarks go."""
 
-# A scale below this would be a face of a hundred million pixels: the landmarks are no face's.
+# Below this scale, a face would be a hundred million pixels wide: the landmarks are not those of a face.
 _LEAST_SCALE = 1e-6
 # Bilinear sampling reads one pixel beyond the outermost point; one more for its rounding.
 _BORDER_PX = 2
@@ -40,7 +40,7 @@ def fit_similarity_transforms(landmarks: Floats, template: Points) -> Points:
     """(N,5,2) image px, (5,2) chip px → (N,2,3) float64, the least-squares similarities image → chip.
 
     Umeyama (1991) without reflection. In the plane a similarity is z → a·z + b on complex numbers, so `a` is one
-    division and no SVD is needed. Landmarks that fix no scale (all in one point, say) give scale 1.
+    division and no SVD is needed. Landmarks without a scale (all in one point, for example) give scale 1.
     """
     source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1]
     target = template[:, 0] + 1j * template[:, 1]
@@ -54,7 +54,7 @@ def fit_similarity_transforms(landmarks: Floats, template: Points) -> Points:
 
 
 def compute_detail_needed(landmarks: Floats, alignment: Alignment, size_px: int) -> float:
-    """(N,5,2) image px → chip pixels for each image pixel of the smallest face; above 1 a chip would be blown up.
+    """(N,5,2) image px → the scale from image to chip pixels of the smallest face; above 1, its chip is upsampled.
 
     0 without faces.
     """
@@ -65,7 +65,7 @@ def compute_detail_needed(landmarks: Floats, alignment: Alignment, size_px: int)
 def align_faces(image: Image, landmarks: Floats, alignment: Alignment, size_px: int) -> NDArray[np.uint8]:
     """(H,W,3) uint8 RGB, (N,5,2) image px → (N,S,S,3) uint8 chips; black where they leave the photo.
 
-    Bilinear; a face of more than twice the chip's size is first made smaller by the mean of its pixels.
+    Bilinear interpolation. A face of at least twice the chip's size is first shrunk by averages, against aliasing.
     """
     chips = np.zeros((len(landmarks), size_px, size_px, 3), np.uint8)
     for chip, matrix in zip(chips, fit_similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
@@ -84,16 +84,16 @@ def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
     part = image[top:bottom, left:right]
     if factor >= 2:
         part = _shrink_by(part, factor)
-        # Pixel centres, not corners, are whole numbers: a shrunk pixel's centre lies half of (factor - 1) further on.
+        # Coordinates count from pixel centres, and the centre of a shrunk pixel lies (factor - 1) / 2 further on.
         matrix[:, 2] += matrix[:, :2].sum(axis=1) * (factor - 1) / 2
         matrix[:, :2] *= factor
     chip[:] = cv2.warpAffine(part, matrix, (len(chip),) * 2, flags=cv2.INTER_LINEAR)
 
 
 def _shrink_by(part: Image, factor: int) -> Image:
-    """(h,w,3) → each pixel the mean of a block of factor by factor, of which a warp would see one."""
+    """(h,w,3) → (h/factor,w/factor,3): each pixel is the mean of a block, of which a warp would sample a few pixels."""
     height, width = (max(1, side // factor) for side in part.shape[:2])
-    # Whole blocks only, a third of the time of broken ones; what is left out is less than one pixel of the chip.
+    # Only whole blocks: they take OpenCV a third of the time. What is cut off is less than one pixel of the chip.
     whole = part[: height * factor, : width * factor]
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -1,4 +1,4 @@
-"""Runs of a network on as many rows at once as its device's memory allows."""
+"""Runs a network on as many images at once as the memory of its device allows."""
 
 import logging
 import threading
@@ -12,33 +12,33 @@ from app.core.errors import DeviceOutOfMemory
 log = logging.getLogger(__name__)
 
 GROW_AFTER = 64
-"""Runs without trouble after which a size that was halved is doubled again."""
+"""Successful runs after which a limit that was halved is doubled again."""
 
 Outputs = list[Floats]
 
 
 class RunLimit:
-    """Input pixels that a run may have: halved where the device's memory was not enough, doubled back after a while.
+    """How many input pixels a run may have: halved when the device runs out of memory, doubled again after a while.
 
-    A single row always may.
+    A run of a single image is always allowed.
     """
 
     def __init__(self, most_px: int) -> None:
         self.now_px = most_px
         self._most_px = most_px
-        self._smooth = 0
+        self._successes = 0
         self._lock = threading.Lock()
 
-    def succeeded(self) -> None:
+    def note_success(self) -> None:
         with self._lock:
-            self._smooth += 1
-            if self._smooth >= GROW_AFTER and self.now_px < self._most_px:
-                self.now_px, self._smooth = min(self._most_px, 2 * self.now_px), 0
+            self._successes += 1
+            if self._successes >= GROW_AFTER and self.now_px < self._most_px:
+                self.now_px, self._successes = min(self._most_px, 2 * self.now_px), 0
 
     def halve(self, pixels: int) -> None:
-        """So many were too many."""
+        """Lower the limit after a run of so many pixels was out of memory."""
         with self._lock:
-            self.now_px, self._smooth = min(self.now_px, pixels // 2), 0
+            self.now_px, self._successes = min(self.now_px, pixels // 2), 0
 
 
 def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) -> Outputs:
@@ -59,11 +59,11 @@ def run_within(limit: RunLimit, images: Image, run: Callable[[Image], Outputs]) 
             log.warning("out of memory with %d images at once: trying half", len(some))
             limit.halve(len(some) * pixels)
             continue
-        limit.succeeded()
+        limit.note_success()
         at += len(some)
     return [outputs[0] if len(outputs) == 1 else np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def _choose_rows(left: int, most: int) -> int:
-    """A power of two: each new shape costs a GPU a search for algorithms, and memory that is kept."""
+    """The largest power of two that fits: for each new shape a GPU searches for algorithms, and keeps memory."""
     return 1 << (max(1, min(left, most)).bit_length() - 1)

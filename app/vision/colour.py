@@ -1,4 +1,4 @@
-"""Colours to sRGB where a photo says that it has others, as phones and studios write them."""
+"""Conversion to sRGB of photos with another ICC profile, as phones and studios write them."""
 
 import logging
 from functools import lru_cache
@@ -23,12 +23,12 @@ def convert_to_srgb(picture: Pil.Image, profile: bytes | None) -> Pil.Image:
 
 @lru_cache(_KEPT_TRANSFORMS)
 def _find_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None where there is nothing to do: most profiles are sRGB's own."""
+    """None where no conversion is needed: most profiles are sRGB's own."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
             return None
-        # Several threads share a transform, and Little CMS keeps the last pixel in it unless told not to.
+        # Several threads share a transform, and Little CMS caches the last pixel in it without this flag.
         return ImageCms.buildTransform(
             source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=ImageCms.Flags.NOCACHE
         )

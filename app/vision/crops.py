@@ -1,4 +1,4 @@
-"""Small pictures for people to look at: of each face, and of the whole photo."""
+"""Small pictures for people to look at: a crop of each face, and a preview of the whole photo."""
 
 from io import BytesIO
 

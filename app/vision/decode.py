@@ -1,10 +1,10 @@
-"""Photo bytes to upright RGB pixels, for bytes that nobody has vouched for.
+"""Decodes photos from untrusted bytes to upright RGB pixels.
 
 The file's first bytes choose one of the eight readers in `_READERS`, which is called directly. `PIL.Image.open`
 would try every plugin it has (EPS runs Ghostscript, ICNS opens files inside files), would need the HEIF plugin
 registered process-wide, and would apply PIL's global `MAX_IMAGE_PIXELS`, half of what a large camera makes, by a
-warning that can't be silenced safely between threads. Here the limit is the caller's own, checked from the
-header before the first pixel is allocated. PIL's fixed ceiling of twice MAX_IMAGE_PIXELS (179 megapixels)
+warning that can't be silenced safely between threads. Here the caller sets the limit, and it is checked from
+the header before the first pixel is allocated. PIL's fixed ceiling of twice MAX_IMAGE_PIXELS (179 megapixels)
 still holds inside its WebP, GIF and tiled TIFF readers, whatever `max_pixels` says.
 """
 
@@ -38,7 +38,7 @@ from app.vision.jpeg import decode_jpeg
 
 @dataclass(frozen=True)
 class PhotoHeader:
-    """What a photo says of itself. The size is that of the upright picture."""
+    """What the header of a photo states. The size is that of the upright picture."""
 
     format: str
     width_px: int
@@ -67,8 +67,8 @@ _SIGNATURES = {
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 
-# EXIF 2.32, tag 0x0112: how the stored picture must be turned to stand upright; 1 is upright already.
-_TURN: dict[int, Callable[[Image], NDArray[Any]]] = {
+# EXIF 2.32, tag 0x0112: how the stored picture must be rotated or mirrored to be upright; 1 is upright already.
+_MAKE_UPRIGHT: dict[int, Callable[[Image], NDArray[Any]]] = {
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
     4: lambda pixels: cv2.flip(pixels, 0),
@@ -77,9 +77,9 @@ _TURN: dict[int, Callable[[Image], NDArray[Any]]] = {
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-# libheif applies the file's own irot and imir boxes, beside which HEIF (ISO/IEC 23008-12) makes EXIF orientation
-# a mere note; PIL's TIFF reader turns the pixels itself. Turning these once more would be once too often.
-_TURNED_BY_READER = frozenset({"HEIF", "TIFF"})
+# libheif applies the file's own irot and imir boxes, and by HEIF (ISO/IEC 23008-12) only these count, not the EXIF
+# orientation. PIL's TIFF reader rotates the pixels itself. So the pixels of both formats are upright already.
+_UPRIGHT_FROM_READER = frozenset({"HEIF", "TIFF"})
 
 _JPEG_END = b"\xff\xd9"
 _NOISE = bytes(range(1, 255))
@@ -87,7 +87,7 @@ _ROWS_AT_ONCE = 256
 
 
 class _CutOff(BadPhoto):
-    """The file ends before its picture does."""
+    """The file ends before the last pixel of its picture."""
 
 
 def read_header(data: bytes, limits: PhotoLimits) -> PhotoHeader:
@@ -98,7 +98,7 @@ def read_header(data: bytes, limits: PhotoLimits) -> PhotoHeader:
     format_name = _find_format(data, limits)
     with _open_picture(data, format_name, limits) as picture:
         width_px, height_px = picture.size
-        # The values 5 to 8 lay the picture on its side.
+        # The orientations 5 to 8 exchange width and height.
         if _read_orientation(picture, format_name) >= 5:
             width_px, height_px = height_px, width_px
         return PhotoHeader(format_name, width_px, height_px)
@@ -108,7 +108,7 @@ def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Im
     """Photo bytes → (H,W,3) uint8 sRGB, upright, C-contiguous.
 
     Where a longer side of `enough_px` is enough, a JPEG may come at a half, a quarter or an eighth of its size.
-    Transparency lies on white, 16 bits are scaled to 8, the first frame stands for an animation.
+    A transparent picture is put on white, 16 bits are scaled to 8, and of an animation the first frame is taken.
     Raises BadPhoto as `read_header` does, and for a file that is damaged or cut off.
     """
     format_name = _find_format(data, limits)
@@ -117,8 +117,8 @@ def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Im
     except _CutOff:
         if format_name != "JPEG":
             raise
-        # Some writers forget the end marker, and libjpeg paints what is missing grey without a word. So end the
-        # file in two ways: where all pixels are there, what follows them changes nothing.
+        # Some writers leave out the end marker. But libjpeg also fills missing pixels with grey, without an error.
+        # So the file is completed in two ways: where all pixels are there, both give the same picture.
         plain, noisy = (_decode(data + tail + _JPEG_END, format_name, limits, None) for tail in (b"", _NOISE))
         if not np.array_equal(plain, noisy):
             raise
@@ -127,16 +127,16 @@ def decode(data: bytes, limits: PhotoLimits, enough_px: int | None = None) -> Im
 
 def _decode(data: bytes, format_name: str, limits: PhotoLimits, enough_px: int | None) -> Image:
     with _open_picture(data, format_name, limits) as picture:
-        turn = _TURN.get(_read_orientation(picture, format_name))
+        make_upright = _MAKE_UPRIGHT.get(_read_orientation(picture, format_name))
         pixels = _decode_fast(data, picture, enough_px) if format_name == "JPEG" else None
         if pixels is None:
             picture.load()
             pixels = _convert_to_array(_convert_to_srgb(picture))
-        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        return pixels if make_upright is None else np.ascontiguousarray(make_upright(pixels))
 
 
 def _decode_fast(data: bytes, picture: ImageFile, enough_px: int | None) -> Image | None:
-    """A sound JPEG in colour or grey; what it does not take, Pillow reads or says what is wrong with it."""
+    """A sound JPEG in colour or grey; None for all others, which Pillow decodes, or rejects with a reason."""
     if picture.mode not in ("RGB", "L"):
         return None
     pixels = decode_jpeg(data, *picture.size, enough_px)
@@ -150,7 +150,7 @@ def _decode_fast(data: bytes, picture: ImageFile, enough_px: int | None) -> Imag
 
 @contextmanager
 def _open_picture(data: bytes, format_name: str, limits: PhotoLimits) -> Iterator[ImageFile]:
-    """A PIL picture within the limits; whatever goes wrong inside the `with` leaves it as BadPhoto."""
+    """A PIL picture within the limits. Raises BadPhoto for whatever fails inside the `with`."""
     try:
         with _READERS[format_name](BytesIO(data)) as picture:
             _check_pixels(picture.size, limits)
@@ -163,7 +163,7 @@ def _open_picture(data: bytes, format_name: str, limits: PhotoLimits) -> Iterato
             f"The picture claims too many megapixels; at most {most:.1f} are accepted.", "too large"
         ) from error
     except MemoryError as error:
-        # More likely this machine's want than the photo's fault; if it is the photo's, redrive ends it.
+        # More likely the machine's fault than the photo's. If it is the photo's, the queue's redrive policy ends it.
         raise RetryLater(f"There is not enough memory to decode this {format_name}.") from error
     except Exception as error:  # decoders of hostile bytes raise anything
         raise _make_bad_photo(format_name, error) from error
@@ -212,18 +212,18 @@ def _check_pixels(size_px: tuple[int, int], limits: PhotoLimits) -> None:
 
 
 def _read_orientation(picture: ImageFile, format_name: str) -> int:
-    if format_name in _TURNED_BY_READER:
+    if format_name in _UPRIGHT_FROM_READER:
         return 1
     try:
         value = picture.getexif().get(ExifTag.Orientation, 1)
-    except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and good pixels are worth more than it
+    except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and the pixels may be good
         return 1
-    return value if value in _TURN else 1
+    return value if value in _MAKE_UPRIGHT else 1
 
 
 def _convert_to_srgb(picture: Pil.Image) -> Pil.Image:
     profile = picture.info.get("icc_profile")
-    # Inks mean nothing without their profile, all else has its profile's colours in RGB too.
+    # A CMYK profile describes inks, so it is applied before the conversion to RGB; all other profiles, after it.
     return (
         convert_to_srgb(picture, profile).convert("RGB")
         if picture.mode == "CMYK"
@@ -237,7 +237,7 @@ def _convert_to_rgb(picture: Pil.Image) -> Pil.Image:
             f"The picture has 32-bit pixels (mode {picture.mode}), whose range of light is unknown.", "not supported"
         )
     if picture.mode.startswith("I;16"):
-        # PIL would clip at 255. The high byte is also what it keeps of 16-bit colour.
+        # PIL would clip these values at 255. Of 16-bit colour, it keeps the high byte too.
         return Pil.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         white = Pil.new("RGBA", picture.size, "white")

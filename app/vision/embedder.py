@@ -18,7 +18,8 @@ BATCH_TOLERANCE = 1e-4
 
 
 class Embedder:
-    """Runs chips through the network in batches; `max_batch` is 1 for a graph that mixes its rows."""
+    """Runs chips through the network in batches; `max_batch` is 1 for a graph whose results depend on the
+    other rows of the batch."""
 
     def __init__(self, session: Session, config: EmbedderConfig, max_batch: int = MAX_BATCH) -> None:
         self._session = session
@@ -28,29 +29,29 @@ class Embedder:
 
     def embed(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, unit length."""
-        return normalise(self.vectors(chips))
+        return normalise(self.compute_vectors(chips))
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
         if not len(chips):
             return np.empty((0, self._config.dimension), np.float32)
-        (vectors,) = run_within(self._limit, chips, self._raw)
+        (vectors,) = run_within(self._limit, chips, self._run)
         return np.asarray(vectors, np.float32)
 
-    def _raw(self, chips: Image) -> list[Floats]:
+    def _run(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
         blob = make_blob(ordered, self._config.mean, self._config.scale)
         return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]
 
 
 def normalise(vectors: Floats) -> Floats:
-    """(N,D) → (N,D) float32 of unit length; nothing stays nothing."""
+    """(N,D) → (N,D) float32 of unit length; a vector of zeros stays one."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return np.asarray(vectors / lengths, np.float32)
 
 
 def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "auto", threads: int = 0) -> Embedder:
-    """Load an embedder with its batch dimension freed, and check that it may be used so.
+    """Load an embedder with its batch dimension freed, and check that its batches give the right results.
 
     Many exports fix the batch at 1 though the network takes any. Rows are compared against single runs; a graph
     that mixes rows is run one chip at a time. Raises BadModelPack where the output has another dimension.

@@ -1,4 +1,4 @@
-"""A model pack, loaded: its detector and its embedder with what they need to know of each other."""
+"""A loaded model pack: its detector, its embedder, and the quality model for that embedder."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Precision = Literal["auto", "fp32", "fp16", "int8"]
 
 
 class FacePack:
-    """The two networks of a pack, on batches. As safe to call from several threads as their sessions are."""
+    """Detector and embedder of a pack. The methods take batches, and are as safe for threads as the sessions are."""
 
     def __init__(self, manifest: PackManifest, detector: FaceDetector, embedder: FaceEmbedder) -> None:
         self.manifest = manifest
@@ -41,31 +41,34 @@ class FacePack:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
         return self._detector.detect(images)
 
-    def embed(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
+    def embed(self, chips: Sequence[Image], *, brighten_dark: bool = True) -> list[Floats]:
         """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be.
 
-        Dark faces are lit first, unless wanted as they are.
+        Dark faces are brightened first, unless `brighten_dark` is False.
         """
-        return [normalise(vectors) for vectors in self.vectors(chips, as_they_are=as_they_are)]
+        return [normalise(vectors) for vectors in self.compute_vectors(chips, brighten_dark=brighten_dark)]
 
-    def vectors(self, chips: Sequence[Image], *, as_they_are: bool = False) -> list[Floats]:
-        """The same before they are made as long as each other: how long one is tells how well the face was seen."""
+    def compute_vectors(self, chips: Sequence[Image], *, brighten_dark: bool = True) -> list[Floats]:
+        """As `embed`, without the normalisation to unit length: a vector's length measures the face's quality."""
         ends = np.cumsum([len(some) for some in chips])
         together = np.concatenate(chips)
-        return np.split(self._embedder.vectors(together if as_they_are else brighten(together)), ends[:-1])
+        return np.split(self._embedder.compute_vectors(brighten(together) if brighten_dark else together), ends[:-1])
 
-    def detail_needed(self, landmarks: Floats) -> float:
-        """(N,5,2) px → how many times more pixels a side the photo should have for the smallest face's chip."""
+    def compute_detail_needed(self, landmarks: Floats) -> float:
+        """(N,5,2) px → the scale from photo to chip pixels of the smallest face; above 1, the photo is too small."""
         config = self.manifest.embedder
         return compute_detail_needed(landmarks, config.alignment, config.input_size_px)
 
     def cut_chips(self, image: Image, landmarks: Floats) -> Image:
-        """(H,W,3) uint8 RGB, (N,5,2) px → (N,S,S,3) uint8, the faces as the embedder wants them."""
+        """(H,W,3) uint8 RGB, (N,5,2) px → (N,S,S,3) uint8, the aligned chips that the embedder takes."""
         config = self.manifest.embedder
         return align_faces(image, landmarks, config.alignment, config.input_size_px)
 
-    def quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
-        """(H,W,3), (N,5,2) px, the embedder's chips → (N,112,112,3), those where they are as quality wants them."""
+    def cut_quality_chips(self, image: Image, landmarks: Floats, chips: Image) -> Image:
+        """(H,W,3), (N,5,2) px, the embedder's chips → (N,112,112,3), the chips that the quality measures take.
+
+        They are the embedder's own where those have the right template and size.
+        """
         config = self.manifest.embedder
         if (config.alignment, config.input_size_px) == ("arcface", CHIP_PX):
             return chips
@@ -75,7 +78,7 @@ class FacePack:
 def load_pack(
     manifest: PackManifest, weights: Path, provider: Provider, threads: int, precision: Precision = "fp32"
 ) -> FacePack:
-    """Open the networks of a pack whose files are already verified, in variants of them where there are any."""
+    """Open the networks of a pack whose files are already verified, or accepted variants of them."""
 
     def path_of(network: str) -> Path:
         path = _find_variant(manifest, weights, network, provider, precision) or weights / network
@@ -104,7 +107,10 @@ def _open_detector(
 def _find_variant(
     manifest: PackManifest, weights: Path, network: str, provider: Provider, precision: Precision
 ) -> Path | None:
-    """None for the original. `auto` asks for what suits the device, and only where somebody has made variants."""
+    """The file of the variant; None where the original is to be used.
+
+    `auto` chooses the precision for the device, and the original where the pack has no folder of variants.
+    """
     folder = weights / variants.FOLDER
     if precision == "auto":
         if not folder.is_dir():

@@ -2,7 +2,8 @@
 
 pi_heif's own PIL plugin reads every metadata item, thumbnail and depth map as it opens a file, and in 1.4.0 an
 item type that is not UTF-8 ends the process there: `_CtxImage_metadata` doesn't check what PyUnicode_FromString
-returns. One damaged byte would be enough. So this asks the C half of pi_heif for pixels only.
+returns. One damaged byte would be enough. So this module calls pi_heif's C
+module itself, for pixels only.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ ICC_TYPES = ("rICC", "prof")
 
 
 class HeifImageFile(ImageFile):
-    """The primary picture of a HEIF file, turned as its irot and imir boxes say, in 8 bits where it has colour."""
+    """The primary picture of a HEIF file, made upright by its irot and imir boxes, in 8 bits where it has colour."""
 
     format = "HEIF"
     format_description = "HEIF container"
@@ -41,7 +42,7 @@ class HeifImageFile(ImageFile):
         if self._undecoded is not None:
             image, self._undecoded = self._undecoded, None
             data, stride = image.data, image.stride
-            # Decoding may find another size than the header claimed.
+            # The decoded size may differ from the header's.
             self._size, self._mode = image.size_mode
             self.load_prepare()
             self.frombytes(data, "raw", (self._mode, stride))

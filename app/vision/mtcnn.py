@@ -16,7 +16,7 @@ from app.vision.nms import nms
 from app.vision.sessions import Session, make_blob
 from app.vision.types import Detections
 
-# What the networks were trained with.
+# Constants that the networks were trained with.
 PNET_WINDOW_PX = 12
 PNET_STRIDE_PX = 2
 RNET_INPUT_PX = 24
@@ -30,16 +30,17 @@ LEVEL_NMS_IOU = 0.5
 NMS_IOU = 0.7
 
 PROBE_SHARE = 0.4
-"""Of the photo's sides. Turned faces leave no sign that could be gone by, so the whole photo is shown in other
-positions, in few pixels. With more it takes longer, and false faces in wrong positions win more often."""
+"""Size of the probe, as a share of the photo's sides. A rotated face leaves no candidate here that would show where it
+is, so the probe is the whole photo, shrunk. A larger one takes longer, and false detections in wrong rotations win more
+often."""
 
 # Bounds the memory of R- and O-Net in a crowd.
 PATCHES_PER_RUN = 256
 
 
 class MtcnnDetector:
-    """Finds the faces of one photo after the other: its cascade branches with every photo, so that photos share no
-    run. As safe to call from several threads as its sessions are."""
+    """Detects the faces of one photo after the other: the inputs of R- and O-Net depend on the photo, so photos share
+    no run. As safe to call from several threads as its sessions are."""
 
     def __init__(self, pnet: Session, rnet: Session, onet: Session, config: MtcnnConfig) -> None:
         self._pnet, self._rnet, self._onet = pnet, rnet, onet
@@ -54,11 +55,11 @@ class MtcnnDetector:
         return [self._detect(image) for image in images]
 
     def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
-        """As `detect`: what its cascade turns down is no sign of anything."""
+        """As `detect`: what the cascade rejects is no evidence of a face."""
         return self.detect(images)
 
-    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
-        """(H,W,3) → the whole of it, small."""
+    def make_probes(self, image: Image, candidates: Detections) -> list[Image]:
+        """(H,W,3) → one probe: the whole photo, shrunk."""
         height_px, width_px = image.shape[:2]
         scale = PROBE_SHARE * min(1, self._config.max_side_px / max(height_px, width_px))
         return [_resize(image, max(1, round(width_px * scale)), max(1, round(height_px * scale)))]
@@ -92,7 +93,7 @@ class MtcnnDetector:
         return boxes[kept], scores[kept]
 
     def _refine(self, image: Image, proposals: Floats) -> Floats:
-        """R-Net: (N,4) boxes → those it takes for faces, moved (M,4)."""
+        """R-Net: (N,4) boxes → (M,4) float32, the boxes of what it takes for faces, their edges moved."""
         if not len(proposals):
             return proposals
         squares = _make_squares(proposals)
@@ -104,15 +105,15 @@ class MtcnnDetector:
     def _finish(self, image: Image, candidates: Floats) -> Detections:
         """O-Net: (N,4) boxes → the faces, best first; equal scores in order of their boxes."""
         if not len(candidates):
-            return Detections.empty()
+            return Detections.make_empty()
         squares = _make_squares(candidates)
         offsets, landmarks, face = _run_on_patches(self._onet, image, squares, ONET_INPUT_PX)
         good = face[:, 1] >= self._config.score_threshold
-        found = Detections(_apply_offsets(squares, offsets), _place_landmarks(squares, landmarks), face[:, 1]).take(
-            good
-        )
-        found = found.take(np.lexsort((*found.boxes.T, -found.scores)))
-        return found.take(nms(found.boxes, found.scores, NMS_IOU, mode="min"))
+        detections = Detections(
+            _apply_offsets(squares, offsets), _place_landmarks(squares, landmarks), face[:, 1]
+        ).take(good)
+        detections = detections.take(np.lexsort((*detections.boxes.T, -detections.scores)))
+        return detections.take(nms(detections.boxes, detections.scores, NMS_IOU, mode="min"))
 
 
 def _make_pyramid(image: Image, min_face_px: int, max_side_px: int) -> Iterator[Image]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats
+from app.vision.boxes import compute_areas, compute_intersections
 
 OverlapMode = Literal["union", "min"]
 
@@ -15,14 +16,15 @@ def nms(
 ) -> NDArray[np.intp]:
     """(N,4) float32 x1 y1 x2 y2, (N,) float32 → (K,) indices of the boxes to keep, by group and best first.
 
-    Greedy: a box is kept unless it overlaps a better one of its group (a photo, say; without any all are one) by
-    more than `iou`. Of equal scores the earlier box is the better one. `union` divides the overlap by the area of
-    both boxes together, `min` by that of the smaller, which also removes a box inside another.
+    Greedy: a box is kept unless it overlaps a better one of its group by more than `iou`. A group is a photo, for
+    example; without `groups`, all boxes are one group. Of equal scores the earlier box is the better one. `union`
+    divides the overlap by the area of both boxes together, `min` by that of the smaller, which also removes a box
+    inside another.
     """
     group = np.zeros(len(scores), np.intp) if groups is None else groups
     # lexsort is stable: the earlier of equals comes first.
     order = np.lexsort((-scores, group))
-    areas = _compute_areas(boxes)
+    areas = compute_areas(boxes)
     kept: list[NDArray[np.intp]] = []
     while order.size:
         # All groups take their next best box at once.
@@ -30,22 +32,10 @@ def nms(
         best, rest = order[is_best], order[~is_best]
         kept.append(best)
         rival = best[np.cumsum(is_best)[~is_best] - 1]
-        overlap = _compute_overlaps(boxes[rival], boxes[rest])
+        overlap = compute_intersections(boxes[rival], boxes[rest])
         smaller, both = np.minimum(areas[rival], areas[rest]), areas[rival] + areas[rest] - overlap
-        # Multiplied, not divided: a box without area overlaps nothing and must not divide by zero.
+        # Multiplied, not divided: a box may have no area, and overlaps nothing then.
         order = rest[overlap <= iou * (both if mode == "union" else smaller)]
     chosen = np.concatenate(kept) if kept else np.empty(0, np.intp)
-    # Rounds went by rank; a stable sort by group keeps that order within each.
+    # Each round took one box of each group; a stable sort keeps the order of the rounds within a group.
     return chosen[np.argsort(group[chosen], kind="stable")]
-
-
-def _compute_areas(boxes: Floats) -> Floats:
-    sides: Floats = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return sides[:, 0] * sides[:, 1]
-
-
-def _compute_overlaps(some: Floats, others: Floats) -> Floats:
-    """(N,4), (N,4) → (N,) area that the boxes of each pair share."""
-    top_left = np.maximum(some[:, :2], others[:, :2])
-    bottom_right = np.minimum(some[:, 2:], others[:, 2:])
-    return _compute_areas(np.concatenate([top_left, bottom_right], axis=1))

@@ -1,9 +1,10 @@
-"""Photos in which no face can be recognised, told from a small copy before the costly networks run.
+"""The prefilter: it rejects photos in which no face can be recognised, by a small copy, before the costly networks run.
 
-Every measure goes by the best part of a photo, never by its mean: a face that is lit in the dark, or sharp before a
-blurred background, is a face. And since a face may fill the frame, a photo fails only by what such a face would not
-survive either. Measures are named after ISO/IEC 29794-5; the limits come from `python -m benchmarks prefilter`: they
-are where the faces of LFW, framed and damaged in many ways, were no longer found or no longer known again.
+Every measure is of the best part of a photo, never the mean: a bright face in the dark, or a sharp face before a
+blurred background, can be recognised. And since a face may fill the frame, a photo fails only by damage that such a
+face would not survive either. Measures are named after ISO/IEC 29794-5. The limits come from `python -m benchmarks
+prefilter`: beyond them, the faces of LFW, framed and damaged in many ways, were no longer detected or no longer
+recognised.
 """
 
 from collections.abc import Mapping
@@ -16,23 +17,23 @@ from app.core.arrays import Floats, Image
 from app.vision.quality.exposure import BRIGHT, DARK
 
 WORK_PX = 96
-"""Photos are shrunk to the area of a square of this side. At 64 small faces go under; at 128 camera shake is told less
-well from content, as it is longer than what the measure looks at."""
+"""Photos are shrunk to the area of a square of this side. At 64, small faces are lost. At 128, camera shake is
+harder to tell from content: it is longer than the windows of the sharpness measure."""
 
 LEAST_COPY_PX = 160
-"""Longer side that a copy needs to be judged in the photo's stead: no less than WORK_PX² pixels up to 5:2."""
+"""Least longer side of a copy that is judged in place of the photo: it has WORK_PX² pixels up to a ratio of 5:2."""
 
 MIN_SIDE_PX = 20
-"""A face that filled a photo of 19 px was known again once in some thousand, one of 20 px five times as often."""
+"""Of faces that filled a photo of 19 px, about one in a thousand was recognised; of 20 px, five times as many."""
 MIN_BRIGHTEST = 34.0
-"""Luminance of the brightest spot. At a tenth of the light SCRFD finds no face, with noise or without."""
+"""Luminance of the brightest spot. At a tenth of the light SCRFD detects no face, with noise or without."""
 MIN_WELL_EXPOSED = 0.3
 """Share of the best tile that is neither black nor white."""
 MIN_VARIANCE = 6.5**2
-"""Of the most varied tile. Below it, fog or darkness has taken what makes a face."""
+"""Variance of the luminance in the most varied tile. Below it, in fog or darkness, a face has too little contrast."""
 MIN_SHARPNESS = 1.7
-"""Reached by all but four of 2,298 faces that damage left usable; those four are in close-ups blurred by motion. At
-1.9 eleven are lost, and a tenth more of the useless photos rejected."""
+"""All but four of the 2,298 faces that were usable despite their damage reach it; those four are in close-ups with
+motion blur. At 1.9, eleven are lost, and a tenth more of the useless photos are rejected."""
 
 _PASS_SCORE = 50.0
 _SPOT_PX, _DETAIL_PX, _PATCH_PX, _TILE_PX = 3, 5, 9, 11
@@ -42,13 +43,13 @@ _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 0.7, 2.0
 _ANGLES = np.arange(8) * np.pi / 8
 _DIRECTIONS = np.stack([np.cos(_ANGLES) ** 2, np.sin(_ANGLES) ** 2, np.sin(2 * _ANGLES)], axis=1).astype(np.float32)
 """(8,3): weights of the structure tensor's xx, yy and xy in the squared slope along each direction."""
-# Structure this faint beside the strongest of the photo, or in itself, is rounding and compression.
+# Gradients below this share of the photo's strongest ones, or below this energy, are rounding and compression.
 _FAINT, _LEAST_ENERGY = 0.03, 0.2
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`score` is 0 to 100; below 50 the photo fails, and `reason` says in a sentence why."""
+    """`score` is 0 to 100; below 50 the photo is rejected, and `reason` is a sentence that says why."""
 
     score: float
     reason: str | None
@@ -65,11 +66,11 @@ def judge_photo_size(width_px: int, height_px: int) -> Verdict | None:
 
 
 def judge_photo(picture: Image) -> Verdict:
-    """(H,W,3) uint8 RGB, the photo or a copy of it with a longer side of LEAST_COPY_PX or more → whether it will do.
+    """(H,W,3) uint8 RGB, the photo or a copy of it with a longer side of LEAST_COPY_PX or more → the verdict.
 
-    `under_exposure` and `over_exposure`: shares of the pixels that are so. `luminance_max`: of the brightest spot.
-    `well_exposed`: share of the best-exposed tile. `luminance_variance`: of the most varied tile. `sharpness`: see
-    `_measure_sharpness`. The score is that of the worst of them, 50 at its limit.
+    `under_exposure` and `over_exposure`: shares of the pixels that are too dark and too bright. `luminance_max`: of the
+    brightest spot. `well_exposed`: share of the best-exposed tile. `luminance_variance`: of the most varied tile.
+    `sharpness`: see `_measure_sharpness`. The score is that of the worst measure; 50 is its limit.
     """
     luminance = _compute_luminance(picture)
     measures = {
@@ -83,10 +84,10 @@ def judge_photo(picture: Image) -> Verdict:
 
 
 def _find_faults(measures: Mapping[str, float]) -> list[tuple[float, str]]:
-    """The score and, should that be too low, the reason of each measure that can fail a photo; where several do, the
-    first says best what happened."""
+    """For each measure that can fail a photo, its score and the reason to give where the score is too low; the reasons
+    that describe the damage best come first."""
     dark, bright, brightest = (measures[name] for name in ("under_exposure", "over_exposure", "luminance_max"))
-    # What has neither black nor white in it is also missing in the dark, and there the brightest spot decides.
+    # A dark photo has no well-exposed part either; for it, the brightest spot decides.
     well_exposed = measures["well_exposed"] if bright > dark else 1.0
     return [
         (
@@ -113,7 +114,7 @@ def _find_faults(measures: Mapping[str, float]) -> list[tuple[float, str]]:
 
 
 def _score_value(value: float, limit: float) -> float:
-    """0 to 100, and 50 where a value is just enough."""
+    """0 to 100; 50 where the value is at its limit."""
     return min(100.0, _PASS_SCORE * value / limit)
 
 
@@ -141,7 +142,7 @@ def _measure_exposure(luminance: Floats) -> dict[str, float]:
 
 
 def _measure_variance(luminance: Floats) -> float:
-    """(h,w) 0..255 → the variance of the most varied tile, noise smoothed away."""
+    """(h,w) 0..255 → the variance in the most varied tile, after noise is smoothed away."""
     smooth = _smooth(luminance, _NOISE_SIGMA_PX)
     return max(
         0.0, float((_average_tiles(smooth * smooth, _DETAIL_PX) - _average_tiles(smooth, _DETAIL_PX) ** 2).max())
@@ -151,9 +152,9 @@ def _measure_variance(luminance: Floats) -> float:
 def _measure_sharpness(luminance: Floats) -> float:
     """(h,w) 0..255 → how much stronger the gradients of fine structure are than those of coarse structure.
 
-    As in "The Blur Effect" (Crete et al., 2007), a copy that is blurred once more differs little from what was blurred
-    before; the contrast drops out. Here energies of gradients are compared, in each of eight directions where the photo
-    is sharpest in it, and the least sharp direction counts: camera shake leaves all others sharp.
+    As in "The Blur Effect" (Crete et al., 2007), a blurred photo changes little when it is blurred once more, and the
+    ratio does not depend on the contrast. Here the energies of gradients are compared in eight directions, each in the
+    tile that is sharpest in it. The least sharp direction counts, since camera shake leaves the others sharp.
     """
     fine = _compute_gradient_energy(_smooth(luminance, _FINE_SIGMA_PX))
     coarse = _compute_gradient_energy(_smooth(luminance, _COARSE_SIGMA_PX))
@@ -164,7 +165,7 @@ def _measure_sharpness(luminance: Floats) -> float:
 
 def _compute_gradient_energy(luminance: Floats) -> Floats:
     """(h,w) → (8,h,w) float32, mean square of the slope along each direction in the tile about each pixel."""
-    # Sobel's weights sum to 8: now it is in grey levels a pixel.
+    # Sobel's weights sum to 8, so this scale gives slopes in grey levels per pixel.
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
     tensor = np.stack([_average_tiles(product, _TILE_PX) for product in (dx * dx, dy * dy, dx * dy)])
     energy: Floats = np.tensordot(_DIRECTIONS, tensor, axes=1)

@@ -1,4 +1,4 @@
-"""SCRFD (Guo et al., 2021, arXiv:2105.04714) as InsightFace exports it: three strides, two anchors a cell."""
+"""SCRFD (Guo et al., 2021, arXiv:2105.04714) as InsightFace exports it: three strides, two anchors per cell."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,31 +25,34 @@ GRID_PX = max(STRIDES)
 MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 """InsightFace's normalisation for SCRFD."""
 VIEW_SIZES = 1.6
-"""Of the largest look. A photo is decoded to between this and twice as much, so that a closer look finds more to see,
-and most faces enough for their chips."""
+"""Size to which photos are decoded, in multiples of the largest of `input_sizes_px` (a JPEG may come up to twice as
+large). So the closer look has more pixels than that size, and most faces have enough for their chips."""
 PROBE_PX = 128
-"""Longer side of what is shown of a photo in other positions: a face and as much again around it, at InsightFace's
-smallest input size."""
+"""Most pixels of a probe's longer side; it is InsightFace's smallest input size. A probe is the part of a photo in
+which rotated faces are searched: see `app.vision.turned`."""
 PROBE_REACH = 1.0
-"""From the middle of a sign to the sides of its probe, in longer sides of its box."""
+"""Distance from the centre of a candidate's box to the edges of its probe, in lengths of the box's longer side. With 1,
+the probe shows the face and as much again around it."""
 MOST_PROBES = 1
+"""Probes of a photo: around its best candidates."""
 MAX_BATCH = 32
 BATCH_TOLERANCE = 1e-4
 
 
 class _Candidates(NamedTuple):
-    """Boxes in pixels of their photos, and the number (N,) of the photo that each is of."""
+    """Detections in several photos, each in pixels of its photo. `photo` (N,) has the row of each one's photo."""
 
     photo: NDArray[np.intp]
-    found: Detections
+    detections: Detections
 
 
 class ScrfdDetector:
-    """Looks at photos at several input sizes, since one size misses what another finds: at 640 faces that fill the
-    frame are larger than any anchor, at 128 small ones vanish. All looks at a photo are merged by one NMS.
+    """Detects faces at several input sizes, since each size misses some: at 640, a face that fills the frame is larger
+    than any anchor; at 128, small faces vanish. One NMS merges the detections of all sizes.
 
-    No look has more pixels than the photo itself. Photos of one input shape share a run, at most `max_batch` of the
-    largest size; 1 is for a graph that mixes its rows.
+    Where a candidate is small, a closer look follows: a pass at `closer_look_px`. No pass has a larger input than the
+    photo. Photos of one input shape share a run, at most `max_batch` of the largest size; `max_batch` is 1 for a graph
+    whose results depend on the other rows of the batch.
     """
 
     def __init__(self, session: Session, config: ScrfdConfig, max_batch: int = MAX_BATCH) -> None:
@@ -61,7 +64,7 @@ class ScrfdDetector:
 
     @property
     def view_px(self) -> int:
-        """Longer side of a photo beyond which more pixels are of no use here."""
+        """Longer side of a photo beyond which this detector needs no more pixels."""
         return round(VIEW_SIZES * max(self._config.input_sizes_px))
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
@@ -69,12 +72,12 @@ class ScrfdDetector:
         return self._detect(images, self._config.score_threshold)
 
     def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
-        """As `detect`, and with what scores `closer_look_hint`: a face upside down often does no more than that."""
+        """As `detect`, with candidates from a score of `closer_look_hint` on: a face upside down often has no more."""
         return self._detect(images, self._least_score)
 
-    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
-        """(H,W,3), what was seen in it → the surroundings of the best, (h,w,3) of at most PROBE_PX."""
-        parts = (_cut_surroundings(image, box) for box in seen.boxes[:MOST_PROBES])
+    def make_probes(self, image: Image, candidates: Detections) -> list[Image]:
+        """(H,W,3), its candidates → the surroundings of the best one, (h,w,3) of at most PROBE_PX."""
+        parts = (_cut_surroundings(image, box) for box in candidates.boxes[:MOST_PROBES])
         return [part for part in parts if part.size]
 
     def _detect(self, images: Sequence[Image], least_score: float) -> list[Detections]:
@@ -82,54 +85,54 @@ class ScrfdDetector:
             return []
         rows_by_size: dict[int, list[int]] = {}
         for row, image in enumerate(images):
-            for size_px in self._sizes(image):
+            for size_px in self._choose_sizes(image):
                 rows_by_size.setdefault(size_px, []).append(row)
-        looks = [self._look(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
-        if closer := self._find_closer_looks(images, looks):
-            looks.append(self._look(images, closer, self._config.closer_look_px))
-        return self._merged(len(images), looks, least_score)
+        passes = [self._run_pass(images, rows, size_px) for size_px, rows in sorted(rows_by_size.items())]
+        if closer := self._choose_closer_looks(images, passes):
+            passes.append(self._run_pass(images, closer, self._config.closer_look_px))
+        return self._merge(len(images), passes, least_score)
 
-    def _sizes(self, image: Image) -> set[int]:
+    def _choose_sizes(self, image: Image) -> set[int]:
         return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
-    def _find_closer_looks(self, images: Sequence[Image], looks: Sequence[_Candidates]) -> list[int]:
-        """Rows of the photos with signs of faces that are too small for the largest look, and more pixels to show."""
+    def _choose_closer_looks(self, images: Sequence[Image], passes: Sequence[_Candidates]) -> list[int]:
+        """Rows of the photos that have small candidates, and more pixels than the largest input size."""
         config, largest_px = self._config, max(self._config.input_sizes_px)
         if config.closer_look_px <= largest_px:
             return []
         longer_px = np.array([max(image.shape[:2]) for image in images])
-        photo, found = _concatenate(looks)
-        sides_px = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) * largest_px / longer_px[photo]
-        is_sign = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
-        return [int(row) for row in np.unique(photo[is_sign])]
+        photo, detections = _concatenate(passes)
+        sides_px = (detections.boxes[:, 2:] - detections.boxes[:, :2]).min(axis=1) * largest_px / longer_px[photo]
+        is_small = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
+        return [int(row) for row in np.unique(photo[is_small])]
 
-    def _merged(self, count: int, looks: Sequence[_Candidates], least_score: float) -> list[Detections]:
-        photo, found = _concatenate(looks)
-        counts = found.scores >= least_score
-        photo, found = photo[counts], found.take(counts)
-        kept = nms(found.boxes, found.scores, self._config.nms_iou, groups=photo)
+    def _merge(self, count: int, passes: Sequence[_Candidates], least_score: float) -> list[Detections]:
+        photo, detections = _concatenate(passes)
+        is_enough = detections.scores >= least_score
+        photo, detections = photo[is_enough], detections.take(is_enough)
+        kept = nms(detections.boxes, detections.scores, self._config.nms_iou, groups=photo)
         ends = np.searchsorted(photo[kept], np.arange(count + 1))
-        return [found.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
+        return [detections.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
 
-    def _look(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> _Candidates:
-        """One look at each of these photos, those of one shape in one run."""
+    def _run_pass(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> _Candidates:
+        """One pass over these photos at one input size; photos of one shape share a run."""
         boxed = [(row, *make_letterbox(images[row], size_px)) for row in photos]
         parts = []
         for shape in sorted({canvas.shape for _, canvas, _ in boxed}):
             same = [(row, canvas, scale) for row, canvas, scale in boxed if canvas.shape == shape]
             rows, canvases, scales = zip(*same, strict=True)
-            photo, found = self._candidates(np.stack(canvases), np.stack(scales))
-            parts.append(_Candidates(np.asarray(rows, np.intp)[photo], found))
+            photo, detections = self._find_candidates(np.stack(canvases), np.stack(scales))
+            parts.append(_Candidates(np.asarray(rows, np.intp)[photo], detections))
         return _concatenate(parts)
 
-    def _candidates(self, canvases: Image, scales: Floats) -> _Candidates:
-        """(N,h,w,3) uint8 and the scales (N,2) of x and y → faces and signs of faces, in pixels of the photos."""
+    def _find_candidates(self, canvases: Image, scales: Floats) -> _Candidates:
+        """(N,h,w,3) uint8 and the scales (N,2) of x and y → candidates in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
-        photo, found = _concatenate(list(_decode_outputs(outputs, canvases.shape[1:3], self._least_score)))
+        photo, detections = _concatenate(list(_decode_outputs(outputs, canvases.shape[1:3], self._least_score)))
         scale: Floats = scales[photo]
-        boxes: Floats = np.divide(found.boxes, np.tile(scale, 2))
-        landmarks: Floats = np.divide(found.landmarks, scale[:, np.newaxis])
-        return _Candidates(photo, Detections(boxes, landmarks, found.scores))
+        boxes: Floats = np.divide(detections.boxes, np.tile(scale, 2))
+        landmarks: Floats = np.divide(detections.landmarks, scale[:, np.newaxis])
+        return _Candidates(photo, Detections(boxes, landmarks, detections.scores))
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
@@ -139,12 +142,12 @@ class ScrfdDetector:
 
 def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
     return _Candidates(
-        np.concatenate([part.photo for part in parts]), Detections.concatenate([part.found for part in parts])
+        np.concatenate([part.photo for part in parts]), Detections.concatenate([part.detections for part in parts])
     )
 
 
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
-    """Load a detector with its batch dimension freed, where two photos at once give what they give one by one."""
+    """Load a detector. Its batch dimension is freed where a run of two photos gives the same as two runs."""
     detector = ScrfdDetector(open_session(free_batch_dimension(model), provider, threads), config)
     if _is_batchable(detector):
         return detector
@@ -181,7 +184,7 @@ def make_letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
 
 
 def _cut_surroundings(image: Image, box: Floats) -> Image:
-    """(H,W,3), box (4,) px → (h,w,3) as much of the photo as lies around it, reduced to PROBE_PX where it is more."""
+    """(H,W,3), box (4,) px → (h,w,3), the part of the photo around it, reduced to PROBE_PX where it is larger."""
     reach_px = PROBE_REACH * float((box[2:] - box[:2]).max())
     middle = (box[:2] + box[2:]) / 2
     edges = np.stack([middle - reach_px, middle + reach_px]).round().clip(0, image.shape[1::-1])
@@ -202,8 +205,8 @@ def _round_to_grid(side_px: int) -> int:
 def _split_by_photo(output: Floats, count: int) -> Floats:
     """One output of a run on `count` photos → (count,K,c).
 
-    The heads move the batch behind the cells before they flatten, so rows are in order of cell, photo, anchor; some
-    exports keep the batch in front and have three dimensions.
+    InsightFace's graph flattens its outputs with the batch dimension behind the cells, so rows are in order of cell,
+    photo, anchor. Some exports keep the batch dimension in front, and their outputs have three dimensions.
     """
     if output.ndim == 3:
         return output
@@ -212,7 +215,8 @@ def _split_by_photo(output: Floats, count: int) -> Floats:
 
 
 def _decode_outputs(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[_Candidates]:
-    """Outputs (N,K,c) → candidates of each stride in pixels of the input; only those are computed that count."""
+    """Outputs (N,K,c) → candidates of each stride in pixels of the input. Only anchors from `threshold` on are
+    decoded."""
     for level, stride in enumerate(STRIDES):
         scores = outputs[level][..., 0]
         photo, at = np.nonzero(scores >= threshold)

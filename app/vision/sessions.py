@@ -1,4 +1,4 @@
-"""ONNX Runtime behind a small port, with the one place that orders execution providers."""
+"""Sessions of ONNX Runtime behind a small interface, and the choice of execution providers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from app.core.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOu
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 ProviderChain = list[tuple[str, dict[str, str]]]
-"""Execution providers and the options of each, the one that is asked first in front."""
+"""Execution providers and the options of each, in the order in which ONNX Runtime tries them."""
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -73,13 +73,13 @@ class OnnxSession:
         return cast(list[NDArray[Any]], self._session.run(None, dict(inputs)))
 
     def _run_bound(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """With every tensor's place said beforehand: nothing is looked for, and each output is copied once.
+        """By an I/O binding, which names the place of every tensor beforehand: each output is copied once.
 
-        A binding of its own for each call, since they hold the tensors and calls come from several threads.
+        Each call has its own binding, since a binding holds tensors and calls come from several threads.
         """
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            # A view, such as channels turned around, would be read as the bytes that happen to lie there.
+            # A view, such as one with reversed channels, would be read as if its bytes were contiguous.
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for output in self._session.get_outputs():
             binding.bind_output(output.name, "cpu")
@@ -92,7 +92,7 @@ DEVICE_FAILED = ("cuda failure", "cuda error", "cudnn", "cublas", "device-side",
 
 
 def _translate_device_error(error: Exception) -> Exception:
-    """ONNX Runtime tells what happened on the device by the text of its errors alone; others stay as they are."""
+    """A failure of the device as an error of this system; other errors unchanged. Only their text tells them apart."""
     text = str(error).lower()
     if any(words in text for words in OUT_OF_MEMORY):
         return DeviceOutOfMemory(f"The networks' memory is used up: {error}")
@@ -104,8 +104,8 @@ def _translate_device_error(error: Exception) -> Exception:
 def list_execution_providers(provider: Provider, gpu: GpuOptions = NO_OPTIONS) -> ProviderChain:
     """ONNX Runtime's providers for a setting, in order, with their options.
 
-    `auto` takes CUDA where this build has it; TensorRT, whose engines take minutes to build, is only taken when asked
-    for, and leaves to CUDA what it can't do. Raises BadConfiguration where the build lacks what is asked for.
+    `auto` takes CUDA where this build has it. TensorRT, whose engines take minutes to build, is taken only by name;
+    CUDA then runs what TensorRT can't. Raises BadConfiguration where the build lacks the provider.
     """
     available = ort.get_available_providers()
     if provider == "auto":
@@ -131,11 +131,12 @@ def is_gpu(provider: Provider) -> bool:
 
 def _make_cuda_options(gpu: GpuOptions) -> dict[str, str]:
     options = {
-        # By powers of two, as is the default, the arena takes twice what a batch needs and never gives it back.
+        # By default the arena grows by powers of two: it takes up to twice what a batch needs, and never gives it back.
         "arena_extend_strategy": "kSameAsRequested",
         # Trying every algorithm costs seconds at each new shape, and photos come in every size.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # Copies on a stream of their own would need events to wait for; one call of one network has nothing to overlap.
+        # Copies on a separate stream need synchronisation, and one call of one network has nothing to overlap with
+        # them.
         "do_copy_in_default_stream": "1",
     }
     return options if gpu.memory_bytes is None else {**options, "gpu_mem_limit": str(gpu.memory_bytes)}
@@ -168,7 +169,7 @@ def open_session(
     """
     providers = list_execution_providers(provider, gpu)
     if len(providers) > 1:
-        # CUDA and cuDNN are installed as wheels, where the loader does not look by itself.
+        # CUDA and cuDNN are installed as wheels, in folders that the loader does not search by itself.
         ort.preload_dlls()
     source = model if isinstance(model, bytes) else str(model)
     try:
@@ -178,7 +179,7 @@ def open_session(
         raise BadModelPack(f"{name} can't be loaded by ONNX Runtime: {error}") from error
     first = providers[0][0]
     if provider != "auto" and first not in session.get_providers():
-        # ONNX Runtime falls back to the CPU and only logs it, which nobody who asked for a GPU would find out.
+        # ONNX Runtime falls back to the CPU and only logs that: a user who asked for a GPU would not notice.
         raise BadConfiguration(
             f"EXECUTION_PROVIDER={provider}, but {first} can't be used on this host: is there a GPU, and are its "
             "driver and libraries in place? Set EXECUTION_PROVIDER=auto to run on the CPU instead."
@@ -210,7 +211,8 @@ def make_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) ->
 def free_batch_dimension(model: Path) -> bytes:
     """The graph with a symbolic first input dimension, and without the shapes derived from the fixed one.
 
-    Whether it then gives what single runs give, its reader must check. Raises BadModelPack for what is no graph.
+    Whether batches then give the same results as single runs, the caller must check. Raises BadModelPack for what is no
+    graph.
     """
     try:
         graph = onnx.load(str(model))

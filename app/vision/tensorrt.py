@@ -1,4 +1,4 @@
-"""TensorRT engines of a pack, built ahead: a worker that finds none in its cache builds them itself, for minutes."""
+"""Builds a pack's TensorRT engines beforehand: without them in its cache, a worker builds them itself, for minutes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ FOLDER = "tensorrt"
 
 
 def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
-    """What shapes (N,3,h,w) a network of this pack is given; a worker must open its session with the same ones."""
+    """The input shapes (N,3,h,w) of a network of this pack. A worker must open its session with the same profile."""
     if network == manifest.embedder.file:
         side_px = manifest.embedder.input_size_px
         return _make_square_profile(side_px, usual=8, most=embedder.MAX_BATCH)
@@ -39,7 +39,8 @@ def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
 def build_engines(installed: InstalledPack, folder: Path, say: Callable[[str], None]) -> None:
     """Fill `folder` with the engines of all networks, by running each at the least and the usual shape.
 
-    The largest shape has the most photos of the largest size, which no worker runs at once: its budget is in pixels.
+    They are not run at the largest shape: it has the most photos of the largest size, and a worker limits the pixels of
+    a run, so it never runs that shape.
 
     Raises BadConfiguration where ONNX Runtime has no TensorRT here, DeviceLost and BadModelPack where it fails.
     """

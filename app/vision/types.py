@@ -1,4 +1,4 @@
-"""Shapes the vision code passes around."""
+"""Types that the modules of app.vision exchange."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.core.arrays import Floats, Image
 
 @dataclass(frozen=True)
 class Detections:
-    """Faces found in one image, best score first.
+    """Faces detected in one image, best score first.
 
     `boxes` (N,4) float32 x1 y1 x2 y2, `landmarks` (N,5,2) float32 x y (left eye, right eye, nose, left mouth
     corner, right mouth corner as the viewer sees them), both in pixels of the image that was given; `scores` (N,)
@@ -44,19 +44,19 @@ class Detections:
         )
 
     @staticmethod
-    def empty() -> "Detections":
+    def make_empty() -> "Detections":
         return Detections(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
 
 
 class FaceDetector(Protocol):
     @property
     def view_px(self) -> int:
-        """Longer side of a photo beyond which more pixels are of no use to it."""
+        """Longer side of a photo beyond which the detector needs no more pixels."""
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
 
 
 class FaceEmbedder(Protocol):
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         """(N,S,S,3) uint8 RGB aligned faces → (N,D) float32, as the network gives them, of any length."""

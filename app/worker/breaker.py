@@ -1,6 +1,7 @@
-"""A circuit breaker for the stores: while one is away, no message is taken in that would only fail.
+"""A circuit breaker for the stores: while a store is away, the consumer takes in no message, because it would fail.
 
-Libraries for this hold a lock around every call, so that handlers would run one at a time; this needs only a count.
+Libraries for circuit breakers hold a lock around every call, so that handlers would run one at a time. This one only
+counts.
 """
 
 import logging
@@ -16,7 +17,7 @@ PROBE_EVERY_S = 5.0
 
 
 class Breaker:
-    """Opens after some handlers in a row failed for want of a store; closes once the store's probe answers.
+    """Opens after OPEN_AFTER handlers in a row failed because a store is away. Closes once the store's probe succeeds.
 
     `make_probes` maps a store's name to a call that raises RetryLater while it is away.
     """
@@ -27,11 +28,11 @@ class Breaker:
         self._probed_at = 0.0
         self.waiting_for: str | None = None
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0
 
-    def failed(self, error: Exception) -> None:
-        """Count an error of a handler; only a store that is away counts."""
+    def record_failure(self, error: Exception) -> None:
+        """Count an error of a handler. Only errors of a store that is away count."""
         if not isinstance(error, StoreUnavailable):
             return
         self._failures += 1
@@ -40,7 +41,7 @@ class Breaker:
             log.error("%s is away: no new message until it answers", error.store)
 
     def is_closed(self) -> bool:
-        """Whether messages may be taken in. Asks an unavailable store now and then."""
+        """Whether messages may be taken in. Probes a store that is away every PROBE_EVERY_S."""
         store = self.waiting_for
         if store is None:
             return True

@@ -25,8 +25,8 @@ from app.telemetry.interface import Telemetry
 from app.worker.breaker import Breaker
 from app.worker.deletions import Deletions
 from app.worker.leases import MessageLeases
+from app.worker.message_report import MessageReport, Outcome
 from app.worker.shutdown import Shutdown
-from app.worker.story import MessageStory, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -41,41 +41,51 @@ Progress = Callable[[], None]
 
 class Handler(Protocol):
     def __call__(self, body: str, *, progress: Progress) -> None:
-        """Do what a message body asks for, calling `progress` now and then.
+        """Do what a message body requests, and call `progress` now and then.
 
-        Returning means done; errors say what else (see app.core.errors).
+        The message is done when this returns. An error says what to do with it instead (see app.core.errors).
         """
 
 
 class Heartbeat(Protocol):
-    """Who wants to know that the loop lives (see app.health)."""
+    """Is notified that the loop runs (see app.health)."""
 
     def beat(self) -> None: ...
 
-    def waiting_for(self, store: str | None) -> None: ...
+    def report_waiting(self, store: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
 class ConsumerOptions:
-    """`batch_size` messages are held at once, `threads` of them worked on. Drains where `empty_polls` is set, and then
-    for `drain_s` at most."""
+    """How a queue is consumed. The settings named are those of docs/configuration.md."""
 
     threads: int
+    """Messages worked on at the same time, a thread each. MAX_FACE_WORKERS; 1 in the grouping service."""
     batch_size: int
+    """Messages held at the same time: those worked on, and those that wait for a thread. BATCH_SIZE; 1 in the grouping
+    service. SQS hands out ten in one receive at most."""
     visibility_s: float
+    """Seconds for which a receive hides a message; extended at a third of them. MESSAGE_VISIBILITY_TIMEOUT."""
     wait_s: int
+    """Seconds of one long poll, 0 to 20. QUEUE_WAIT_S."""
     deadline_s: float
+    """Seconds that started messages may take after a stop is asked for. SHUTDOWN_DEADLINE_S."""
     stuck_after_s: float
+    """Seconds without progress after which a message's lease is let go and the process ends. STUCK_AFTER_S."""
     empty_polls: int | None = None
+    """Empty polls in a row after which the process ends. DRAIN_EMPTY_POLLS where WORKER_MODE is drain; None: never."""
     drain_s: float | None = None
+    """Seconds after which nothing new is taken in and the process ends. DRAIN_MAX_S where WORKER_MODE is drain; None:
+    never."""
 
 
 @dataclass(frozen=True)
 class ConsumerContext:
-    """What the loop asks and tells: whether there is room for more, whether the stores answer, that it lives, and
-    whether it is busy (on ECS, busy tasks are protected from scaling in)."""
+    """What the loop needs of its process: `heartbeat` is notified that it runs; `has_room` says whether another message
+    fits; `set_busy` is called when work begins and ends (on ECS, busy tasks are protected from scaling in); `breaker`
+    says whether the stores answer."""
 
-    pulse: Heartbeat
+    heartbeat: Heartbeat
     has_room: Callable[[], bool] = lambda: True
     set_busy: Callable[[bool], None] = lambda _: None
     breaker: Breaker = field(default_factory=lambda: Breaker({}))
@@ -85,7 +95,7 @@ class ConsumerContext:
 
 @dataclass(frozen=True)
 class _HandlerResult:
-    """How a handler ended, and what is to be done with the message; nothing where it is to be deleted."""
+    """How a handler ended, and what settles the message. Without `settle` the message is deleted."""
 
     outcome: Outcome
     settle: Callable[[], None] | None = None
@@ -93,7 +103,7 @@ class _HandlerResult:
 
 
 class Consumer:
-    """Feeds one queue's messages to a handler until told to stop."""
+    """Hands the messages of one queue to a handler until a stop is requested."""
 
     def __init__(
         self,
@@ -107,7 +117,7 @@ class Consumer:
         self._handler = handler
         self._options = options
         self._shutdown = shutdown
-        self._around = surroundings
+        self._context = surroundings
         self._leases = MessageLeases(
             queue,
             options.visibility_s,
@@ -130,7 +140,7 @@ class Consumer:
         began = time.monotonic()
         with self._leases, self._deletions:
             while not self._shutdown.requested:
-                self._around.pulse.beat()
+                self._context.heartbeat.beat()
                 self._poll(pool)
                 if self._options.drain_s is not None and time.monotonic() - began > self._options.drain_s:
                     log.info("drained for long enough: what is left is for others")
@@ -139,12 +149,12 @@ class Consumer:
             self._finish_started()
             self._give_back(lambda _: True)
         pool.shutdown(wait=False, cancel_futures=True)
-        self._around.set_busy(False)
+        self._context.set_busy(False)
         return self._shutdown.exit_code
 
     @property
     def unfinished(self) -> int:
-        """Messages still under work after `run`; their threads would keep the process alive."""
+        """Messages that are still worked on after `run`. Their threads would keep the process alive."""
         return len(self._running)
 
     def _poll(self, pool: ThreadPoolExecutor) -> None:
@@ -159,10 +169,10 @@ class Consumer:
         for _ in range(room - len(messages)):
             self._room.release()
         if messages:
-            self._around.kill_points.reach("after-receive")
-            self._around.set_busy(True)
+            self._context.kill_points.reach("after-receive")
+            self._context.set_busy(True)
         elif not self._running:
-            self._around.set_busy(False)
+            self._context.set_busy(False)
         for message in messages:
             if self._shutdown.requested:
                 self._room.release()
@@ -171,9 +181,9 @@ class Consumer:
                 self._start(message, asked_at, pool)
 
     def _may_receive(self) -> bool:
-        closed = self._around.breaker.is_closed()
-        self._around.pulse.waiting_for(self._around.breaker.waiting_for)
-        if closed and self._around.has_room():
+        closed = self._context.breaker.is_closed()
+        self._context.heartbeat.report_waiting(self._context.breaker.waiting_for)
+        if closed and self._context.has_room():
             return True
         self._shutdown.wait(PAUSE_S)
         return False
@@ -192,7 +202,7 @@ class Consumer:
         return messages
 
     def _count_empty(self, messages: list[ReceivedMessage]) -> None:
-        # A message under work may come back, so only a queue that is empty with nothing in flight counts.
+        # A message that is worked on may come back, so a poll counts only while no message is in flight.
         self._empty_polls = 0 if messages or self._running else self._empty_polls + 1
         if self._options.empty_polls is not None and self._empty_polls >= self._options.empty_polls:
             log.info("the queue stays empty: done")
@@ -209,18 +219,18 @@ class Consumer:
         self._room.release()
 
     def _work(self, message: ReceivedMessage, received_at: float) -> None:
-        """Handle and settle one message. Nothing it raises may leave this thread unnoticed."""
+        """Handle and settle one message. An error that leaves this thread ends the process."""
         try:
-            story = MessageStory(message, received_at, self._around.telemetry)
+            story = MessageReport(message, received_at, self._context.telemetry)
             with story.activate():
                 self._settle(message, self._run_handler(message), story)
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _settle(self, message: ReceivedMessage, ending: _HandlerResult, story: MessageStory) -> None:
+    def _settle(self, message: ReceivedMessage, ending: _HandlerResult, story: MessageReport) -> None:
         if ending.settle is None:
-            self._leases.rest(message)
+            self._leases.pause_progress(message)
             self._deletions.add(message, lambda deleted: story.end_as("done" if deleted else "not settled"))
             return
         about = {"message_id": message.message_id}
@@ -240,7 +250,7 @@ class Consumer:
             story.end_as(ending.outcome, ending.kind)
 
     def _count_lost(self) -> None:
-        self._around.telemetry.metrics.add(Metric.LEASES_LOST)
+        self._context.telemetry.metrics.add(Metric.LEASES_LOST)
 
     def _run_handler(self, message: ReceivedMessage) -> _HandlerResult:
         """Run the handler."""
@@ -253,7 +263,7 @@ class Consumer:
             log.warning("message rejected: %s", reason, extra=about)
             return _HandlerResult("rejected", lambda: self._queue.reject(message, reason), reject.kind)
         except RetryLater as retry:
-            self._around.breaker.failed(retry)
+            self._context.breaker.record_failure(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s
             log.warning("message put back for %.0f s: %s", delay_s, retry, extra=about)
         except FatalWorkerError as fatal:
@@ -263,14 +273,14 @@ class Consumer:
         except Exception:
             log.exception("unexpected error; message put back for %.0f s", delay_s, extra=about)
         else:
-            self._around.breaker.succeeded()
+            self._context.breaker.record_success()
             return _HandlerResult("done")
         return _HandlerResult("put back", lambda: self._queue.hide(message, delay_s))
 
     def _make_progress(self, message: ReceivedMessage) -> Progress:
         def progress() -> None:
-            self._leases.progress(message)
-            self._around.pulse.beat()
+            self._leases.note_progress(message)
+            self._context.heartbeat.beat()
 
         progress()
         return progress
@@ -292,12 +302,12 @@ class Consumer:
             log.info("finishing %d started messages", len(self._running))
         until = time.monotonic() + self._options.deadline_s
         while time.monotonic() < until and not self._shutdown.at_once:
-            # What has lost its lease is another worker's by now, and may be stuck for ever.
-            worth_it = [future for future, message in list(self._running.items()) if not self._leases.is_lost(message)]
-            if not worth_it:
+            # A message whose lease is lost belongs to another worker by now, and its handler may never end.
+            awaited = [future for future, message in list(self._running.items()) if not self._leases.is_lost(message)]
+            if not awaited:
                 break
-            self._around.pulse.beat()
-            wait(worth_it, timeout=0.2)
+            self._context.heartbeat.beat()
+            wait(awaited, timeout=0.2)
         if self._running:
             log.error("%d messages were not finished in time; they are given back", len(self._running))
 

@@ -1,64 +1,49 @@
-"""Deleting done messages in batches, from one thread, with the lease kept until SQS has said yes."""
+"""Deletes done messages in batches, from one thread. Their leases are kept until SQS has confirmed the deletion."""
 
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from app.config import SQS_MAX_BATCH
 from app.core.errors import RetryLater
 from app.core.kill_points import KillPoints
 from app.core.ports import MessageQueue, ReceivedMessage
+from app.core.threads import BackgroundThread
 from app.worker.leases import MessageLeases
 
 log = logging.getLogger(__name__)
 
 Settled = Callable[[bool], None]
-"""Called once it is known whether a message is deleted."""
+"""Is called once it is known whether a message is deleted."""
 
 GATHER_S = 0.1
 TRIES = 3
 PAUSE_S = 0.5
 
 
-class Deletions:
-    """Takes messages that are done. Leaving the `with` block deletes what is still waiting."""
+class Deletions(BackgroundThread):
+    """Deletes messages that are done. Leaving the `with` block deletes those that still wait."""
 
     def __init__(
         self, messages: MessageQueue, leases: MessageLeases, on_death: Callable[[], None], kill_points: KillPoints
     ) -> None:
         self._messages = messages
         self._leases = leases
-        self._on_death = on_death
         self._kill_points = kill_points
         self._waiting: queue.SimpleQueue[tuple[ReceivedMessage, Settled] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
-
-    def __enter__(self) -> "Deletions":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._waiting.put(None)
-        self._thread.join()
+        super().__init__("deletions", self._delete_all, wake=lambda: self._waiting.put(None), on_death=on_death)
 
     def add(self, message: ReceivedMessage, settled: Settled = lambda _: None) -> None:
         self._waiting.put((message, settled))
 
-    def _run(self) -> None:
-        try:
-            while batch := self._gather():
-                self._delete(batch)
-        except Exception:
-            log.exception("the deleting thread died")
-            self._on_death()
+    def _delete_all(self, _closing: threading.Event) -> None:
+        while batch := self._gather():
+            self._delete(batch)
 
     def _gather(self) -> list[tuple[ReceivedMessage, Settled]]:
-        """The next messages, at most ten, waiting a moment for more; none at the end."""
+        """The next messages, at most ten. Waits GATHER_S for more after the first one. Empty at the end."""
         batch: list[tuple[ReceivedMessage, Settled]] = []
         until = None
         while len(batch) < SQS_MAX_BATCH:
@@ -68,7 +53,7 @@ class Deletions:
             except queue.Empty:
                 break
             if next_one is None:
-                # The end, seen again by the next call once this batch is deleted.
+                # The end. The next call gets it again, once this batch is deleted.
                 self._waiting.put(None)
                 break
             batch.append(next_one)

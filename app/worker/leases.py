@@ -1,14 +1,15 @@
-"""Keeping messages under lease: a short visibility, extended while their work makes progress."""
+"""Leases of messages: a short visibility timeout, which is extended while the work makes progress."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 
 from app.core.errors import LeaseLost, RetryLater
 from app.core.ports import MessageQueue, ReceivedMessage
+from app.core.threads import BackgroundThread, repeat
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-v
 
 @dataclass
 class _HeldLease:
-    """A lease. `progressed_at` is None until the message is started: waiting for a thread is no standstill."""
+    """A lease. `progressed_at` is None until the message is started: a message that waits for a thread is not stuck."""
 
     message: ReceivedMessage
     received_at: float
@@ -29,12 +30,13 @@ class _HeldLease:
     lost: bool = False
 
 
-class MessageLeases:
-    """Extends every held message at a third of its visibility, from one thread.
+class MessageLeases(BackgroundThread):
+    """Extends the visibility of every held message at a third of it, from one thread.
 
     A lease is let go when its receipt is refused, when it could not be extended for a whole visibility, or when it
-    is too old. `on_stuck` is called for a message whose handler makes no progress, `on_death` where the thread
-    itself ends: messages without a beat would be done twice. `on_lost` is called for each lease that is let go.
+    is too old. `on_stuck` is called for a message whose handler makes no progress. `on_death` is called where the
+    thread itself ends, since messages whose leases are not extended are done twice. `on_lost` is called for each lease
+    that is let go.
     """
 
     def __init__(
@@ -49,21 +51,12 @@ class MessageLeases:
         self._queue = queue
         self._visibility_s = visibility_s
         self._stuck_after_s = stuck_after_s
-        self._on_stuck, self._on_death, self._on_lost = on_stuck, on_death, on_lost
+        self._on_stuck, self._on_lost = on_stuck, on_lost
         self._held: dict[str, _HeldLease] = {}
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def __enter__(self) -> "MessageLeases":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._thread.join()
+        super().__init__(
+            "leases", partial(repeat, every_s=visibility_s / BEATS_PER_VISIBILITY, action=self._beat), on_death=on_death
+        )
 
     def hold(self, message: ReceivedMessage, received_at: float | None = None) -> None:
         """Begin to extend; `received_at` (time.monotonic) is when the receive was asked for."""
@@ -71,13 +64,13 @@ class MessageLeases:
         with self._lock:
             self._held[message.receipt] = _HeldLease(message, begin, begin)
 
-    def progress(self, message: ReceivedMessage) -> None:
-        """The message's handler has begun, or got further."""
+    def note_progress(self, message: ReceivedMessage) -> None:
+        """The message's handler has begun, or has made progress."""
         held = self._held.get(message.receipt)
         if held is not None:
             held.progressed_at = time.monotonic()
 
-    def rest(self, message: ReceivedMessage) -> None:
+    def pause_progress(self, message: ReceivedMessage) -> None:
         """The handler is done; the lease goes on until the message is deleted."""
         held = self._held.get(message.receipt)
         if held is not None:
@@ -93,19 +86,11 @@ class MessageLeases:
         return held is not None and held.lost
 
     def drop(self, message: ReceivedMessage) -> bool:
-        """Stop extending; False where the lease was lost. On return no beat of this message is under way: a late
-        one would undo a back-off."""
+        """Stop extending; False where the lease was lost. When this returns, no extension of this message is under way:
+        a late one would undo a back-off."""
         with self._lock:
             held = self._held.pop(message.receipt, None)
         return held is not None and not held.lost
-
-    def _run(self) -> None:
-        try:
-            while not self._closing.wait(self._visibility_s / BEATS_PER_VISIBILITY):
-                self._beat()
-        except Exception:
-            log.exception("the lease thread died")
-            self._on_death()
 
     def _beat(self) -> None:
         for receipt in list(self._held):

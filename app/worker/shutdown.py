@@ -1,4 +1,4 @@
-"""Stopping: signals set flags, the consumer acts on them."""
+"""Shutdown: signals set flags, and the consumer acts on them."""
 
 import signal
 import time
@@ -11,10 +11,10 @@ LOOK_EVERY_S = 0.05
 
 
 class Shutdown:
-    """The wish to stop, and the exit code the process ends with.
+    """A request to stop, and the exit code of the process.
 
-    Plain flags that are looked at: a signal handler runs within whatever the main thread is doing, and would wait
-    for ever for a lock (such as that of threading.Event) which the main thread holds at that moment.
+    The flags are plain attributes that are polled. A signal handler interrupts the main thread, so a lock that the
+    main thread holds at that moment (such as that of threading.Event) would never be released to it.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Shutdown:
         self.requested = True
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep, but not through a request. True where there is one."""
+        """Sleep until the time is over or a stop is requested. True if one is requested."""
         until = time.monotonic() + timeout_s
         while not self.requested and time.monotonic() < until:
             time.sleep(min(LOOK_EVERY_S, timeout_s))
@@ -37,7 +37,7 @@ class Shutdown:
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """While inside: the first SIGTERM or SIGINT asks to finish what is started, a second to leave at once."""
+        """While inside, the first SIGTERM or SIGINT requests a stop, and the second one an immediate stop."""
         before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             yield

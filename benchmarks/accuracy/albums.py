@@ -90,25 +90,28 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             raise UnusableInput(f"No page can be composed of {options.images}: it needs photos of faces of two people.")
         print(f"{pack.manifest.name} analyses them", file=sys.stderr)
         if options.services:
-            (faces, seconds), unlit = group_by_services(folder, options.pack, pack), None
+            (faces, seconds), unbrightened = group_by_services(folder, options.pack, pack), None
         else:
-            faces, unlit, seconds = group_in_process(folder, device)
+            faces, unbrightened, seconds = group_in_process(folder, device)
     head = {"pack": pack.manifest.name, "threshold": pack.manifest.similarity_threshold, "pages": len(plan)}
-    return {**head, **judge_faces(labelled, faces, unlit, pack.manifest, names), "seconds": seconds}
+    return {**head, **judge_faces(labelled, faces, unbrightened, pack.manifest, names), "seconds": seconds}
 
 
 def group_in_process(folder: Path, device: Device) -> tuple[FaceBatch, Floats, dict[str, float]]:
     """The pages of a folder → their faces with the person of each, embeddings without brightening, and the seconds."""
     began = time.perf_counter()
-    eyes = Analyser(device, LIMITS)
+    analyser = Analyser(device, LIMITS)
     with ThreadPoolExecutor(count_cores()) as pool:
-        seen = list(pool.map(lambda page: _analyse_page(page, eyes), sorted(find_photos(folder).items())))
-    faces, unlit = join_batches([batch for batch, _ in seen]), np.concatenate([embeddings for _, embeddings in seen])
-    looked_at = time.perf_counter()
+        analyses = list(pool.map(lambda page: _analyse_page(page, analyser), sorted(find_photos(folder).items())))
+    faces, unbrightened = (
+        join_batches([batch for batch, _ in analyses]),
+        np.concatenate([vectors for _, vectors in analyses]),
+    )
+    analysed = time.perf_counter()
     labels = group_faces(faces, device.pack.manifest)
     people = [None if label == UNASSIGNED else str(label) for label in labels.tolist()]
-    seconds = {"detection": looked_at - began, "grouping": time.perf_counter() - looked_at}
-    return replace(faces, person_ids=people), unlit, {name: round(value, 1) for name, value in seconds.items()}
+    seconds = {"detection": analysed - began, "grouping": time.perf_counter() - analysed}
+    return replace(faces, person_ids=people), unbrightened, {name: round(value, 1) for name, value in seconds.items()}
 
 
 def group_by_services(folder: Path, pack: str, installed: InstalledPack) -> tuple[FaceBatch, dict[str, float]]:
@@ -132,7 +135,7 @@ def group_faces(faces: FaceBatch, manifest: PackManifest, threshold: float | Non
 def judge_faces(
     labelled: Sequence[PageFace],
     faces: FaceBatch,
-    unlit: Floats | None,
+    unbrightened: Floats | None,
     manifest: PackManifest,
     baselines: Sequence[str],
 ) -> dict[str, Any]:
@@ -151,9 +154,9 @@ def judge_faces(
 
     scored = compute_scores(true, predicted[rows])
     with_missed = score_faces(labelled, found)
-    beside = _score_baselines("baseline", scored, faces.embeddings, rows, true, baselines)
-    if unlit is not None and baselines:
-        beside |= _score_baselines("unlit_baseline", scored, unlit, rows, true, baselines)
+    compared = _score_baselines("baseline", scored, faces.embeddings, rows, true, baselines)
+    if unbrightened is not None and baselines:
+        compared |= _score_baselines("unlit_baseline", scored, unbrightened, rows, true, baselines)
     return {
         "people": len({face.person for face in labelled}),
         "faces_true": len(labelled),
@@ -166,7 +169,7 @@ def judge_faces(
         "unassigned": round(scored["nobody"] / len(rows), 4),
         "missed_alone": {name: round(with_missed[name], 4) for name in SCORES},
         "best": find_best_setting(_restrict_method(ours, rows), true, (1,), Setting(1 - manifest.similarity_threshold)),
-        **beside,
+        **compared,
     }
 
 
@@ -183,31 +186,31 @@ def _score_baselines(
     return {f"{kind}s": found, **above}
 
 
-def _analyse_page(page: tuple[str, Path], eyes: Analyser) -> tuple[FaceBatch, Floats]:
+def _analyse_page(page: tuple[str, Path], analyser: Analyser) -> tuple[FaceBatch, Floats]:
     """A page's image id and file → its faces as the detection service makes them, and embeddings without
     brightening."""
     image_id, path = page
     data = path.read_bytes()
-    seen = analyse_photo(data, read_header(data, LIMITS), eyes, StageTimes())
-    photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), eyes.device.pack.model_id
-    count = len(seen.found)
-    pack = eyes.device.pack
-    unlit = seen.embeddings
+    analysis = analyse_photo(data, read_header(data, LIMITS), analyser, StageTimes())
+    photo, model_id = PhotoRef(GALLERY, image_id, "", path.name), analyser.device.pack.model_id
+    count = len(analysis.detections)
+    pack = analyser.device.pack
+    unbrightened = analysis.embeddings
     if count:
-        (unlit,) = pack.embed([pack.cut_chips(seen.image, seen.in_image.landmarks)], as_they_are=True)
+        (unbrightened,) = pack.embed([pack.cut_chips(analysis.image, analysis.in_image.landmarks)], brighten_dark=False)
     faces = FaceBatch(
         face_ids=[make_face_id(photo, model_id, index) for index in range(count)],
         image_ids=[image_id] * count,
-        boxes=seen.found.boxes,
-        det_scores=seen.found.scores,
-        quality=make_quality_columns(seen.quality),
-        embeddings=seen.embeddings,
+        boxes=analysis.detections.boxes,
+        det_scores=analysis.detections.scores,
+        quality=make_quality_columns(analysis.quality),
+        embeddings=analysis.embeddings,
         crop_keys=[make_crop_key(photo, model_id, index) for index in range(count)],
         person_ids=[None] * count,
         digests=[""] * count,
         etags=[None] * count,
     )
-    return faces, unlit
+    return faces, unbrightened
 
 
 def _read_stored_faces(stack: LocalStack, model_id: str) -> FaceBatch:
@@ -241,8 +244,8 @@ def _compute_recall(labelled: Sequence[PageFace], matches: dict[int, int]) -> di
     }
 
 
-def _compute_lead(scored: dict[str, Any], beside: Sequence[dict[str, Any]]) -> float:
-    return round(float(scored["bcubed_f"] - max(figures["bcubed_f"] for figures in beside)), 4)
+def _compute_lead(scored: dict[str, Any], compared: Sequence[dict[str, Any]]) -> float:
+    return round(float(scored["bcubed_f"] - max(figures["bcubed_f"] for figures in compared)), 4)
 
 
 @contextmanager

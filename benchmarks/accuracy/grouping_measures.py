@@ -10,7 +10,7 @@ import psutil
 from app.clustering.full import group
 from app.clustering.graph import build_graph, number_photos
 from app.clustering.neighbours import NeighbourSearch
-from app.config import Settings
+from app.config import SearchSettings
 from app.core.roles import assign_core
 from benchmarks.accuracy.grouping_baselines import UNASSIGNED, Baseline, Floats, Labels, Setting
 from benchmarks.common.peak import PeakMemory
@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 DISTANCES = tuple(np.geomspace(0.01, 0.8, 15).tolist())
 """Cosine distances that are tried, from strict to loose. Faces of one person are within 0.06 of each other with dlib's
 embedder, and within 0.5 with MobileFaceNet."""
-SEARCH = NeighbourSearch(exact_faces=Settings.model_fields["neighbours_exact_faces"].default)
+SEARCH = NeighbourSearch(exact_faces=SearchSettings.model_fields["neighbours_exact_faces"].default)
 """As the service searches on a CPU."""
 FINER = 6
 """So many more distances are tried between the best of these and each adjacent one, in steps of 5 %."""

@@ -24,6 +24,7 @@ from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
 from app.packs.store import PackStore
 from app.vision import photo_quality as prefilter
+from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from benchmarks.common.command import UnusableInput, find_photos, print_result
@@ -131,18 +132,9 @@ def _is_usable(found: Found, box: Floats, embedding: Floats, least_similarity: f
     """Whether the face of this box (4,) px was detected and is still similar to its embedding (D,)."""
     if not len(found.boxes):
         return False
-    overlaps = _compute_iou(found.boxes, box)
+    overlaps = compute_ious(found.boxes, box[None])[:, 0]
     best = int(overlaps.argmax())
     return bool(overlaps[best] >= SAME_FACE_IOU and found.embeddings[best] @ embedding >= least_similarity)
-
-
-def _compute_iou(boxes: Floats, box: Floats) -> Floats:
-    """(N,4), (4,) → (N,) float32, intersection over union."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    iou: Floats = shared / (areas + (box[2:] - box[:2]).prod() - shared)
-    return iou
 
 
 def summarise(found: Iterable[Outcome]) -> dict[str, Any]:

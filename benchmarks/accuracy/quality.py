@@ -143,7 +143,7 @@ def group_by_quality(samples: QualitySamples, functions: QualityModel, manifest:
     core = roles == Role.CORE
     return {
         "faces": len(unified),
-        "without": _score_grouping(chosen.people, cluster(chosen.unlit, photos, threshold)),
+        "without": _score_grouping(chosen.people, cluster(chosen.unbrightened, photos, threshold)),
         "lit": _score_grouping(chosen.people, cluster(chosen.embeddings, photos, threshold)),
         "with": _score_grouping(chosen.people, by_quality),
         "founded_precision": round(score_bcubed(chosen.people[core].tolist(), by_quality[core]).precision, 4),

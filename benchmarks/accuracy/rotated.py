@@ -24,6 +24,7 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
 from app.packs.store import InstalledPack, PackStore
+from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.turned import RotationInvariantDetector, turn_faces_back, turn_image
@@ -63,10 +64,10 @@ class Watched(RotationInvariantDetector):
         super().__init__(inner.upright, inner._score_threshold, inner._sure_score)
         self.tried = self.turned = 0
 
-    def _find_turns(self, images: Sequence[Image], seen: Sequence[Detections]) -> dict[int, int]:
-        turns = dict(super()._find_turns(images, seen))
+    def _find_rotations(self, images: Sequence[Image], seen: Sequence[Detections]) -> dict[int, int]:
+        turns = dict(super()._find_rotations(images, seen))
         self.tried += sum(
-            bool(self.upright.make_probes(image, found)) and not self._is_sure(found)
+            bool(self.upright.make_probes(image, found)) and not self._is_confident(found)
             for image, found in zip(images, seen, strict=True)
         )
         self.turned += len(turns)
@@ -127,10 +128,7 @@ def count_found(pack: FacePack, images: Sequence[Image], upright: Sequence[Detec
 
 def match_boxes(wanted: Floats, found: Floats) -> list[tuple[int, int]]:
     """(N,4), (M,4) px → pairs of rows with an IoU of FOUND_IOU or more, largest first, each row in one pair at most."""
-    inner = np.minimum(wanted[:, None, 2:], found[:, 2:]) - np.maximum(wanted[:, None, :2], found[:, :2])
-    shared = np.prod(np.maximum(inner, 0), axis=2)
-    areas = np.prod(wanted[:, 2:] - wanted[:, :2], axis=1)[:, None] + np.prod(found[:, 2:] - found[:, :2], axis=1)
-    ious = shared / (areas - shared)
+    ious = compute_ious(wanted, found)
     pairs: list[tuple[int, int]] = []
     while ious.size and ious.max() >= FOUND_IOU:
         row, other = map(int, np.unravel_index(ious.argmax(), ious.shape))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.core.arrays import Floats
+from app.vision.boxes import compute_ious
 
 SAME_FACE_IOU = 0.5
 
@@ -41,12 +42,8 @@ def compare_faces(ours: dict[Path, Found], theirs: dict[Path, Found]) -> dict[st
 
 def match_faces(boxes: Floats, others: Floats) -> Iterator[tuple[int, int]]:
     """(N,4), (M,4) → pairs of rows: each box with the other box of the highest IoU, if that is enough."""
-    for row, box in enumerate(boxes):
-        if not len(others):
-            return
-        inner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-        shared = np.prod(np.maximum(inner, 0), axis=1)
-        areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-        ious = shared / (areas - shared)
+    if not len(others):
+        return
+    for row, ious in enumerate(compute_ious(boxes, others)):
         if ious.max() >= SAME_FACE_IOU:
             yield row, int(ious.argmax())

@@ -79,8 +79,8 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         return result
     print("insightface embeds them", file=sys.stderr)
     theirs = embed_by_insightface(make_insightface_loop(pack, "cpu", aside), photos)
-    beside = {f"insightface_{name}": value for name, value in measure_pipeline(pairs, theirs).items()}
-    return {**result, **beside, **compare_pipelines(pairs, ours, theirs)}
+    compared = {f"insightface_{name}": value for name, value in measure_pipeline(pairs, theirs).items()}
+    return {**result, **compared, **compare_pipelines(pairs, ours, theirs)}
 
 
 def embed(pack: InstalledPack, photos: Sequence[Path]) -> dict[Path, Floats]:

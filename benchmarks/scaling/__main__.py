@@ -18,9 +18,9 @@ from benchmarks.scaling.conditions import DAY, HOUR_S, Conditions, read_conditio
 from benchmarks.scaling.measures import Figures, measure
 from benchmarks.scaling.plot import write_plot
 from benchmarks.scaling.ways import WAYS, Trace, Way, simulate
-from infra.cost.inputs import PRICES, WORKLOAD, Prices, Workload, positive, read
+from infra.cost.inputs import PRICES, WORKLOAD, Prices, Workload, parse_positive, read_table
 from infra.cost.model import Model
-from infra.cost.report import table
+from infra.cost.report import make_table
 
 BUILT = 3
 """So many of WAYS, the first ones, are built, and must meet the goals."""
@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make_answers(traces: Mapping[str, Trace], given: Conditions, seed: int) -> Answers:
-    model = Model(read(PRICES, Prices), read(WORKLOAD, Workload), INSTANCE, INSTANCE)
-    usd_h = model.usd_h(INSTANCE, "spot")
+    model = Model(read_table(PRICES, Prices), read_table(WORKLOAD, Workload), INSTANCE, INSTANCE)
+    usd_h = model.compute_hourly_usd(INSTANCE, "spot")
     shared = {share: simulate(Way("", share), DAY, given, seed) for share in SHARES}
     dry = replace(given, drought=DROUGHT)
     submitting = [way for way in WAYS if way.share == 100 and way.job_s is None]
@@ -74,10 +74,10 @@ def format_answers(answers: Answers) -> str:
     shares = [(f"{share} %", f"{row.by_batch:.0%}", *_format_cells(row)) for share, row in answers.shares.items()]
     drought = [(name, str(jobs)) for name, jobs in answers.drought.items()]
     return (
-        f"{table(head, day)}\n\nBoth at once, by `traffic_share`:\n\n"
-        f"{table(('share', 'done by Batch', *names), shares)}\n\n"
+        f"{make_table(head, day)}\n\nBoth at once, by `traffic_share`:\n\n"
+        f"{make_table(('share', 'done by Batch', *names), shares)}\n\n"
         "With an hour in which Spot has no instances, as 500 photos arrive in the night:\n\n"
-        f"{table(('way', 'most jobs waiting'), drought)}\n"
+        f"{make_table(('way', 'most jobs waiting'), drought)}\n"
     )
 
 
@@ -101,7 +101,7 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0, help="of arrivals, starts and reclaims (0)")
-    parser.add_argument("--seconds-per-photo", type=positive, help="of one worker, in place of the file's")
+    parser.add_argument("--seconds-per-photo", type=parse_positive, help="of one worker, in place of the file's")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the picture, as SVG")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

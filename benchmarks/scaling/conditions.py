@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from infra.cost.inputs import WORKLOAD, Workload, read
+from infra.cost.inputs import WORKLOAD, Workload, read_table
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
@@ -110,7 +110,7 @@ class Conditions:
 
 def read_conditions() -> Conditions:
     """The conditions with the values of infra/workload.toml."""
-    given = read(WORKLOAD, Workload)
+    given = read_table(WORKLOAD, Workload)
     return Conditions(
         seconds_per_photo=given.seconds_per_photo.value,
         reclaims_per_instance_hour=given.reclaims_per_instance_hour.value,

@@ -3,7 +3,7 @@
 `python -m benchmarks coalescing [--photos 5000] [--seconds 60] [--delay 5] [--run 8] [--kill] [--json]`
 
 The service's own code runs the queue (on moto's SQS), the gallery's document and lease, the people's store (on
-SecantusDB), the consumer, `tell_grouping` in three processes in place of detection, and grouping's `handle` in two
+SecantusDB), the consumer, `request_grouping` in three processes in place of detection, and grouping's `handle` in two
 workers. A photo is only a document that is counted; reading a gallery's faces takes `--run` seconds and finds none.
 With `--kill` the worker of the first run is killed during the run, and replaced.
 """
@@ -29,7 +29,7 @@ from app.core.messages import DetectImage
 from app.core.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.core.records import FaceBatch, ImageRecord
 from app.core.roles import QualityBars
-from app.detection.handle import DetectionParts, tell_grouping
+from app.detection.handle import DetectionParts, request_grouping
 from app.grouping.handle import GroupingParts, handle
 from app.health import Health
 from app.telemetry.interface import Telemetry
@@ -228,7 +228,7 @@ def _store_photos(place: Place, flood: Flood, number: int) -> None:
         time.sleep(max(0.0, begin + flood.seconds * photo / flood.photos - time.monotonic()))
         database["arrived"].insert_one({"_id": photo})
         request = DetectImage(gallery_id=GALLERY, image_id=str(photo), s3_key=f"{GALLERY}/{photo}.jpg")
-        tell_grouping(request, cast(DetectionParts, parts))
+        request_grouping(request, cast(DetectionParts, parts))
 
 
 def _group(place: Place, flood: Flood) -> None:

@@ -25,7 +25,7 @@ from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 from PIL import Image as Pil
 
-from app.config import Settings
+from app.config import PhotoSettings
 from app.core.arrays import Floats
 from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser, analyse_photo
@@ -172,7 +172,7 @@ def open_pipeline(pack: InstalledPack, options: argparse.Namespace) -> Iterator[
 
 
 def _get_default(name: str) -> Any:  # noqa: ANN401 - settings are of several types
-    return Settings.model_fields[name].default
+    return PhotoSettings.model_fields[name].default
 
 
 LIMITS = PhotoLimits()
@@ -191,8 +191,8 @@ class Pipeline:
         data = photo.read_bytes()
         header = read_header(data, LIMITS)
         with self.pixels.hold(header.width_px * header.height_px):
-            seen = analyse_photo(data, header, self.analyser, times)
-        return Found(seen.found.boxes, seen.embeddings), times
+            analysis = analyse_photo(data, header, self.analyser, times)
+        return Found(analysis.detections.boxes, analysis.embeddings), times
 
 
 def run_pipeline(pipeline: Pipeline, photos: Sequence[Path], turns: Turns) -> None:

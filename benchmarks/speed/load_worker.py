@@ -10,14 +10,14 @@ from contextlib import ExitStack
 import numpy as np
 
 from app import bootstrap
-from app.config import Settings
+from app.config import DetectionSettings
 from app.core.arrays import Floats, Image
-from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser
 from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
 from app.detection.prefilter import Prefilter
 from app.host import count_cores
 from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
+from app.telemetry.interface import Metrics
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 
@@ -48,17 +48,24 @@ class StubDetector:
 class StubEmbedder:
     """Gives every chip the same vector."""
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def open_stub_analyser(settings: Settings, stack: ExitStack, on_death: Callable[[], None]) -> Analyser:
+def open_stub_analyser(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
+) -> Analyser:
     """Replaces the function of app.bootstrap: the same device and limits, with the stub as pack."""
     device = Device(
-        FacePack(MANIFEST, StubDetector(), StubEmbedder()), count_cores(), CPU_PHOTOS, CPU_FACES, on_death=on_death
+        FacePack(MANIFEST, StubDetector(), StubEmbedder()),
+        count_cores(),
+        CPU_PHOTOS,
+        CPU_FACES,
+        metrics=metrics,
+        on_death=on_death,
     )
-    limits = PhotoLimits(settings.max_photo_bytes, settings.max_photo_pixels)
-    return Analyser(stack.enter_context(device), limits, Prefilter(settings.prefilter, settings.thumbnail_key))
+    photos = settings.photos
+    return Analyser(stack.enter_context(device), photos.limits, Prefilter(photos.prefilter, photos.thumbnail_key))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 
 from app.clustering.neighbours import EXACT, Neighbours, NeighbourSearch
-from app.config import Settings
+from app.config import SearchSettings
 from app.core.arrays import Floats
 from app.packs.manifest import read_manifest
 from benchmarks.accuracy.grouping import PACKS, read_faces
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     embeddings, threshold = make_faces(options)
-    exact_faces = None if options.exact else Settings.model_fields["neighbours_exact_faces"].default
+    exact_faces = None if options.exact else SearchSettings.model_fields["neighbours_exact_faces"].default
     search = NeighbourSearch(
         options.device, exact_faces, progress=lambda: print(".", end="", file=sys.stderr, flush=True)
     )

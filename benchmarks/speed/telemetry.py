@@ -30,20 +30,21 @@ import numpy as np
 from app.config import Settings, load_settings
 from app.core.ports import ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
+from app.core.stages import Stage
 from app.detection.stages import StageTimes, report_photo
 from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress, log
+from app.worker.message_report import MessageReport
 from app.worker.shutdown import Shutdown
-from app.worker.story import MessageStory
 from benchmarks.common.command import print_result
 
 FACES = 3
 THREADS = 2
 MOST_SHARE = 0.01
-STAGES = ("thumbnail", "fetch", "decode", "prefilter", "detect", "align", "quality", "embed", "pictures", "store")
+STAGES = [stage for stage in Stage if stage is not Stage.DEVICE_WAIT]
 MODES: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
     "control": (False, False),
@@ -101,7 +102,7 @@ def _open_rounds(endpoint: str) -> Iterator[dict[str, Round]]:
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        logs = stack.enter_context(Logging(_make_settings("off", endpoint), lambda: None))
+        logs = stack.enter_context(Logging("detection", _make_settings("off", endpoint).telemetry, lambda: None))
         opened = {mode: stack.enter_context(open_telemetry(_make_settings(mode, endpoint))) for mode in MODES}
         yield {mode: partial(_run_round, telemetry, logs) for mode, telemetry in opened.items()}
 
@@ -111,11 +112,11 @@ def _measure_cost_of_silence(times: int = 20_000) -> float:
     message, silent, stages = ReceivedMessage("1", "{}", "1", 1, time.time()), Telemetry(), StageTimes()
     begin = time.thread_time()
     for _ in range(times):
-        story = MessageStory(message, 0.0, silent)
+        story = MessageReport(message, 0.0, silent)
         with story.activate():
             silent.tracer.note(image="g/i")
             for stage in STAGES:
-                with silent.tracer.stage(stage):
+                with silent.tracer.stage(stage.label):
                     pass
             report_photo(RESULT, stages, silent.metrics, kind=None, has_twin=False)
             silent.tracer.traceparent()
@@ -156,7 +157,7 @@ def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: fl
     for stage in STAGES:
         with times.stage(stage):
             _work(photo_s / len(STAGES))
-    times.add("device_wait", 0.01)
+    times.add(Stage.DEVICE_WAIT, 0.01)
     report_photo(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
     log.info("photo indexed", extra={"image": PHOTO.document_id, "faces": FACES, "seconds": times.seconds})
     telemetry.tracer.traceparent()

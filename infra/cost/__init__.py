@@ -1,1 +1,1 @@
-"""What a thousand photos cost, and how that compares with Rekognition."""
+"""The cost of a thousand photos, and how it compares with Rekognition's."""

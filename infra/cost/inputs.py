@@ -1,4 +1,4 @@
-"""The two files that the model reads: prices of AWS, and what the worker takes."""
+"""The two files that the model reads: AWS's prices, and the workload of the worker."""
 
 import tomllib
 from argparse import ArgumentTypeError
@@ -62,7 +62,7 @@ class Rekognition(Group):
     tiers: list[Tier]
 
     @model_validator(mode="after")
-    def _tiers_rise_and_end_open(self) -> Self:
+    def _check_tiers(self) -> Self:
         bounds = [tier.calls for tier in self.tiers]
         closed = [bound for bound in bounds if bound is not None]
         if bounds != [*sorted(set(closed)), None]:
@@ -109,13 +109,13 @@ class Workload(Table):
     s3_puts_per_photo: Figure
     log_bytes_per_photo: Figure
 
-    def with_seconds_per_photo(self, seconds: float, source: str) -> Self:
+    def replace_seconds_per_photo(self, seconds: float, source: str) -> Self:
         figure = Figure(value=seconds, measured=False, source=source)
         return self.model_copy(update={"seconds_per_photo": figure})
 
 
-def positive(text: str) -> float:
-    """A number of a command line. Raises ArgumentTypeError where it isn't above 0 and finite."""
+def parse_positive(text: str) -> float:
+    """A number on a command line. Raises ArgumentTypeError where it isn't above 0 and finite."""
     try:
         number = float(text)
     except ValueError:
@@ -128,8 +128,8 @@ def positive(text: str) -> float:
 Read = TypeVar("Read", bound=Table)
 
 
-def read(path: Path, kind: type[Read]) -> Read:
-    """Raises UnusableFile with what is wrong."""
+def read_table(path: Path, kind: type[Read]) -> Read:
+    """The content of a TOML file. Raises UnusableFile with the problem."""
     try:
         return kind.model_validate(tomllib.loads(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:

@@ -1,1 +1,1 @@
-"""A new image for the running services: `python -m infra.deploy --help`."""
+"""Deploys a new image to the running services: `python -m infra.deploy --help`."""

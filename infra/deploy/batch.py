@@ -10,34 +10,34 @@ def register(batch: Any, name: str, image: Image) -> str:  # noqa: ANN401 - boto
 
     Jobs that run or wait keep the revision that they were submitted with.
     """
-    newest = _newest(batch, name)
+    newest = _find_newest(batch, name)
     fields = batch.meta.service_model.operation_model("RegisterJobDefinition").input_shape.members
     # Batch answers with empty lists and objects for what was never set, and refuses some of them.
     copied = {key: value for key, value in newest.items() if key in fields and value not in ({}, [], None)}
-    put_image([_container(copied, name)], image, f"the job definition {name}")
+    put_image([_get_container(copied, name)], image, f"the job definition {name}")
     copied["tags"] = {**newest.get("tags", {}), COMMIT_TAG: image.commit}
     return str(batch.register_job_definition(**copied)["jobDefinitionArn"])
 
 
-def exists(batch: Any, name: str) -> bool:  # noqa: ANN401
+def has_active_definition(batch: Any, name: str) -> bool:  # noqa: ANN401
     """Whether there is an active job definition of this name."""
-    return bool(_revisions(batch, name))
+    return bool(_list_revisions(batch, name))
 
 
-def _newest(batch: Any, name: str) -> dict[str, Any]:  # noqa: ANN401
-    found = _revisions(batch, name)
-    if not found:
+def _find_newest(batch: Any, name: str) -> dict[str, Any]:  # noqa: ANN401
+    revisions = _list_revisions(batch, name)
+    if not revisions:
         raise DeployError(f"There is no active Batch job definition {name}.")
-    return max(found, key=lambda one: int(one["revision"]))
+    return max(revisions, key=lambda one: int(one["revision"]))
 
 
-def _revisions(batch: Any, name: str) -> list[dict[str, Any]]:  # noqa: ANN401
+def _list_revisions(batch: Any, name: str) -> list[dict[str, Any]]:  # noqa: ANN401
     pages = batch.get_paginator("describe_job_definitions").paginate(jobDefinitionName=name, status="ACTIVE")
     return [one for page in pages for one in page["jobDefinitions"]]
 
 
-def _container(definition: dict[str, Any], name: str) -> dict[str, Any]:
-    """The properties of the one container, with a name as put_image shows it."""
+def _get_container(definition: dict[str, Any], name: str) -> dict[str, Any]:
+    """The properties of the definition's single container."""
     properties: dict[str, Any] | None = definition.get("containerProperties")
     if properties is None:
         raise DeployError(f"The job definition {name} is not one of a single container, so its image is unknown.")

@@ -1,4 +1,4 @@
-"""One ECS service: its revisions, how far a roll-out is, and what runs."""
+"""One ECS service: its revisions, the state of its roll-out, and its running tasks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """ECS's record of one roll-out. `state` is IN_PROGRESS, COMPLETED or FAILED; the primary is what ECS aims at."""
+    """ECS's record of one roll-out. `state` is IN_PROGRESS, COMPLETED or FAILED; the primary is the one that ECS aims
+    at."""
 
     revision: str
     primary: bool
@@ -27,7 +28,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Roll-outs of a service, newest first, its tasks, and the last thing that ECS had to say."""
+    """Roll-outs of a service, newest first, its numbers of tasks, and ECS's last event."""
 
     deployments: tuple[Deployment, ...]
     desired: int
@@ -47,7 +48,7 @@ class Running:
 
 
 class EcsService:
-    """A service of a cluster. boto3's errors pass through: whoever deploys reads them as they are."""
+    """A service of a cluster. boto3's errors are not translated: whoever deploys reads them as they are."""
 
     def __init__(self, ecs: Any, cluster: str, name: str) -> None:  # noqa: ANN401 - boto3 clients are made at run time
         self._ecs = ecs
@@ -61,18 +62,18 @@ class EcsService:
             return False
         return True
 
-    def revision(self) -> str:
+    def get_revision(self) -> str:
         """The ARN of the task definition that the service is set to."""
         return str(self._describe()["taskDefinition"])
 
     def register(self, image: Image) -> str:
         """A revision like the newest one but with this image. Returns its ARN.
 
-        The newest, and not what runs: Terraform registers revisions with new settings and leaves it to a deploy to
-        bring them to the service. They are of a family named as the service is.
+        The newest, and not the running one: Terraform registers revisions with new settings, and a deployment brings
+        them to the service. Their family has the service's name.
         """
         answer = self._ecs.describe_task_definition(taskDefinition=self.name, include=["TAGS"])
-        # Whatever a revision may be made of is taken over, also what AWS adds to it after this was written.
+        # Every field that a revision may have is copied, also those that AWS adds after this was written.
         fields = self._ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape.members
         copied = {name: value for name, value in answer["taskDefinition"].items() if name in fields}
         put_image(copied["containerDefinitions"], image, self.name)
@@ -85,41 +86,41 @@ class EcsService:
         """Have ECS roll this revision out."""
         self._ecs.update_service(cluster=self._cluster, service=self.name, taskDefinition=revision)
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         service = self._describe()
         events = service.get("events") or [{"message": ""}]
         return ServiceState(
-            tuple(_deployment(one) for one in service["deployments"]),
+            tuple(_read_deployment(one) for one in service["deployments"]),
             service["desiredCount"],
             service["runningCount"],
             str(events[0]["message"]),
         )
 
     def unprotect(self, revision: str) -> None:
-        """Take scale-in protection from the tasks of a revision, or a roll-out would wait until the queue is empty.
+        """Remove the scale-in protection of a revision's tasks; else a roll-out would wait until the queue is empty.
 
-        Nothing is lost by it: a worker that is stopped finishes what it has started and gives the rest back.
+        No message is lost by that: a worker that is stopped finishes what it has started and gives the rest back.
         """
-        tasks = [task["taskArn"] for task in self._tasks("RUNNING") if task["taskDefinitionArn"] == revision]
-        for chunk in _chunks(tasks, PROTECTIONS_A_CALL):
+        tasks = [task["taskArn"] for task in self._list_tasks("RUNNING") if task["taskDefinitionArn"] == revision]
+        for chunk in _split_into_chunks(tasks, PROTECTIONS_A_CALL):
             self._ecs.update_task_protection(cluster=self._cluster, tasks=chunk, protectionEnabled=False)
 
-    def last_stop(self, revision: str) -> str | None:
+    def explain_last_stop(self, revision: str) -> str | None:
         """Why the last task of a revision stopped, with the exit codes of its containers; None where none did."""
-        stopped = [task for task in self._tasks("STOPPED") if task["taskDefinitionArn"] == revision]
+        stopped = [task for task in self._list_tasks("STOPPED") if task["taskDefinitionArn"] == revision]
         if not stopped:
             return None
         last = max(stopped, key=lambda task: str(task.get("stoppedAt", "")))
         codes = [f"{one['name']} exited with {one['exitCode']}" for one in last["containers"] if "exitCode" in one]
         return "; ".join([str(last.get("stoppedReason", "no reason given")), *codes])
 
-    def running(self) -> Running:
+    def read_running(self) -> Running:
         service = self._describe()
         revision = str(service["taskDefinition"])
         tags = self._ecs.describe_task_definition(taskDefinition=revision, include=["TAGS"]).get("tags", [])
         digests = {
             str(container["imageDigest"])
-            for task in self._tasks("RUNNING")
+            for task in self._list_tasks("RUNNING")
             for container in task["containers"]
             if "imageDigest" in container
         }
@@ -134,16 +135,16 @@ class EcsService:
         service: Answer = active[0]
         return service
 
-    def _tasks(self, status: str) -> Iterator[Answer]:
+    def _list_tasks(self, status: str) -> Iterator[Answer]:
         pages = self._ecs.get_paginator("list_tasks").paginate(
             cluster=self._cluster, serviceName=self.name, desiredStatus=status
         )
         arns = [arn for page in pages for arn in page["taskArns"]]
-        for chunk in _chunks(arns, TASKS_A_CALL):
+        for chunk in _split_into_chunks(arns, TASKS_A_CALL):
             yield from self._ecs.describe_tasks(cluster=self._cluster, tasks=chunk)["tasks"]
 
 
-def _deployment(answer: Answer) -> Deployment:
+def _read_deployment(answer: Answer) -> Deployment:
     return Deployment(
         revision=answer["taskDefinition"],
         primary=answer["status"] == "PRIMARY",
@@ -153,10 +154,10 @@ def _deployment(answer: Answer) -> Deployment:
     )
 
 
-def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
+def _split_into_chunks(items: list[str], size: int) -> Iterator[list[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def short(revision: str) -> str:
+def shorten_arn(revision: str) -> str:
     """family:number of a task definition's ARN."""
     return revision.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The image that is to run: its name as ECS takes it, and the commit that it was built from."""
+"""The image to deploy: its name as ECS takes it, and the commit that it was built from."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ COMMIT_TAG = "commit"
 
 
 class DeployError(Exception):
-    """It can't be deployed, or was not; the message says why and what to do."""
+    """A deployment that is impossible, or failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Image:
 
     @property
     def repository(self) -> str:
-        return repository_of(self.reference)
+        return get_repository(self.reference)
 
 
-def repository_of(reference: str) -> str:
+def get_repository(reference: str) -> str:
     """An image's name without tag and digest. (A colon before the last slash is a port.)"""
     name = reference.partition("@")[0]
     head, slash, tail = name.rpartition("/")
@@ -37,7 +37,7 @@ def find_image(reference: str, ecr: Any) -> Image:  # noqa: ANN401 - boto3 clien
 
     Raises DeployError where ECR has no such tag.
     """
-    repository = repository_of(reference)
+    repository = get_repository(reference)
     tag = reference.removeprefix(repository).removeprefix(":")
     registry = REGISTRY.match(repository)
     if registry is None or tag.startswith("@") or not tag:
@@ -59,7 +59,7 @@ def find_digest(ecr: Any, repository: str, tag: str) -> str | None:  # noqa: ANN
     return str(answer["imageDetails"][0]["imageDigest"])
 
 
-def repository_uri(ecr: Any, repository: str) -> str:  # noqa: ANN401
+def find_repository_uri(ecr: Any, repository: str) -> str:  # noqa: ANN401
     """Where docker pushes to. Raises DeployError for no repository."""
     try:
         answer = ecr.describe_repositories(repositoryNames=[repository])
@@ -71,9 +71,9 @@ def repository_uri(ecr: Any, repository: str) -> str:  # noqa: ANN401
 def put_image(containers: list[dict[str, Any]], image: Image, where: str) -> None:
     """Name the image in the worker's container in place; other containers (a collector) keep theirs.
 
-    The worker is who runs another image of the same repository, or the only container. Raises DeployError for none.
+    The worker's container runs another image of the same repository, or is the only one. Raises DeployError for none.
     """
-    chosen = [one for one in containers if repository_of(one["image"]) == image.repository]
+    chosen = [one for one in containers if get_repository(one["image"]) == image.repository]
     chosen = chosen or (containers if len(containers) == 1 else [])
     if not chosen:
         names = ", ".join(f"{one['name']} ({one['image']})" for one in containers)

@@ -13,17 +13,19 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.image import DeployError, find_digest, repository_uri
-from infra.deploy.source import ROOT, tag_of_head
+from infra.deploy.image import DeployError, find_digest, find_repository_uri
+from infra.deploy.source import ROOT, make_head_tag
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy.push", description=__doc__)
     parser.add_argument("--name", required=True, help="the ECR repository, which has the stack's name")
-    parser.add_argument("--force", action="store_true", help="also with files that no commit has; the tag says so")
+    parser.add_argument(
+        "--force", action="store_true", help="push a checkout with uncommitted files too; its tag says so"
+    )
     options = parser.parse_args(arguments)
     try:
-        push(boto3.client("ecr"), options.name, tag_of_head(force=options.force))
+        push(boto3.client("ecr"), options.name, make_head_tag(force=options.force))
     except (DeployError, BotoCoreError, ClientError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def push(ecr: Any, name: str, tag: str) -> str:  # noqa: ANN401 - boto3 clients are made at run time
     """The digest of the image in ECR. Raises DeployError where it can't be built or pushed."""
-    reference = f"{repository_uri(ecr, name)}:{tag}"
+    reference = f"{find_repository_uri(ecr, name)}:{tag}"
     digest = find_digest(ecr, name, tag)
     if digest:
         print(f"{reference} is there already")
@@ -48,7 +50,8 @@ def push(ecr: Any, name: str, tag: str) -> str:  # noqa: ANN401 - boto3 clients 
 
 
 def _log_in(ecr: Any, host: str) -> None:  # noqa: ANN401
-    """By a token of twelve hours, which goes by standard input: an argument would show in the list of processes."""
+    """By a token that is valid for twelve hours. It is passed by standard input: arguments are visible to all
+    processes."""
     token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")
     _run("login", ["docker", "login", "--username", user, "--password-stdin", host], password)

@@ -1,8 +1,8 @@
-"""All services to a new image, or all of them back: what is decided between two looks at ECS.
+"""Rolls all services out to a new image, or all of them back. ECS is polled for the state of each service.
 
-A service is done once ECS says so of the new revision. It has failed where ECS says that, where ECS's circuit breaker
-has gone back to another revision by itself, where AWS refuses to answer, or where the time is up. One failure takes
-every service back to the revision it came from, as both read the same documents and are released together.
+A service is done once ECS calls the roll-out of the new revision completed. It has failed where ECS calls it failed,
+where ECS's circuit breaker has gone back to another revision, where AWS refuses to answer, or where the time is up. One
+failure rolls every service back to its former revision: all read the same documents, and are released together.
 """
 
 import time
@@ -12,30 +12,30 @@ from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.ecs import ServiceState, short
+from infra.deploy.ecs import ServiceState, shorten_arn
 from infra.deploy.image import Image
 
-LOOK_EVERY_S = 10.0
+POLL_EVERY_S = 10.0
 
 Say = Callable[[str], None]
 
 
 class Service(Protocol):
-    """What a roll-out asks of a service; infra.deploy.ecs.EcsService says what each does."""
+    """What a roll-out needs of a service; infra.deploy.ecs.EcsService documents the methods."""
 
     name: str
 
-    def revision(self) -> str: ...
+    def get_revision(self) -> str: ...
     def register(self, image: Image) -> str: ...
     def set_revision(self, revision: str) -> None: ...
-    def state(self) -> ServiceState: ...
+    def read_state(self) -> ServiceState: ...
     def unprotect(self, revision: str) -> None: ...
-    def last_stop(self, revision: str) -> str | None: ...
+    def explain_last_stop(self, revision: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a roll-out, and each way back, may take, and the clock that says so."""
+    """How long a roll-out, and a rollback, may take, and the clock that measures it."""
 
     seconds: float
     now: Callable[[], float] = time.monotonic
@@ -44,9 +44,10 @@ class Patience:
 
 @dataclass
 class Change:
-    """A service on its way from one revision to another. `failure` is set once it can't get there.
+    """The change of a service from one revision to another. `failure` is set once it has failed.
 
-    `seen` once ECS has shown that it aims there: an answer right after the order may be older than the order.
+    `seen` is set once ECS has listed the wanted revision: an answer right after the update may be older than it.
+    `reported` is the last line that was printed.
     """
 
     service: Service
@@ -55,19 +56,19 @@ class Change:
     seen: bool = False
     done: bool = False
     failure: str | None = None
-    said: str = field(default="", repr=False)
+    reported: str = field(default="", repr=False)
 
 
 def roll_out(services: Sequence[Service], image: Image, patience: Patience, say: Say = print) -> bool:
-    """Whether every service runs the image now. If not, each runs its former revision, or a line says that it can't.
+    """Whether every service runs the image now. If not, each runs its former revision, or a line says why not.
 
     Nothing is changed before a new revision of every service is registered.
     """
-    changes = [Change(service, service.revision(), service.register(image)) for service in services]
+    changes = [Change(service, service.get_revision(), service.register(image)) for service in services]
     for change in changes:
-        say(f"{change.service.name}: {short(change.former)} → {short(change.wanted)}")
+        say(f"{change.service.name}: {shorten_arn(change.former)} → {shorten_arn(change.wanted)}")
         change.service.set_revision(change.wanted)
-    _await(changes, patience, say)
+    _wait_for(changes, patience, say)
     failed = [change for change in changes if change.failure]
     for change in failed:
         say(f"{change.service.name}: {change.failure}")
@@ -77,27 +78,31 @@ def roll_out(services: Sequence[Service], image: Image, patience: Patience, say:
 
 
 def _roll_back(changes: Sequence[Change], patience: Patience, say: Say) -> None:
-    ways_back = [Change(change.service, former=change.wanted, wanted=change.former) for change in changes]
-    for way in ways_back:
-        if _primary(way.service.state()) == way.wanted:
-            say(f"{way.service.name}: ECS is on its way back to {short(way.wanted)} already")
+    rollbacks = [Change(change.service, former=change.wanted, wanted=change.former) for change in changes]
+    for rollback in rollbacks:
+        if _find_primary(rollback.service.read_state()) == rollback.wanted:
+            say(f"{rollback.service.name}: ECS is on its way back to {shorten_arn(rollback.wanted)} already")
         else:
-            say(f"{way.service.name}: rolling back to {short(way.wanted)}")
-            way.service.set_revision(way.wanted)
-    _await(ways_back, patience, say)
-    for way in ways_back:
-        end = f"does not reach {short(way.wanted)}: {way.failure}" if way.failure else f"runs {short(way.wanted)} again"
-        say(f"{way.service.name}: {end}")
+            say(f"{rollback.service.name}: rolling back to {shorten_arn(rollback.wanted)}")
+            rollback.service.set_revision(rollback.wanted)
+    _wait_for(rollbacks, patience, say)
+    for rollback in rollbacks:
+        end = (
+            f"does not reach {shorten_arn(rollback.wanted)}: {rollback.failure}"
+            if rollback.failure
+            else f"runs {shorten_arn(rollback.wanted)} again"
+        )
+        say(f"{rollback.service.name}: {end}")
 
 
-def _await(changes: Sequence[Change], patience: Patience, say: Say) -> None:
-    """Returns once every change is done, or one has failed: the others would only be taken back."""
+def _wait_for(changes: Sequence[Change], patience: Patience, say: Say) -> None:
+    """Return once every change is done, or one has failed: the others would be rolled back anyway."""
     until = patience.now() + patience.seconds
     while True:
         for change in changes:
             if not change.done:
                 try:
-                    _look(change, say)
+                    _check_progress(change, say)
                 except (BotoCoreError, ClientError) as error:
                     change.failure = f"AWS does not tell how far it is: {error}"
         waiting = [change for change in changes if not change.done]
@@ -105,42 +110,42 @@ def _await(changes: Sequence[Change], patience: Patience, say: Say) -> None:
             return
         if patience.now() >= until:
             for change in waiting:
-                change.failure = f"was not stable after {patience.seconds:.0f} s{_why(change)}"
+                change.failure = f"was not stable after {patience.seconds:.0f} s{_explain_stop(change)}"
             return
-        patience.sleep(LOOK_EVERY_S)
+        patience.sleep(POLL_EVERY_S)
 
 
-def _look(change: Change, say: Say) -> None:
+def _check_progress(change: Change, say: Say) -> None:
     change.service.unprotect(change.former)
-    state = change.service.state()
+    state = change.service.read_state()
     _report(change, state, say)
     mine = next((one for one in state.deployments if one.revision == change.wanted), None)
-    primary = _primary(state)
+    primary = _find_primary(state)
     change.seen = change.seen or mine is not None
     if primary != change.wanted and change.seen:
         reason = f" ({mine.reason})" if mine and mine.reason else ""
-        change.failure = f"ECS went back to {short(primary)} by itself{reason}{_why(change)}"
+        change.failure = f"ECS went back to {shorten_arn(primary)} by itself{reason}{_explain_stop(change)}"
     elif mine and mine.state == "FAILED":
-        change.failure = f"ECS gave up: {mine.reason}{_why(change)}"
+        change.failure = f"ECS gave up: {mine.reason}{_explain_stop(change)}"
     else:
         change.done = mine is not None and mine.state == "COMPLETED"
 
 
-def _primary(state: ServiceState) -> str:
+def _find_primary(state: ServiceState) -> str:
     return next((one.revision for one in state.deployments if one.primary), "")
 
 
 def _report(change: Change, state: ServiceState, say: Say) -> None:
-    """A line, where it is another than the last."""
+    """Print a line on the progress, where it differs from the last one."""
     failed = sum(one.failed_tasks for one in state.deployments if one.revision == change.wanted)
     line = f"{change.service.name}: {state.running} of {state.desired} running"
     line += f", {failed} failed" if failed else ""
     line += f"; {state.last_event}" if state.last_event else ""
-    if line != change.said:
+    if line != change.reported:
         say(line)
-        change.said = line
+        change.reported = line
 
 
-def _why(change: Change) -> str:
-    stopped = change.service.last_stop(change.wanted)
+def _explain_stop(change: Change) -> str:
+    stopped = change.service.explain_last_stop(change.wanted)
     return f"; its last task: {stopped}" if stopped else ""

@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[2]
 COMMIT_LETTERS = 12
 
 
-def tag_of_head(root: Path = ROOT, *, force: bool = False) -> str:
+def make_head_tag(root: Path = ROOT, *, force: bool = False) -> str:
     """The image tag of what is checked out: the commit's first 12 letters.
 
     Raises DeployError where files differ from the commit, for the tag would lie; with `force` the tag says so.
     """
-    commit = _git(root, "rev-parse", f"--short={COMMIT_LETTERS}", "HEAD")
-    changed = _git(root, "status", "--porcelain").splitlines()
+    commit = _run_git(root, "rev-parse", f"--short={COMMIT_LETTERS}", "HEAD")
+    changed = _run_git(root, "status", "--porcelain").splitlines()
     if not changed:
         return commit
     if not force:
@@ -28,7 +28,7 @@ def tag_of_head(root: Path = ROOT, *, force: bool = False) -> str:
     return f"{commit}-dirty-{datetime.now(UTC):%Y%m%dT%H%M%S}"
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _run_git(root: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
     except FileNotFoundError as error:

@@ -22,9 +22,9 @@ module "batch" {
       shared_memory_mib  = service.task.shared_memory_mib
       tmpfs_mib          = service.task.tmpfs_mib
       job_role_arn       = module.iam.task_role_arns[name]
-      execution_role_arn = module.iam.execution_role_arn
+      execution_role_arn = module.iam.execution_role_arns[name]
       environment        = local.environment[name]
-      secrets            = local.secret_settings
+      secrets            = local.secret_settings[name]
       drain_max_s        = service.batch.drain_max_s
       attempt_seconds    = service.batch.attempt_seconds
       primary            = service.batch.primary

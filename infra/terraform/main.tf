@@ -71,7 +71,7 @@ module "iam" {
   results_bucket_arn   = module.storage.buckets["results"].arn
   models_bucket_arn    = module.storage.buckets["models"].arn
   model_prefix         = var.model_prefix
-  secret_arns          = module.secrets.arns
+  secret_arns          = { for service, settings in local.secret_settings : service => values(settings) }
   repository_arns      = [module.registry.repository.arn]
   log_group_arns       = local.container_log_group_arns
   worker_log_group_arn = local.worker_log_group_arn
@@ -97,7 +97,7 @@ module "ecs" {
   subnet_ids           = module.network.subnet_ids
   security_group_id    = module.network.worker_security_group_id
   instance_profile_arn = module.iam.instance_profile_arns["ecs"]
-  execution_role_arn   = module.iam.execution_role_arn
+  execution_role_arns  = module.iam.execution_role_arns
   task_role_arns       = module.iam.task_role_arns
   collector_image      = var.collector_image
   log_retention_days   = var.log_retention_days

@@ -1,31 +1,42 @@
-# What both services are given, wherever they run.
+# What the services are given, wherever they run. Each gets only the settings and secrets that it reads.
 
 locals {
   common_environment = merge(
     {
       AWS_DEFAULT_REGION         = local.region
-      QUEUE_URL                  = module.queues.queues.detection.url
       GROUP_FACE_QUEUE_URL       = module.queues.queues.grouping.url
-      BUCKET_NAME                = module.storage.buckets["photos"].name
       FACE_GROUP_BUCKET_NAME     = module.storage.buckets["results"].name
       MESSAGE_VISIBILITY_TIMEOUT = tostring(var.queues.visibility_timeout_s)
       ENVIRONMENT                = var.environment
       METRICS                    = "emf"
       METRICS_NAMESPACE          = var.metrics_namespace
     },
-    length(var.further_photo_buckets) == 0 ? {} : { ALLOWED_BUCKETS = join(",", var.further_photo_buckets) },
     var.model_prefix == null ? {} : { MODEL_SOURCE = "s3://${module.storage.buckets["models"].name}/${trimsuffix(var.model_prefix, "/")}" },
     var.worker_log_group == null ? {} : { LOG_GROUP = var.worker_log_group },
   )
 
+  own_environment = {
+    detection = merge(
+      {
+        QUEUE_URL   = module.queues.queues.detection.url
+        BUCKET_NAME = module.storage.buckets["photos"].name
+      },
+      length(var.further_photo_buckets) == 0 ? {} : { ALLOWED_BUCKETS = join(",", var.further_photo_buckets) },
+    )
+    grouping = {}
+  }
+
   # Settings of one service win over those of both, and these over what is computed above.
   environment = {
-    for name, service in local.services : name => merge(local.common_environment, var.worker_environment, service.environment)
+    for name, service in local.services : name => merge(local.common_environment, local.own_environment[name], var.worker_environment, service.environment)
   }
 
   secret_settings = {
-    GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images
-    HUEMN_MONGO_URI          = module.secrets.arns.huemn
+    detection = {
+      GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images
+      HUEMN_MONGO_URI          = module.secrets.arns.huemn
+    }
+    grouping = { GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images }
   }
 
   ecs_services = {

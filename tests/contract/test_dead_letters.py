@@ -80,21 +80,21 @@ def test_a_message_that_the_queue_gave_up_has_no_reason(rig: Rig) -> None:
     assert (letter.message_id, letter.body, letter.reason) == (message.message_id, "tried", None)
 
 
-def test_looking_hides_nothing_afterwards_however_many_there_are(rig: Rig) -> None:
+def test_reading_hides_no_letters_afterwards_however_many_there_are(rig: Rig) -> None:
     bodies = [f"{number:02}" for number in range(23)]
     rig.reject(*bodies)
     for _ in range(2):
         assert [letter.body for letter in rig.look(23)] == bodies
 
 
-def test_no_more_are_looked_at_than_asked_for(rig: Rig) -> None:
+def test_no_more_letters_are_read_than_asked_for(rig: Rig) -> None:
     rig.reject("a", "b", "c")
     assert len(rig.letters.look(2)) == 2
     assert rig.letters.look(0) == []
     assert len(rig.look(3)) == 3
 
 
-def test_looking_ends_even_where_the_same_letters_come_again_and_again(
+def test_reading_ends_even_where_the_same_letters_come_again_and_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.reject("a", "b")
@@ -102,7 +102,7 @@ def test_looking_ends_even_where_the_same_letters_come_again_and_again(
     assert len(rig.letters.look(100)) == 2
 
 
-def test_without_dead_letters_there_is_nothing_to_look_at(rig: Rig) -> None:
+def test_without_dead_letters_none_are_read(rig: Rig) -> None:
     assert rig.letters.look(10) == []
 
 
@@ -190,7 +190,7 @@ def test_a_move_that_is_under_way_already_asks_to_retry_later(rig: Rig, stub: St
         ([{"Status": "FAILED", "FailureReason": "AccessDenied"}], Move("FAILED", 0, None, "AccessDenied")),
     ],
 )
-def test_the_last_move_is_told(rig: Rig, stub: Stubber, tasks: list[dict[str, Any]], expected: Move | None) -> None:
+def test_the_last_move_is_reported(rig: Rig, stub: Stubber, tasks: list[dict[str, Any]], expected: Move | None) -> None:
     stub.add_response("list_message_move_tasks", {"Results": tasks}, {"SourceArn": rig.letters._arn, "MaxResults": 1})
     assert rig.letters.get_last_move() == expected
 

@@ -95,7 +95,7 @@ def test_of_claims_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -
     assert sorted(owed) == [False] * (THREADS - 1) + [True]
 
 
-def test_a_gallery_nobody_has_marked_is_not_known(stores: Stores) -> None:
+def test_a_gallery_that_was_never_marked_is_unknown(stores: Stores) -> None:
     stores.galleries.mark_dirty("other", 60)
     assert stores.galleries.find_gallery("g") is None
 
@@ -112,7 +112,7 @@ def test_a_gallery_shows_its_changes_and_its_last_run(stores: Stores) -> None:
     assert (state.revision, {name: state.last_run[name] for name in run}) == (2, run)
 
 
-def test_a_lease_tells_what_the_run_before_was_recorded_with(stores: Stores) -> None:
+def test_a_lease_has_what_the_run_before_was_recorded_with(stores: Stores) -> None:
     lease = lease_of(stores, "me")
     assert lease.last_run == {}
     stores.galleries.record_run(lease, MODEL, {"faces": 3, "stages_s": {"read": 0.5}})
@@ -151,7 +151,7 @@ def test_the_lease_of_a_gallery_nobody_has_marked_is_at_revision_zero(stores: St
     assert (lease.gallery_id, lease.owner, lease.revision, lease.grouped) == ("g", "me", 0, None)
 
 
-def test_a_lease_tells_what_its_gallery_asks_of_faces(stores: Stores) -> None:
+def test_a_lease_has_the_quality_bars_of_its_gallery(stores: Stores) -> None:
     assert lease_of(stores, "me").quality is None
     stores.galleries.set_quality("g", QualityBars(core=40, border=10))
     lease = lease_of(stores, "me")
@@ -210,7 +210,7 @@ def test_a_refused_lease_changes_nothing_for_its_owner(stores: Stores) -> None:
     assert lease_of(stores, "me").fence == held.fence
 
 
-def test_the_lease_tells_the_revision_and_the_run_before(stores: Stores) -> None:
+def test_the_lease_has_the_revision_and_the_run_before(stores: Stores) -> None:
     stores.galleries.mark_dirty("g", 60)
     stores.galleries.mark_dirty("g", 60)
     lease = lease_of(stores, "me")
@@ -219,7 +219,7 @@ def test_the_lease_tells_the_revision_and_the_run_before(stores: Stores) -> None
     assert lease_of(stores, "me").grouped == (2, MODEL)
 
 
-def test_the_lease_tells_the_output_of_the_run_before_alone(stores: Stores) -> None:
+def test_the_lease_has_the_output_of_the_run_before_alone(stores: Stores) -> None:
     first = lease_of(stores, "me")
     assert first.output is None
     stores.galleries.record_run(first, MODEL, {"output": "digest"})

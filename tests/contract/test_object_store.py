@@ -211,7 +211,7 @@ def race(aws: str) -> tuple[Rig, S3Store]:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_newer_run_that_writes_between_look_and_write_wins(race: tuple[Rig, S3Store], there: bool) -> None:
+def test_a_newer_run_that_writes_between_read_and_write_wins(race: tuple[Rig, S3Store], there: bool) -> None:
     rig, zombie = race
     if there:
         replace_groups(rig.store, b"first", 1)
@@ -222,7 +222,7 @@ def test_a_newer_run_that_writes_between_look_and_write_wins(race: tuple[Rig, S3
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_an_older_run_that_writes_between_look_and_write_is_replaced(race: tuple[Rig, S3Store], there: bool) -> None:
+def test_an_older_run_that_writes_between_read_and_write_is_replaced(race: tuple[Rig, S3Store], there: bool) -> None:
     rig, newer = race
     if there:
         replace_groups(rig.store, b"first", 1)
@@ -233,7 +233,7 @@ def test_an_older_run_that_writes_between_look_and_write_is_replaced(race: tuple
         replace_groups(rig.store, b"older", 2)
 
 
-def test_an_object_removed_between_look_and_write_is_written(race: tuple[Rig, S3Store]) -> None:
+def test_an_object_removed_between_read_and_write_is_written(race: tuple[Rig, S3Store]) -> None:
     rig, store = race
     replace_groups(rig.store, b"first", 1)
     store._s3 = Interrupted(store, lambda: rig.store.remove(["g/groups.json"]))
@@ -288,7 +288,7 @@ def test_more_objects_than_one_call_takes_are_removed(aws: str, monkeypatch: pyt
             rig.result(key)
 
 
-def test_what_is_said_of_an_object_is_what_its_reader_is_told(rig: Rig) -> None:
+def test_the_description_of_an_object_is_what_its_reader_gets(rig: Rig) -> None:
     old = rig.upload(rig.photos, "g/a", b"first")
     rig.upload(rig.photos, "g/a", b"second one")
     for photo, size in [(rig.photo("g/a"), 10), (rig.photo("g/a", old), 5)]:
@@ -296,7 +296,7 @@ def test_what_is_said_of_an_object_is_what_its_reader_is_told(rig: Rig) -> None:
         assert described == StoredObject(size, opened.etag, opened.last_modified)
 
 
-def test_of_an_object_that_is_not_there_nothing_is_said(rig: Rig) -> None:
+def test_an_object_that_is_not_there_has_no_description(rig: Rig) -> None:
     with pytest.raises(BadPhoto, match="no object"):
         rig.store.describe(rig.photo("g/nothing"))
 

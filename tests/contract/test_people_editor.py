@@ -62,14 +62,14 @@ def test_a_confirmed_face_is_the_persons_at_once_and_so_is_the_cover(stores: Sto
     assert batch.confirmed == {B, C, D}
 
 
-def test_a_cover_that_is_somebody_elses_by_now_is_not_confirmed(stores: Stores, lease: GalleryLease) -> None:
+def test_a_cover_that_another_person_has_by_now_is_not_confirmed(stores: Stores, lease: GalleryLease) -> None:
     stores.editor.confirm_faces(lease, "p2", [B])
     stores.editor.confirm_faces(lease, "p1", [D])
     batch = faces_of(stores)
     assert (batch.person_ids, batch.confirmed) == (["p1", "p2", "p2", "p1"], {B, C, D})
 
 
-def test_a_rejected_face_is_nobodys_until_the_next_run(stores: Stores, lease: GalleryLease) -> None:
+def test_a_rejected_face_is_unassigned_until_the_next_run(stores: Stores, lease: GalleryLease) -> None:
     stores.editor.confirm_faces(lease, "p1", [A])
     stores.editor.reject_faces(lease, "p1", [A, D])
     batch = faces_of(stores)

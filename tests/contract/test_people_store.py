@@ -199,7 +199,7 @@ def test_publishing_without_having_written_changes_nothing(stores: Stores) -> No
     assert stores.look("g") == old
 
 
-def test_a_face_whose_photo_is_replaced_during_a_run_stays_nobodys_if_that_run_dies(stores: Stores) -> None:
+def test_a_face_whose_photo_is_replaced_during_a_run_stays_unassigned_if_that_run_dies(stores: Stores) -> None:
     write_and_die(stores)
     stores.faces.save_photos([photo_result(photo("a"), etag="etag-2")])
     assert stores.look("g").person_ids[0] is None
@@ -221,7 +221,7 @@ def two_versions(stores: Stores, faces: int) -> list[tuple[list[PersonRecord], l
     return [second, first]
 
 
-def test_a_reader_that_looks_all_the_time_never_sees_a_mix(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_reads_all_the_time_never_gets_a_mix(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.adapters.mongo_people.split_into_batches", small_batches)
     versions = two_versions(stores, faces=20)
     wanted, lease, done = [], lease_of(stores, "tester"), Event()

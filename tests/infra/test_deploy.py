@@ -12,8 +12,8 @@ import pytest
 from app.adapters.aws import open_client
 from infra.deploy import source
 from infra.deploy.__main__ import Clients, Target, deploy, find_target, main
-from infra.deploy.ecs import EcsService, short
-from infra.deploy.image import DeployError, Image, find_image, put_image, repository_of
+from infra.deploy.ecs import EcsService, shorten_arn
+from infra.deploy.image import DeployError, Image, find_image, get_repository, put_image
 from infra.deploy.rollout import Patience, roll_out
 from tests.fakes import FakeClock
 from tests.infra.fake_ecs import Ending, FakeEcs, FakeService
@@ -34,7 +34,7 @@ class Rollout:
 
     @property
     def revisions(self) -> list[str]:
-        return [short(service.current) for service in self.ecs.services.values()]
+        return [shorten_arn(service.current) for service in self.ecs.services.values()]
 
 
 def rolled_out(detection: Ending, grouping: Ending = "stable", lag: int = 0, *, denied: bool = False) -> Rollout:
@@ -57,12 +57,12 @@ def test_both_services_run_the_new_image_once_ecs_calls_them_stable() -> None:
     assert 60 <= done.seconds < 80, "they go at the same time"
 
 
-def test_only_the_worker_gets_the_image_and_the_revision_tells_the_commit() -> None:
+def test_only_the_worker_gets_the_image_and_the_revision_has_the_commit() -> None:
     done = rolled_out("stable")
     service = done.ecs.services["s-detection"]
     containers = done.ecs.definitions[service.current]["containerDefinitions"]
     assert [one["image"] for one in containers] == [NEW.reference, "otel/collector:1"]
-    runs = EcsService(done.ecs, "s", "s-detection").running()
+    runs = EcsService(done.ecs, "s", "s-detection").read_running()
     assert (runs.commit, runs.digests, runs.running, runs.desired) == (NEW.commit, {"sha256:bb"}, 2, 2)
 
 
@@ -134,7 +134,7 @@ def test_a_service_that_is_not_there_stops_it_before_anything_is_changed() -> No
     ],
 )
 def test_a_repository_is_read_from_any_form_of_a_name(reference: str, repository: str) -> None:
-    assert repository_of(reference) == repository
+    assert get_repository(reference) == repository
 
 
 def test_containers_of_another_repository_are_never_replaced_by_guess() -> None:
@@ -228,7 +228,7 @@ def test_services_and_job_definitions_get_the_digest_and_keep_all_else(
     assert answer["taskDefinition"]["volumes"] == [{"name": "index"}]
     assert {tag["key"]: tag["value"] for tag in answer["tags"]} == {"commit": "new", "owner": "photos"}
     service = stack.ecs.describe_services(cluster="stack", services=["stack-detection"])["services"][0]
-    assert short(service["taskDefinition"]) == short(answer["taskDefinition"]["taskDefinitionArn"])
+    assert shorten_arn(service["taskDefinition"]) == shorten_arn(answer["taskDefinition"]["taskDefinitionArn"])
 
     jobs = stack.batch.describe_job_definitions(jobDefinitionName="stack-grouping", status="ACTIVE")["jobDefinitions"]
     first, newest = sorted(jobs, key=lambda job: job["revision"])[-2:]
@@ -242,7 +242,7 @@ def test_services_and_job_definitions_get_the_digest_and_keep_all_else(
     assert "commit new" in said
 
 
-def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_told(stack: Clients) -> None:
+def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_an_error(stack: Clients) -> None:
     names = ["stack-detection", "stack-grouping"]
     assert find_target("stack", stack) == Target("stack", names, names)
     _make_job_definition(stack.batch, "batch-only-detection", "face-worker:1")
@@ -251,7 +251,7 @@ def test_what_there_is_of_a_stack_is_found_and_nothing_at_all_is_told(stack: Cli
         find_target("nothing", stack)
 
 
-def test_an_image_that_was_never_pushed_is_told_before_anything_is_done(
+def test_an_image_that_was_never_pushed_is_an_error_before_any_change(
     stack: Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = stack.ecr.describe_repositories(repositoryNames=["stack"])["repositories"][0]["repositoryUri"]
@@ -260,7 +260,7 @@ def test_an_image_that_was_never_pushed_is_told_before_anything_is_done(
     assert main(["--name", "stack", "--image", f"{uri}:none-such"]) == 1
     assert "There is no image" in capsys.readouterr().err
     before = stack.ecs.describe_services(cluster="stack", services=["stack-detection"])["services"][0]
-    assert short(before["taskDefinition"]).startswith("stack-detection")
+    assert shorten_arn(before["taskDefinition"]).startswith("stack-detection")
 
 
 @pytest.fixture
@@ -278,9 +278,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_tag_is_the_commit_and_a_changed_tree_has_none_unless_forced(checkout: Path) -> None:
-    tag = source.tag_of_head(checkout)
+    tag = source.make_head_tag(checkout)
     assert len(tag) == 12
     (checkout / "file").write_text("two")
     with pytest.raises(DeployError, match=f"The checkout differs from the commit {tag}, such as in file: commit it"):
-        source.tag_of_head(checkout)
-    assert source.tag_of_head(checkout, force=True).startswith(f"{tag}-dirty-")
+        source.make_head_tag(checkout)
+    assert source.make_head_tag(checkout, force=True).startswith(f"{tag}-dirty-")

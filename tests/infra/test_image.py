@@ -15,7 +15,7 @@ import pytest
 from app.adapters.aws import open_client
 from infra.deploy.image import DeployError
 from infra.deploy.push import push
-from infra.image_size import wheel_sizes
+from infra.image_size import read_wheel_sizes
 from local.stack import ROOT
 
 COPY = re.compile(r"^COPY (?!--from)(.+) (\S+)$", re.MULTILINE)
@@ -128,7 +128,7 @@ def test_a_service_starts_from_a_read_only_tree_with_the_image_s_packages_alone(
     assert "MongoDB" in done.stdout
 
 
-def test_a_folder_that_is_not_mounted_is_told_with_what_to_do(image: Path) -> None:
+def test_a_folder_that_is_not_mounted_is_reported_with_what_to_do(image: Path) -> None:
     done = start(
         image, "-m", "app", SERVICE_TYPE="grouping", **SETTINGS, GALLERY_INDEX_DIR=str(image / "var" / "face-worker")
     )
@@ -167,7 +167,7 @@ def test_the_bill_of_materials_names_every_locked_package_with_its_hashes(tmp_pa
 
 
 def test_the_size_is_that_of_the_wheels_in_the_lock() -> None:
-    gpu, cpu = wheel_sizes("gpu", (3, 11)), wheel_sizes("cpu", (3, 11))
+    gpu, cpu = read_wheel_sizes("gpu", (3, 11)), read_wheel_sizes("cpu", (3, 11))
     (onnx,) = (one for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"] if one["name"] == "onnxruntime")
     (wheel,) = (one for one in onnx["wheels"] if "cp311-cp311-manylinux" in one["url"] and "x86_64" in one["url"])
     assert cpu["onnxruntime"] == wheel["size"]
@@ -205,7 +205,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return notes
 
 
-def test_a_push_builds_logs_in_and_tells_the_digest_and_the_second_does_nothing(aws: str, docker: Path) -> None:
+def test_a_push_builds_logs_in_and_prints_the_digest_and_the_second_does_nothing(aws: str, docker: Path) -> None:
     ecr = open_client("ecr", "eu-central-1")
     uri = ecr.create_repository(repositoryName="pushed")["repository"]["repositoryUri"]
     digest = push(ecr, "pushed", "0123456789ab")
@@ -221,7 +221,7 @@ def test_a_push_builds_logs_in_and_tells_the_digest_and_the_second_does_nothing(
         push(ecr, "none-such", "0123456789ab")
 
 
-def test_the_labels_tell_the_commit_and_the_version(docker: Path) -> None:
+def test_the_labels_have_the_commit_and_the_version(docker: Path) -> None:
     subprocess.run([str(ROOT / "infra" / "build_image.sh"), "face-worker:test", "--no-cache"], check=True)
     ((words, _),) = [json.loads(line) for line in docker.read_text().splitlines()]
     arguments = dict(word.split("=", 1) for word, flag in zip(words[1:], words, strict=False) if flag == "--build-arg")

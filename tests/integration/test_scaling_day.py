@@ -11,4 +11,4 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_day_meets_its_goals_and_is_the_one_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert capsys.readouterr().out in (DOCS / "scaling.md").read_text("utf-8")
+    assert capsys.readouterr().out in (DOCS / "autoscaling.md").read_text("utf-8")

@@ -42,9 +42,10 @@ def start(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("service", ["detection", "grouping"])
 def test_missing_and_wrong_settings_are_all_listed_at_once(service: str) -> None:
-    done = start(f"run_{service}_service.py", **{**SETTINGS, "BATCH_SIZE": "many", "QUEUE_URL": "", "BUCKET_NAME": ""})
+    wrong = {"QUEUE_WAIT_S": "many", "GROUP_FACE_QUEUE_URL": "", "FACE_GROUP_BUCKET_NAME": ""}
+    done = start(f"run_{service}_service.py", **{**SETTINGS, **wrong})
     assert done.returncode == 2
-    for problem in ("QUEUE_URL is not set", "BUCKET_NAME is not set", "BATCH_SIZE"):
+    for problem in ("GROUP_FACE_QUEUE_URL is not set", "FACE_GROUP_BUCKET_NAME is not set", "QUEUE_WAIT_S"):
         assert problem in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
 

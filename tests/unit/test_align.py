@@ -46,7 +46,7 @@ def test_landmarks_that_do_not_fit_get_the_least_squares_answer_of_scikit_image(
         assert matrix == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_mirrored_face_is_turned_and_never_mirrored_back() -> None:
+def test_a_mirrored_face_is_rotated_and_never_mirrored_back() -> None:
     mirrored = (ARCFACE_112 * (-1, 1)).astype(np.float32)
     (matrix,) = fit_similarity_transforms(mirrored[None], ARCFACE_112)
     assert np.linalg.det(matrix[:, :2]) > 0

@@ -43,7 +43,7 @@ class OneFace:
 
 class Nobody(OneFace):
     def _face(self, width: int, height: int) -> Detections:
-        return Detections.empty()
+        return Detections.make_empty()
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_boxes_are_in_pixels_of_the_original_and_of_the_picture_that_crops_are_c
     part = np.array([0.1, 0.2, 0.1 + side, 0.2 + side], np.float32)
     seen = seen_by(OneFace(part), camera_photo())
     height, width = seen.image.shape[:2]
-    assert seen.found.boxes[0] == pytest.approx(part * [1600, 1200, 1600, 1200], abs=0.01)
+    assert seen.detections.boxes[0] == pytest.approx(part * [1600, 1200, 1600, 1200], abs=0.01)
     assert seen.in_image.boxes[0] == pytest.approx(part * [width, height, width, height], abs=0.01)
     assert seen.quality[0]["size_px"] == pytest.approx(side * 1200, abs=0.01)
 
@@ -104,13 +104,13 @@ def test_a_photo_on_its_side_is_seen_upright() -> None:
     detector = OneFace((0.1, 0.1, 0.6, 0.5))
     seen = seen_by(detector, photos.saved(picture, "JPEG", exif=exif))
     assert detector.seen == [(400, 300, 3)]
-    assert seen.found.boxes[0] == pytest.approx([120, 160, 720, 800], abs=0.01)
+    assert seen.detections.boxes[0] == pytest.approx([120, 160, 720, 800], abs=0.01)
 
 
 def test_a_photo_of_nobody_is_decoded_once_and_gives_nothing(decoded: list[int]) -> None:
     seen = seen_by(Nobody((0, 0, 1, 1)), camera_photo())
     assert decoded == [400]
-    assert (len(seen.found), seen.embeddings.shape) == (0, (0, 8))
+    assert (len(seen.detections), seen.embeddings.shape) == (0, (0, 8))
 
 
 def test_what_is_no_jpeg_is_decoded_whole(decoded: list[int]) -> None:

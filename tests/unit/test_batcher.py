@@ -6,6 +6,8 @@ import pytest
 
 from app.core.errors import DeviceOutOfMemory, RetryLater
 from app.detection.batcher import Batcher
+from app.telemetry.catalogue import Metric
+from tests.telling import RecordingMetrics
 
 PATIENCE_S = 20.0
 
@@ -54,7 +56,16 @@ def test_a_call_takes_no_more_than_its_weight_allows_but_always_one_item() -> No
     assert sum(map(sum, doubler.calls)) == 66
 
 
-def test_the_time_of_waiting_is_told() -> None:
+def test_the_sizes_of_calls_and_of_the_queue_before_them_are_measured() -> None:
+    doubler, metrics = Doubler(hold_first=True), RecordingMetrics()
+    sizes = (Metric.STORE_BATCH, Metric.STORE_QUEUE)
+    with Batcher("doubler", doubler, most=2, metrics=metrics, sizes=sizes) as batcher:
+        ask_all(batcher, doubler, [1, 2, 3, 4])
+    assert metrics.values[Metric.STORE_BATCH] == [1, 2, 1]
+    assert metrics.values[Metric.STORE_QUEUE] == [1, 3, 1]
+
+
+def test_the_time_of_waiting_is_returned() -> None:
     doubler = Doubler(hold_first=True)
     with Batcher("doubler", doubler, most=1) as batcher, ThreadPoolExecutor(2) as pool:
         first = pool.submit(batcher.ask, 1)

@@ -19,7 +19,7 @@ class Store:
 def opened(store: Store) -> Breaker:
     breaker = Breaker({"S3": store.probe})
     for _ in range(OPEN_AFTER):
-        breaker.failed(StoreUnavailable("S3", "no answer"))
+        breaker.record_failure(StoreUnavailable("S3", "no answer"))
     return breaker
 
 
@@ -32,16 +32,16 @@ def test_it_opens_after_some_failures_in_a_row_and_names_the_store() -> None:
 def test_a_success_between_starts_the_count_anew() -> None:
     breaker = Breaker({"S3": lambda: None})
     for _ in range(OPEN_AFTER - 1):
-        breaker.failed(StoreUnavailable("S3", "no answer"))
-    breaker.succeeded()
-    breaker.failed(StoreUnavailable("S3", "no answer"))
+        breaker.record_failure(StoreUnavailable("S3", "no answer"))
+    breaker.record_success()
+    breaker.record_failure(StoreUnavailable("S3", "no answer"))
     assert breaker.waiting_for is None
 
 
 def test_troubles_of_single_messages_do_not_open_it() -> None:
     breaker = Breaker({"S3": lambda: None})
     for _ in range(10 * OPEN_AFTER):
-        breaker.failed(RetryLater("throttled"))
+        breaker.record_failure(RetryLater("throttled"))
     assert breaker.is_closed()
 
 

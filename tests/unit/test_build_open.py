@@ -126,4 +126,4 @@ def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="fewer arrays than layers"):
         build_open.build_pnet([array] * 3)
     with pytest.raises(ValueError, match="1 arrays too many"):
-        GraphWriter([array]).model("empty", ["N"], {})
+        GraphWriter([array]).make_model("empty", ["N"], {})

@@ -80,7 +80,7 @@ def test_every_person_and_every_pair_of_people_weighs_the_same() -> None:
     rates = compute_error_rates(KnownFaces(at_angles(0, 10, 60, 100, 104, 20), np.array([0, 0, 0, 1, 1, 2])))
     assert (rates.genuine_pairs, rates.impostor_pairs, rates.faces, rates.people) == (4, 11, 6, 3)
     # Above cos 30° are one of a's three pairs and b's only one: missed are (2/3 + 0) / 2.
-    false_match, false_non_match = rates.at(np.cos(np.radians(30)))
+    false_match, false_non_match = rates.get_rates_at(np.cos(np.radians(30)))
     assert false_non_match == pytest.approx(1 / 3)
     # Of a and c's three pairs two are above it, of a and b's six none, of b and c's two none.
     assert false_match == pytest.approx((2 / 3 + 0 + 0) / 3)
@@ -127,7 +127,7 @@ def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() ->
     faces = scattered(0.3)
     rates = compute_error_rates(faces)
     threshold = choose_threshold(faces, rates)
-    assert rates.at(threshold)[0] == 0
+    assert rates.get_rates_at(threshold)[0] == 0
     assert threshold > rates.find_least(1e-3) + 0.01
 
 
@@ -186,7 +186,7 @@ def paint_people(folder: Path, photos: list[int]) -> None:
             cv2.imwrite(str(folder / f"{number:03}" / f"{photo}.png"), picture)
 
 
-def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_in_between(
+def test_people_who_are_recognised_to_the_pixel_are_told_apart_by_a_threshold_in_between(
     tmp_path: Path, toy_device: Device
 ) -> None:
     paint_people(tmp_path, [2] * 20 + [1] * 420)
@@ -197,7 +197,7 @@ def test_people_who_are_known_again_to_the_pixel_are_told_apart_by_a_threshold_i
     assert rates.impostor_pairs > FEWEST_IMPOSTOR_PAIRS
     threshold = choose_threshold(faces, rates)
     assert 0.2 < threshold < 1
-    assert rates.at(threshold) == (0, 0)
+    assert rates.get_rates_at(threshold) == (0, 0)
 
 
 def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
@@ -220,7 +220,7 @@ def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
     assert written.calibration.command == "python -m workshop calibrate toy.toml --images faces"
 
 
-def test_too_few_people_are_told_before_anybody_looks_at_them(
+def test_too_few_people_are_an_error_before_any_photo_is_analysed(
     shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paint_people(tmp_path / "faces", [2, 2, 1])

@@ -113,8 +113,8 @@ import logging, sys
 from types import SimpleNamespace
 from app.adapters.aws import open_client
 from app.telemetry.logs import Logging
-settings = SimpleNamespace(log_group="group", log_level="INFO", service_type="detection")
-with Logging(settings, lambda: open_client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
+settings = SimpleNamespace(log_group="group", log_level="INFO")
+with Logging("detection", settings, lambda: open_client("logs", "eu-central-1", read_timeout_s=60, attempts=1)):
     logging.getLogger("app.some").info("at work")
 sys.exit(7)
 """
@@ -196,7 +196,7 @@ def test_lines_that_were_refused_are_counted_once_and_later_ones_arrive(
     assert len(told) <= 2, "once when it begins and once at the end"
 
 
-def test_lines_wait_for_a_group_that_cannot_be_made_at_once_and_that_is_told_once(
+def test_lines_wait_for_a_group_that_cannot_be_made_at_once_and_that_is_logged_once(
     aws: str, limits: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[int] = []

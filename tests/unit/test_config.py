@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Settings, load_settings, make_settings_table
+from app.config import (
+    RARELY,
+    DetectionSettings,
+    GroupingSettings,
+    list_fields,
+    load_settings,
+    make_settings_page,
+    read_setting,
+)
 from app.core.errors import BadConfiguration
 
 REQUIRED = {
@@ -20,11 +28,23 @@ REQUIRED = {
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment with the required settings and no other."""
-    for name in Settings.model_fields:
+    for name in list_fields():
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
+
+
+def load_detection() -> DetectionSettings:
+    settings = load_settings(service_type="detection")
+    assert isinstance(settings, DetectionSettings)
+    return settings
+
+
+def load_grouping() -> GroupingSettings:
+    settings = load_settings(service_type="grouping")
+    assert isinstance(settings, GroupingSettings)
+    return settings
 
 
 def problems(env: pytest.MonkeyPatch, **changes: str) -> str:
@@ -38,32 +58,64 @@ def problems(env: pytest.MonkeyPatch, **changes: str) -> str:
 def test_the_required_settings_are_enough(env: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.service_type == "detection"
-    assert settings.gallery_images_mongo_uri.get_secret_value() == REQUIRED["GALLERY_IMAGES_MONGO_URI"]
+    assert settings.stores.gallery_images_mongo_uri.get_secret_value() == REQUIRED["GALLERY_IMAGES_MONGO_URI"]
 
 
 def test_what_is_not_set_has_a_default_fit_for_production(env: pytest.MonkeyPatch) -> None:
     settings = load_settings()
-    assert settings.worker_mode == "service"
-    assert settings.message_visibility_timeout == 120
-    assert settings.model_pack == "open"
-    assert settings.models_dir == Path("models")
-    assert not settings.accept_research_licence
-    assert settings.log_group is None
+    assert settings.process.worker_mode == "service"
+    assert settings.messages.message_visibility_timeout == 120
+    assert settings.models.model_pack == "open"
+    assert settings.models.models_dir == Path("models")
+    assert not settings.models.accept_research_licence
+    assert settings.telemetry.log_group is None
 
 
-def test_every_missing_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:
+FOR_BOTH = {"AWS_DEFAULT_REGION", "GROUP_FACE_QUEUE_URL", "FACE_GROUP_BUCKET_NAME", "GALLERY_IMAGES_MONGO_URI"}
+
+
+@pytest.mark.parametrize(
+    ("service", "demanded"),
+    [("detection", REQUIRED.keys() - {"SERVICE_TYPE"}), ("grouping", FOR_BOTH)],
+)
+def test_every_missing_setting_is_named_at_once_and_none_that_the_service_does_not_read(
+    env: pytest.MonkeyPatch, service: str, demanded: set[str]
+) -> None:
+    for name in REQUIRED:
+        env.delenv(name)
+    told = problems(env, SERVICE_TYPE=service)
+    assert {line.split()[0] for line in told.splitlines()[1:]} == demanded
+    assert told.count("is not set") == len(demanded)
+
+
+def test_without_a_service_what_both_need_is_named_too(env: pytest.MonkeyPatch) -> None:
     for name in REQUIRED:
         env.delenv(name)
     told = problems(env)
-    assert [line.split()[0] for line in told.splitlines()[1:]] == list(REQUIRED)
-    assert told.count("is not set") == len(REQUIRED)
+    assert {line.split()[0] for line in told.splitlines()[1:]} == {"SERVICE_TYPE", *FOR_BOTH}
+
+
+def test_the_grouping_service_starts_without_the_owners_database_and_the_photos(env: pytest.MonkeyPatch) -> None:
+    for name in ("QUEUE_URL", "BUCKET_NAME", "HUEMN_MONGO_URI"):
+        env.delenv(name)
+    assert isinstance(load_settings(service_type="grouping"), GroupingSettings)
+
+
+def test_a_command_that_needs_one_setting_demands_that_one(env: pytest.MonkeyPatch) -> None:
+    for name in REQUIRED.keys() - {"QUEUE_URL", "GALLERY_IMAGES_MONGO_URI"}:
+        env.delenv(name)
+    assert read_setting("queue_url") == REQUIRED["QUEUE_URL"]
+    assert read_setting("gallery_images_mongo_uri") == REQUIRED["GALLERY_IMAGES_MONGO_URI"]
+    env.delenv("QUEUE_URL")
+    with pytest.raises(BadConfiguration, match=r"^QUEUE_URL is not set\.$"):
+        read_setting("queue_url")
 
 
 def test_an_empty_variable_counts_as_not_set(env: pytest.MonkeyPatch) -> None:
     assert problems(env, QUEUE_URL="") == "These settings must be put right:\n  QUEUE_URL is not set"
     env.setenv("QUEUE_URL", REQUIRED["QUEUE_URL"])
     env.setenv("BATCH_SIZE", "")
-    assert load_settings().batch_size == 24
+    assert load_detection().photos.batch_size == 24
 
 
 def test_every_wrong_setting_is_named_at_once(env: pytest.MonkeyPatch) -> None:
@@ -104,7 +156,7 @@ def test_an_error_carries_no_cause_that_holds_a_secret(env: pytest.MonkeyPatch) 
     with pytest.raises(BadConfiguration) as caught:
         load_settings()
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -113,13 +165,13 @@ def test_an_error_carries_no_cause_that_holds_a_secret(env: pytest.MonkeyPatch) 
 )
 def test_allowed_buckets_are_split_at_commas(env: pytest.MonkeyPatch, value: str, names: set[str]) -> None:
     env.setenv("ALLOWED_BUCKETS", value)
-    settings = load_settings()
-    assert settings.allowed_buckets == names
-    assert settings.readable_buckets == names | {"photos"}
+    source = load_detection().source
+    assert source.allowed_buckets == names
+    assert source.readable_buckets == names | {"photos"}
 
 
 def test_the_output_bucket_is_not_readable_unless_it_is_listed(env: pytest.MonkeyPatch) -> None:
-    assert "results" not in load_settings().readable_buckets
+    assert "results" not in load_detection().source.readable_buckets
 
 
 @pytest.mark.parametrize(
@@ -131,7 +183,7 @@ def test_the_grouping_delay_must_be_shorter_than_the_visibility(
     env.setenv("GROUPING_DELAY_S", delay)
     env.setenv("MESSAGE_VISIBILITY_TIMEOUT", visibility)
     if fine:
-        assert load_settings().grouping_delay_s == int(delay)
+        assert load_settings().messages.grouping_delay_s == int(delay)
     else:
         assert "GROUPING_DELAY_S must be smaller than MESSAGE_VISIBILITY_TIMEOUT" in problems(env)
 
@@ -142,23 +194,32 @@ def test_what_a_caller_says_goes_before_the_environment(env: pytest.MonkeyPatch)
 
 def test_settings_cannot_be_changed(env: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_settings().batch_size = 3
+        load_detection().photos.batch_size = 3
 
 
-def test_the_table_has_a_row_for_every_setting_and_what_it_means() -> None:
-    table = make_settings_table()
-    for name, field in Settings.model_fields.items():
-        assert f"| `{name.upper()}` | " in table
+def test_the_page_has_one_row_for_every_setting_and_what_it_means() -> None:
+    page = make_settings_page()
+    for name, field in list_fields().items():
+        assert page.count(f"| `{name.upper()}` | ") == 1
         assert field.description
-        assert field.description in table
-    assert "| `QUEUE_URL` | **required** |" in table
-    assert "| `LOG_GROUP` | `unset` |" in table
-    assert "| `ALLOWED_BUCKETS` | `none` |" in table
+        assert field.description in page
+    assert "| `QUEUE_URL` | **required** |" in page
+    assert "| `LOG_GROUP` | `unset` |" in page
+    assert "| `ALLOWED_BUCKETS` | `none` |" in page
+
+
+def test_what_everybody_sets_is_short_and_comes_first() -> None:
+    first, _, rest = make_settings_page().partition("## Rarely set")
+    often = [name for name, field in list_fields().items() if RARELY not in field.metadata]
+    assert len(often) <= 30
+    assert all(f"`{name.upper()}`" in first for name in often)
+    assert "### Messages" in first
+    assert "`QUEUE_WAIT_S`" in rest
 
 
 @pytest.mark.parametrize("name", ["RAY_memory_per_process", "RAY_MEMORY_PER_PROCESS"])
 def test_rays_memory_is_given_in_bytes_or_with_a_unit(env: pytest.MonkeyPatch, name: str) -> None:
     env.setenv(name, "4GiB")
-    assert load_settings().ray_memory_per_process == 4 * 2**30
+    assert load_grouping().search.ray_memory_per_process == 4 * 2**30
     env.setenv(name, "3000000000")
-    assert load_settings().ray_memory_per_process == 3_000_000_000
+    assert load_grouping().search.ray_memory_per_process == 3_000_000_000

@@ -58,7 +58,7 @@ class Pulse:
     def beat(self) -> None:
         self.beats += 1
 
-    def waiting_for(self, store: str | None) -> None:
+    def report_waiting(self, store: str | None) -> None:
         if not self.waits or self.waits[-1] != store:
             self.waits.append(store)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.cost.__main__ import main
-from infra.cost.inputs import PRICES, WORKLOAD, Prices, Rekognition, UnusableFile, Workload, read
-from infra.cost.model import WAYS, Model, Way, rekognition_per_1000
+from infra.cost.inputs import PRICES, WORKLOAD, Prices, Rekognition, UnusableFile, Workload, read_table
+from infra.cost.model import WAYS, Model, Way, compute_rekognition_per_1000
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROUND = {
@@ -56,48 +56,50 @@ tiers = [{ calls = 1000, usd_call = 0.01 }, { usd_call = 0.001 }]
 def model(tmp_path: Path) -> Model:
     (tmp_path / "prices.toml").write_text(PRICE)
     figures = {name: {"value": value, "measured": False, "source": "made up"} for name, value in ROUND.items()}
-    return Model(read(tmp_path / "prices.toml", Prices), Workload.model_validate(figures), "gpu", "gpu")
+    return Model(read_table(tmp_path / "prices.toml", Prices), Workload.model_validate(figures), "gpu", "gpu")
 
 
 def test_ten_thousand_photos_are_an_hour_of_work(model: Model) -> None:
-    assert model.burst(Way("ecs", "on-demand"), 10_000).work == pytest.approx(2.0)
-    assert model.burst(Way("ecs", "spot"), 10_000).work == pytest.approx(1.0)
+    assert model.compute_burst(Way("ecs", "on-demand"), 10_000).work == pytest.approx(2.0)
+    assert model.compute_burst(Way("ecs", "spot"), 10_000).work == pytest.approx(1.0)
 
 
 def test_each_instance_starts_and_idles_once(model: Model) -> None:
-    assert model.instances(10_000) == 2
-    assert model.burst(Way("ecs", "on-demand"), 10_000).lifecycle == pytest.approx(2 * 360 / 3600 * 2.0)
+    assert model.count_instances(10_000) == 2
+    assert model.compute_burst(Way("ecs", "on-demand"), 10_000).lifecycle == pytest.approx(2 * 360 / 3600 * 2.0)
 
 
 def test_a_reclaim_costs_another_start(model: Model) -> None:
-    assert model.burst(Way("batch", "spot"), 10_000).lifecycle == pytest.approx((2 * 180 + 100) / 3600)
+    assert model.compute_burst(Way("batch", "spot"), 10_000).lifecycle == pytest.approx((2 * 180 + 100) / 3600)
 
 
 def test_there_are_never_more_instances_than_allowed_nor_fewer_than_one(model: Model) -> None:
-    assert (model.instances(1), model.instances(10_000_000)) == (1, 4)
+    assert (model.count_instances(1), model.count_instances(10_000_000)) == (1, 4)
 
 
 def test_grouping_is_its_runs_and_one_instance(model: Model) -> None:
     work_s = 20_000 / 1000 * 9 * 2
-    assert model.burst(Way("ecs", "on-demand"), 10_000).grouping == pytest.approx((work_s + 360) / 3600 * 2.0)
+    assert model.compute_burst(Way("ecs", "on-demand"), 10_000).grouping == pytest.approx((work_s + 360) / 3600 * 2.0)
 
 
 def test_requests_are_counted_photo_by_photo(model: Model) -> None:
-    assert model.burst(WAYS[0], 1_000_000).requests == pytest.approx(1 + 1 + 1 + 1)
+    assert model.compute_burst(WAYS[0], 1_000_000).requests == pytest.approx(1 + 1 + 1 + 1)
 
 
 def test_a_root_volume_is_paid_while_its_instance_lives(model: Model) -> None:
     volumes = model.prices.volumes.model_copy(update={"usd_gb_month": 1.0})
     dearer = Model(model.prices.model_copy(update={"volumes": volumes}), model.workload, "gpu", "gpu")
-    assert dearer.burst(WAYS[0], 10_000).work == pytest.approx(2.0 + 1.0)
+    assert dearer.compute_burst(WAYS[0], 10_000).work == pytest.approx(2.0 + 1.0)
 
 
 def test_an_instance_that_never_ends_is_shared_by_the_month(model: Model) -> None:
-    assert model.always_on(10_000, 20_000).work == pytest.approx(730 * 2.0 / 2)
+    assert model.compute_always_on(10_000, 20_000).work == pytest.approx(730 * 2.0 / 2)
 
 
 def test_rekognition_counts_a_call_a_photo_and_a_call_a_face_by_tier(model: Model) -> None:
-    assert rekognition_per_1000(model.prices.rekognition, 1_000, 1.0) == pytest.approx(1000 * 0.01 + 1000 * 0.001)
+    assert compute_rekognition_per_1000(model.prices.rekognition, 1_000, 1.0) == pytest.approx(
+        1000 * 0.01 + 1000 * 0.001
+    )
 
 
 def test_what_was_never_checked_is_named(model: Model) -> None:
@@ -114,7 +116,7 @@ def test_tiers_that_do_not_end_are_refused() -> None:
 def test_a_misspelt_figure_is_refused(path: Path, kind: type[Prices | Workload], tmp_path: Path) -> None:
     (tmp_path / "file.toml").write_text("mistake = 1\n" + path.read_text("utf-8"))
     with pytest.raises(UnusableFile, match="mistake"):
-        read(tmp_path / "file.toml", kind)
+        read_table(tmp_path / "file.toml", kind)
 
 
 def test_the_document_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_every_exif_orientation_ends_upright(file_format: str, orientation: int)
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
 @pytest.mark.parametrize("exif_orientation", [1, 3, 6])
-def test_a_heic_is_turned_once_by_its_container_and_never_by_its_exif(quarters: int, exif_orientation: int) -> None:
+def test_a_heic_is_rotated_once_by_its_container_and_never_by_its_exif(quarters: int, exif_orientation: int) -> None:
     data = photos.heic(quarters, exif_orientation)
     expected = np.rot90(GRADIENT, -quarters)
     assert_close(decode(data, LIMITS), expected, 12)

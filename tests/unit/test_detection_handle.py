@@ -47,7 +47,7 @@ class World:
         self.grouping_queue = FakeQueue(clock=self.clock)
         self.detector = ToyDetector(2)
         self.parts = DetectionParts(
-            eyes=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
+            analyser=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
             faces=self.faces,
             results=Batcher("store", make_saver(self.faces, self.owner), most=10).__enter__(),
@@ -135,11 +135,11 @@ def test_a_forced_message_is_done_again(world: World) -> None:
 
 
 def test_a_photo_that_was_rejected_is_tried_again(world: World) -> None:
-    limits = world.parts.eyes.limits
-    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, limits=PhotoLimits(10, 10)))
+    limits = world.parts.analyser.limits
+    world.parts = replace(world.parts, analyser=replace(world.parts.analyser, limits=PhotoLimits(10, 10)))
     world.detect()
     assert world.image().status is ImageStatus.REJECTED
-    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, limits=limits))
+    world.parts = replace(world.parts, analyser=replace(world.parts.analyser, limits=limits))
     world.detect()
     assert world.image().status is ImageStatus.INDEXED
 
@@ -161,8 +161,8 @@ def test_the_same_picture_in_another_gallery_is_not_looked_at_again(world: World
 
 def test_another_models_faces_are_no_use_for_the_same_picture(world: World) -> None:
     world.detect()
-    eyes = replace(world.parts.eyes, device=world.device_of(ToyDetector(3), name="newer"))
-    world.parts = replace(world.parts, eyes=eyes)
+    analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(3), name="newer"))
+    world.parts = replace(world.parts, analyser=analyser)
     twin = PhotoRef("other", "b", "photos", "other/b.jpg")
     world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
     world.detect(twin)
@@ -294,8 +294,8 @@ def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: Worl
 def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> None:
     world.detect()
     before = set(world.objects.output_keys)
-    eyes = replace(world.parts.eyes, device=world.device_of(ToyDetector(1), name="newer"))
-    world.parts = replace(world.parts, eyes=eyes)
+    analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(1), name="newer"))
+    world.parts = replace(world.parts, analyser=analyser)
     world.detect()
     assert before < world.objects.output_keys
     assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}
@@ -481,7 +481,7 @@ def judging(mode: PrefilterMode, data: bytes, thumbnail: bytes | None = None) ->
     objects = Watched()
     world = World(objects=objects)
     template = None if thumbnail is None else "{folder}/small/{stem}.jpg"
-    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, prefilter=Prefilter(mode, template)))
+    world.parts = replace(world.parts, analyser=replace(world.parts.analyser, prefilter=Prefilter(mode, template)))
     world.objects = objects
     objects.upload("photos", PHOTO.key, data, NOON)
     if thumbnail:
@@ -580,8 +580,8 @@ def test_a_photo_that_is_gone_is_rejected_whatever_its_thumbnail_says() -> None:
 def test_a_photo_that_becomes_low_quality_leaves_no_face_and_no_picture() -> None:
     world = judging("record", BLANK)
     world.detect()
-    enforced = replace(world.parts.eyes, prefilter=Prefilter("enforce"))
-    world.parts = replace(world.parts, eyes=enforced)
+    enforced = replace(world.parts.analyser, prefilter=Prefilter("enforce"))
+    world.parts = replace(world.parts, analyser=enforced)
     world.detect(force=True)
     assert world.image().status is ImageStatus.LOW_QUALITY
     assert (world.faces.faces, [key for bucket, key in world.objects.objects if bucket == "results"]) == ({}, [])
@@ -590,7 +590,7 @@ def test_a_photo_that_becomes_low_quality_leaves_no_face_and_no_picture() -> Non
 def test_a_low_quality_photo_is_judged_anew_when_it_comes_again() -> None:
     world = judging("enforce", BLANK)
     world.detect()
-    world.parts = replace(world.parts, eyes=replace(world.parts.eyes, prefilter=Prefilter("off")))
+    world.parts = replace(world.parts, analyser=replace(world.parts.analyser, prefilter=Prefilter("off")))
     world.detect()
     assert world.image().status is ImageStatus.INDEXED
 
@@ -602,7 +602,7 @@ def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
     strict = toy_manifest(quality={"core": 100, "border": 99})
     pack = FacePack(strict, world.detector, ToyEmbedder())
     world.parts = replace(
-        world.parts, eyes=replace(world.parts.eyes, device=Device(pack, calls=1, photos=4, faces=8).__enter__())
+        world.parts, analyser=replace(world.parts.analyser, device=Device(pack, calls=1, photos=4, faces=8).__enter__())
     )
     world.detect()
     assert len(world.image().left_out) == 2

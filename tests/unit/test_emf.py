@@ -94,7 +94,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_line_with_every_metric_is_what_cloudwatch_asks_for(metrics: EmfMetrics, stream: io.StringIO) -> None:
     for metric in Metric:
-        record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.level}[metric.kind]
+        record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.set_level}[metric.kind]
         for number in range(500):
             record(metric, 1.37**number / 1e9 if metric.kind == "distribution" else number)
     metrics.flush()
@@ -146,7 +146,7 @@ def test_what_was_rejected_is_counted_by_its_kind_beside_the_metric(metrics: Emf
     assert told == [(3, {"empty": 2, "damaged": 1}), (1, {"missing": 1})]
 
 
-def test_each_line_tells_what_happened_since_the_last(metrics: EmfMetrics, stream: io.StringIO) -> None:
+def test_each_line_has_what_happened_since_the_last(metrics: EmfMetrics, stream: io.StringIO) -> None:
     metrics.add(Metric.FACES, 3)
     metrics.flush()
     metrics.add(Metric.FACES, 2)
@@ -173,8 +173,8 @@ def test_a_thousand_photos_are_one_line(metrics: EmfMetrics, stream: io.StringIO
 
 
 def test_a_gauge_is_written_only_where_it_was_read_again(metrics: EmfMetrics, stream: io.StringIO) -> None:
-    metrics.level(Metric.GPU_TEMPERATURE, 61)
-    metrics.level(Metric.GPU_TEMPERATURE, 62)
+    metrics.set_level(Metric.GPU_TEMPERATURE, 61)
+    metrics.set_level(Metric.GPU_TEMPERATURE, 62)
     metrics.flush()
     metrics.flush()
     assert [line["GpuTemperatureC"] for line in lines(stream)] == [62]
@@ -185,7 +185,7 @@ class Broken(io.StringIO):
         raise BrokenPipeError("nobody reads")
 
 
-def test_a_stream_that_breaks_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_that_breaks_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     metrics = EmfMetrics(PLACE, Broken())
     for _ in range(3):
         metrics.add(Metric.FACES)
@@ -200,7 +200,7 @@ def test_a_distribution_knows_values_to_two_and_a_half_percent_unless_they_lie_f
     spread = Distribution()
     for value in values:
         spread.add(value)
-    middles, counts = spread.values()
+    middles, counts = spread.list_values()
     assert len(middles) <= MOST_BUCKETS
     assert middles == sorted(middles)
     assert sum(counts) == spread.count == len(values)
@@ -217,7 +217,7 @@ def test_a_distribution_of_values_over_17_orders_of_magnitude_still_tells_how_la
     values = [1.3**number / 1e6 for number in range(150)]
     for value in values:
         spread.add(value)
-    middles, counts = spread.values()
+    middles, counts = spread.list_values()
     told = [middle for middle, count in zip(middles, counts, strict=True) for _ in range(count)]
     assert told == pytest.approx(values, rel=0.5)
 

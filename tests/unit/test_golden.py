@@ -38,7 +38,7 @@ class Fixed:
 
     given: list[list[float]]
 
-    def vectors(self, chips: Image) -> Floats:
+    def compute_vectors(self, chips: Image) -> Floats:
         return np.array([self.given.pop(0) for _ in chips], np.float32)
 
 
@@ -46,19 +46,19 @@ def pack_of(*vectors: list[float], count: int = 1) -> FacePack:
     return FacePack(toy_manifest(similarity_threshold=0.5), KnowsTheFace(count), Fixed(list(vectors)))
 
 
-def test_a_pack_that_finds_the_face_and_knows_it_again_passes() -> None:
+def test_a_pack_that_detects_the_face_and_recognises_it_passes() -> None:
     golden.check_golden_photo(pack_of([1, 0], [0.8, 0.6]))
 
 
 @pytest.mark.parametrize("second", [[0, 1], [-1, 0], [np.nan, 0]])
 def test_a_pack_that_does_not_know_the_face_again_is_refused(second: list[float]) -> None:
-    with pytest.raises(BadModelPack, match="The pack toy does not know a face again on this device"):
+    with pytest.raises(BadModelPack, match="The pack toy does not recognise a face in a smaller copy of its photo"):
         golden.check_golden_photo(pack_of([1, 0], second))
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_pack_that_finds_another_number_of_faces_is_refused(count: int) -> None:
-    with pytest.raises(BadModelPack, match=f"finds {count} faces at .* in a photo of 320 px that has one"):
+    with pytest.raises(BadModelPack, match=f"detects {count} faces at .* in a photo of 320 px that has one"):
         golden.check_golden_photo(pack_of(count=count))
 
 

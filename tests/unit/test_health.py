@@ -38,7 +38,7 @@ def test_a_worker_that_starts_is_alive_and_not_ready(file: Path, clock: FakeCloc
 
 
 def test_a_worker_whose_models_and_stores_are_there_is_ready(file: Path, clock: FakeClock) -> None:
-    Health(file, clock.now).ready()
+    Health(file, clock.now).mark_ready()
     assert said(file)["state"] == "working"
     assert is_well(file, clock, ready=True)
 
@@ -67,23 +67,23 @@ def test_beats_are_written_at_most_once_a_second(file: Path, clock: FakeClock) -
 
 def test_a_worker_that_waits_for_a_store_says_so_and_is_alive_but_not_ready(file: Path, clock: FakeClock) -> None:
     health = Health(file, clock.now)
-    health.ready()
-    health.waiting_for("MongoDB")
+    health.mark_ready()
+    health.report_waiting("MongoDB")
     assert said(file) == {"time": clock.now(), "ready": False, "state": "waiting for MongoDB"}
     assert is_well(file, clock)
     assert "waiting for MongoDB" in judge_health(file, 60, False, clock.now())[1]
     assert not is_well(file, clock, ready=True)
-    health.waiting_for(None)
+    health.report_waiting(None)
     assert is_well(file, clock, ready=True)
 
 
 def test_a_store_is_written_when_it_changes_and_not_at_every_call(file: Path, clock: FakeClock) -> None:
     health = Health(file, clock.now)
-    health.waiting_for("S3")
+    health.report_waiting("S3")
     file.unlink()
-    health.waiting_for("S3")
+    health.report_waiting("S3")
     assert not file.exists()
-    health.waiting_for("MongoDB")
+    health.report_waiting("MongoDB")
     assert said(file)["state"] == "waiting for MongoDB"
 
 
@@ -91,8 +91,8 @@ def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     health = Health(None)
     health.beat()
-    health.ready()
-    health.waiting_for("S3")
+    health.mark_ready()
+    health.report_waiting("S3")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +146,7 @@ def test_the_command_answers_with_its_exit_code_and_a_sentence(
 
 
 def test_another_process_reads_the_same_clock(file: Path) -> None:
-    Health(file).ready()
+    Health(file).mark_ready()
     command = [sys.executable, "-m", "app.health", "--file", str(file), "--max-age-s", "30", "--ready"]
     begin = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -171,7 +171,7 @@ def test_what_waits_for_a_thread_is_not_stuck_but_what_is_started_and_stands_sti
     with leases_of(queue, notes, stuck_after_s=0.2) as leases:
         leases.hold(waiting)
         leases.hold(started)
-        leases.progress(started)
+        leases.note_progress(started)
         queue.await_beats(3)
         assert leases.is_lost(started)
         assert not leases.is_lost(waiting)
@@ -184,11 +184,11 @@ def test_progress_keeps_a_lease_and_a_done_message_needs_none(queue: TimedQueue)
     with leases_of(queue, notes, stuck_after_s=VISIBILITY_S / 2) as leases:
         leases.hold(working)
         leases.hold(done)
-        leases.progress(done)
-        leases.rest(done)
+        leases.note_progress(done)
+        leases.pause_progress(done)
         until = time.monotonic() + 2 * VISIBILITY_S
         while time.monotonic() < until:
-            leases.progress(working)
+            leases.note_progress(working)
             time.sleep(0.02)
         assert leases.drop(working)
         assert leases.drop(done)

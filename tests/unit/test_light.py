@@ -1,10 +1,10 @@
-"""Dark faces are lit; all others are left as they are."""
+"""Dark faces are brightened; all others are left unchanged."""
 
 import numpy as np
 import pytest
 
 from app.core.arrays import Image
-from app.vision.light import DARK_BELOW, LIT_TO, brighten
+from app.vision.light import BRIGHTEN_TO, DARK_BELOW, brighten
 
 
 def chip(brightness: float, seed: int = 0) -> Image:
@@ -21,7 +21,7 @@ def test_a_dark_face_is_as_bright_as_others() -> None:
     dark = chip(20)
     (bright,) = brighten(dark[None])
     assert brightest(dark) < 20
-    assert brightest(bright) == pytest.approx(LIT_TO, rel=0.05)
+    assert brightest(bright) == pytest.approx(BRIGHTEN_TO, rel=0.05)
 
 
 def test_what_a_dark_face_shows_stays() -> None:
@@ -34,11 +34,11 @@ def test_the_noise_of_a_very_dark_face_is_smoothed() -> None:
     noisy = np.clip(chip(20) + random.normal(0, 3, (112, 112, 3)), 0, 255).astype(np.uint8)
     (bright,) = brighten(noisy[None])
     expected = brighten(chip(20)[None])[0].astype(float)
-    gain = LIT_TO / brightest(noisy)
+    gain = BRIGHTEN_TO / brightest(noisy)
     assert np.std(bright - expected) < 0.7 * np.std((noisy.astype(float) - chip(20)) * gain)
 
 
-def test_faces_in_good_light_are_left_alone_beside_a_dark_one() -> None:
+def test_well_exposed_faces_are_unchanged_next_to_a_dark_one() -> None:
     chips = np.stack([chip(220), chip(15), chip(DARK_BELOW * 1.2, seed=3)])
     before = chips.copy()
     result = brighten(chips)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
-from app.config import Settings
+from app.config import DetectionSettings, GroupingSettings, TelemetrySettings, load_settings
 from app.telemetry.logs import Logging
 from tests.conftest import REGION
 
@@ -20,8 +20,8 @@ def levels_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(
+def settings() -> DetectionSettings | GroupingSettings:
+    return load_settings(
         service_type="detection",
         aws_default_region=REGION,
         queue_url="http://sqs/detection",
@@ -35,6 +35,11 @@ def settings() -> Settings:
     )
 
 
+@pytest.fixture
+def telemetry(settings: DetectionSettings | GroupingSettings) -> TelemetrySettings:
+    return settings.telemetry
+
+
 def no_client() -> object:
     raise AssertionError("no CloudWatch client is needed without LOG_GROUP")
 
@@ -44,9 +49,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_log_entry_is_one_line_of_json_with_its_fields(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    telemetry: TelemetrySettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Logging(settings, no_client):
+    with Logging("detection", telemetry, no_client):
         logging.getLogger("app.some").info("photo %s\nof two lines", "indexed", extra={"image": "g/ä", "faces": 2})
     (entry,) = lines(capsys)
     assert entry.pop("time")
@@ -60,8 +65,8 @@ def test_a_log_entry_is_one_line_of_json_with_its_fields(
     }
 
 
-def test_an_exception_is_part_of_its_entry(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    with Logging(settings, no_client):
+def test_an_exception_is_part_of_its_entry(telemetry: TelemetrySettings, capsys: pytest.CaptureFixture[str]) -> None:
+    with Logging("detection", telemetry, no_client):
         try:
             int("the cause")
         except ValueError:
@@ -70,8 +75,11 @@ def test_an_exception_is_part_of_its_entry(settings: Settings, capsys: pytest.Ca
     assert "'the cause'" in str(entry["exc_info"])
 
 
-def test_settings_in_a_log_entry_show_no_secret(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    with Logging(settings, no_client):
+def test_settings_in_a_log_entry_show_no_secret(
+    settings: DetectionSettings | GroupingSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telemetry = settings.telemetry
+    with Logging("detection", telemetry, no_client):
         logging.getLogger("app.some").info("with %s", settings, extra={"settings": settings})
     text = capsys.readouterr().out
     assert '"message": "with ' in text
@@ -79,9 +87,9 @@ def test_settings_in_a_log_entry_show_no_secret(settings: Settings, capsys: pyte
 
 
 def test_what_is_below_the_level_is_not_logged_and_libraries_only_from_warnings_on(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    telemetry: TelemetrySettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Logging(settings, no_client):
+    with Logging("detection", telemetry, no_client):
         logging.getLogger("app.some").debug("no")
         logging.getLogger("botocore.hooks").info("no")
         logging.getLogger("botocore.hooks").warning("yes")
@@ -89,10 +97,10 @@ def test_what_is_below_the_level_is_not_logged_and_libraries_only_from_warnings_
 
 
 def test_the_handlers_are_gone_afterwards_even_after_an_error(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    telemetry: TelemetrySettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = list(logging.getLogger().handlers)
-    with pytest.raises(RuntimeError), Logging(settings, no_client):
+    with pytest.raises(RuntimeError), Logging("detection", telemetry, no_client):
         assert len(logging.getLogger().handlers) == len(before) + 1
         raise RuntimeError
     assert logging.getLogger().handlers == before
@@ -100,9 +108,9 @@ def test_the_handlers_are_gone_afterwards_even_after_an_error(
     assert capsys.readouterr().out == ""
 
 
-def test_with_a_log_group_the_entries_lie_in_cloudwatch_at_the_end(aws: str, settings: Settings) -> None:
+def test_with_a_log_group_the_entries_lie_in_cloudwatch_at_the_end(aws: str, telemetry: TelemetrySettings) -> None:
     logs = boto3.client("logs", region_name=REGION)
-    with Logging(settings.model_copy(update={"log_group": "test-logs"}), lambda: logs):
+    with Logging("detection", telemetry.model_copy(update={"log_group": "test-logs"}), lambda: logs):
         logging.getLogger("app.some").info("photo indexed", extra={"faces": 2})
     (stream,) = logs.describe_log_streams(logGroupName="test-logs")["logStreams"]
     assert stream["logStreamName"].startswith("detection/")

@@ -73,7 +73,7 @@ def test_a_mirrored_photo_has_left_and_right_as_the_viewer_sees_them(detector: M
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_a_face_that_fills_the_frame_is_found(detector: MtcnnDetector, astronaut: Image) -> None:
+def test_a_face_that_fills_the_frame_is_detected(detector: MtcnnDetector, astronaut: Image) -> None:
     close_up = astronaut[62:176, 176:276]
 
     found = detector.detect([close_up])[0]
@@ -93,7 +93,7 @@ def test_faces_come_best_first_and_the_same_every_time(detector: MtcnnDetector, 
     np.testing.assert_array_equal(first.boxes, second.boxes)
 
 
-def test_a_crowd_larger_than_one_run_of_patches_is_found_whole(detector: MtcnnDetector, astronaut: Image) -> None:
+def test_a_crowd_larger_than_one_run_of_patches_is_detected_whole(detector: MtcnnDetector, astronaut: Image) -> None:
     face = cv2.resize(astronaut[30:230, 120:320], (48, 48), interpolation=cv2.INTER_AREA)
     crowd = np.tile(face, (20, 20, 1))
 
@@ -115,7 +115,7 @@ def test_a_tiny_or_thin_photo_has_no_faces(detector: MtcnnDetector, size: tuple[
 
 
 @pytest.mark.skipif(not ALBUM.is_dir(), reason=f"the labelled album is not at {ALBUM}")
-def test_all_labelled_faces_of_the_album_are_found_with_at_most_one_false_one(detector: MtcnnDetector) -> None:
+def test_all_labelled_faces_of_the_album_are_detected_with_at_most_one_false_one(detector: MtcnnDetector) -> None:
     labels = defaultdict(list)
     with (ALBUM / "labels.csv").open() as file:
         for row in csv.DictReader(file):

@@ -7,12 +7,12 @@ import pytest
 from app.bootstrap import make_neighbour_search
 from app.clustering.candidates import GpuMemory, has_gpu
 from app.clustering.neighbours import NeighbourSearch
-from app.config import Settings
+from app.config import SearchSettings
 from app.core.errors import BadConfiguration
 
 
-def settings(**changes: object) -> Settings:
-    return Settings.model_construct(**changes)
+def settings(**changes: object) -> SearchSettings:
+    return SearchSettings.model_construct(**changes)
 
 
 def test_the_search_is_as_it_is_set() -> None:

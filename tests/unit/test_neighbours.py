@@ -173,7 +173,7 @@ def test_where_compression_gives_too_low_a_recall_the_search_is_exact(caplog: py
     embeddings = people(4_000, 131)
     found = APPROXIMATE.find_neighbours(embeddings, 5)
     np.testing.assert_array_equal(found.indices, EXACT.find_neighbours(embeddings, 5).indices)
-    assert "searched exactly" in caplog.text
+    assert "the search is exact" in caplog.text
 
 
 def test_the_sample_that_is_trained_on_does_not_depend_on_the_order_of_rows() -> None:

@@ -35,8 +35,8 @@ def traces() -> Iterator[Collector]:
 def test_a_message_and_its_stages_are_spans_of_one_trace(traces: Collector) -> None:
     received_at = time.time()
     with OtelTracer(traces.url, 1, PLACE) as tracer:
-        span = tracer.message("message", None, received_at)
-        with span.current(), tracer.stage("people"), tracer.stage("write people"):
+        span = tracer.start_message("message", None, received_at)
+        with span.activate(), tracer.stage("people"), tracer.stage("write people"):
             tracer.note(gallery="g")
         span.end("done")
     by_name = {one.name: one for one in traces.spans}
@@ -50,8 +50,8 @@ def test_a_message_and_its_stages_are_spans_of_one_trace(traces: Collector) -> N
 
 def test_a_message_goes_on_with_its_senders_trace_whatever_the_share(traces: Collector) -> None:
     with OtelTracer(traces.url, 0, PLACE) as tracer:
-        span = tracer.message("message", TRACED, time.time())
-        with span.current():
+        span = tracer.start_message("message", TRACED, time.time())
+        with span.activate():
             assert tracer.trace_id() == TRACED.split("-")[1]
             sent = tracer.traceparent()
         span.end("done")
@@ -62,8 +62,8 @@ def test_a_message_goes_on_with_its_senders_trace_whatever_the_share(traces: Col
 
 def test_what_a_sender_does_not_trace_is_not_traced_and_passes_that_on(traces: Collector) -> None:
     with OtelTracer(traces.url, 1, PLACE) as tracer:
-        span = tracer.message("message", NOT_TRACED, time.time())
-        with span.current(), tracer.stage("fetch"):
+        span = tracer.start_message("message", NOT_TRACED, time.time())
+        with span.activate(), tracer.stage("fetch"):
             assert tracer.trace_id() is None
             sent = tracer.traceparent()
         span.end("done")
@@ -77,20 +77,20 @@ def test_what_a_sender_does_not_trace_is_not_traced_and_passes_that_on(traces: C
 )
 def test_a_message_without_a_sound_trace_begins_its_own(traces: Collector, traceparent: str | None) -> None:
     with OtelTracer(traces.url, 1, PLACE) as tracer:
-        tracer.message("message", traceparent, time.time()).end("done")
+        tracer.start_message("message", traceparent, time.time()).end("done")
     assert [span.parent_id for span in traces.spans] == [""]
 
 
 def test_about_the_share_that_was_asked_for_is_traced(traces: Collector) -> None:
     with OtelTracer(traces.url, 0.25, PLACE) as tracer:
         for _ in range(1_000):
-            tracer.message("message", None, time.time()).end("done")
+            tracer.start_message("message", None, time.time()).end("done")
     assert 180 < len(traces.spans) < 320
 
 
 def test_a_message_that_was_not_done_is_a_failed_span_with_its_outcome(traces: Collector) -> None:
     with OtelTracer(traces.url, 1, PLACE) as tracer:
-        tracer.message("message", None, time.time()).end("put back")
+        tracer.start_message("message", None, time.time()).end("put back")
     (span,) = traces.spans
     assert (span.failed, span.attributes["outcome"]) == (True, "put back")
 
@@ -102,7 +102,7 @@ def test_outside_a_message_there_is_no_trace() -> None:
             assert tracer.trace_id() is None
 
 
-def test_a_collector_that_refuses_is_told_once_and_once_more_after_it_took_some(
+def test_a_collector_that_refuses_is_logged_once_and_once_more_after_it_took_some(
     traces: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(otel, "SEND_EVERY_MS", 20)
@@ -110,7 +110,7 @@ def test_a_collector_that_refuses_is_told_once_and_once_more_after_it_took_some(
         for status, told in ((400, 1), (400, 1), (200, 1), (400, 2)):
             traces.status = status
             before = traces.requests
-            tracer.message("message", None, time.time()).end("done")
+            tracer.start_message("message", None, time.time()).end("done")
             until = time.monotonic() + 10
             while traces.requests == before and time.monotonic() < until:
                 time.sleep(0.01)
@@ -124,8 +124,8 @@ def test_a_collector_that_hangs_holds_up_neither_work_nor_the_end(monkeypatch: p
         tracer = OtelTracer(f"http://127.0.0.1:{server.getsockname()[1]}", 1, PLACE)
         begin = time.perf_counter()
         for _ in range(10_000):
-            span = tracer.message("message", None, time.time())
-            with span.current(), tracer.stage("fetch"):
+            span = tracer.start_message("message", None, time.time())
+            with span.activate(), tracer.stage("fetch"):
                 pass
             span.end("done")
         working_s = time.perf_counter() - begin

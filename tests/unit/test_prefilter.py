@@ -75,7 +75,7 @@ def assert_fails(verdict: Verdict, reason: str) -> None:
     assert 0 <= verdict.score < 50
 
 
-def test_a_sharp_well_lit_picture_has_the_full_score() -> None:
+def test_a_sharp_well_exposed_picture_has_the_full_score() -> None:
     assert judge_photo(portrait()) == Verdict(100, None, judge_photo(portrait()).measures)
 
 
@@ -103,7 +103,7 @@ def test_a_picture_with_a_third_of_its_light_passes() -> None:
 
 
 @pytest.mark.parametrize("side_px", [30, 60, 150])
-def test_a_small_subject_lit_in_the_dark_passes(side_px: int) -> None:
+def test_a_small_bright_subject_in_the_dark_passes(side_px: int) -> None:
     verdict = judge_photo(with_subject(flat(4), side_px))
     assert_passes(verdict)
     assert verdict.measures["under_exposure"] > 0.8
@@ -141,7 +141,7 @@ def test_a_picture_lost_in_fog_is_nearly_blank() -> None:
 
 
 @pytest.mark.parametrize("angle_deg", [0, 20, 45, 90, 110, 135])
-def test_camera_shake_is_seen_in_any_direction(angle_deg: float) -> None:
+def test_camera_shake_is_detected_in_any_direction(angle_deg: float) -> None:
     assert_fails(
         judge_photo(shaken(portrait(), 80, angle_deg)), "The photo is blurred: its sharpest part has a sharpness of "
     )
@@ -153,7 +153,7 @@ def test_a_picture_far_out_of_focus_is_blurred() -> None:
     assert_passes(judge_photo(defocused(portrait(), 2)))
 
 
-def test_blur_is_told_at_any_contrast_and_brightness() -> None:
+def test_blur_is_detected_at_any_contrast_and_brightness() -> None:
     for contrast, light in ((1, 0), (0.4, 20), (0.4, 140)):
         assert_fails(
             judge_photo((defocused(portrait(), 16) * contrast + light).astype(np.uint8)), "The photo is blurred: "

@@ -14,12 +14,12 @@ import pynvml
 import pytest
 
 from app import __main__
-from app.config import ServiceType, Wishes
+from app.config import ServiceType
 from app.core.errors import BadConfiguration, DeviceLost, FatalWorkerError
 from app.preflight import checks as preflight
 from app.preflight import machine
 from app.preflight.__main__ import main
-from app.preflight.checks import UnfitMachine, examine
+from app.preflight.checks import Needs, UnfitMachine, examine, read_needs
 from app.preflight.machine import Driver, Gpu, Library, ThisMachine
 from local.stack import ROOT
 
@@ -42,13 +42,13 @@ class FakeMachine:
     ) -> None:
         self._driver, self._library, self._trouble, self._packages = driver, library, trouble, packages or {}
 
-    def installed(self, package: str) -> str | None:
+    def find_version(self, package: str) -> str | None:
         return self._packages.get(package)
 
-    def library(self, service: ServiceType) -> Library:
+    def find_library(self, service: ServiceType) -> Library:
         return self._library
 
-    def driver(self) -> Driver | None:
+    def find_driver(self) -> Driver | None:
         if isinstance(self._driver, FatalWorkerError):
             raise self._driver
         return self._driver
@@ -57,8 +57,18 @@ class FakeMachine:
         return self._trouble
 
 
-def device_of(machine: FakeMachine, **wishes: str) -> preflight.Finding:
-    return next(finding for finding in examine(Wishes.model_validate(wishes), machine) if finding.check == "device")
+def needs(service: ServiceType = "detection", **settings: object) -> Needs:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("EXECUTION_PROVIDER", "NEIGHBOURS_DEVICE", "HEALTH_FILE", "GALLERY_INDEX_DIR"):
+            environment.delenv(name, raising=False)
+        for name, value in settings.items():
+            environment.setenv(name.upper(), str(value))
+        return read_needs(service)
+
+
+def device_of(machine: FakeMachine, service_type: ServiceType = "detection", **settings: str) -> preflight.Finding:
+    found = examine(needs(service_type, **settings), machine)
+    return next(finding for finding in found if finding.check == "device")
 
 
 def test_a_gpu_that_suits_is_named_with_its_versions() -> None:
@@ -118,22 +128,22 @@ def test_who_asks_for_the_cpu_is_not_bothered_about_the_gpu(setting: dict[str, s
 
 
 @pytest.mark.parametrize("pair", preflight.CLASHES)
-def test_two_packages_with_the_same_files_are_told(pair: tuple[str, str]) -> None:
+def test_two_packages_with_the_same_files_are_reported(pair: tuple[str, str]) -> None:
     both = FakeMachine(packages=dict.fromkeys(pair, "1.0"))
-    found = examine(Wishes(), both)[0]
+    found = examine(needs(), both)[0]
     assert isinstance(found.error, UnfitMachine)
     assert found.sentence.startswith(f"{pair[0]} and {pair[1]} are both installed")
-    assert examine(Wishes(), FakeMachine(packages={pair[0]: "1.0"}))[0].error is None
+    assert examine(needs(), FakeMachine(packages={pair[0]: "1.0"}))[0].error is None
 
 
-def test_paths_that_can_not_be_written_to_are_told_by_their_setting(tmp_path: Path) -> None:
+def test_paths_that_can_not_be_written_to_are_reported_with_their_setting(tmp_path: Path) -> None:
     # A file where a folder should be: root, who may run the tests, can write into any folder.
     (tmp_path / "file").write_text("")
-    wishes = Wishes(service_type="grouping", gallery_index_dir=tmp_path / "file" / "index")
-    found = examine(wishes, FakeMachine(library=FAISS_GPU))[-1]
+    wanted = needs("grouping", gallery_index_dir=tmp_path / "file" / "index")
+    found = examine(wanted, FakeMachine(library=FAISS_GPU))[-1]
     assert isinstance(found.error, UnfitMachine)
     assert found.sentence.startswith(f"GALLERY_INDEX_DIR needs {tmp_path}/file/index to be writable")
-    fine = Wishes(health_file=tmp_path / "health.json", gallery_index_dir=tmp_path / "file" / "index")
+    fine = needs(health_file=tmp_path / "health.json", gallery_index_dir=tmp_path / "file" / "index")
     assert examine(fine, FakeMachine())[-1].error is None, "detection keeps no index"
 
 
@@ -166,7 +176,7 @@ def test_the_cuda_of_a_wheel_is_read_from_what_it_asks_for(monkeypatch: pytest.M
     asked = ["numpy<3.0", "nvidia-cublas~=13.0; extra == 'cuda'", "nvidia-cudnn-cu13~=9.0; extra == 'cudnn'"]
     monkeypatch.setattr(machine, "metadata", SimpleNamespace(version=lambda _: "1.31.1", requires=lambda _: asked))
     monkeypatch.setattr(machine.metadata, "PackageNotFoundError", LookupError, raising=False)
-    assert ThisMachine().library("detection") == ONNX_GPU
+    assert ThisMachine().find_library("detection") == ONNX_GPU
 
 
 @pytest.mark.parametrize(
@@ -182,9 +192,9 @@ def test_a_driver_that_is_absent_is_told_from_one_that_fails(
     monkeypatch.setattr(pynvml, "nvmlInit", init)
     if lost:
         with pytest.raises(DeviceLost, match="restart this machine, or replace it"):
-            ThisMachine().driver()
+            ThisMachine().find_driver()
     else:
-        assert ThisMachine().driver() is None
+        assert ThisMachine().find_driver() is None
 
 
 def test_what_the_driver_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +210,7 @@ def test_what_the_driver_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
-    assert ThisMachine().driver() == Driver("580.178.04", (13, 1), (T4,))
+    assert ThisMachine().find_driver() == Driver("580.178.04", (13, 1), (T4,))
 
 
 def test_cuda_that_does_not_start_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +219,9 @@ def test_cuda_that_does_not_start_is_a_lost_device(monkeypatch: pytest.MonkeyPat
         ThisMachine().try_gpu("grouping")
 
 
-def test_a_gpu_that_onnx_runtime_can_not_use_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_onnx_runtime_can_not_use_is_reported_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """This environment has the build for CPUs, so its answer to a wish for CUDA is a real one."""
-    if ThisMachine().library("detection").cuda:
+    if ThisMachine().find_library("detection").cuda:
         pytest.skip("this environment has the build for GPUs")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(cuInit=lambda _: 0))
     assert "has no CUDAExecutionProvider" in (ThisMachine().try_gpu("detection") or "")
@@ -255,8 +265,8 @@ def test_this_machine_passes_by_hand() -> None:
 
 @pytest.mark.parametrize("service", ["detection", "grouping"])
 def test_a_start_on_the_cpu_is_hardly_longer(service: ServiceType) -> None:
-    if ThisMachine().library(service).cuda:
+    if ThisMachine().find_library(service).cuda:
         pytest.skip("this environment has the build for GPUs, whose start the service's own first call shares")
     began_s = time.process_time()
-    examine(Wishes(service_type=service), ThisMachine())
+    examine(needs(service), ThisMachine())
     assert time.process_time() - began_s < 0.3

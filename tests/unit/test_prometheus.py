@@ -19,12 +19,12 @@ def fetched(metrics: PrometheusMetrics) -> str:
         return str(answer.read().decode())
 
 
-def test_prometheus_is_told_sums_spreads_and_levels() -> None:
+def test_prometheus_gets_sums_distributions_and_levels() -> None:
     with exporter() as metrics:
         metrics.add(Metric.FACES, 3)
         metrics.add(Metric.FACES, 2)
         metrics.observe(Metric.PHOTO_SECONDS, 0.07)
-        metrics.level(Metric.MEMORY_SHARE, 0.5)
+        metrics.set_level(Metric.MEMORY_SHARE, 0.5)
         text = fetched(metrics)
     assert f"face_worker_faces_total{{{LABELS}}} 5.0" in text
     assert 'face_worker_photo_seconds_bucket{compute="ecs",environment="staging",le="0.05",' in text
@@ -39,7 +39,7 @@ def test_what_never_happened_is_a_zero_but_a_gpu_that_is_not_there_is_nothing() 
     assert "face_worker_gpu_temperature_c{" not in text
 
 
-def test_what_was_rejected_is_told_by_its_kind() -> None:
+def test_what_was_rejected_is_counted_by_its_kind() -> None:
     labels = {"compute": "ecs", "environment": "staging", "service": "detection"}
     metrics = exporter()
     for kind in ("empty", "damaged", "empty"):
@@ -49,21 +49,22 @@ def test_what_was_rejected_is_told_by_its_kind() -> None:
     assert told("face_worker_photos_rejected_total", {**labels, "kind": "damaged"}) == 1
 
 
-def test_a_service_tells_nothing_of_the_other_one() -> None:
+def test_a_service_has_no_metrics_of_the_other_one() -> None:
     with exporter() as metrics:
         text = fetched(metrics)
     assert "face_worker_full_runs" not in text
     assert "face_worker_messages_done_total" in text
 
 
-def test_every_metric_of_a_service_can_be_told() -> None:
+def test_every_metric_of_a_service_can_be_recorded() -> None:
     metrics = exporter()
     for metric in Metric:
         if metric.where in ("detection", "both"):
-            {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.level}[metric.kind](metric, 1)
+            record = {"counter": metrics.add, "distribution": metrics.observe, "gauge": metrics.set_level}[metric.kind]
+            record(metric, 1)
 
 
-def test_a_port_that_is_taken_is_told_and_the_service_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_port_that_is_taken_is_logged_and_the_service_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("", 0)) as taken, exporter(taken.getsockname()[1]) as metrics:
         metrics.add(Metric.FACES)
         assert metrics.port is None

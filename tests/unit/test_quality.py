@@ -71,7 +71,7 @@ def test_roll_is_positive_where_a_head_leans_clockwise(roll: float) -> None:
     assert estimate_head_pose(turned(roll=roll))["roll"][0] == pytest.approx(roll, abs=0.5)
 
 
-def test_the_eyes_of_a_turned_head_are_as_far_apart_as_from_the_front() -> None:
+def test_the_eyes_of_a_head_in_half_profile_are_as_far_apart_as_from_the_front() -> None:
     landmarks = turned(yaw=40)
     assert measure_inter_eye_px(landmarks, estimate_head_pose(landmarks)["yaw"])[0] == pytest.approx(60, rel=0.01)
 
@@ -106,8 +106,8 @@ def test_a_dark_face_is_measured_in_the_light_that_the_embedder_gives_it() -> No
     random = np.random.default_rng(0)
     chip = np.clip(20 + random.normal(0, 3, (CHIP_PX, CHIP_PX, 3)), 0, 255).astype(np.uint8)
     dark, bright = one_face(chip), one_face(np.full_like(chip, 200))
-    assert np.percentile(dark.lit_luminance, 95) > 150
-    assert bright.lit is bright.chips
+    assert np.percentile(dark.brightened_luminance, 95) > 150
+    assert bright.brightened is bright.chips
     assert measured(dark)["gain"] > 5
     assert measured(dark)["noise"] > 5
     assert (measured(bright)["gain"], measured(bright)["noise"]) == (1, 0)
@@ -221,8 +221,8 @@ def test_what_is_known_of_an_embedder_is_read_as_it_was_written(tmp_path: Path) 
     view = length_tells()
     write_embedder_view(view, tmp_path / "view.npz")
     vectors = np.float32(np.random.default_rng(2).normal(size=(4, 3)))
-    assert read_embedder_view(tmp_path / "view.npz").features(vectors) == pytest.approx(
-        view.features(vectors), abs=0.01
+    assert read_embedder_view(tmp_path / "view.npz").make_features(vectors) == pytest.approx(
+        view.make_features(vectors), abs=0.01
     )
 
 

@@ -10,7 +10,7 @@ from benchmarks.scaling.ecs import Point, compute_backlog_per_running_task, comp
 from benchmarks.scaling.measures import GOAL_MOST_MIN, GOAL_TURNS, count_turns, measure
 from benchmarks.scaling.plot import write_plot
 from benchmarks.scaling.ways import WAYS, Trace, Way, simulate
-from infra.cost.inputs import WORKLOAD, Workload, read
+from infra.cost.inputs import WORKLOAD, Workload, read_table
 
 ECS, BATCH, BOTH, RUNNING, ENDLESS_JOBS, PLANNED_ECS, PLANNED_BATCH = WAYS
 BUILT = [ECS, BATCH, BOTH]
@@ -24,7 +24,7 @@ def traces() -> dict[str, Trace]:
 
 
 def test_what_a_photo_takes_comes_from_the_file_that_the_cost_model_reads() -> None:
-    assert read_conditions().seconds_per_photo == read(WORKLOAD, Workload).seconds_per_photo.value
+    assert read_conditions().seconds_per_photo == read_table(WORKLOAD, Workload).seconds_per_photo.value
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)

@@ -93,7 +93,7 @@ def test_a_photo_without_faces_gives_none() -> None:
     assert (found.boxes.shape, found.landmarks.shape, found.scores.shape) == ((0, 4), (0, 5, 2), (0,))
 
 
-def test_looks_at_several_sizes_are_merged_into_one_result() -> None:
+def test_passes_at_several_sizes_are_merged_into_one_result() -> None:
     network = FakeNetwork(
         {
             64: [Hit(32, 1, 1, 0.9, reach=1), Hit(8, 1, 1, 0.6, reach=1)],
@@ -139,7 +139,7 @@ def test_a_letterbox_shows_the_whole_photo_at_the_top_left_and_black_to_the_next
     assert scale == pytest.approx((shown[0] / width, shown[1] / height))
 
 
-def test_no_look_has_more_pixels_than_the_photo() -> None:
+def test_no_pass_has_more_pixels_than_the_photo() -> None:
     network = FakeNetwork({})
     config = CONFIG.model_copy(update={"input_sizes_px": (64, 640)})
     ScrfdDetector(network, config).detect([photos.noise(100, 90), photos.noise(20, 30)])
@@ -163,7 +163,7 @@ def test_no_photos_give_no_results() -> None:
     [(0.9, 0.5, 128, 2, 2), (0.2, 0.5, 128, 2, 1), (0.1, 0.5, 128, 1, 0), (0.9, 2.0, 128, 1, 1), (0.9, 0.5, 64, 1, 1)],
     ids=["small face", "mere sign of one", "less than a sign", "large face", "nothing more to show"],
 )
-def test_a_closer_look_is_taken_at_signs_of_small_faces_where_the_photo_has_more_to_show(
+def test_a_closer_look_is_taken_at_small_candidates_where_the_photo_has_more_pixels(
     score: float, reach: float, width: int, looks: int, faces: int
 ) -> None:
     network = FakeNetwork({64: [Hit(8, 4, 4, score, reach=reach)], 128: [Hit(8, 1, 1, 0.8, reach=1)]})

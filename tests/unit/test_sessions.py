@@ -90,7 +90,7 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Invalid rank for input: image Got: 3 Expected: 4", RuntimeError),
     ],
 )
-def test_what_happened_on_the_device_is_told_by_the_class_of_the_error(text: str, expected: type[Exception]) -> None:
+def test_what_happened_on_the_device_is_the_class_of_the_error(text: str, expected: type[Exception]) -> None:
     with pytest.raises(expected):
         OnnxSession(FailingRuntime(text)).run({"image": np.zeros(1, np.float32)})
 

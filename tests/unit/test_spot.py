@@ -95,13 +95,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_nothing_is_told_while_there_is_no_notice(service: MetadataService, watch: Watch) -> None:
+def test_nothing_is_reported_while_there_is_no_notice(service: MetadataService, watch: Watch) -> None:
     wait_until(lambda: service.questions >= 5)
     assert watch.told == []
     assert (len(service.tokens), service.refused) == (1, 0)
 
 
-def test_a_notice_is_told_once(service: MetadataService, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_notice_is_reported_once(service: MetadataService, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     wait_until(lambda: service.questions >= 2)
     service.notice = NOTICE
     wait_until(lambda: bool(watch.told))

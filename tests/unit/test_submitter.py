@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch_submitter.decision import Limits
-from batch_submitter.handler import job_name, tick
+from batch_submitter.handler import make_job_name, run_tick
 from batch_submitter.settings import Settings
 
 PAGE = 2
@@ -87,7 +87,7 @@ def batch() -> FakeBatch:
 
 
 def run(batch: FakeBatch, visible: int, name: str = NOW) -> dict[str, Any]:
-    return tick(Settings.read(ENVIRONMENT), name, FakeSqs(visible), batch)
+    return run_tick(Settings.read(ENVIRONMENT), name, FakeSqs(visible), batch)
 
 
 def test_several_jobs_are_one_array(batch: FakeBatch) -> None:
@@ -153,7 +153,7 @@ def test_ticks_while_a_backlog_lasts_do_not_pile_up_jobs(batch: FakeBatch) -> No
     assert sum(submitted) == submitted[0] == 4
 
 
-def test_what_was_seen_and_decided_is_one_line_of_json(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_counts_and_the_decision_are_one_line_of_json(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.add("workers-before", "RUNNING")
     run(batch, visible=2_500)
     line = json.loads(capsys.readouterr().out)
@@ -171,11 +171,11 @@ def test_what_was_seen_and_decided_is_one_line_of_json(batch: FakeBatch, capsys:
     ],
 )
 def test_a_name_is_the_minute_that_the_tick_was_scheduled_for(time: str, name: str) -> None:
-    assert job_name("workers", {"time": time}) == name
+    assert make_job_name("workers", {"time": time}) == name
 
 
 def test_an_invocation_by_hand_is_named_by_the_clock() -> None:
-    assert len(job_name("workers", {})) == len("workers-20301231T2359Z")
+    assert len(make_job_name("workers", {})) == len("workers-20301231T2359Z")
 
 
 @pytest.mark.parametrize(

@@ -31,23 +31,26 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def of(settings: Settings) -> Callable[..., Settings]:
-    return lambda **changes: settings.model_copy(update=changes)
+    return lambda **changes: settings.model_copy(update={"telemetry": settings.telemetry.model_copy(update=changes)})
 
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("METRICS", "TRACES_ENDPOINT", "ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
-    return load_settings(
-        service_type="detection",
-        aws_default_region="eu-central-1",
-        queue_url="http://sqs/detection",
-        group_face_queue_url="http://sqs/grouping",
-        bucket_name="photos",
-        face_group_bucket_name="results",
-        gallery_images_mongo_uri="mongodb://db",
-        huemn_mongo_uri="mongodb://db",
-    )
+    return load_settings(**REQUIRED)
+
+
+REQUIRED = {
+    "service_type": "detection",
+    "aws_default_region": "eu-central-1",
+    "queue_url": "http://sqs/detection",
+    "group_face_queue_url": "http://sqs/grouping",
+    "bucket_name": "photos",
+    "face_group_bucket_name": "results",
+    "gallery_images_mongo_uri": "mongodb://db",
+    "huemn_mongo_uri": "mongodb://db",
+}
 
 
 def emf_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -86,7 +89,7 @@ def test_what_has_gathered_is_written_even_where_a_fatal_error_ends_the_service(
     assert line["ProcessMemoryBytes"] > 0
 
 
-def test_emf_and_prometheus_are_told_the_same(
+def test_emf_and_prometheus_get_the_same(
     of: Callable[..., Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from app.telemetry import prometheus
@@ -124,10 +127,7 @@ def test_where_a_process_runs_follows_from_what_aws_sets(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert load_settings(**settings.model_dump(include=REQUIRED)).compute == compute
-
-
-REQUIRED = {name for name, field in Settings.model_fields.items() if field.is_required()}
+    assert load_settings(**REQUIRED).process.compute == compute
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_wrong_setting_of_telemetry_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(BadConfiguration, match=problem):
-        load_settings(**settings.model_dump(include=REQUIRED))
+        load_settings(**REQUIRED)
 
 
 def test_exporters_are_named_with_commas_between(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METRICS", "emf, prometheus")
-    assert load_settings(**settings.model_dump(include=REQUIRED)).metrics == {"emf", "prometheus"}
+    assert load_settings(**REQUIRED).telemetry.metrics == {"emf", "prometheus"}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -177,7 +177,7 @@ def test_a_short_life_is_written_too() -> None:
     assert written == [1]
 
 
-def test_what_cannot_be_read_is_told_once_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_logged_once_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
     tries: list[int] = []
 
     def broken() -> list[opening.Reading]:
@@ -250,7 +250,7 @@ class FakeNvml:
         return 50 + handle
 
 
-def test_what_the_gpus_tell_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readings_of_several_gpus_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml()
     monkeypatch.setattr(gpu_module, "pynvml", nvml)
     with Gpus() as gpus:

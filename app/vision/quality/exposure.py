@@ -1,4 +1,4 @@
-"""Light on a face, by the measures of ISO/IEC 29794-5 as OFIQ (BSI) publishes them.
+"""Exposure of a face, by the measures of ISO/IEC 29794-5 as OFIQ (BSI) publishes them.
 
 Shares are of the inner face, since hair, background and the black beyond the photo's edge say nothing about it.
 """
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from app.core.arrays import Floats
 
 DARK, BRIGHT = 25, 247
-"""Luminance up to the one is under-exposed, from the other on over-exposed, as in OFIQ, which implements the standard.
-"""
+"""A pixel is under-exposed up to DARK and over-exposed from BRIGHT on, as in OFIQ, which implements the standard."""
 _LEVELS = 256
 
 # In ArcFace's template the eyes are 35 px apart on a chip of 112 px; OFIQ's squares have 0.3 of that as their side and
@@ -24,7 +23,8 @@ def measure_exposure(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -
     """(N,112,112) → raw measures (N,) float32 each.
 
     `luminance_mean` and `luminance_variance` (0 to 1, of the range), `under_exposure` and `over_exposure` (shares),
-    `dynamic_range` (entropy in bits, 0 to 8), `illumination_uniformity` (0 to 1, what the cheeks' histograms share).
+    `dynamic_range` (entropy in bits, 0 to 8), `illumination_uniformity` (0 to 1, the intersection of the
+    cheeks' histograms).
     """
     face = luminance[:, *inner].reshape(len(luminance), -1)
     part = face / np.float32(_LEVELS - 1)

@@ -1,6 +1,6 @@
-"""Functions whose parameters were fitted on faces, as small files beside this one: layers of weights, nothing else.
+"""Functions that were fitted on faces: small neural networks, whose weights are in the files beside this one.
 
-They are made by `python -m benchmarks quality fit`; docs/quality.md says on what, and what they reach.
+They are made by `python -m benchmarks quality fit`; docs/quality.md says on which faces, and how accurate they are.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ EMBEDDERS = Path(__file__).with_name("embedders")
 VERSION = 1
 LAYERS = ("w1", "b1", "w2", "b2")
 REACH = 3.0
-"""In standard deviations: what lies farther from the faces of the fit is taken for as far as this."""
+"""In standard deviations from the mean of the fitted faces. Features are clipped to this distance."""
 
 
 @dataclass(frozen=True)
 class Perceptron:
     """x → standardised → tanh(x·w1 + b1) → ·w2 + b2: one hidden layer. `mean`, `scale`, `most` (F,); w1 (F,H), w2 (H,).
 
-    What is above `most` counts as that: a face that is sharper than those of the fit is no worse for it.
+    A feature above `most` counts as `most`: a face that is sharper than the fitted ones is not worse for that.
     """
 
     mean: Floats
@@ -37,8 +37,8 @@ class Perceptron:
     b2: Floats
 
     @staticmethod
-    def empty() -> "Perceptron":
-        """To be filled."""
+    def make_empty() -> "Perceptron":
+        """A function without parameters, which are set afterwards."""
         return Perceptron(*[np.empty(0, np.float32)] * 7)
 
     def __call__(self, features: Floats) -> Floats:
@@ -54,24 +54,25 @@ class Perceptron:
 
 @dataclass(frozen=True)
 class EmbedderView:
-    """What one embedder's vectors tell of a face: their length (networks that are trained by angles give short ones to
-    faces that they can't tell), and where they lie: `centre` (D,), `components` (D,K) of the unit vectors of faces good
-    and bad. `unified` takes these behind the other features."""
+    """Quality features from the vectors of one embedder: the length of a vector (networks that are trained by angles
+    give short ones to faces that they can't recognise), and its principal components. `centre` (D,) and `components`
+    (D,K) are those of the unit vectors of good and bad faces. `unified` takes these features after the others."""
 
     centre: Floats
     components: Floats
     unified: Perceptron
 
-    def features(self, vectors: Floats) -> Floats:
-        """(N,D) as the network gives them → (N,1+K) float32."""
+    def make_features(self, vectors: Floats) -> Floats:
+        """(N,D) vectors as the network gives them → (N,1+K) float32."""
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return np.hstack([np.log(lengths), (vectors / lengths - self.centre) @ self.components]).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class QualityModel:
-    """`functions`: `sharpness` and `unified` (similarity that is to be expected), `eyes` and `mouth` (logits that they
-    are covered), which serve every pack; `embedder`, where it is known, makes a better `unified`."""
+    """`functions` serve every pack: `sharpness`, `unified` (the expected similarity of a face to its own person),
+    `eyes` and `mouth` (logits that they are covered). `embedder` gives a better `unified`, for embedders that were
+    fitted."""
 
     functions: Mapping[str, Perceptron]
     embedder: EmbedderView | None = None
@@ -79,7 +80,7 @@ class QualityModel:
 
 @cache
 def load_quality_model(embedder_sha256: str | None = None) -> QualityModel:
-    """What is shipped, with what is known of the embedder of this file."""
+    """The functions that are shipped, with those of the embedder whose file has this hash, if it was fitted."""
     path = find_embedder_file(embedder_sha256) if embedder_sha256 else None
     return QualityModel(read_functions(PARAMETERS), read_embedder_view(path) if path and path.is_file() else None)
 
@@ -90,7 +91,7 @@ def find_embedder_file(sha256: str) -> Path:
 
 
 def read_functions(path: Path) -> Mapping[str, Perceptron]:
-    """What `workshop.quality_parameters.write_fitted` wrote. Raises ValueError for a file of another version."""
+    """What `workshop.quality_parameters.write_functions` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         names = {key.partition("/")[0] for key in stored.files if "/" in key}
@@ -98,7 +99,7 @@ def read_functions(path: Path) -> Mapping[str, Perceptron]:
 
 
 def read_embedder_view(path: Path) -> EmbedderView:
-    """What `workshop.quality_parameters.write_view` wrote. Raises ValueError for a file of another version."""
+    """What `workshop.quality_parameters.write_embedder_view` wrote. Raises ValueError for a file of another version."""
     with np.load(path) as stored:
         _check_version(path, stored)
         centre, components = (np.asarray(stored[name], np.float32) for name in ("centre", "components"))

@@ -1,4 +1,4 @@
-"""What the quality measures look at: faces as columns."""
+"""The input of the quality measures: faces as columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from app.core.arrays import Floats
 from app.vision.light import brighten
 
 CHIP_PX = 112
-"""Side of the chips that are measured: ArcFace's template at its own size, whatever the embedder wants."""
+"""Side of the chips that are measured: ArcFace's template at its own size, whatever the embedder takes."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class FaceColumns:
         return _compute_luminance(self.chips)
 
     @cached_property
-    def lit(self) -> NDArray[np.uint8]:
-        """(N,112,112,3), as the embedder sees them: what can still be recognised of a dark face shows there."""
+    def brightened(self) -> NDArray[np.uint8]:
+        """(N,112,112,3), brightened as for the embedder: they show what can still be recognised of a dark face."""
         return brighten(self.chips)
 
     @cached_property
-    def lit_luminance(self) -> NDArray[np.uint8]:
-        """(N,112,112) of `brighten`."""
-        return self.luminance if self.lit is self.chips else _compute_luminance(self.lit)
+    def brightened_luminance(self) -> NDArray[np.uint8]:
+        """(N,112,112), the luminance of `brightened`."""
+        return self.luminance if self.brightened is self.chips else _compute_luminance(self.brightened)
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "FaceColumns":
         """The chosen rows."""

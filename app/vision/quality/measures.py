@@ -1,7 +1,7 @@
-"""Quality of faces: how far each can be trusted, by measures with the names of ISO/IEC 29794-5.
+"""Quality of faces: how reliable their embeddings are, by measures named after ISO/IEC 29794-5.
 
 Every measure has a raw value and a score of 0 to 100, higher is better (`…_score`). `unified` is the one number that
-predicts recognition: 100 times the similarity to its own person that a face like this can be expected to have.
+predicts recognition: 100 times the expected cosine similarity of such a face to its own person.
 """
 
 from collections.abc import Mapping
@@ -26,34 +26,34 @@ _EYES_AT_PX, _EYES_WIDTH_PX = 70.0, 20.0
 Columns = dict[str, Floats]
 
 
-def measure_quality(faces: FaceColumns, fitted: QualityModel, vectors: Floats | None = None) -> Columns:
-    """N faces, and (N,D) what the embedder made of them, unless that isn't known → measure → (N,) float32, raw values
-    and scores."""
+def measure_quality(faces: FaceColumns, model: QualityModel, vectors: Floats | None = None) -> Columns:
+    """N faces, and their vectors (N,D) as the embedder gives them, if known → measure → (N,) float32, raw values and
+    scores."""
     if not len(faces):
         return {}
-    functions = fitted.functions
+    functions = model.functions
     raw, statistics = compute_raw_measures(faces), make_sharpness_features(faces)
     raw["sharpness"] = functions["sharpness"](statistics)
     raw |= estimate_covered(faces, functions)
     features = make_unified_features(raw, statistics)
-    if fitted.embedder is None or vectors is None:
+    if model.embedder is None or vectors is None:
         expected = functions["unified"](features)
     else:
-        expected = fitted.embedder.unified(np.hstack([features, fitted.embedder.features(vectors)]))
+        expected = model.embedder.unified(np.hstack([features, model.embedder.make_features(vectors)]))
     return {"unified": _map_to_percent(expected), **raw, **_map_to_scores(raw)}
 
 
 def split_into_rows(columns: Columns) -> list[dict[str, float]]:
-    """Measure → (N,) as N mappings of measure to value, as they are stored."""
+    """Columns (measure → (N,)) → N rows (measure → value), rounded as they are stored."""
     names = list(columns)
     table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
     return [dict(zip(names, (round(value, QUALITY_DIGITS) for value in row), strict=True)) for row in table.tolist()]
 
 
 def compute_raw_measures(faces: FaceColumns) -> Columns:
-    """What needs no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo; `inside`: the
-    share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees), the measures of light, the `gain` by
-    which a dark face is lit, and the `noise` that it then has, in grey levels."""
+    """The measures that need no fitted function. `size_px`: shorter side of the box, as far as it lies in the photo;
+    `inside`: the share of the box that does; `inter_eye_px`, `yaw`, `pitch`, `roll` (degrees), the measures of light,
+    the `gain` by which a dark face is brightened, and the `noise` that it then has, in grey levels."""
     pose = estimate_head_pose(faces.landmarks)
     size_px, inside = _measure_visible(faces)
     gain = compute_gains(faces.chips)
@@ -70,14 +70,14 @@ def compute_raw_measures(faces: FaceColumns) -> Columns:
 
 def estimate_covered(faces: FaceColumns, functions: Mapping[str, Perceptron]) -> Columns:
     """`eyes_covered` and `mouth_covered`, 0 to 1."""
-    features = make_occlusion_features(faces.lit)
+    features = make_occlusion_features(faces.brightened)
     return {f"{part}_covered": _apply_sigmoid(functions[part](values)) for part, values in features.items()}
 
 
 def make_unified_features(raw: Columns, statistics: Floats) -> Floats:
-    """N faces' measures and sharpness statistics → (N,F) float32, what the unified score is made of.
+    """N faces' measures and sharpness statistics → (N,F) float32, the input of the function `unified`.
 
-    The detector's score is not among them: detectors differ in what it means.
+    The detector's score is not among them, since its meaning differs between detectors.
     """
     columns = [
         np.log(np.maximum(raw["inter_eye_px"], 1)),
@@ -106,8 +106,8 @@ LIGHT = (
 
 
 def make_sharpness_features(faces: FaceColumns) -> Floats:
-    """N faces → (N,F) float32, what the sharpness is made of."""
-    return measure_sharpness(faces.lit_luminance, _INNER)
+    """N faces → (N,F) float32, the input of the function `sharpness`."""
+    return measure_sharpness(faces.brightened_luminance, _INNER)
 
 
 def _measure_visible(faces: FaceColumns) -> tuple[Floats, Floats]:
@@ -119,7 +119,8 @@ def _measure_visible(faces: FaceColumns) -> tuple[Floats, Floats]:
 
 
 def _map_to_scores(raw: Columns) -> Columns:
-    """0 to 100 for each raw value, as OFIQ maps them where it publishes how, else by the share that is well."""
+    """A score of 0 to 100 for each raw value, by OFIQ's mapping where it publishes one, else by the share that is
+    good."""
     return {
         "sharpness_score": _map_to_percent(raw["sharpness"]),
         "inter_eye_score": 100 * _apply_sigmoid((raw["inter_eye_px"] - _EYES_AT_PX) / _EYES_WIDTH_PX),

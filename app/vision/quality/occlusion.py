@@ -1,7 +1,7 @@
-"""What the eyes' and the mouth's part of a chip look like, coarsely: what a fitted classifier tells covers by.
+"""Features of the eyes' and the mouth's region of a chip, by which a fitted classifier detects that they are covered.
 
-Cells of colour beside the skin's own, and of how strong edges are in four directions, as in histograms of oriented
-gradients (Dalal and Triggs, 2005).
+The regions are divided into cells. A cell has its colour relative to the skin's, and the strength of its edges in four
+directions, as in histograms of oriented gradients (Dalal and Triggs, 2005).
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,16 @@ from app.vision.quality.inputs import CHIP_PX
 _CELLS = CHIP_PX // 4
 PARTS: Mapping[str, tuple[slice, slice]] = {"eyes": np.s_[8:17, 5:23], "mouth": np.s_[18:27, 5:23]}
 """Rows and columns of cells: from the brows to below the lids, and from below the nose tip to the last row but one.
-In a batch the last row's edges are the next chip's too."""
+The last row is left out: the chips of a batch lie below one another, so the next chip changes its edges."""
 _SKIN = np.s_[11:24, 7:21]
-"""From the eyes to the upper lip: whatever is covered, half of it is skin."""
+"""Rows and columns from the eyes to the upper lip: whatever is covered, half of these cells are skin."""
 _WORK_PX = CHIP_PX // 2
-"""Half of the chip's size is fine enough for cells of four of its pixels, and costs a quarter."""
+"""Chips are measured at half their size: it is fine enough for cells of 4 px a side, and takes a quarter of the
+time."""
 _EDGES = 3
-"""From this channel on cells hold edges: they follow the three of colour."""
+"""The first channel of edges, after the three of colour."""
 _LEAST = 4.0
+"""In grey levels: added in squares to the standard deviation of the skin, which may be 0."""
 
 
 def make_occlusion_features(chips: NDArray[np.uint8]) -> dict[str, Floats]:
@@ -45,7 +47,7 @@ def _average_cells(tall: NDArray[np.float32] | NDArray[np.uint8], count: int) ->
 
 
 def _compare_to_skin(cells: Floats, part: tuple[slice, slice]) -> Floats:
-    """(N,28,28,C) → (N,F): colours as they differ from the skin's, edges as they are, both by how the skin varies."""
+    """(N,28,28,C) → (N,F): colours less the skin's mean, and edges, both divided by the skin's standard deviation."""
     skin = cells[:, *_SKIN, :].reshape(len(cells), -1, cells.shape[-1])
     middle = skin.mean(axis=1)
     spread = np.sqrt(np.einsum("npc,npc->nc", skin, skin) / skin.shape[1] - middle**2 + _LEAST**2)
@@ -55,7 +57,7 @@ def _compare_to_skin(cells: Floats, part: tuple[slice, slice]) -> Floats:
 
 
 def _find_edges(luminance: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """(H,W) → four times (H,W): the slope's strength along the axes and the diagonals."""
+    """(H,W) → four times (H,W): the strength of the slope along the axes and the diagonals."""
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
     along = (dx, dy, (dx + dy) * np.float32(0.5**0.5), (dx - dy) * np.float32(0.5**0.5))
     return [np.abs(slope) for slope in along]

@@ -1,7 +1,7 @@
-"""How a head is turned, from its five landmarks.
+"""Head pose from five landmarks.
 
 A weak-perspective camera (scaled orthography, the first step of POSIT: DeMenthon and Davis, 1995) over a rigid mean
-face has a closed form for a whole batch, and is as near as five points of a soft face allow.
+face has a closed form for a whole batch. Five landmarks on a face that moves allow no better accuracy.
 """
 
 import numpy as np

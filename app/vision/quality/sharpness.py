@@ -1,7 +1,7 @@
-"""Statistics that tell sharp faces from blurred, blown-up, noisy and compressed ones. None of them does alone.
+"""Statistics that together tell sharp faces from blurred, upsampled, noisy and compressed ones; no single one suffices.
 
-Each is taken at several scales, for noise lives in the finest one and blur spares the coarse ones; a fitted function
-(`fitted.py`) makes one measure of them.
+They are taken at several scales, since noise is in the finest scale and blur leaves the coarse ones unchanged. A fitted
+function (`fitted.py`) combines them into one measure.
 """
 
 import numpy as np
@@ -18,8 +18,9 @@ _LEAST = 1e-2
 def measure_sharpness(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> Floats:
     """(N,112,112) → (N, len(NAMES)) float32, of the inner face.
 
-    `curve` and `slope`: logarithms of the mean squares of second and first differences. `variance`: of the whole.
-    `flat`: how flat the flatter half of tiles of four pixels is beside the whole; a JPEG of low quality makes it so.
+    `curve` and `slope`: logarithms of the mean squares of second and first differences. `variance`: logarithm of
+    the variance of the whole. `flat`: logarithm of the mean variance in the flatter half of the tiles of 4 x 4 px, less
+    `variance`; a JPEG of low quality has flat tiles.
     """
     face = luminance[:, *inner].astype(np.float32)
     statistics = []
@@ -37,8 +38,8 @@ def measure_sharpness(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) 
 def estimate_noise(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> Floats:
     """(N,112,112) → (N,) float32, the noise's standard deviation in the inner face, in grey levels.
 
-    By what is left of it in the difference of two Laplacians: Immerkær, "Fast noise variance estimation" (Computer
-    Vision and Image Understanding 64, 1996).
+    By the face's response to the difference of two Laplacians, in which little but noise is left: Immerkær, "Fast noise
+    variance estimation" (Computer Vision and Image Understanding 64, 1996).
     """
     face = luminance[:, *inner].astype(np.float32)
     across = face[:, :, :-2] - 2 * face[:, :, 1:-1] + face[:, :, 2:]
@@ -48,8 +49,8 @@ def estimate_noise(luminance: NDArray[np.uint8], inner: tuple[slice, slice]) -> 
 
 def _compute_laplacian(face: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,h,w) → (N,h-2,w-2), the Laplacian of each pixel."""
-    beside = face[:, 1:-1, :-2] + face[:, 1:-1, 2:] + face[:, :-2, 1:-1] + face[:, 2:, 1:-1]
-    return beside - 4 * face[:, 1:-1, 1:-1]
+    neighbours = face[:, 1:-1, :-2] + face[:, 1:-1, 2:] + face[:, :-2, 1:-1] + face[:, 2:, 1:-1]
+    return neighbours - 4 * face[:, 1:-1, 1:-1]
 
 
 def _compute_slopes(face: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -8,7 +8,7 @@ MAX_ARRAY_SIZE = 10_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What a queue's jobs are measured by. Raises ValueError with a sentence where it makes no sense.
+    """The limits for a queue's jobs. Raises ValueError with a sentence where they make no sense.
 
     `messages_per_job` is how many waiting messages are worth a job: seconds that a backlog may take, divided by seconds
     a message. `max_jobs` bounds all active jobs together, not those of one submission. `traffic_share` is the
@@ -30,18 +30,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decision:
-    """`wanted` jobs should be active for these messages; `submit` of them are missing."""
+    """`wanted` jobs should be active for the waiting messages; `submit` of them are missing."""
 
     wanted: int
     submit: int
 
 
 def decide(visible: int, active: int, limits: Limits) -> Decision:
-    """The jobs that `visible` waiting messages want beside `active` jobs that have not ended.
+    """How many jobs `visible` waiting messages need, and how many of them `active` jobs leave to be submitted.
 
     Messages that a job already holds are not visible, so a job that works through its share is not counted again.
-    Whatever is called how often: active jobs never exceed the larger of `max_jobs` and what was active before.
-    Raises ValueError for a negative count.
+    However often jobs are submitted by this, active jobs never exceed the larger of `max_jobs` and what was active
+    before. Raises ValueError for a negative count.
     """
     if visible < 0 or active < 0:
         raise ValueError(f"counts can't be negative: {visible} visible messages, {active} active jobs")

@@ -1,7 +1,7 @@
-"""The Lambda function: looks at the queue and at the jobs, and submits what is missing.
+"""The Lambda function: counts the waiting messages and the active jobs, and submits the jobs that are missing.
 
-Nothing is caught: an invocation that fails counts in Lambda's error metric, and the next tick looks anew. Two at once
-would not see each other's jobs, so the function is to have a reserved concurrency of 1.
+No error is caught: an invocation that fails counts in Lambda's error metric, and the next tick counts again. Two
+invocations at once would not see each other's jobs, so the function must have a reserved concurrency of 1.
 """
 
 import json
@@ -22,16 +22,16 @@ Event = Mapping[str, Any]
 
 
 def handle(event: Event, _context: object) -> dict[str, Any]:
-    """One tick of the schedule. Returns what was seen and done, which is logged as well."""
+    """One tick of the schedule. Returns the counts and what was submitted, which are logged as well."""
     settings = Settings.read(os.environ)
-    # A second try of SubmitJob by the client could submit a second array; the next tick looks at what is there first.
-    return tick(settings, job_name(settings.job_name, event), _client("sqs", 3), _client("batch", 1))
+    # A retry of SubmitJob by the client could submit a second array; the next tick counts the active jobs first.
+    return run_tick(settings, make_job_name(settings.job_name, event), _open_client("sqs", 3), _open_client("batch", 1))
 
 
-def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dict[str, Any]:
+def run_tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dict[str, Any]:
     """Submit, under `name`, the jobs that are missing. Does nothing where a job of this name was submitted before."""
     jobs = Jobs(batch, settings.job_queue, settings.job_name)
-    visible, active = visible_messages(sqs, settings.queue_url), jobs.active()
+    visible, active = count_visible_messages(sqs, settings.queue_url), jobs.count_active()
     decision = decide(visible, active, settings.limits)
     done = _submit(jobs, name, settings.job_definition, decision)
     seen = {
@@ -45,18 +45,18 @@ def tick(settings: Settings, name: str, sqs: AwsClient, batch: AwsClient) -> dic
     return result
 
 
-def job_name(prefix: str, event: Event) -> str:
+def make_job_name(prefix: str, event: Event) -> str:
     """`<prefix>-20260131T1405Z`: the minute that this tick was scheduled for, by the event's `time`, else by the clock.
 
     An event that comes twice carries the same time. Batch has no token that would make SubmitJob idempotent, and takes
-    a name any number of times; so the name is looked for before.
+    a name any number of times, so `run_tick` checks first whether a job of this name was submitted.
     """
     given = event.get("time")
     moment = datetime.fromisoformat(given) if given else datetime.now(UTC)
     return f"{prefix}-{moment.astimezone(UTC):%Y%m%dT%H%MZ}"
 
 
-def visible_messages(sqs: AwsClient, queue_url: str) -> int:
+def count_visible_messages(sqs: AwsClient, queue_url: str) -> int:
     name = "ApproximateNumberOfMessages"
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
     return int(answer["Attributes"][name])
@@ -71,7 +71,7 @@ def _submit(jobs: Jobs, name: str, definition: str, decision: Decision) -> dict[
 
 
 @cache
-def _client(service: str, attempts: int) -> AwsClient:
-    """Made at the first invocation and kept while the function's process lives."""
+def _open_client(service: str, attempts: int) -> AwsClient:
+    """A client, which is made at the first invocation and kept while the function's process lives."""
     retries = {"total_max_attempts": attempts, "mode": "standard"}
     return boto3.client(service, config=Config(connect_timeout=3, read_timeout=10, retries=retries))

@@ -23,35 +23,35 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Raises ValueError with a sentence that names the variable."""
+        """The settings of these variables. Raises ValueError with a sentence that names the wrong one."""
         return cls(
-            queue_url=_text(environment, "QUEUE_URL"),
-            job_queue=_text(environment, "JOB_QUEUE"),
-            job_definition=_text(environment, "JOB_DEFINITION"),
-            job_name=_job_name(environment),
+            queue_url=_read_text(environment, "QUEUE_URL"),
+            job_queue=_read_text(environment, "JOB_QUEUE"),
+            job_definition=_read_text(environment, "JOB_DEFINITION"),
+            job_name=_read_job_name(environment),
             limits=Limits(
-                messages_per_job=_number(environment, "MESSAGES_PER_JOB"),
-                max_jobs=_number(environment, "MAX_JOBS"),
-                traffic_share=_number(environment, "TRAFFIC_SHARE"),
+                messages_per_job=_read_number(environment, "MESSAGES_PER_JOB"),
+                max_jobs=_read_number(environment, "MAX_JOBS"),
+                traffic_share=_read_number(environment, "TRAFFIC_SHARE"),
             ),
         )
 
 
-def _text(environment: Mapping[str, str], name: str) -> str:
+def _read_text(environment: Mapping[str, str], name: str) -> str:
     if not (value := environment.get(name, "").strip()):
         raise ValueError(f"{name} is not set")
     return value
 
 
-def _job_name(environment: Mapping[str, str]) -> str:
-    name = _text(environment, "JOB_NAME")
+def _read_job_name(environment: Mapping[str, str]) -> str:
+    name = _read_text(environment, "JOB_NAME")
     if not JOB_NAME.fullmatch(name):
         raise ValueError(f"JOB_NAME must be at most 100 letters, digits, hyphens and underscores, not {name!r}")
     return name
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
-    value = _text(environment, name)
+def _read_number(environment: Mapping[str, str], name: str) -> int:
+    value = _read_text(environment, name)
     try:
         return int(value)
     except ValueError:

@@ -110,6 +110,22 @@ run "settings_of_a_service_win_over_those_of_both" {
   }
 }
 
+run "grouping_gets_neither_the_owners_database_nor_what_only_detection_reads" {
+  command = plan
+  assert {
+    condition     = keys(local.secret_settings["grouping"]) == ["GALLERY_IMAGES_MONGO_URI"]
+    error_message = "grouping is handed another secret"
+  }
+  assert {
+    condition     = length(setintersection(keys(local.environment["grouping"]), ["QUEUE_URL", "BUCKET_NAME", "ALLOWED_BUCKETS"])) == 0
+    error_message = "grouping is handed what only detection reads"
+  }
+  assert {
+    condition     = keys(local.secret_settings["detection"]) == ["GALLERY_IMAGES_MONGO_URI", "HUEMN_MONGO_URI"]
+    error_message = "detection lacks a secret"
+  }
+}
+
 run "neither_ecs_nor_batch_is_refused" {
   command = plan
   variables {

@@ -46,8 +46,8 @@ module "service" {
   image                   = var.image
   task                    = each.value.task
   environment             = var.environment[each.key]
-  secrets                 = var.secrets
-  execution_role_arn      = var.execution_role_arn
+  secrets                 = var.secrets[each.key]
+  execution_role_arn      = var.execution_role_arns[each.key]
   task_role_arn           = var.task_role_arns[each.key]
   scaling                 = each.value.scaling
   traffic_share           = var.traffic_share

@@ -78,8 +78,8 @@ variable "environment" {
 }
 
 variable "secrets" {
-  description = "Settings whose values are secrets: their ARNs in Secrets Manager, by setting."
-  type        = map(string)
+  description = "Settings whose values are secrets: their ARNs in Secrets Manager, by service and setting."
+  type        = map(map(string))
 }
 
 variable "queue_names" {
@@ -107,9 +107,9 @@ variable "instance_profile_arn" {
   type        = string
 }
 
-variable "execution_role_arn" {
-  description = "Role that containers are started with."
-  type        = string
+variable "execution_role_arns" {
+  description = "Role that containers are started with, by service."
+  type        = map(string)
 }
 
 variable "task_role_arns" {

@@ -1,4 +1,6 @@
 data "aws_iam_policy_document" "execution" {
+  for_each = local.services
+
   # The one action here that knows no resource: the token is for the registry as a whole, the pulling is not.
   statement {
     sid       = "LogInToRegistry"
@@ -15,7 +17,7 @@ data "aws_iam_policy_document" "execution" {
   statement {
     sid       = "ReadSecrets"
     actions   = ["secretsmanager:GetSecretValue"]
-    resources = values(var.secret_arns)
+    resources = var.secret_arns[each.key]
   }
 
   statement {

@@ -1,6 +1,6 @@
 # Roles of the workers and their machines. The submitters' roles are with the submitters.
 #
-# execution  what ECS and Batch do to start a container: pull the image, read the secrets, write the log
+# execution  what ECS and Batch do to start a container: pull the image, read its secrets, write the log; one a service
 # task       what the worker itself may do, one role a service
 # instance   what the ECS agent on a machine may do: join its own cluster and report
 
@@ -34,15 +34,19 @@ data "aws_iam_policy_document" "tasks_assume" {
 }
 
 resource "aws_iam_role" "execution" {
-  name               = "${var.name}-execution"
-  description        = "Starts the face worker's containers: image, secrets, log"
+  for_each = local.services
+
+  name               = "${var.name}-${each.key}-execution"
+  description        = "Starts the containers of the face worker's ${each.key} service: image, secrets, log"
   assume_role_policy = data.aws_iam_policy_document.tasks_assume.json
 }
 
 resource "aws_iam_role_policy" "execution" {
+  for_each = local.services
+
   name   = "start-containers"
-  role   = aws_iam_role.execution.id
-  policy = data.aws_iam_policy_document.execution.json
+  role   = aws_iam_role.execution[each.key].id
+  policy = data.aws_iam_policy_document.execution[each.key].json
 }
 
 resource "aws_iam_role" "task" {

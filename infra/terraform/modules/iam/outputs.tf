@@ -1,6 +1,6 @@
-output "execution_role_arn" {
-  description = "Role that ECS and Batch start containers with."
-  value       = aws_iam_role.execution.arn
+output "execution_role_arns" {
+  description = "Role that ECS and Batch start containers with, by service."
+  value       = { for service, role in aws_iam_role.execution : service => role.arn }
 }
 
 output "task_role_arns" {
@@ -16,7 +16,7 @@ output "instance_profile_arns" {
 output "policies" {
   description = "Every policy document of these roles, by role name."
   value = merge(
-    { (aws_iam_role.execution.name) = aws_iam_role_policy.execution.policy },
+    { for service, policy in aws_iam_role_policy.execution : aws_iam_role.execution[service].name => policy.policy },
     { for service, policy in aws_iam_role_policy.task : aws_iam_role.task[service].name => policy.policy },
     { for kind, policy in aws_iam_role_policy.instance : aws_iam_role.instance[kind].name => policy.policy },
   )

@@ -51,8 +51,8 @@ variable "model_prefix" {
 }
 
 variable "secret_arns" {
-  description = "The secrets that containers start with."
-  type        = map(string)
+  description = "The secrets that containers start with, by service."
+  type        = map(list(string))
 }
 
 variable "repository_arns" {

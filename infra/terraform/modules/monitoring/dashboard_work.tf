@@ -6,6 +6,7 @@ locals {
   own_names = [
     "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "Faces", "FaceQuality",
     "PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "EmbedSeconds", "DeviceWaitSeconds", "StoreSeconds",
+    "DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize",
     "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
     "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
     "SpotInterruptions", "ProcessMemoryBytes", "MemoryShare", "GpuUtilisation", "GpuMemoryBytes", "GpuTemperatureC",
@@ -78,6 +79,14 @@ locals {
     {
       title = "Seconds per photo"
       lines = [for stat in ["p50", "p95", "p99"] : concat(local.own.detection.PhotoSeconds, [{ label = stat, stat = stat }])]
+    },
+    {
+      title   = "Photos that share a call, and that wait for one, mean"
+      options = { stat = "Average" }
+      lines = [
+        for name in ["DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize"] :
+        concat(local.own.detection[name], [{ label = trimsuffix(name, "Size") }])
+      ]
     },
     {
       title = "How photos end"

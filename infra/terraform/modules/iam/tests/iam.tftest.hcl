@@ -22,16 +22,19 @@ variables {
   photo_bucket_names = ["photos"]
   results_bucket_arn = "arn:aws:s3:::results"
   models_bucket_arn  = "arn:aws:s3:::models"
-  secret_arns        = { uri = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef" }
-  repository_arns    = ["arn:aws:ecr:eu-central-1:111122223333:repository/face-worker-test"]
-  log_group_arns     = ["arn:aws:logs:eu-central-1:111122223333:log-group:/face-worker-test/ecs/detection"]
-  ecs_cluster_arn    = "arn:aws:ecs:eu-central-1:111122223333:cluster/face-worker-test"
+  secret_arns = {
+    detection = ["arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:h-abcdef"]
+    grouping  = ["arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef"]
+  }
+  repository_arns = ["arn:aws:ecr:eu-central-1:111122223333:repository/face-worker-test"]
+  log_group_arns  = ["arn:aws:logs:eu-central-1:111122223333:log-group:/face-worker-test/ecs/detection"]
+  ecs_cluster_arn = "arn:aws:ecs:eu-central-1:111122223333:cluster/face-worker-test"
 }
 
 run "no_action_is_a_pattern" {
   assert {
     condition = alltrue(flatten([
-      for document in concat(values(data.aws_iam_policy_document.task), values(data.aws_iam_policy_document.instance), [data.aws_iam_policy_document.execution]) :
+      for document in concat(values(data.aws_iam_policy_document.task), values(data.aws_iam_policy_document.instance), values(data.aws_iam_policy_document.execution)) :
       [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]
     ]))
     error_message = "an action holds *"
@@ -59,6 +62,15 @@ run "grouping_reads_no_photos_and_detection_only_those_of_its_prefixes" {
       for statement in data.aws_iam_policy_document.task["grouping"].statement : [for resource in statement.resources : strcontains(resource, "photos")]
     ]))
     error_message = "grouping reads photos"
+  }
+}
+
+run "a_container_of_grouping_cannot_read_the_owners_secret" {
+  assert {
+    condition = [
+      for statement in data.aws_iam_policy_document.execution["grouping"].statement : statement.resources if statement.sid == "ReadSecrets"
+    ] == [toset(["arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef"])]
+    error_message = "grouping's containers start with more secrets than they read"
   }
 }
 

@@ -1,4 +1,4 @@
-# How many tasks: by the work of each wanted task, so that a message waits no longer than latency_goal_s. docs/scaling.md
+# How many tasks: by the work of each wanted task, so that a message waits no longer than latency_goal_s. docs/autoscaling.md
 # has a day of it, simulated, beside other measures.
 #
 # work     messages that wait, are delayed, or are being worked on, and those that come within drain_s at the pace of this
