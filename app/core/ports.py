@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 from app.core.roles import QualityBars
 
+Progress = Callable[[], None]
+"""Is called as the work on a message makes progress."""
+
 
 @dataclass(frozen=True)
 class ReceivedMessage:

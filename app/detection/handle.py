@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from app.core.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import DetectImage, GroupGallery, parse_detection
-from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, StoredObject
+from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, Progress, StoredObject
 from app.core.records import (
     FaceRecord,
     ImageRecord,
@@ -34,8 +34,6 @@ from app.vision.decode import PhotoHeader, read_header
 from app.vision.photo_quality import Verdict
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[], None]
 
 SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
 """The statuses of photos that the networks have analysed. Others cost little to do again, and a setting may have

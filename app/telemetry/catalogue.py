@@ -215,6 +215,9 @@ class Metric(Enum):
         return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
 
 
+Reading = tuple[Metric, float]
+"""A gauge and its value."""
+
 STAGE_METRICS = {stage: metric for stage in Stage for metric in Metric if metric.title == stage.metric}
 
 

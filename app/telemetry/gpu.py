@@ -7,9 +7,7 @@ from typing import Any
 
 import pynvml
 
-from app.telemetry.catalogue import Metric
-
-Reading = tuple[Metric, float]
+from app.telemetry.catalogue import Metric, Reading
 
 
 class Gpus:

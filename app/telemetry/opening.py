@@ -12,7 +12,7 @@ import psutil
 from app.config import Settings, TelemetrySettings
 from app.core.threads import BackgroundThread, repeat
 from app.host import measure_memory_share
-from app.telemetry.catalogue import Metric
+from app.telemetry.catalogue import Metric, Reading
 from app.telemetry.emf import EmfMetrics
 from app.telemetry.interface import Metrics, MetricsFanOut, NoMetrics, NoTracer, Telemetry, TelemetrySource, Tracer
 
@@ -22,7 +22,6 @@ FLUSH_EVERY_S = 20.0
 CLOSE_WITHIN_S = 3.0
 """Together with the traces' and the log's: less than stopTimeout leaves after SHUTDOWN_DEADLINE_S and a poll."""
 
-Reading = tuple[Metric, float]
 Read = Callable[[], Iterable[Reading]]
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from app.core.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
-from app.core.ports import MessageQueue, ReceivedMessage
+from app.core.ports import MessageQueue, Progress, ReceivedMessage
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 from app.worker.breaker import Breaker
@@ -35,8 +35,6 @@ EXIT_STUCK = 11
 FIRST_BACKOFF_S = 2.0
 LONGEST_BACKOFF_S = 300.0
 PAUSE_S = 1.0
-
-Progress = Callable[[], None]
 
 
 class Handler(Protocol):

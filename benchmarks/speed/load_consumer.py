@@ -4,9 +4,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from app.core.ports import ReceivedMessage
+from app.core.ports import Progress, ReceivedMessage
 from app.health import Health
-from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress
+from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions
 from app.worker.shutdown import Shutdown
 
 SQS_BATCH = 10

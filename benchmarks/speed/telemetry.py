@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from app.config import Settings, load_settings
-from app.core.ports import ReceivedMessage
+from app.core.ports import Progress, ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
 from app.core.stages import Stage
 from app.detection.stages import StageTimes, report_photo
@@ -36,7 +36,7 @@ from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
-from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, Progress, log
+from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, log
 from app.worker.message_report import MessageReport
 from app.worker.shutdown import Shutdown
 from benchmarks.common.command import print_result
