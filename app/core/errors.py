@@ -52,8 +52,7 @@ class LeaseLost(WorkerError):
 
 
 class RejectMessage(WorkerError):
-    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`, of which there are
-    few."""
+    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`; kinds are few."""
 
     def __init__(self, reason: str, kind: str = "invalid") -> None:
         super().__init__(reason)

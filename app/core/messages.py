@@ -20,8 +20,7 @@ MAX_ID_CHARS = 400
 
 
 def _check_plain(value: str) -> str:
-    """Refuse control characters, which break logs and pages, and `..` segments, which would leave a gallery's
-    folder."""
+    """Refuse control characters, which break logs and pages, and `..`, which would leave a gallery's folder."""
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("has a control character")
     if any(part in ("", ".", "..") for part in value.split("/")):

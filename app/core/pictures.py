@@ -16,8 +16,7 @@ def is_picture(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class PhotoLimits:
-    """How large a photo may be: the bytes of its file, and the pixels that its header states. The defaults are those of
-    Settings."""
+    """How large a photo may be: bytes of its file, and pixels by its header. The defaults are those of settings."""
 
     max_bytes: int = 100_000_000
     max_pixels: int = 150_000_000

@@ -135,8 +135,7 @@ class FaceStore(Protocol):
     def find_image(self, photo: PhotoRef) -> ImageRecord | None: ...
 
     def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
-        """Store photos' records, and of each photo exactly these faces under its model, as if one photo after the
-        other.
+        """Store photos' records and, of each photo, exactly these faces under its model, as if one by one.
 
         Returns the results that were overtaken: a newer version of the photo is stored, and nothing of the result was
         written. All others are written, or none if this raises; the same call again changes nothing. A face that is
@@ -243,8 +242,7 @@ class PeopleEditor(Protocol):
         """Set the person's name; None removes it."""
 
     def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
-        """These faces, and the cover with which a user compared them, are this person, whatever the clustering
-        finds."""
+        """These faces, and the cover that a user compared them with, are this person, whatever the clustering finds."""
 
     def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
         """These faces are not this person, in all later runs, unless they are confirmed."""

@@ -110,8 +110,7 @@ class FaceRecord:
 class PhotoResult:
     """All that is stored of one photo: its record, and its faces under the record's model.
 
-    A result is equal only to itself, so that `result in overtaken` is about this very one: a batch may have a photo
-    twice.
+    A result is equal only to itself, for `result in overtaken`: a batch may have two equal results of one photo.
     """
 
     image: ImageRecord

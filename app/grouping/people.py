@@ -25,9 +25,8 @@ _MOST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class PersonMatches:
-    """N person ids, None for unassigned faces; `merged` maps the ids of people that were merged to the ids that they
-    have now; `rejected_for` maps face ids that are unassigned because of a rejection to the person of that
-    rejection."""
+    """N person ids, None for unassigned faces; `merged` maps ids of people that were merged to the ids that they have
+    now; `rejected_for` maps the ids of faces that are unassigned because of a rejection to the rejected person."""
 
     person_ids: list[str | None]
     merged: dict[str, str]
@@ -51,8 +50,7 @@ class _Before:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """The rows of one label, their smallest face id, and for each person the number of its faces and confirmed
-    faces."""
+    """The rows of one label, their smallest face id, and by person the numbers of its faces and confirmed faces."""
 
     rows: list[int]
     first: str
@@ -94,8 +92,7 @@ def match_people(
     People with a claim to the same cluster are merged; the named or confirmed one stays, else the oldest. None is
     merged where two are named or confirmed, or where a face of one was rejected for another: all keep the faces they
     had, and each other face goes to the person of the most similar of these. A face that was rejected for its cluster's
-    person keeps its former person; such faces without one become a new person, or stay unassigned if none is a core
-    face.
+    person keeps its former person; such faces without one become a new person, or are unassigned if none is core.
 
     All of this is repeated until nothing changes, for a face that moves may have kept two people from being merged.
     """

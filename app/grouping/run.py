@@ -15,7 +15,7 @@ from app.telemetry.interface import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 
-RENEWALS_PER_LEASE = 3
+RENEWALS = 3  # for each lease
 REPORT_EVERY_S = 3.0
 LOST_DELAY_S = 10.0
 FIRST_RUN_S = {"read": 4.0, "cluster": 3.0, "people": 2.0, "publish": 1.0}
@@ -48,9 +48,7 @@ class GroupingRun(BackgroundThread):
         self._begun = self._stage_begun = self._reported = time.monotonic()
         self._lock = threading.Lock()
         # `close` waits for the thread: a late renewal would take the lease again after it was given back.
-        super().__init__(
-            "gallery lease", partial(repeat, every_s=lease_s / RENEWALS_PER_LEASE, action=self._try_renewal)
-        )
+        super().__init__("gallery lease", partial(repeat, every_s=lease_s / RENEWALS, action=self._try_renewal))
 
     def close(self) -> None:
         """The run is over, or has failed."""
