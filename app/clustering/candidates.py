@@ -33,8 +33,7 @@ SPARE = 8
 """Candidates beyond the k neighbours. A search rounds similarities, in float16 most of all, so the k-th neighbour may
 come a few places later in its order."""
 TILE_ROWS, TILE_PAIRS = 10_000, 10**10
-"""A tile has at most TILE_ROWS queries and TILE_PAIRS pairs, so that progress is reported at least every few minutes.
-"""
+"""A tile has at most TILE_ROWS queries and TILE_PAIRS pairs, so progress is reported every few minutes at least."""
 
 FEW_QUERIES, FEW_PAIRS = 256, 2 * 10**7
 """For at most FEW_QUERIES queries one product of matrices is several times as fast as FAISS. FEW_PAIRS bounds the size
