@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from app.clustering.graph import Rows
+from app.clustering.identity import PersonMatches, match_people
 from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
@@ -20,7 +21,6 @@ from app.core.roles import QualityBars, assign_core, assign_roles
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
-from app.grouping.people import PersonMatches, match_people
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
 from app.grouping.run import GroupingRun
 from app.grouping.summary import find_changed, merge_with_absent, summarise

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from app.clustering.identity import PersonMatches
 from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, make_preview_key
 from app.core.roles import QualityBars, explain_unassigned
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, remove_time
-from app.grouping.people import PersonMatches
 
 BOX_DECIMALS = 2
 PUBLISHED_MEASURES = ("unified", "size_px", "sharpness", "yaw", "eyes_covered", "mouth_covered")

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from app.clustering.identity import resolve_merged_ids
 from app.core.records import FaceBatch, PersonRecord, PersonStatus
-from app.grouping.people import resolve_merged_ids
 
 COVER_PX = 200
 """A larger face makes no better cover."""

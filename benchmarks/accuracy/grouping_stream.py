@@ -1,7 +1,7 @@
 """Faces that arrive in parts: do incremental runs give the same people as one full run, and what do they cost?
 
 As in the service, each arrival leads to an incremental run, or to a full run where the grouping has drifted, and people
-get their ids from app.grouping.people.
+get their ids from app.clustering.identity.
 """
 
 import time
@@ -13,12 +13,12 @@ import numpy as np
 
 from app.clustering.full import Grouping, group
 from app.clustering.graph import Labels, add_faces, build_graph
+from app.clustering.identity import match_people
 from app.clustering.incremental import has_same_companions
 from app.clustering.regrouping import regroup
 from app.core.arrays import Floats
 from app.core.records import FaceBatch, PersonRecord, make_quality_columns
 from app.core.roles import assign_core
-from app.grouping.people import match_people
 from benchmarks.accuracy.grouping_measures import SEARCH, compute_scores
 
 Figures = dict[str, Any]

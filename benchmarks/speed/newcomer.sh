@@ -2,7 +2,7 @@
 # What a newcomer does: clone, run the sample album. Prints the seconds it took as one line of JSON.
 # The figure depends on the package cache; run it twice to see it warm.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 aside=$(mktemp -d)
 trap 'rm -rf "$aside"' EXIT

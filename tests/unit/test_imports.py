@@ -32,3 +32,16 @@ def test_what_a_manifest_may_name_as_its_builder_lies_in_the_packs(graph: grimp.
     assert builders
     for name in builders:
         assert not {one for one in graph.find_upstream_modules(name) if one.partition(".")[0] in NEVER_SHIPPED}
+
+
+SPINE = ("core", "worker", "detection", "grouping", "bootstrap.py")
+"""What everybody who changes a service must know."""
+
+
+def test_what_a_newcomer_must_know_stays_below_four_thousand_lines() -> None:
+    files = [
+        file for name in SPINE for file in ([ROOT / "app" / name] if "." in name else (ROOT / "app" / name).rglob("*"))
+    ]
+    read = [file for file in files if file.suffix in (".py", ".j2")]
+    assert len(read) > 30
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in read) < 4_000

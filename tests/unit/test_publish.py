@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from app.clustering.identity import PersonMatches
 from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, make_quality_columns
 from app.core.roles import QualityBars
 from app.grouping.output import Groups
 from app.grouping.page import PagePhoto, render_page
-from app.grouping.people import PersonMatches
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
 from tests.stores import image_record, photo
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.clustering.graph import UNASSIGNED
+from app.clustering.identity import PersonMatches, match_people, resolve_merged_ids
 from app.core.records import FaceBatch, PersonRecord, PersonStatus, make_quality_columns
-from app.grouping.people import PersonMatches, match_people, resolve_merged_ids
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=40)
