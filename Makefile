@@ -3,6 +3,8 @@
 PYTHON := .venv/bin/python
 PACK ?= open
 IMAGES ?= .local/sample-album
+# Tests start hundreds of processes; without bytecode on disk each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## show this list

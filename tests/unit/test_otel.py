@@ -118,6 +118,7 @@ def test_a_collector_that_refuses_is_told_once_and_once_more_after_it_took_some(
             assert caplog.text.count("traces don't reach TRACES_ENDPOINT") == told
 
 
+@pytest.mark.alone
 def test_a_collector_that_hangs_holds_up_neither_work_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otel, "CLOSE_WITHIN_S", 0.5)
     # Still longer than the end may take below, so that an end that waited for a send would be seen.

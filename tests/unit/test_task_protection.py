@@ -152,6 +152,7 @@ def test_a_new_trouble_after_a_success_is_logged_again(
     assert caplog.text.count("ECS does not protect this task") == 2
 
 
+@pytest.mark.alone
 def test_an_agent_that_does_not_answer_costs_a_second_at_most(
     agent: Agent, protection: TaskProtection, caplog: pytest.LogCaptureFixture
 ) -> None:
