@@ -23,7 +23,7 @@ WORKERS ?= 2
 PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 .PHONY: test
 test: setup ## all tests, several at once: WORKERS=2
-	$(PYTHON) -m pytest $(PARALLEL) --cov --cov-report=term
+	$(PYTHON) -m pytest $(PARALLEL) --durations=15 --cov --cov-report=term
 
 .PHONY: test-fast
 test-fast: setup ## the unit tests that take no longer than a few seconds: within a minute
