@@ -19,10 +19,11 @@ album: ## the sample album through the whole system
 	@./dev_worker.sh album
 
 # Each worker takes whole files, in their order: contract, infra, integration, and the many short unit tests last.
-WORKERS ?= 2
+# Integration tests wait about as long as they compute, so two cores are busy with three workers.
+WORKERS ?= 3
 PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 .PHONY: test
-test: setup ## all tests, several at once: WORKERS=2
+test: setup ## all tests, several at once: WORKERS=3
 	$(PYTHON) -m pytest $(PARALLEL) --durations=15 --cov --cov-report=term
 
 .PHONY: test-fast
