@@ -8,6 +8,8 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from filelock import FileLock
+
 from local.stack import LocalStackError
 
 ARCHIVE = "face-recognition==1.3.0"
@@ -35,13 +37,16 @@ The last row's are, as far as their pictures tell, official photos of the US gov
 
 def make_sample_album(folder: Path) -> None:
     """Fill the folder with the sample photos; nothing happens if they are there already. Raises LocalStackError."""
-    if (folder / "LICENCES.md").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FROM_SKIMAGE:
-        (folder / name).write_bytes((files("skimage") / "data" / name).read_bytes())
-    _unpack(folder)
-    (folder / "LICENCES.md").write_text(LICENCES, "utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two commands at once, as in tests: the second must not see, or overwrite, what the first has half written.
+    with FileLock(folder.with_suffix(".lock")):
+        if (folder / "LICENCES.md").exists():
+            return
+        folder.mkdir(exist_ok=True)
+        for name in FROM_SKIMAGE:
+            (folder / name).write_bytes((files("skimage") / "data" / name).read_bytes())
+        _unpack(folder)
+        (folder / "LICENCES.md").write_text(LICENCES, "utf-8")
 
 
 def _unpack(folder: Path) -> None:

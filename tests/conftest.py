@@ -1,5 +1,7 @@
 """What more than one kind of test needs. Every server is lazy: a run of pure unit tests starts none."""
 
+import fcntl
+import os
 import socket
 import subprocess
 import sys
@@ -24,6 +26,22 @@ START_TIMEOUT_S = 60.0
 
 # Making a client costs boto3 a third of a second, more than most tests take in all.
 aws_client = cache(open_client)
+
+
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With several workers: a test marked `alone` waits until no other test runs, and the others wait for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    # The folder above is that of all workers of this run.
+    with (tmp_path_factory.getbasetemp().parent / "turn.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            # Said, and not left to the closing: a forked child would keep the lock for as long as it lives.
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +110,12 @@ def shared_dir() -> Path:
 def _server(command: list[str], home: Path) -> Iterator[Callable[[], None]]:
     """A process that ends with the `with`. Yields a check that fails, with its last words, once it is dead."""
     log = home / "server.log"
+    # Nothing of a server's own code counts as ours, so coverage would only slow it down.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home, env=environment
+        )
 
     def still_alive() -> None:
         if process.poll() is not None:

@@ -16,6 +16,7 @@ from benchmarks.robustness.idempotence import measure
 from local.stack import ROOT, LocalStack
 from tests.integration.test_bad_input import astronaut
 
+pytestmark = pytest.mark.slow
 SHARED_PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"
 
 

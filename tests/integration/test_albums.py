@@ -9,6 +9,7 @@ from benchmarks.accuracy.album import read_labels
 from benchmarks.accuracy.albums import main
 from local.stack import ROOT
 
+pytestmark = pytest.mark.slow
 PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"
 FEW = ["--pack", str(PACK), "--people", "12", "--pages", "4", "--json"]
 

@@ -9,6 +9,7 @@ import pytest
 from local.stack import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_or_done_twice_while_workers_die_and_networks_lie() -> None:
     small = ["--messages", "24", "--kills", "3", "--seconds", "10", "--max-receives", "2", "--seed", "7", "--strict"]

@@ -1,4 +1,4 @@
-"""A search on a Ray cluster of two nodes, one of which is killed amid it. Skipped, with the reason, without Ray."""
+"""A search on a Ray cluster of two nodes, one of which is killed amid it."""
 
 import json
 import subprocess
@@ -10,20 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from app.clustering.neighbours import EXACT
-from app.core.errors import BadConfiguration, RetryLater
-
-pytest.importorskip("ray", reason="Ray is not installed: `uv sync --extra cpu --extra ray`")
-
 from ray.exceptions import RayError
 
 from app.clustering import distributed
 from app.clustering.distributed import Cluster, ClusterSearch
+from app.clustering.neighbours import EXACT
+from app.core.errors import BadConfiguration, RetryLater
 
 # A node counts as dead once it has missed its heartbeats for half a minute; on a busy machine Ray starts slowly too.
 PATIENCE_S = 400
-pytestmark = pytest.mark.timeout(PATIENCE_S + 20)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE_S + 20)]
 
 NO_CLUSTER = Cluster("ray://127.0.0.1:1", memory_per_process=1)
 ROWS = np.random.default_rng(0).standard_normal((50, 8), np.float32)

@@ -1,10 +1,13 @@
 """A short version of the load test: what is sent is done once, by two processes of the real service."""
 
+import pytest
+
 from benchmarks.speed.load import is_sound, measure
 
-MESSAGES = 300
+MESSAGES = 200
 
 
+@pytest.mark.slow
 def test_every_message_of_a_load_is_done_once_by_processes_that_end_well() -> None:
     result = measure(MESSAGES, workers=2)
     assert is_sound(result), result

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.common.running import run_local_stack
+from benchmarks.common.running import run_local_stores
 from tests.integration.proxy import Proxy
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
 
+pytestmark = pytest.mark.slow
 OUTAGE_S = 10.0
 PHOTOS = 4
 
@@ -19,11 +20,10 @@ PHOTOS = 4
 @pytest.fixture(scope="module")
 def behind_proxies() -> Iterator[tuple[Services, dict[str, Proxy]]]:
     """Services that reach S3 and MongoDB through proxies; the tests themselves go straight."""
-    with run_local_stack("open") as stack, Services(stack) as straight:
+    with run_local_stores() as stack, Services(stack) as straight:
         s3_port = urlsplit(straight.environment["AWS_ENDPOINT_URL"]).port
         mongo_port = urlsplit(straight.environment["GALLERY_IMAGES_MONGO_URI"]).port
         with Proxy(s3_port) as s3, Proxy(mongo_port) as mongo:
-            stack.stop(("detection", "grouping"))
             os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{s3.port}"
             # Without directConnection the driver would ask the server for its own address and go there.
             uri = f"mongodb://127.0.0.1:{mongo.port}"

@@ -416,6 +416,7 @@ def test_a_narrow_phone_never_scrolls_sideways(open_page: OpenPage, gallery: Pat
     _screenshot(page, f"phone-{view}")
 
 
+@pytest.mark.alone
 def test_5000_people_open_within_three_seconds_and_few_nodes(open_page: OpenPage, large_gallery: Path) -> None:
     page = open_page(large_gallery)
     # The script builds the first cards before the load event, whose time the browser counts from the navigation.

@@ -86,6 +86,7 @@ os.execve(sys.executable, [sys.executable, os.path.join({str(ROOT)!r}, arguments
 """
 
 
+@pytest.mark.slow
 def test_rebuild_runs_both_services_in_the_image(tmp_path: Path) -> None:
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()

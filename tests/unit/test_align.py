@@ -73,7 +73,8 @@ def test_no_landmarks_give_no_chips() -> None:
 @pytest.mark.parametrize("scale", [0.4, 1, 1.3, 1.8])
 @pytest.mark.parametrize("shift", [(300, 200), (-30, -20), (560, 400)])
 def test_chips_are_those_of_insightface_where_nothing_is_skipped(scale: float, shift: tuple[float, float]) -> None:
-    face_align = pytest.importorskip("insightface.utils.face_align")
+    from insightface.utils import face_align
+
     photo = smooth_photo(640, 480)
     jitter = np.random.default_rng(2).normal(0, 2, (5, 2))
     landmarks = turned(ARCFACE_112 + jitter, scale, 20, shift)

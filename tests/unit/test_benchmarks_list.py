@@ -34,6 +34,7 @@ def test_without_a_name_they_are_listed_and_an_unknown_one_is_refused(capsys: py
     assert "'nothing'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_benchmark_runs_by_the_name_it_had_before_there_were_folders() -> None:
     command = [sys.executable, "-m", "benchmarks.grouping", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

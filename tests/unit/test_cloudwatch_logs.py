@@ -74,6 +74,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudwatch, "SEND_EVERY_S", 0.05)
 
 
+@pytest.mark.alone
 def test_a_cloudwatch_that_hangs_costs_neither_who_logs_nor_the_end(
     limits: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,6 +99,7 @@ def test_what_waits_is_bounded(limits: None) -> None:
     assert 0 < waiting <= 10_000
 
 
+@pytest.mark.alone
 def test_an_end_of_the_process_after_that_waits_no_second_time(limits: None) -> None:
     with hanging_endpoint() as endpoint:
         handler = CloudWatchHandler("group", "stream", lambda: logs_client(endpoint))
@@ -120,6 +122,7 @@ sys.exit(7)
 """
 
 
+@pytest.mark.alone
 def test_a_process_whose_cloudwatch_hangs_ends_with_its_own_exit_code_and_says_what_was_lost() -> None:
     with hanging_endpoint() as endpoint:
         settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

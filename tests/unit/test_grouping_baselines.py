@@ -158,6 +158,7 @@ def embeddings(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_line_of_json_tells_ours_and_the_others(embeddings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--embeddings", str(embeddings), "--threshold", "0.5", "--baselines", "ente", "--json"]
     assert main(arguments) == 0

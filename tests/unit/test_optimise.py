@@ -232,6 +232,7 @@ def test_an_engine_is_built_for_every_shape_that_detector_and_embedder_give_it(t
 # --- real networks ---
 
 
+@pytest.mark.slow
 def test_int8_variants_of_scrfd_and_mobilefacenet_see_and_embed_as_the_originals_do(
     shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,8 +118,13 @@ def test_a_collector_that_refuses_is_logged_once_and_once_more_after_it_took_som
             assert caplog.text.count("traces don't reach TRACES_ENDPOINT") == told
 
 
+@pytest.mark.alone
 def test_a_collector_that_hangs_holds_up_neither_work_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otel, "CLOSE_WITHIN_S", 0.5)
+    # Still longer than the end may take below, so that an end that waited for a send would be seen.
+    monkeypatch.setattr(otel, "SEND_TIMEOUT_S", 2.0)
+    # One batch alone, for each that waits is tried for SEND_TIMEOUT_S before its thread ends.
+    monkeypatch.setattr(otel, "MOST_WAITING", 512)
     with socket.create_server(("127.0.0.1", 0)) as server:
         tracer = OtelTracer(f"http://127.0.0.1:{server.getsockname()[1]}", 1, PLACE)
         begin = time.perf_counter()

@@ -12,6 +12,9 @@ from benchmarks.scaling.plot import write_plot
 from benchmarks.scaling.ways import WAYS, Trace, Way, simulate
 from infra.cost.inputs import WORKLOAD, Workload, read_table
 
+# A benchmark's own simulation.
+pytestmark = pytest.mark.slow
+
 ECS, BATCH, BOTH, RUNNING, ENDLESS_JOBS, PLANNED_ECS, PLANNED_BATCH = WAYS
 BUILT = [ECS, BATCH, BOTH]
 SHORT = Load(bursts=(Burst(600, 12_000, 120),), rates=((0, 0.2), (1.5, 0.2), (1.6, 0), (2, 0)), length_s=7_200)

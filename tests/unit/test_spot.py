@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from app.adapters.spot import SpotNotice
+from tests.serving import serving
 
 PATIENCE_S = 10.0
 NOTICE = {"action": "terminate", "time": "2030-01-01T12:00:00Z"}
@@ -63,13 +63,8 @@ def service() -> Iterator[MetadataService]:
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    service.url = f"http://127.0.0.1:{server.server_port}"
-    yield service
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server) as service.url:
+        yield service
 
 
 @dataclass

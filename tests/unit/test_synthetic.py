@@ -15,6 +15,9 @@ from app.vision.scrfd import ANCHORS, STRIDES, ScrfdDetector, open_scrfd
 from benchmarks.speed.synthetic import IMAGE, build_pack, build_scrfd_10g, count_macs
 from tests import photos
 
+# A benchmark's own networks.
+pytestmark = pytest.mark.slow
+
 # Guo et al. (2021) and InsightFace's model list count at VGA; arcface_torch's list of backbones at 112 px.
 SCRFD_10G_VGA, SCRFD_2_5G_VGA, IRESNET_50 = 9.98e9, 2.53e9, 6.3e9
 SCRFD_10G_KPS_PARAMETERS = 4.23e6

@@ -1,7 +1,6 @@
 """TaskProtection against an HTTP server that answers as the ECS agent does."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import pytest
 
 from app.adapters.ecs import RENEW_AFTER_S, RETRY_AFTER_S, TaskProtection
 from tests.fakes import FakeClock
+from tests.serving import serving
 
 REFUSAL = {"failure": {"Arn": "arn:task", "Reason": "DEPLOYMENT_BLOCKED", "Detail": "a deployment is under way"}}
 
@@ -55,13 +55,9 @@ def agent() -> Iterator[Agent]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign] - a client that gave up is what is tested
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    agent.uri = f"http://127.0.0.1:{server.server_port}/api/task"
-    yield agent
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server) as url:
+        agent.uri = f"{url}/api/task"
+        yield agent
 
 
 @pytest.fixture
@@ -156,6 +152,7 @@ def test_a_new_trouble_after_a_success_is_logged_again(
     assert caplog.text.count("ECS does not protect this task") == 2
 
 
+@pytest.mark.alone
 def test_an_agent_that_does_not_answer_costs_a_second_at_most(
     agent: Agent, protection: TaskProtection, caplog: pytest.LogCaptureFixture
 ) -> None:
