@@ -27,6 +27,9 @@ from benchmarks.accuracy.albums import judge_faces, main
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 from workshop.degradations import DEGRADATIONS
 
+# A benchmark's own code.
+pytestmark = pytest.mark.slow
+
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (240, 240, 20)]
 JPEG_PX = 24
 """How far a colour may be off after a JPEG's subsampled colours."""

@@ -122,7 +122,6 @@ sys.exit(7)
 """
 
 
-@pytest.mark.alone
 def test_a_process_whose_cloudwatch_hangs_ends_with_its_own_exit_code_and_says_what_was_lost() -> None:
     with hanging_endpoint() as endpoint:
         settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

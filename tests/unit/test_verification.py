@@ -28,6 +28,9 @@ from benchmarks.accuracy.verification_scores import (
 from benchmarks.common.command import UnusableInput
 from workshop.samples import Pair
 
+# A benchmark's own code.
+pytestmark = pytest.mark.slow
+
 COSINES = st.integers(-5, 5).map(lambda tenths: tenths / 10)
 JUDGED = st.lists(st.tuples(COSINES, st.booleans(), st.integers(0, 2)), min_size=1, max_size=30)
 NAN = float("nan")
