@@ -201,10 +201,10 @@ infra: submitter ## make or change a stack on AWS: STACK=staging|production STAT
 	TF_VAR_image_tag=$${TF_VAR_image_tag:-$$(git rev-parse --short=12 HEAD)} terraform -chdir=$(EXAMPLE) apply
 
 .PHONY: infra-check
-infra-check: ## Terraform: form, validity, and every part's logic with mocked providers
-	@infra/check_terraform.sh
+infra-check: setup ## Terraform: form, validity, every part's logic with mocked providers, checkov
+	@infra/check_terraform.sh --with-checkov
 
 .PHONY: infra-test
-infra-test: setup ## infra-check, checkov, then all of it applied against moto's server and the worker run on it
+infra-test: setup ## infra-check, then all of it applied against moto's server and the worker run on it
 	@infra/check_terraform.sh --with-checkov
 	INFRA_TEST=1 $(PYTHON) -m pytest tests/infra

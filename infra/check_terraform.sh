@@ -107,8 +107,10 @@ if [[ -n $checkov ]]; then
     uv=$(command -v uv || echo "$root/.venv/bin/uv")
     if [[ -x $uv ]]; then
         "$uv" tool run --from "checkov==$CHECKOV" checkov --directory . --framework terraform --quiet --compact \
-            --skip-path '.*/\.terraform/.*' --skip-download
-        echo "checkov: no failures"
+            --skip-path '.*/\.terraform/.*' --skip-download | tee "$scratch/checkov.log" ||
+            fail "checkov finds failures; see above."
+        counts=$(sed -nE 's/^Passed checks: ([1-9][0-9]*), Failed checks: 0, Skipped checks: ([0-9]+).*/\1 passed, 0 failed, \2 skipped with reasons/p' "$scratch/checkov.log")
+        echo "checkov: ${counts:?checkov checked nothing}"
     else
         lacks checkov "it comes by uv, which is not installed. Run make setup."
     fi

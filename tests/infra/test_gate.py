@@ -19,10 +19,10 @@ case " $* " in
     *" validate "*) echo "Success! The configuration is valid." ;;
 esac
 """
-MAKE = """#!/usr/bin/env bash
+MAKE = r"""#!/usr/bin/env bash
 [[ $2 != "${BROKEN:-}" ]] || { echo "it broke"; exit 3; }
 case $2 in
-    infra-check) echo "${TERRAFORM_SAYS:-terraform: 2 examples validated}" ;;
+    infra-check) echo -e "${TERRAFORM_SAYS-checkov: 3 passed\nterraform: 2 examples validated}" ;;
     test) echo "${PYTEST_SAYS:-== 12 passed, 3 skipped in 1.20s ==}" ;;
 esac
 """
@@ -103,6 +103,7 @@ def test_the_gate_ends_with_the_count_of_each_step(tmp_path: Path) -> None:
     assert [line.rpartition(" (")[0] for line in summary] == [
         "setup: done",
         "lint: passed",
+        "checkov: 3 passed",
         "terraform: 2 examples validated",
         "tests: 12 passed, 3 skipped",
     ]
@@ -114,6 +115,12 @@ def test_a_step_that_was_not_run_stands_in_the_last_lines_with_its_reason(tmp_pa
     summary = done.stdout.partition("== summary\n")[2]
     assert "page tests: not run: chromium is not installed. Install" in summary
     assert "terraform: not run: because" in summary
+
+
+def test_a_check_of_terraform_that_checked_nothing_fails_the_gate(tmp_path: Path) -> None:
+    done = run(tmp_path, GATE, {"make": MAKE, "chromium": ""}, TERRAFORM_SAYS="")
+    assert done.returncode == 1
+    assert last_line(done) == "terraform: FAILED: nothing was checked"
 
 
 def test_with_ci_a_missing_browser_fails_the_gate(tmp_path: Path) -> None:
