@@ -19,7 +19,7 @@ class GroupedFace(_Part):
     box: tuple[float, float, float, float]
     det_score: float = Field(ge=0, le=1)
     quality: dict[str, float]
-    why_alone: str | None = Field(None, description="Of a face that is nobody's: the reason, in a sentence.")
+    why_alone: str | None = Field(None, description="Of an unassigned face: the reason, in a sentence.")
 
 
 class GroupedPerson(_Part):

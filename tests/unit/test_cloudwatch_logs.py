@@ -75,6 +75,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.slow
 def test_a_cloudwatch_that_hangs_costs_neither_who_logs_nor_the_end(
     limits: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +123,7 @@ sys.exit(7)
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_cloudwatch_hangs_ends_with_its_own_exit_code_and_says_what_was_lost() -> None:
     with hanging_endpoint() as endpoint:
         settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

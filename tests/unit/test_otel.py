@@ -119,6 +119,7 @@ def test_a_collector_that_refuses_is_logged_once_and_once_more_after_it_took_som
 
 
 @pytest.mark.alone
+@pytest.mark.slow
 def test_a_collector_that_hangs_holds_up_neither_work_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otel, "CLOSE_WITHIN_S", 0.5)
     # Still longer than the end may take below, so that an end that waited for a send would be seen.
