@@ -43,11 +43,11 @@ lint: setup ## style, types, import rules, Dockerfile, shell scripts, reference 
 
 .PHONY: format
 format: setup ## put the code in the house style
-	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
 
 .PHONY: reference
-reference: setup ## write docs/configuration.md and docs/schemas from the code
+reference: setup ## write docs/configuration.md, metrics.md and schemas from the code
 	$(PYTHON) -m app.reference
 
 # As the Dockerfile installs them.

@@ -33,7 +33,7 @@ from app.core.pictures import PhotoLimits, is_picture
 from app.core.roles import assign_core
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.decode import read_header

@@ -11,7 +11,7 @@ from app.core.records import PhotoResult
 from app.core.stages import Stage
 from app.detection.device import Device
 from app.detection.prefilter import Prefilter
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.vision.decode import PhotoHeader, decode
 from app.vision.embedder import normalise
 from app.vision.face_pack import FacePack

@@ -10,7 +10,7 @@ from typing import Any
 from app.core.arrays import Floats, Image
 from app.core.stages import Stage
 from app.detection.batcher import Batcher
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from app.packs.store import InstalledPack
 from app.telemetry.catalogue import Metric

@@ -27,7 +27,7 @@ from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
-from app.detection.stages import StageTimes, report_photo
+from app.detection.stage_times import StageTimes, report_metrics
 from app.telemetry.interface import Telemetry
 from app.vision.crops import encode_crops, encode_preview
 from app.vision.decode import PhotoHeader, read_header
@@ -152,7 +152,7 @@ def _store_and_report(
     with times.stage(Stage.STORE):
         _store(result, parts)
     parts.kill_points.reach("after-save")
-    report_photo(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
+    report_metrics(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
     log.info(
         "photo %s",
         image.status.value,

@@ -18,7 +18,7 @@ from numpy.random import Generator
 
 from app.core.arrays import Floats, Image
 from app.detection.device import Device
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from benchmarks.accuracy.album import LabelledFace
 from workshop.degradations import DEGRADATIONS, Portrait

@@ -49,7 +49,7 @@ from app.core.records import FaceBatch, PhotoRef, join_batches, make_crop_key, m
 from app.core.roles import assign_roles
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device, open_device
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack, PackStore

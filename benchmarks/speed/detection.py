@@ -31,7 +31,7 @@ from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.budget import Budget
 from app.detection.device import open_device
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header

@@ -31,7 +31,7 @@ from app.config import Settings, load_settings
 from app.core.ports import Progress, ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
 from app.core.stages import Stage
-from app.detection.stages import StageTimes, report_photo
+from app.detection.stage_times import StageTimes, report_metrics
 from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.telemetry.logs import Logging
@@ -118,7 +118,7 @@ def _measure_cost_of_silence(times: int = 20_000) -> float:
             for stage in STAGES:
                 with silent.tracer.stage(stage.label):
                     pass
-            report_photo(RESULT, stages, silent.metrics, kind=None, has_twin=False)
+            report_metrics(RESULT, stages, silent.metrics, kind=None, has_twin=False)
             silent.tracer.traceparent()
         story.end_as("done")
     return (time.thread_time() - begin) / times
@@ -158,7 +158,7 @@ def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: fl
         with times.stage(stage):
             _work(photo_s / len(STAGES))
     times.add(Stage.DEVICE_WAIT, 0.01)
-    report_photo(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
+    report_metrics(RESULT, times, telemetry.metrics, kind=None, has_twin=False)
     log.info("photo indexed", extra={"image": PHOTO.document_id, "faces": FACES, "seconds": times.seconds})
     telemetry.tracer.traceparent()
 

@@ -11,7 +11,7 @@ from app.core.pictures import PhotoLimits
 from app.detection import analysis
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.device import Device
-from app.detection.stages import StageTimes
+from app.detection.stage_times import StageTimes
 from app.vision.decode import decode, read_header
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections

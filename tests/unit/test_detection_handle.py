@@ -95,6 +95,18 @@ def test_a_photo_with_faces_is_indexed_with_its_size_etag_and_times(world: World
     assert set(image.timings_s) == looking | {"fetch", "pictures"}
 
 
+def test_the_log_line_of_a_photo_has_what_was_found_and_how_long_each_stage_took(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="app.detection.handle"):
+        world.detect()
+    (line,) = [record for record in caplog.records if record.getMessage() == "photo indexed"]
+    logged = vars(line)
+    assert (logged["image"], logged["faces"]) == (PHOTO.document_id, 2)
+    assert (logged["reason"], logged["twin"]) == (None, None)
+    assert set(logged["seconds"]) == {*world.image().timings_s, "store"}
+
+
 def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
     held: list[int] = []
 

@@ -3,14 +3,17 @@
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 
 locals {
-  own_names = [
+  # Of a photo and of its stages, in the order of app/core/stages.py.
+  photo_seconds = [
+    "PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "DeviceWaitSeconds", "EmbedSeconds", "StoreSeconds",
+  ]
+  own_names = concat(local.photo_seconds, [
     "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "Faces", "FaceQuality",
-    "PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "EmbedSeconds", "DeviceWaitSeconds", "StoreSeconds",
     "DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize",
     "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
     "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
     "SpotInterruptions", "ProcessMemoryBytes", "MemoryShare", "GpuUtilisation", "GpuMemoryBytes", "GpuTemperatureC",
-  ]
+  ])
   # The beginning of the line of one of a service's own metrics.
   own = {
     for service in ["detection", "grouping"] : service => {
@@ -72,7 +75,7 @@ locals {
       title   = "Seconds per photo by stage, mean"
       options = { stat = "Average" }
       lines = [
-        for name in ["PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "EmbedSeconds", "DeviceWaitSeconds", "StoreSeconds"] :
+        for name in local.photo_seconds :
         concat(local.own.detection[name], [{ label = trimsuffix(name, "Seconds") }])
       ]
     },

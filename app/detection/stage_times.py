@@ -9,7 +9,7 @@ from app.core.stages import Stage
 from app.telemetry.catalogue import STAGE_METRICS, Metric
 from app.telemetry.interface import NO_TRACER, Metrics, Tracer
 
-DIGITS = 4
+SECONDS_DIGITS = 4
 
 
 class StageTimes:
@@ -38,7 +38,7 @@ class StageTimes:
         return time.perf_counter() - self._begun
 
     def add(self, stage: Stage, seconds: float) -> None:
-        self.seconds[stage.label] = round(self.seconds.get(stage.label, 0.0) + seconds, DIGITS)
+        self.seconds[stage.label] = round(self.seconds.get(stage.label, 0.0) + seconds, SECONDS_DIGITS)
 
 
 ENDS = {
@@ -49,7 +49,9 @@ ENDS = {
 }
 
 
-def report_photo(result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool) -> None:
+def report_metrics(
+    result: PhotoResult, times: StageTimes, metrics: Metrics, *, kind: str | None, has_twin: bool
+) -> None:
     """Count a photo and its faces, and observe the seconds of the stages that it passed.
 
     `kind` is that of the BadPhoto for which a photo was rejected.
