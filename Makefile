@@ -119,6 +119,10 @@ verification: setup ## who is taken for whom, beside insightface's own pipeline 
 grouping: setup ## how well faces come together as people, beside other projects' ways: EMBEDDINGS=file.npz VECTORS=key
 	$(PYTHON) -m benchmarks grouping --embeddings $(EMBEDDINGS) $(if $(VECTORS),--vectors $(VECTORS)) --json
 
+.PHONY: everybody
+everybody: setup ## whether one setting serves every age, group and gallery size: EVAL=folder PACK=
+	$(PYTHON) -m benchmarks everybody --pack $(PACK) $(if $(EVAL),--eval $(EVAL)) --json
+
 .PHONY: loading
 loading: setup ## seconds until grouping has a gallery's 100,000 faces, and what share is the database's
 	$(PYTHON) -m benchmarks loading --json
