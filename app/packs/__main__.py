@@ -14,7 +14,10 @@ from app.packs.manifest import read_manifest
 from app.packs.store import InstalledPack, PackStore
 from app.packs.variants import FOLDER
 
-MOVED = ("optimise", "calibrate")
+MOVED = {
+    "optimise": "run `python -m workshop optimise`; for TensorRT engines, `python -m app.packs engines`.",
+    "calibrate": "run `python -m workshop calibrate`.",
+}
 """Former commands of this module, which are commands of `python -m workshop` now."""
 
 
@@ -38,7 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser(name, help=f"moved: python -m workshop {name}", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command in MOVED:
-        print(f"This command has moved: run `python -m workshop {options.command}`.", file=sys.stderr)
+        print(
+            f"This command has moved: run `python -m workshop {options.command}`. {MOVED[options.command]}",
+            file=sys.stderr,
+        )
         return 2
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
