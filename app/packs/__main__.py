@@ -14,11 +14,8 @@ from app.packs.manifest import read_manifest
 from app.packs.store import InstalledPack, PackStore
 from app.packs.variants import FOLDER
 
-MOVED = {
-    "optimise": "run `python -m workshop optimise`; for TensorRT engines, `python -m app.packs engines`.",
-    "calibrate": "run `python -m workshop calibrate`.",
-}
-"""Former commands of this module, which are commands of `python -m workshop` now."""
+MOVED = {"optimise": " TensorRT engines are built by `python -m app.packs engines`.", "calibrate": ""}
+"""Former commands of this module, which are commands of `python -m workshop` now, and what else to say of each."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,10 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser(name, help=f"moved: python -m workshop {name}", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command in MOVED:
-        print(
-            f"This command has moved: run `python -m workshop {options.command}`. {MOVED[options.command]}",
-            file=sys.stderr,
-        )
+        moved = f"This command has moved: run `python -m workshop {options.command}`.{MOVED[options.command]}"
+        print(moved, file=sys.stderr)
         return 2
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

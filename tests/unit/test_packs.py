@@ -371,7 +371,7 @@ def test_weights_that_cannot_be_written_are_a_bad_pack_that_says_what_to_do(mode
 @pytest.mark.parametrize("command", ["optimise", "calibrate"])
 def test_a_command_that_has_moved_names_the_new_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "open", "--images", "somewhere"]) == 2
-    assert f"python -m workshop {command}" in capsys.readouterr().err
+    assert capsys.readouterr().err.count(f"python -m workshop {command}") == 1
 
 
 def test_a_manifest_that_names_the_builder_where_it_once_lay_is_built() -> None:
