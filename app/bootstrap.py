@@ -100,9 +100,9 @@ def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Tele
                 probe()
             if settings.process.watch_spot_notice:
                 stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-            around = _make_consumer_context(settings, service, telemetry)
+            context = _make_consumer_context(settings, service, telemetry)
             log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
-            consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, around)
+            consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, context)
             code = consumer.run()
     except FatalWorkerError as error:
         log.critical("the service can't start: %s", error)

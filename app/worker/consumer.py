@@ -109,13 +109,13 @@ class Consumer:
         handler: Handler,
         options: ConsumerOptions,
         shutdown: Shutdown,
-        surroundings: ConsumerContext,
+        context: ConsumerContext,
     ) -> None:
         self._queue = queue
         self._handler = handler
         self._options = options
         self._shutdown = shutdown
-        self._context = surroundings
+        self._context = context
         self._leases = MessageLeases(
             queue,
             options.visibility_s,
@@ -125,7 +125,7 @@ class Consumer:
             on_lost=self._count_lost,
         )
         self._deletions = Deletions(
-            queue, self._leases, lambda: shutdown.request(EXIT_DEAD_THREAD), surroundings.kill_points
+            queue, self._leases, lambda: shutdown.request(EXIT_DEAD_THREAD), context.kill_points
         )
         self._running: dict[Future[None], ReceivedMessage] = {}
         self._room = threading.Semaphore(options.batch_size)
@@ -219,22 +219,22 @@ class Consumer:
     def _work(self, message: ReceivedMessage, received_at: float) -> None:
         """Handle and settle one message. An error that leaves this thread ends the process."""
         try:
-            story = MessageReport(message, received_at, self._context.telemetry)
-            with story.activate():
-                self._settle(message, self._run_handler(message), story)
+            report = MessageReport(message, received_at, self._context.telemetry)
+            with report.activate():
+                self._settle(message, self._run_handler(message), report)
         except Exception:
             log.exception("the worker thread failed")
             self._shutdown.request(EXIT_DEAD_THREAD)
 
-    def _settle(self, message: ReceivedMessage, ending: _HandlerResult, story: MessageReport) -> None:
+    def _settle(self, message: ReceivedMessage, ending: _HandlerResult, report: MessageReport) -> None:
         if ending.settle is None:
             self._leases.pause_progress(message)
-            self._deletions.add(message, lambda deleted: story.end_as("done" if deleted else "not settled"))
+            self._deletions.add(message, lambda deleted: report.end_as("done" if deleted else "not settled"))
             return
         about = {"message_id": message.message_id}
         if not self._leases.drop(message):
             log.warning("not settled: its lease was lost", extra=about)
-            story.end_as("lost")
+            report.end_as("lost")
             return
         try:
             ending.settle()
@@ -243,9 +243,9 @@ class Consumer:
             log.warning("not settled: %s", error, extra=about)
             if isinstance(error, LeaseLost):
                 self._count_lost()
-            story.end_as("lost" if isinstance(error, LeaseLost) else "not settled")
+            report.end_as("lost" if isinstance(error, LeaseLost) else "not settled")
         else:
-            story.end_as(ending.outcome, ending.kind)
+            report.end_as(ending.outcome, ending.kind)
 
     def _count_lost(self) -> None:
         self._context.telemetry.metrics.add(Metric.LEASES_LOST)

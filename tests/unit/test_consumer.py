@@ -88,8 +88,8 @@ def consumer_of(
         "empty_polls": 2,
         **changes,
     }
-    surroundings = around or ConsumerContext(Pulse(), has_room)
-    return Consumer(queue, handle, ConsumerOptions(**options), shutdown or Shutdown(), surroundings)
+    context = around or ConsumerContext(Pulse(), has_room)
+    return Consumer(queue, handle, ConsumerOptions(**options), shutdown or Shutdown(), context)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
