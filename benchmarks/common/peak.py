@@ -1,32 +1,21 @@
 """The peak memory of a process over some time."""
 
-import threading
-from types import TracebackType
+from functools import partial
 
 import psutil
+
+from app.core.threads import BackgroundThread, repeat
 
 SAMPLE_EVERY_S = 0.05
 
 
-class PeakMemory:
+class PeakMemory(BackgroundThread):
     """Samples the resident bytes of a process (by default this one) from a thread; `peak` is the largest sample."""
 
     def __init__(self, pid: int | None = None) -> None:
         self.peak = 0
         self._process = psutil.Process(pid)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        super().__init__("peak memory", partial(repeat, every_s=SAMPLE_EVERY_S, action=self._sample))
 
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY_S):
-            self.peak = max(self.peak, self._process.memory_info().rss)
+    def _sample(self) -> None:
+        self.peak = max(self.peak, self._process.memory_info().rss)
