@@ -29,7 +29,7 @@ from app.clustering.graph import build_graph
 from app.clustering.neighbours import EXACT
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack, BadPhoto
-from app.core.pictures import PhotoLimits, is_picture
+from app.core.pictures import PhotoLimits
 from app.core.roles import assign_core
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device
@@ -38,7 +38,7 @@ from app.host import count_cores
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.decode import read_header
 from workshop.parity import find_most_central
-from workshop.samples import list_people_below
+from workshop.samples import name_people_below
 from workshop.scores import score_bcubed, score_pairwise
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
 
     Raises BadConfiguration where there are too few photos or faces.
     """
-    paths = [path for path in folder.rglob("*") if is_picture(path)]
-    photos = {photo: person.name for person, some in list_people_below(folder, paths).items() for photo in some}
+    photos = name_people_below(folder)
     # Checked before an hour of analysis, and again after it, since photos may have no face.
     _require_enough(folder, list(photos.values()))
     embeddings = embed_central_faces(list(photos), device)

@@ -98,6 +98,12 @@ def list_people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Pa
     return people
 
 
+def name_people_below(folder: Path) -> dict[Path, str]:
+    """Each photo in a folder right below, and its person: the name of that folder."""
+    people = list_people_below(folder, [path for path in folder.rglob("*") if is_picture(path)])
+    return {photo: person.name for person, photos in people.items() for photo in photos}
+
+
 def _mix(by_folder: Sequence[Sequence[Path]]) -> list[Path]:
     """One photo of each folder in turn, so that a small folder has its share."""
     return [path for path in chain.from_iterable(zip_longest(*by_folder)) if path is not None]

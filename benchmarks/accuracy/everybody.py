@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 
 from app.clustering.full import cluster
 from app.core.arrays import Floats
-from app.core.pictures import is_picture
 from app.detection.device import Device, open_device
 from app.packs.store import PackStore
+from benchmarks.accuracy.verification_scores import compute_impostor_scores
 from benchmarks.common.command import UnusableInput, print_result
 from local.stack import ROOT
 from workshop.calibration import embed_central_faces
-from workshop.samples import list_people_below
+from workshop.samples import name_people_below
 from workshop.scores import score_bcubed, score_pairwise
 
 TWIN_PACK, TWIN_SIMILARITY = str(ROOT / "tests" / "packs" / "shared-insightface.toml"), 0.62
@@ -115,9 +115,9 @@ def measure_strangers(crowd: Crowd, threshold: float, draws: int) -> dict[str, A
     labels = np.full(len(crowd.bands), -1)
     labels[rows] = _group(crowd.embeddings[rows], threshold)
     result["pairs_kept_0_2"] = round(float((labels[babies[:, 0]] == labels[babies[:, 1]]).mean()), 4)
+    strangers = {group: crowd.embeddings[crowd.list_singles(chosen[group])] for group in GROUPS}
     rates = {
-        group: _measure_false_match_rate(crowd.embeddings[crowd.list_singles(chosen[group])], threshold)
-        for group in GROUPS
+        group: _measure_false_match_rate(faces, range(len(faces)), threshold) for group, faces in strangers.items()
     }
     result["false_match_rates"] = {group: float(f"{rate:.3g}") for group, rate in rates.items()}
     result["spread"] = round(max(rates.values()) / max(min(rates.values()), 1e-6), 1)
@@ -148,9 +148,8 @@ def measure_singers(file: Path, store: PackStore) -> dict[str, float]:
     """The false match rate of plain dlib vectors of singers at the threshold of the pack `open`."""
     with np.load(file) as stored:
         vectors, people = stored["dlib_resnet_128"].astype(np.float32), stored["label"]
-    similar = vectors @ vectors.T > store.read("open").similarity_threshold
-    others = people[:, None] != people[None, :]
-    return {"singers_dlib_fmr": round(float(similar[others].mean()), 4)}
+    rate = _measure_false_match_rate(vectors, people.tolist(), store.read("open").similarity_threshold)
+    return {"singers_dlib_fmr": round(rate, 4)}
 
 
 def _read_rows(folder: Path) -> list[dict[str, str]]:
@@ -180,11 +179,9 @@ def _make_crowd(
 
 
 def _embed_people(folder: Path, device: Device) -> tuple[NDArray[np.str_], Floats]:
-    paths = [path for path in folder.rglob("*") if is_picture(path)]
-    people = list_people_below(folder, paths)
-    if not people:
+    person_of = name_people_below(folder)
+    if not person_of:
         raise UnusableInput(f"There are no folders with photos in {folder}.")
-    person_of = {photo: person.name for person, photos in people.items() for photo in photos}
     embedded = embed_central_faces(list(person_of), device)
     return np.array([person_of[photo] for photo in embedded]), np.stack(list(embedded.values()))
 
@@ -205,9 +202,8 @@ def _share_with_strangers(embeddings: Floats, threshold: float) -> float:
     return float((np.bincount(labels)[labels] > 1).mean())
 
 
-def _measure_false_match_rate(embeddings: Floats, threshold: float) -> float:
-    similarities = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)]
-    return float((similarities > threshold).mean())
+def _measure_false_match_rate(embeddings: Floats, people: Sequence[object], threshold: float) -> float:
+    return float((compute_impostor_scores(embeddings, people) > threshold).mean())
 
 
 def _score(name: str, people: NDArray[np.str_], labels: NDArray[np.int64]) -> dict[str, float]:

@@ -66,8 +66,8 @@ def compute_tar_at_far(genuine: Scores, impostors: Scores, far: float) -> float 
     return float((genuine > np.partition(impostors, at)[at]).mean())
 
 
-def compute_impostor_scores(embeddings: Floats, people: Sequence[str]) -> Scores:
-    """(N,D) of unit length, N names → (M,) the cosines of all pairs of different people, each pair once."""
+def compute_impostor_scores(embeddings: Floats, people: Sequence[object]) -> Scores:
+    """(N,D) of unit length, N people → (M,) the cosines of all pairs of different people, each pair once."""
     _, labels = np.unique(np.asarray(people), return_inverse=True)
     rows = embeddings[np.argsort(labels, kind="stable")]
     ends = np.cumsum(np.bincount(labels))
