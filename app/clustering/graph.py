@@ -80,7 +80,7 @@ def add_faces(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles
         np.concatenate([listed.indices, empty.indices]), np.concatenate([listed.similarities, empty.similarities])
     )
     core = np.flatnonzero(all_roles == Role.CORE)
-    _insert_newcomers(neighbours, all_embeddings[:known], graph, all_embeddings, core[core >= known])
+    _insert_newcomers(neighbours, graph, all_embeddings, core[core >= known])
     queries = known + np.flatnonzero(roles != Role.NOISE)
     base = all_embeddings if len(core) == count else all_embeddings[core]
     found = search.find_neighbours_in(all_embeddings[queries], base, NEIGHBOURS + 1)
@@ -91,10 +91,9 @@ def add_faces(graph: FaceGraph, embeddings: Floats, photos: Labels, roles: Roles
     return FaceGraph(all_embeddings, np.concatenate([graph.photos, photos]), all_roles, neighbours)
 
 
-def _insert_newcomers(
-    neighbours: Neighbours, known: Floats, graph: FaceGraph, all_embeddings: Floats, newcomers: Rows
-) -> None:
-    """Insert new core faces into the lists of known faces, where they are more similar than the last face listed."""
+def _insert_newcomers(neighbours: Neighbours, graph: FaceGraph, all_embeddings: Floats, newcomers: Rows) -> None:
+    """Insert new core faces into the lists of the known faces of `graph`, where they are more similar than the last
+    face listed."""
     if not len(newcomers):
         return
     last = graph.neighbours.similarities[:, -1].copy()
@@ -109,8 +108,8 @@ def _insert_newcomers(
         last[short] = finite.min(axis=1)
     last[graph.roles == Role.NOISE] = np.inf
     rows_a_block = max(1, BLOCK_SIMILARITIES // len(newcomers))
-    for begin in range(0, len(known), rows_a_block):
-        similarities = known[begin : begin + rows_a_block] @ all_embeddings[newcomers].T
+    for begin in range(0, len(graph), rows_a_block):
+        similarities = graph.embeddings[begin : begin + rows_a_block] @ all_embeddings[newcomers].T
         face, newcomer = np.nonzero(similarities > last[begin : begin + rows_a_block, None])
         rows, first, count = np.unique(face, return_index=True, return_counts=True)
         place = np.repeat(np.arange(len(rows)), count), np.arange(len(face)) - np.repeat(first, count)

@@ -131,8 +131,8 @@ def _average_by_person(values: NDArray[np.float64], labels: Labels, count: int =
 
 
 def _measure_people_neighbourhood(people: _People, typical: float | None = None) -> Neighbourhood:
-    everybody = np.arange(len(people.sums))
-    return measure_neighbourhood(_tabulate_nearest(people.pairs, len(everybody)), everybody, everybody, typical)
+    all_people = np.arange(len(people.sums))
+    return measure_neighbourhood(_tabulate_nearest(people.pairs, len(all_people)), all_people, all_people, typical)
 
 
 def average_faces(graph: FaceGraph, labels: Labels, people: Labels) -> Floats:

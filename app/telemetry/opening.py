@@ -32,32 +32,32 @@ def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
     No failure of telemetry stops the service.
     """
     telemetry = settings.telemetry
-    place = TelemetrySource(
+    source = TelemetrySource(
         telemetry.metrics_namespace, telemetry.environment, settings.service_type, settings.process.compute
     )
     with ExitStack() as stack:
-        yield Telemetry(_open_metrics(telemetry, place, stack), _open_tracer(telemetry, place, stack))
+        yield Telemetry(_open_metrics(telemetry, source, stack), _open_tracer(telemetry, source, stack))
 
 
-def _open_metrics(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: TelemetrySettings, source: TelemetrySource, stack: ExitStack) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
     flushes: list[Callable[[], None]] = []
     if "emf" in settings.metrics:
-        emf = EmfMetrics(place, sys.stdout)
+        emf = EmfMetrics(source, sys.stdout)
         targets.append(emf)
         flushes.append(emf.flush)
     if "prometheus" in settings.metrics:
         from app.telemetry.prometheus import PrometheusMetrics
 
-        targets.append(stack.enter_context(PrometheusMetrics(place, settings.prometheus_port)))
+        targets.append(stack.enter_context(PrometheusMetrics(source, settings.prometheus_port)))
     metrics = targets[0] if len(targets) == 1 else MetricsFanOut(targets)
     stack.enter_context(Sampler(metrics, open_gauges, flushes))
     return metrics
 
 
-def _open_tracer(settings: TelemetrySettings, place: TelemetrySource, stack: ExitStack) -> Tracer:
+def _open_tracer(settings: TelemetrySettings, source: TelemetrySource, stack: ExitStack) -> Tracer:
     if settings.traces_endpoint is None:
         return NoTracer()
     from app.telemetry.otel import OtelTracer
@@ -65,7 +65,7 @@ def _open_tracer(settings: TelemetrySettings, place: TelemetrySource, stack: Exi
     if settings.log_level != "DEBUG":
         # OpenTelemetry logs each batch that fails; app/telemetry/otel.py logs once that none arrives.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    return stack.enter_context(OtelTracer(settings.traces_endpoint, settings.traces_sample_share, place))
+    return stack.enter_context(OtelTracer(settings.traces_endpoint, settings.traces_sample_share, source))
 
 
 @contextmanager
