@@ -64,6 +64,8 @@ class World:
     def __init__(self, options: WorldOptions) -> None:
         self.options = options
         self.journal_path = options.home / "journal.jsonl"
+        self.pids: dict[str, int] = {}
+        """The process of each stand-in: `aws` (SQS and S3) and `mongo`."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "World":
@@ -138,6 +140,7 @@ class World:
                 start_new_session=True,
             )
         self._stack.callback(_end, child)
+        self.pids[name] = child.pid
         self._await(lambda: child.poll() is None and _is_listening(port), name)
 
     def _make_queues_and_buckets(self) -> dict[str, str]:

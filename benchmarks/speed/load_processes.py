@@ -17,7 +17,8 @@ from local.stack import ROOT, LocalStackError
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
-PARTS = ("workers", "sqs_and_s3", "mongodb", "sender")
+STORES = {"sqs_and_s3": "aws", "mongodb": "mongo"}
+PARTS = ("workers", *STORES, "sender")
 WARM_UP_SHARE, END_SHARE = 0.2, 0.2
 """Memory is measured once WARM_UP_SHARE of the messages is done; its begin and its end are each END_SHARE of the
 samples after that."""
@@ -38,11 +39,11 @@ class Processes:
 
     def __init__(self, world: World, workers: int, logs: Path) -> None:
         self._environment = make_environment(world)
+        self._stores = {part: psutil.Process(world.pids[name]) for part, name in STORES.items()}
         self._logs = [logs / f"worker-{number}.log" for number in range(workers)]
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Processes":
-        self._stores = {_name_store(child): child for child in psutil.Process().children()}
         for log in self._logs:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
@@ -84,8 +85,7 @@ class Processes:
     def sample(self, done: int) -> Sample:
         cpu_s = {
             "workers": sum(_measure_cpu_s(worker) for worker in self._watched),
-            "sqs_and_s3": _measure_cpu_s(self._stores["sqs_and_s3"]),
-            "mongodb": _measure_cpu_s(self._stores["mongodb"]),
+            **{part: _measure_cpu_s(store) for part, store in self._stores.items()},
             "sender": _measure_cpu_s(psutil.Process()),
         }
         resident = tuple(worker.memory_info().rss for worker in self._watched)
@@ -107,10 +107,6 @@ def make_environment(world: World) -> dict[str, str]:
     }
     environment.pop("LOG_GROUP", None)
     return environment
-
-
-def _name_store(child: psutil.Process) -> str:
-    return "sqs_and_s3" if any("strict_moto" in word for word in child.cmdline()) else "mongodb"
 
 
 def _measure_cpu_s(process: psutil.Process) -> float:
