@@ -22,6 +22,7 @@ from app.adapters.sqs import SqsQueue
 from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.core.kill_points import KillPoints
+from app.core.thresholds import make_threshold
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
@@ -202,7 +203,7 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Tele
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
         model_id=manifest.model_id,
-        similarity_threshold=settings.people.similarity_threshold or manifest.similarity_threshold,
+        threshold=make_threshold(settings.people.similarity_threshold or manifest.threshold),
         quality=manifest.quality,
         uses_quality=settings.people.face_quality == "enforce",
         grouping_delay_s=settings.messages.grouping_delay_s,

@@ -297,7 +297,10 @@ class PeopleSettings(Area):
     """People"""
 
     similarity_threshold: float | None = Field(
-        None, gt=0, lt=1, description="Overrides the pack's cosine threshold for one person."
+        None,
+        gt=0,
+        lt=1,
+        description="The cosine threshold for one person in galleries of every size, not the pack's.",
     )
     face_quality: Literal["record", "enforce"] = Field(
         "enforce",

@@ -153,6 +153,7 @@ class _Gallery:
     grouped_with: int | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
     quality: QualityBars | None = None
+    threshold: float | None = None
     progress: tuple[int, RunProgress] | None = None
 
 
@@ -200,7 +201,7 @@ class FakeGalleryStore(Outages):
                 gallery.fence += 1
             gallery.owner, gallery.until = owner, self._clock.now() + ttl_s
             output = gallery.summary.get("output") if gallery.grouped_with == gallery.fence - 1 else None
-            known = (gallery.revision, gallery.grouped, gallery.quality, output, gallery.summary)
+            known = (gallery.revision, gallery.grouped, gallery.quality, gallery.threshold, output, gallery.summary)
             return GalleryLease(gallery_id, owner, gallery.fence, *known)
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
@@ -209,6 +210,13 @@ class FakeGalleryStore(Outages):
             gallery = self.galleries.setdefault(gallery_id, _Gallery())
             gallery.revision += 1
             gallery.quality = bars
+
+    def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
+        self._pass("set_threshold")
+        with self._lock:
+            gallery = self.galleries.setdefault(gallery_id, _Gallery())
+            gallery.revision += 1
+            gallery.threshold = threshold
 
     def release(self, lease: GalleryLease) -> None:
         self._pass("release")

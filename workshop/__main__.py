@@ -1,17 +1,27 @@
-"""`python -m workshop`: prepares a model pack for shipping: faster networks, and its similarity threshold."""
+"""`python -m workshop`: prepares a model pack for shipping: faster networks, its whitening and its threshold."""
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.core.errors import FatalWorkerError
+import numpy as np
+
+from app.core.errors import BadConfiguration, FatalWorkerError
 from app.detection.device import open_device
 from app.packs.manifest import Calibration
 from app.packs.store import PackStore
 from app.packs.variants import FOLDER, VARIANT_PRECISIONS, Variant
-from workshop.calibration import choose_threshold, compute_error_rates, embed_known_faces, write_calibration
-from workshop.samples import choose_samples
+from workshop.calibration import (
+    choose_threshold,
+    compute_error_rates,
+    embed_central_faces,
+    embed_known_faces,
+    write_calibration,
+)
+from workshop.crowd import COMPONENTS, EXPONENT, fit_whitening, write_crowd
+from workshop.samples import choose_samples, list_pictures
 
 ALL = "all"
 
@@ -22,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True)
     _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
+    _add_crowd(commands.add_parser("crowd", help="learn a pack's whitening from pictures of strangers"))
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -89,7 +100,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         known = embed_known_faces(options.images, device)
     rates = compute_error_rates(known)
     threshold = choose_threshold(known, rates)
-    false_match, false_non_match = rates.get_rates_at(threshold)
+    false_match, false_non_match = rates.get_rates_at(threshold.at_reference)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack
     calibration = Calibration(
@@ -104,12 +115,51 @@ def _calibrate(options: argparse.Namespace) -> int:
         date=datetime.now(UTC).date(),
     )
     print(
-        f"{pack.manifest.name}: similarity_threshold {threshold} (was {pack.manifest.similarity_threshold}). Above it "
-        f"are {calibration.false_match_rate:g} of different people's pairs and {1 - false_non_match:.1%} of one "
+        f"{pack.manifest.name}: similarity_threshold {threshold.at_reference} (was "
+        f"{pack.manifest.similarity_threshold}), and {threshold.per_tenfold} more for ten times as many people. Above "
+        f"it are {calibration.false_match_rate:g} of different people's pairs and {1 - false_non_match:.1%} of one "
         f"person's, of {rates.faces:,} faces of {rates.people:,} people."
     )
     if not options.dry_run:
         write_calibration(path, threshold, calibration)
+    return 0
+
+
+def _add_crowd(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Learns what is common to people from the face nearest the middle of each picture, writes it beside the pack's "
+        "manifest, and its hash into it. The pack's vectors change by it: run `calibrate` afterwards."
+    )
+    parser.add_argument("pack", help="name, or path of a manifest")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures, each of another person")
+    parser.add_argument("--crowd", help="name and licence of the pictures, which the file keeps (the folder's name)")
+    parser.add_argument("--exponent", type=float, default=EXPONENT, help=f"0 to 0.5 ({EXPONENT})")
+    parser.add_argument("--components", type=int, default=COMPONENTS, help=f"of each part of a vector ({COMPONENTS})")
+    parser.add_argument("--accept-research-licence", action="store_true")
+    parser.set_defaults(run=_learn_crowd)
+
+
+def _learn_crowd(options: argparse.Namespace) -> int:
+    store = PackStore(options.models_dir, options.accept_research_licence)
+    path, manifest = store.find_manifest(options.pack), store.read(options.pack)
+    embedder = manifest.embedder.model_copy(update={"whitening": None})
+    plain = replace(store.install(options.pack), manifest=manifest.model_copy(update={"embedder": embedder}))
+    with open_device(plain, "cpu") as device:
+        embedded = embed_central_faces(list_pictures(options.images), device)
+    if not embedded:
+        raise BadConfiguration(f"There is no picture with a face in {options.images}.")
+    whitening = fit_whitening(
+        np.stack(list(embedded.values())),
+        embedder.parts or (embedder.dimension,),
+        options.crowd or options.images.resolve().name,
+        options.exponent,
+        options.components,
+    )
+    written = write_crowd(path, manifest, whitening)
+    print(
+        f"{manifest.name}: {written} of {len(embedded):,} faces; {whitening.dimension} numbers a face. "
+        f"The vectors of the pack are new ones: run `python -m workshop calibrate {options.pack}`."
+    )
     return 0
 
 

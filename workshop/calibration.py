@@ -1,9 +1,18 @@
 """Chooses a pack's similarity threshold: the cosine above which two faces are taken for one person's.
 
-The rule is the best grouping of photos of known people. Random halves of the people are grouped as galleries, at
-thresholds with false match rates from 1e-3 to 1e-6, and scored by the mean of BCubed F and pairwise F. Of the
-thresholds that score nearly as high as the best one, the strictest is taken: larger galleries have more pairs of
-different people, and a person who is split in two is merged more easily than two merged people are separated.
+Two numbers are chosen: the threshold for galleries of 100 people, and how much it rises for ten times as many
+(app/core/thresholds.py).
+
+The rise follows from the tail of the similarities of different people: how much higher a similarity must be so that a
+tenth of the pairs reach it. With the whole of it, the expected number of false pairs of a face would be the same in
+galleries of all sizes. TAIL_PART of it is used, since grouping corrects a part of the false pairs, more of them in a
+larger gallery (local scaling).
+
+The threshold is that of the best grouping of photos of known people. Galleries of several shapes are grouped: random
+halves of the people, with all their photos and many people of one photo, and events of 20 to 300 people with several
+photos each. Each is grouped at thresholds with false match rates from 1e-3 to 1e-6, and scored by the mean of BCubed F
+and pairwise F. Of the thresholds that score nearly as high as the best one, the strictest is taken: a person who is
+split in two is merged more easily than two merged people are separated.
 
 A fixed false match rate would not suit all embedders: an accurate embedder gains from a strict rate, while a less
 accurate one splits more people by it than it keeps separate. How many errors of each kind grouping corrects also
@@ -28,15 +37,17 @@ from app.clustering.full import group
 from app.clustering.graph import build_graph
 from app.clustering.neighbours import EXACT
 from app.core.arrays import Floats
-from app.core.errors import BadConfiguration, BadModelPack, BadPhoto
+from app.core.errors import BadConfiguration, BadPhoto
 from app.core.pictures import PhotoLimits
 from app.core.roles import assign_core
+from app.core.thresholds import Threshold
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device
 from app.detection.stage_times import StageTimes
 from app.host import count_cores
-from app.packs.manifest import Calibration, read_manifest
+from app.packs.manifest import Calibration
 from app.vision.decode import read_header
+from workshop.manifests import rewrite_manifest
 from workshop.parity import find_most_central
 from workshop.samples import name_people_below
 from workshop.scores import score_bcubed, score_pairwise
@@ -45,9 +56,17 @@ log = logging.getLogger(__name__)
 
 CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
 """False match rates of the thresholds that are tried: from many merged people to many split ones."""
+TAIL_RATES = 1e-3, 1e-5
+"""False match rates between which the tail is measured: few enough pairs are above, and enough to be counted."""
+TAIL_PART = 1 / 3
+"""Measured on packs with and without whitening: with the whole tail, people of large galleries are split."""
+EVENT_PEOPLE, EVENTS = (20, 60, 150, 300), 4
+"""Sizes of the events, and how many of each size."""
+EVENT_PHOTOS = 2, 12
+"""Fewest and most photos of a person in an event."""
 HALVES = 6
 """With fewer, single people decide who are merged at one threshold and not at the next."""
-NEARLY = 0.002
+NEARLY = 0.005
 """How far the score of a threshold may be below the highest score."""
 PHOTOS_A_PERSON = 40
 """Most photos of a person in a gallery: the pairs of a person with hundreds would outweigh those of all others."""
@@ -150,30 +169,28 @@ def compute_error_rates(faces: KnownFaces) -> ErrorRates:
     )
 
 
-def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> float:
+def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> Threshold:
     """The threshold by the rule of this module, with three decimals."""
+    per_tenfold = _measure_rise(rates)
     candidates = [rates.find_least(rate) for rate in CANDIDATE_RATES]
-    tried = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
-    scores = np.mean([_score(faces, rows, tried) for rows in _draw_galleries(faces.people)], axis=0)
+    levels = sorted({min(math.ceil(threshold * PER_ONE), PER_ONE - 1) / PER_ONE for threshold in candidates})
+    tried = [Threshold(level, per_tenfold) for level in levels]
+    shapes = [_draw_galleries(faces.people), *_draw_events(faces.people)]
+    # Each shape has the same weight, however many galleries there are of it.
+    scores = np.mean([np.mean([_score(faces, rows, tried) for rows in shape], axis=0) for shape in shapes], axis=0)
     return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]
 
 
-def write_calibration(path: Path, threshold: float, calibration: Calibration) -> None:
-    """Put both into a manifest, whose other lines and comments stay. Raises BadModelPack where it can't be written."""
-    document = tomlkit.parse(path.read_text("utf-8"))
-    document["similarity_threshold"] = threshold
-    # An existing table keeps its place, between the same lines.
-    part = document.setdefault("calibration", tomlkit.table())
-    part.update(calibration.model_dump())
-    partial = path.with_suffix(".part")
-    try:
-        partial.write_text(tomlkit.dumps(document), "utf-8")
-        read_manifest(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise BadModelPack(f"The manifest {path} can't be written: {error}. Copy it to a folder of yours.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def write_calibration(path: Path, threshold: Threshold, calibration: Calibration) -> None:
+    """Put both into a manifest. Raises BadModelPack where it can't be written."""
+
+    def put(document: tomlkit.TOMLDocument) -> None:
+        document["similarity_threshold"] = threshold.at_reference
+        document["threshold_per_tenfold"] = threshold.per_tenfold
+        # An existing table keeps its place, between the same lines.
+        document.setdefault("calibration", tomlkit.table()).update(calibration.model_dump())
+
+    rewrite_manifest(path, put)
 
 
 def _require_enough(folder: Path, names: Sequence[str]) -> None:
@@ -199,7 +216,29 @@ def _draw_galleries(people: People) -> Iterator[NDArray[np.intp]]:
         yield np.sort(rows[np.arange(len(rows)) - begins < PHOTOS_A_PERSON][:MOST_FACES])
 
 
-def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[float]) -> list[float]:
+def _measure_rise(rates: ErrorRates) -> float:
+    """How much the threshold rises for ten times as many people, with three decimals."""
+    common, rare = TAIL_RATES
+    tail = rates.find_least(rare) - rates.find_least(common)
+    return round(TAIL_PART * tail / math.log10(common / rare), 3)
+
+
+def _draw_events(people: People) -> Iterator[list[NDArray[np.intp]]]:
+    """(N,) people → for each size of event that there are enough people for, EVENTS times the rows of the faces."""
+    fewest, most = EVENT_PHOTOS
+    frequent = np.flatnonzero(np.bincount(people) >= fewest)
+    for size in EVENT_PEOPLE:
+        if len(frequent) >= size:
+            yield [_draw_event(people, frequent, size, most, seed) for seed in range(EVENTS)]
+
+
+def _draw_event(people: People, frequent: NDArray[np.intp], size: int, most: int, seed: int) -> NDArray[np.intp]:
+    random = np.random.default_rng(seed)
+    guests = random.permutation(frequent)[:size]
+    return np.sort(np.concatenate([random.permutation(np.flatnonzero(people == guest))[:most] for guest in guests]))
+
+
+def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[Threshold]) -> list[float]:
     """The mean of BCubed F and pairwise F at each threshold, for some of the faces, all of them core faces."""
     photos, roles = np.arange(len(rows)), assign_core(len(rows))
     graph = build_graph(faces.embeddings[rows], photos, roles, EXACT)

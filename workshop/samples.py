@@ -47,7 +47,7 @@ def choose_samples(folders: Sequence[Path]) -> Samples:
     Raises BadConfiguration where there are too few.
     """
     chance = random.Random(SEED)  # noqa: S311 - nothing secret
-    by_folder = [sorted(path for path in folder.rglob("*") if is_picture(path)) for folder in folders]
+    by_folder = [list_pictures(folder) for folder in folders]
     for paths in by_folder:
         chance.shuffle(paths)
     # Halved within each folder, so that photos of each kind are on both sides.
@@ -89,6 +89,11 @@ def read_images(paths: Sequence[Path], view_px: int) -> Iterator[tuple[Path, Ima
             log.warning("%s is left out: %s", path, error)
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """All pictures in a folder and below it."""
+    return sorted(path for path in folder.rglob("*") if is_picture(path))
+
+
 def list_people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Path]]:
     """The folders right below, each with its photos."""
     people: dict[Path, list[Path]] = {}
@@ -100,7 +105,7 @@ def list_people_below(folder: Path, paths: Sequence[Path]) -> dict[Path, list[Pa
 
 def name_people_below(folder: Path) -> dict[Path, str]:
     """Each photo in a folder right below, and its person: the name of that folder."""
-    people = list_people_below(folder, [path for path in folder.rglob("*") if is_picture(path)])
+    people = list_people_below(folder, list_pictures(folder))
     return {photo: person.name for person, photos in people.items() for photo in photos}
 
 

@@ -127,10 +127,14 @@ class MongoGalleryStore:
         quality = QualityBars(**bars) if bars else None
         output = run.get("output") if run and run.get("fence") == fence - 1 else None
         revision = gallery.get("revision", 0)
-        return GalleryLease(gallery_id, owner, fence, revision, grouped, quality, output, run or {})
+        threshold = gallery.get("threshold")
+        return GalleryLease(gallery_id, owner, fence, revision, grouped, quality, threshold, output, run or {})
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         self._change(gallery_id, {"quality": _make_quality_fields(bars), "revision": NEXT_REVISION})
+
+    def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
+        self._change(gallery_id, {"threshold": threshold, "revision": NEXT_REVISION})
 
     def release(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Giving back a gallery's lease"):

@@ -4,6 +4,7 @@
     replay --gallery G [--image I | --group]                           photos or a grouping done again
     gallery GALLERY                                                    its last run, and the progress of the present one
     quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
+    threshold --gallery G (--similarity S | --reset)                   the similarity threshold of a gallery
     people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
 
 Prints a line for each item, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
@@ -142,6 +143,23 @@ def set_quality(options: argparse.Namespace, say: Say) -> None:
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
 
+def set_threshold(options: argparse.Namespace, say: Say) -> None:
+    if not options.reset and not (options.similarity and 0 < options.similarity < 1):
+        raise WorkerError("Give --similarity, a number between 0 and 1, or --reset.")
+    order = make_grouping_order(options.gallery, "auto")
+    read_setting("group_face_queue_url")
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    threshold = None if options.reset else options.similarity
+    with database.client:
+        MongoGalleryStore(database).set_threshold(options.gallery, threshold)
+    send_grouping(order)
+    what = f"a similarity above {threshold:g}" if threshold else "the pack's similarity"
+    say(
+        f"{options.gallery}: two faces need {what} to be one person; it is grouped anew",
+        {"gallery_id": options.gallery, "threshold": threshold},
+    )
+
+
 def show_gallery(options: argparse.Namespace, say: Say) -> None:
     database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     with database.client:
@@ -274,6 +292,12 @@ def _make_parser() -> argparse.ArgumentParser:
         asked.add_argument(f"--{former}", dest=name, type=float, action=_FormerOption, help=argparse.SUPPRESS)
     asked.add_argument("--reset", action="store_true", help="use the pack's quality bars again")
     asked.set_defaults(run=set_quality)
+
+    similar = commands.add_parser("threshold", parents=[every], help="a gallery's similarity threshold, not the pack's")
+    similar.add_argument("--gallery", required=True)
+    similar.add_argument("--similarity", type=float, help="0 to 1; a higher one merges fewer people")
+    similar.add_argument("--reset", action="store_true", help="use the pack's threshold again")
+    similar.set_defaults(run=set_threshold)
 
     edits = commands.add_parser("people", help="users' edits of people: names, confirmed and rejected faces, merges")
     add_commands(edits.add_subparsers(required=True), every)

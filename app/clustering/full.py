@@ -8,8 +8,11 @@ Core faces form the people, in three steps:
 3. People that are still in several parts are merged by the similarity of their mean faces (merging.py).
 
 After step 2 and after step 3 a person keeps one face in each photo (`split_repeats_in_photos`). Then border faces join
-the person to which they clearly belong (joining.py); noise faces stay without a person. All steps use one threshold:
-that of the model pack.
+the person to which they clearly belong (joining.py); noise faces stay without a person.
+
+The threshold depends on the number of people (app/core/thresholds.py). The first step uses the highest that there may
+be, that of a gallery in which every face is another person, and tells about how many people there are. All other steps
+use the threshold of so many people.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +29,7 @@ from app.clustering.merging import merge_people
 from app.clustering.neighbours import EXACT, NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Roles, assign_core
+from app.core.thresholds import Threshold, make_threshold
 
 HALF_STRENGTH = 200
 """With so many provisional people, half of the excess similarity is subtracted; see `choose_strength`."""
@@ -42,6 +46,8 @@ class Grouping:
     see `Neighbourhood`. `person_excess` (N,) float64 and `typical_person`: the same, of the mean face of each face's
     person among the mean faces of all people. Both excesses are 0 for faces that are not core faces.
     `strength`: the part of the excess that is subtracted from similarities, 0 to 1.
+    `threshold`: the one that the last full run chose; incremental runs keep it, so that nobody's person changes only
+    because a gallery has grown a little.
     `full_run_faces`: the number of faces in the last full run. `changed`: how many faces came or went since that run.
     """
 
@@ -52,6 +58,7 @@ class Grouping:
     typical: float
     typical_person: float
     strength: float
+    threshold: float
     full_run_faces: int
     changed: int = 0
 
@@ -76,11 +83,13 @@ class Grouping:
 def cluster(
     embeddings: Floats,
     image_ids: Sequence[str],
-    threshold: float,
+    threshold: Threshold | float,
     roles: Roles | None = None,
     search: NeighbourSearch = EXACT,
 ) -> Labels:
     """(N,D) float32 unit length, N image ids, cosine threshold → (N,) int64 labels, numbered by first appearance.
+
+    A threshold that is a number serves galleries of every size.
 
     Without `roles` (N,) every face is a core face. Every core face gets a label; one that is similar to no other is a
     person of one face. Border faces form no person and connect no two people; a border face without a person is
@@ -94,25 +103,29 @@ def cluster(
     return group(graph, threshold).labels
 
 
-def group(graph: FaceGraph, threshold: float, progress: Callable[[], None] = lambda: None) -> Grouping:
+def group(graph: FaceGraph, threshold: Threshold | float, progress: Callable[[], None] = lambda: None) -> Grouping:
     """A full run over a gallery. Calls `progress` between steps, each of which may take minutes for a million faces."""
     core = graph.core_rows
     core_graph = graph.take(core)
-    provisional = propagate_all(core_graph, threshold)
+    curve = make_threshold(threshold)
+    provisional = propagate_all(core_graph, curve.compute(len(core)))
     progress()
+    count = len(np.unique(provisional))
+    chosen, strength = curve.compute(count), choose_strength(count, HALF_STRENGTH)
     of_faces = measure_neighbourhood(core_graph.neighbours, provisional, provisional)
-    strength = choose_strength(len(np.unique(provisional)), HALF_STRENGTH)
-    labels = propagate_all(_scale_graph(core_graph, of_faces.excess, strength), threshold)
+    labels = propagate_all(_scale_graph(core_graph, of_faces.excess, strength), chosen)
     progress()
-    labels = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, threshold))
-    labels, of_people = merge_people(core_graph, labels, threshold)
+    labels = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, chosen))
+    labels, of_people = merge_people(core_graph, labels, chosen)
     progress()
     people = np.full(len(graph), UNASSIGNED, np.int64)
-    people[core] = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, threshold))
+    people[core] = number_by_first_appearance(split_repeats_in_photos(core_graph, labels, chosen))
     excess, person_excess = np.zeros(len(graph)), np.zeros(len(graph))
     excess[core], person_excess[core] = of_faces.excess, of_people.excess[labels]
-    people = join_border_faces(graph, people, threshold)
-    return Grouping(graph, people, excess, person_excess, of_faces.typical, of_people.typical, strength, len(graph))
+    people = join_border_faces(graph, people, chosen)
+    return Grouping(
+        graph, people, excess, person_excess, of_faces.typical, of_people.typical, strength, chosen, len(graph)
+    )
 
 
 def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:

@@ -14,6 +14,7 @@ from app.clustering.neighbours import NeighbourSearch
 from app.clustering.regrouping import regroup
 from app.core.arrays import Floats
 from app.core.roles import Role, Roles
+from app.core.thresholds import Threshold
 
 ReadEmbeddings = Callable[[Rows], Floats]
 """Rows of the gallery → (M,D) float32 unit length."""
@@ -73,7 +74,7 @@ class PeopleUpdate:
 def update_people(
     faces: GalleryFaces,
     known: StoredGrouping | None,
-    threshold: float,
+    threshold: Threshold | float,
     read_embeddings: ReadEmbeddings,
     search: NeighbourSearch,
     *,
@@ -108,10 +109,12 @@ def update_people(
     before = replace(before, graph=replace(before.graph, photos=photos[old]))
     graph = add_faces(before.graph, embeddings, photos[new], faces.roles[new], search)
     order = np.concatenate([old, new])
-    return _make_result(faces, order, regroup(before, graph, threshold), "incremental", len(new), len(rows) - len(old))
+    return _make_result(faces, order, regroup(before, graph), "incremental", len(new), len(rows) - len(old))
 
 
-def _group_anew(faces: GalleryFaces, embeddings: Floats, threshold: float, search: NeighbourSearch) -> PeopleUpdate:
+def _group_anew(
+    faces: GalleryFaces, embeddings: Floats, threshold: Threshold | float, search: NeighbourSearch
+) -> PeopleUpdate:
     graph = build_graph(embeddings, number_photos(faces.image_ids), faces.roles, search)
     return _make_result(faces, np.arange(len(graph)), group(graph, threshold, search.progress), "full", len(graph), 0)
 

@@ -5,6 +5,10 @@ than these are to each other, so the same threshold merges more. It is also more
 scaling among the means takes that back. Two people of one face each are not merged: for them the means are the faces,
 whose similarity was too low already.
 
+A person of one face may be a turned or covered face of somebody who is in many photos. So it is merged with an
+established person from somewhat below the threshold on, where it is clearly more similar to that person than to any
+other. Two strangers who are in one photo each never gain by this.
+
 Each round merges pairs of people that are each other's most similar person above the threshold. Then means and
 similarities are computed again, until no pair is left.
 """
@@ -29,6 +33,11 @@ HALF_STRENGTH = 50
 CONFLICTS = 0.1
 """Two people are not merged where both are in more photos than this part of the smaller one's faces. Fewer shared
 photos may be mistakes."""
+ESTABLISHED = 3
+"""A person with so many faces is an established one: its mean is that of a person, not of a photo."""
+LONE_BELOW_PART, LONE_LEAD_PART = 0.16, 0.2
+"""How far below the threshold the similarity of a person of one face to an established person may be, and by how much
+it must exceed that to any other person. Both are parts of 1 - threshold, as in joining.py."""
 BLOCK_PAIRS = 16_384
 """Pairs whose similarities are computed at once."""
 
@@ -213,11 +222,12 @@ def _choose_merges(
 ) -> Labels | None:
     """(P,) the new number of each person, or None where there is no pair to merge.
 
-    A pair is merged where its scaled similarity is above the threshold, and for both people the highest of such pairs.
+    A pair is merged where its scaled similarity is high enough, and for both people the highest of such pairs.
     """
     pairs, count, sizes = people.pairs, len(people.sums), people.sizes
     similarity = pairs.similarity - strength * (excess[pairs.first] + excess[pairs.second]) / 2
     possible = (similarity > threshold) & ((sizes[pairs.first] > 1) | (sizes[pairs.second] > 1))
+    possible |= _belong_to_established(pairs, similarity, sizes, threshold)
     first, second, similarity = pairs.first[possible], pairs.second[possible], similarity[possible]
     allowed = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)
     first, second, similarity = first[allowed], second[allowed], similarity[allowed]
@@ -231,6 +241,25 @@ def _choose_merges(
     # them.
     np.minimum.at(into, second[chosen], first[chosen])
     return number_by_first_appearance(into)
+
+
+def _belong_to_established(
+    pairs: _Pairs, similarity: NDArray[np.float64], sizes: NDArray[np.intp], threshold: float
+) -> NDArray[np.bool_]:
+    """(C,) which pairs are a person of one face and the established person to which it clearly belongs."""
+    lone = np.where(sizes[pairs.first] == 1, pairs.first, pairs.second)
+    people, both = np.r_[pairs.first, pairs.second], np.r_[similarity, similarity]
+    order = np.lexsort((-both, people))
+    rank = np.arange(len(order)) - np.searchsorted(people[order], people[order])
+    best, second = np.full((2, len(sizes)), -np.inf)
+    for place, values in ((0, best), (1, second)):
+        rows = order[rank == place]
+        values[people[rows]] = both[rows]
+    lead = np.where(similarity == best[lone], similarity - second[lone], -np.inf)
+    few, many = np.minimum(sizes[pairs.first], sizes[pairs.second]), np.maximum(sizes[pairs.first], sizes[pairs.second])
+    near = similarity > threshold - LONE_BELOW_PART * (1 - threshold)
+    is_clear = near & (lead >= LONE_LEAD_PART * (1 - threshold))
+    return np.asarray(is_clear & (few == 1) & (many >= ESTABLISHED), np.bool_)
 
 
 def _share_few_photos(

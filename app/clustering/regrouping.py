@@ -31,11 +31,11 @@ SLACK_PART = 0.1
 threshold - SLACK_PART * (1 - threshold)."""
 
 
-def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
+def regroup(before: Grouping, graph: FaceGraph) -> Grouping:
     """The grouping of `graph`, whose first faces are those of `before`; the others are new.
 
-    `typical`, `typical_person` and `strength` stay those of the last full run. So the more faces are added, the more
-    the result may differ from that of a full run; see `Grouping.has_drifted`.
+    `threshold`, `typical`, `typical_person` and `strength` stay those of the last full run. So the more faces are
+    added, the more the result may differ from that of a full run; see `Grouping.has_drifted`.
     """
     known, count = len(before.graph), len(graph)
     is_new = np.arange(count) >= known
@@ -43,14 +43,12 @@ def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
     new = np.flatnonzero(is_new & is_core)
     start = np.r_[before.labels, np.full(count - known, UNASSIGNED)]
     start[new] = start.max(initial=UNASSIGNED) + 1 + np.arange(len(new))
-    labels, excess, person_excess = _group_core_faces(
-        before, graph, np.where(is_core, start, UNASSIGNED), new, threshold
-    )
+    labels, excess, person_excess = _group_core_faces(before, graph, np.where(is_core, start, UNASSIGNED), new)
     moved = is_core & (is_new | (labels != start))
     return replace(
         before,
         graph=graph,
-        labels=_rejoin_border_faces(graph, start, labels, moved, is_new, threshold),
+        labels=_rejoin_border_faces(graph, start, labels, moved, is_new, before.threshold),
         excess=excess,
         person_excess=person_excess,
         changed=before.changed + count - known,
@@ -58,11 +56,11 @@ def regroup(before: Grouping, graph: FaceGraph, threshold: float) -> Grouping:
 
 
 def _group_core_faces(
-    before: Grouping, graph: FaceGraph, labels: Labels, new: Rows, threshold: float
+    before: Grouping, graph: FaceGraph, labels: Labels, new: Rows
 ) -> tuple[Labels, NDArray[np.float64], NDArray[np.float64]]:
     """(N,) people of the core faces, each of the `new` ones a person of its own → (N,) people of the core faces, and
     the `excess` and `person_excess` of the new `Grouping`."""
-    added = len(graph) - len(before.graph)
+    added, threshold = len(graph) - len(before.graph), before.threshold
     pairs = _find_pairs_near(graph, new, threshold)
     provisional = _propagate_in_part(graph, pairs, pairs.similarity, labels, threshold)
     near = Neighbours(graph.neighbours.indices[new], graph.neighbours.similarities[new])

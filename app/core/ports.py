@@ -53,8 +53,8 @@ class GalleryLease:
 
     `fence` (fencing token) grows with every new owner. `revision` counts the gallery's changes. `grouped` is the
     revision and the model id of its last run, if any, and `last_run` the summary of that run. `quality` are quality
-    bars that this gallery has instead of the pack's. `output` is the digest of the last run's output, None where the
-    lease had another owner since, who may have begun to write other output.
+    bars, and `threshold` is a similarity threshold, that this gallery has instead of the pack's. `output` is the digest
+    of the last run's output, None where the lease had another owner since, who may have begun to write other output.
     """
 
     gallery_id: str
@@ -63,6 +63,7 @@ class GalleryLease:
     revision: int
     grouped: tuple[int, str] | None = None
     quality: QualityBars | None = None
+    threshold: float | None = None
     output: str | None = None
     last_run: Mapping[str, object] = field(default_factory=dict, compare=False)
 
@@ -180,6 +181,9 @@ class GalleryChanges(Protocol):
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         """Set this gallery's quality bars from its next run on, None for the pack's. This counts as a change."""
+
+    def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
+        """The same for this gallery's similarity threshold."""
 
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
         """None for a gallery that was never marked."""

@@ -13,7 +13,6 @@ from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stage_times import StageTimes
 from app.vision.decode import PhotoHeader, decode
-from app.vision.embedder import normalise
 from app.vision.face_pack import FacePack
 from app.vision.photo_quality import Verdict
 from app.vision.quality.inputs import FaceColumns
@@ -86,7 +85,7 @@ def analyse_photo(
         photo_px = np.tile(full_size, (len(detections), 1))
         faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
         quality = split_into_rows(measure_quality(faces, device.pack.quality, vectors))
-    return PhotoAnalysis(image, detections, in_image, quality, normalise(vectors), verdict)
+    return PhotoAnalysis(image, detections, in_image, quality, device.pack.make_embeddings(vectors), verdict)
 
 
 def _decode_details(
@@ -112,7 +111,7 @@ def _restore_detections(twin: PhotoResult) -> Detections:
 
 
 def _stack_embeddings(embeddings: Sequence[Floats], pack: FacePack) -> Floats:
-    return np.stack(embeddings) if embeddings else np.empty((0, pack.manifest.embedder.dimension), np.float32)
+    return np.stack(embeddings) if embeddings else np.empty((0, pack.dimension), np.float32)
 
 
 def _get_size(image: Image) -> Floats:

@@ -94,7 +94,7 @@ def open_device(
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
     on_gpu, each = is_gpu(provider), threads or 1
-    loaded = load_pack(pack.manifest, pack.weights, provider, threads if on_gpu else each, precision)
+    loaded = load_pack(pack, provider, threads if on_gpu else each, precision)
     make_device = partial(Device, loaded, metrics=metrics, on_death=on_death)
     if on_gpu:
         return make_device(1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()))

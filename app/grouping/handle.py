@@ -18,6 +18,7 @@ from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches, make_groups_key, make_page_key
 from app.core.roles import QualityBars, assign_core, assign_roles
+from app.core.thresholds import Threshold, make_threshold
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
@@ -45,7 +46,7 @@ class GroupingParts:
     galleries: GalleryStore
     people: PeopleStore
     model_id: str
-    similarity_threshold: float
+    threshold: Threshold
     quality: QualityBars
     uses_quality: bool
     grouping_delay_s: int
@@ -111,7 +112,8 @@ def _find_people(
     run: GroupingRun, parts: GroupingParts, bars: QualityBars, *, full: bool
 ) -> tuple[FaceBatch, PeopleUpdate]:
     """All faces of the gallery, with embeddings only where the run is a full one, and their people."""
-    gallery_id, threshold = run.lease.gallery_id, parts.similarity_threshold
+    gallery_id = run.lease.gallery_id
+    threshold = make_threshold(run.lease.threshold or parts.threshold)
     run.begin_stage("read")
     known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
     if parts.index:

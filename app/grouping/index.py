@@ -10,7 +10,7 @@ import logging
 import os
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -22,14 +22,15 @@ from app.clustering.full import Grouping
 from app.clustering.graph import FaceGraph
 from app.clustering.incremental import StoredGrouping
 from app.clustering.neighbours import Neighbours
+from app.core.thresholds import Threshold
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """To be increased with every change of the arrays or of what clustering makes of them."""
 ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities", "labels", "beyond", "beyond_people")
 SCALARS = {"typical": "typical", "typical_people": "typical_person", "strength": "strength"}
-SCALARS |= {"all_at_once": "full_run_faces", "changed": "changed"}
+SCALARS |= {"all_at_once": "full_run_faces", "changed": "changed", "used_threshold": "threshold"}
 """Name in the file → name in `Grouping`."""
 
 
@@ -40,7 +41,7 @@ class GalleryIndex:
     folder: Path
     max_bytes: int
 
-    def load(self, gallery_id: str, model_id: str, threshold: float) -> StoredGrouping | None:
+    def load(self, gallery_id: str, model_id: str, threshold: Threshold) -> StoredGrouping | None:
         """The grouping that the last run on this machine stored, None where none can be used."""
         path, about = self._path(gallery_id, model_id), _describe_contents(gallery_id, model_id, threshold)
         try:
@@ -60,7 +61,7 @@ class GalleryIndex:
             os.utime(path)
         return _read_known(arrays, header)
 
-    def save(self, gallery_id: str, model_id: str, threshold: float, known: StoredGrouping) -> None:
+    def save(self, gallery_id: str, model_id: str, threshold: Threshold, known: StoredGrouping) -> None:
         """Store the grouping for the next run. On a full disk nothing is stored, and the next run is a full one."""
         grouping = known.grouping
         graph = grouping.graph
@@ -108,8 +109,8 @@ class GalleryIndex:
         return self.folder / f"{name}.npz"
 
 
-def _describe_contents(gallery_id: str, model_id: str, threshold: float) -> dict[str, Any]:
-    return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": threshold}
+def _describe_contents(gallery_id: str, model_id: str, threshold: Threshold) -> dict[str, Any]:
+    return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": asdict(threshold)}
 
 
 def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> StoredGrouping:

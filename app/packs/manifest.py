@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.core.errors import BadModelPack
 from app.core.roles import QualityBars
+from app.core.thresholds import Threshold
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -67,7 +68,12 @@ class MtcnnConfig(_Part):
 
 
 class EmbedderConfig(_Part):
-    """Any ONNX embedder: (N,3,S,S) in, (N,D) out. Pixels become (pixel - mean) / scale."""
+    """Any ONNX embedder: (N,3,S,S) in, (N,D) out. Pixels become (pixel - mean) / scale.
+
+    `whitening` is a file beside the manifest, which `python -m workshop crowd` writes; without one, vectors are stored
+    as the network gives them. `parts` are the dimensions of the parts of a vector that comes from several networks;
+    each part is whitened by itself.
+    """
 
     file: str
     input_size_px: int = 112
@@ -76,6 +82,14 @@ class EmbedderConfig(_Part):
     scale: float = 127.5
     alignment: Literal["arcface", "dlib"] = "arcface"
     dimension: int
+    parts: tuple[int, ...] = ()
+    whitening: str | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if self.parts and sum(self.parts) != self.dimension:
+            raise ValueError(f"the parts {self.parts} do not add up to the dimension {self.dimension}")
+        return self
 
 
 class Calibration(_Part):
@@ -108,7 +122,8 @@ class Source(_Part):
 
 
 class PackManifest(_Part):
-    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person; `quality` has the
+    """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, in a gallery of
+    100 people; it rises by `threshold_per_tenfold` for ten times as many (app/core/thresholds.py). `quality` has the
     quality bars for its embedder."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
@@ -118,16 +133,27 @@ class PackManifest(_Part):
     detector: Annotated[ScrfdConfig | MtcnnConfig, Field(discriminator="kind")]
     embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
+    threshold_per_tenfold: float = Field(default=0, ge=0, le=0.2)
     quality: QualityBars = QualityBars()
     source: Source
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _check_hashes(self) -> Self:
-        used = {self.embedder.file, *self.detector.used_files}
+        used = {self.embedder.file, *self.detector.used_files, *filter(None, [self.embedder.whitening])}
         if missing := used - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
         return self
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold for galleries of every size."""
+        return Threshold(self.similarity_threshold, self.threshold_per_tenfold)
+
+    @property
+    def weight_files(self) -> list[str]:
+        """The files that are fetched or built: all but the whitening, which lies beside the manifest."""
+        return [name for name in self.files if name != self.embedder.whitening]
 
     @property
     def networks(self) -> dict[str, frozenset[str]]:

@@ -22,10 +22,17 @@ MOVED_BUILDERS = {"app.packs.build_open": "app.packs.open_pack.build"}
 
 @dataclass(frozen=True)
 class InstalledPack:
-    """A pack whose weights lie in `weights`, every file equal to its hash."""
+    """A pack whose weights lie in `weights`, and its whitening, if it has one, in `home`; every file has its hash."""
 
     manifest: PackManifest
     weights: Path
+    home: Path = Path()
+
+    @property
+    def whitening(self) -> Path | None:
+        """The file of the whitening."""
+        name = self.manifest.embedder.whitening
+        return self.home / name if name else None
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,17 @@ class PackStore:
         """
         manifest, home = self._find(pack)
         self._check_licence(manifest)
+        _verify_whitening(manifest, home)
         if manifest.source.kind == "directory":
             weights = (home / manifest.source.path).resolve()
             _verify(manifest, weights)
-            return InstalledPack(manifest, weights)
+            return InstalledPack(manifest, weights, home)
         weights = self.models_dir / manifest.name
         # No lock where all files are there: none can be made in the image, which is read-only.
         if not _is_complete(manifest, weights):
             self._fetch_once(manifest, weights)
         _verify(manifest, weights)
-        return InstalledPack(manifest, weights)
+        return InstalledPack(manifest, weights, home)
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
         path = self._find_manifest_file(pack)
@@ -112,19 +120,19 @@ class PackStore:
         with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
             self._download_or_build(manifest, Path(aside))
             _verify(manifest, Path(aside))
-            for name in manifest.files:
+            for name in manifest.weight_files:
                 (Path(aside) / name).replace(weights / name)
 
     def _download_or_build(self, manifest: PackManifest, aside: Path) -> None:
         source = manifest.source
         prefix = self.model_source or (source.path if source.kind == "s3" else None)
         if prefix and self.download:
-            for name in manifest.files:
+            for name in manifest.weight_files:
                 self.download(f"{prefix.rstrip('/')}/{manifest.name}/{name}", aside / name)
         elif source.kind == "built":
             importlib.import_module(MOVED_BUILDERS.get(source.path, source.path)).build(aside)
         elif source.kind == "insightface":
-            download_pack(manifest.name, list(manifest.files), aside)
+            download_pack(manifest.name, manifest.weight_files, aside)
         else:
             raise BadModelPack(
                 f"The pack {manifest.name} lies on S3 at {source.path}, which can't be reached from here."
@@ -132,20 +140,30 @@ class PackStore:
 
 
 def _is_complete(manifest: PackManifest, weights: Path) -> bool:
-    return all((weights / name).is_file() for name in manifest.files)
+    return all((weights / name).is_file() for name in manifest.weight_files)
 
 
 def _verify(manifest: PackManifest, weights: Path) -> None:
-    for name, expected in manifest.files.items():
-        path = weights / name
-        if not path.is_file():
-            raise BadModelPack(f"The weights {path} are missing; run `python -m app.packs install {manifest.name}`.")
-        actual = compute_sha256(path)
-        if actual != expected:
-            raise BadModelPack(
-                f"The weights {path} have sha256 {actual}, not {expected} as their manifest says. "
-                "Delete the file to get it again, or correct the manifest."
-            )
+    for name in manifest.weight_files:
+        _verify_file(weights / name, manifest.files[name], f"run `python -m app.packs install {manifest.name}`")
+
+
+def _verify_whitening(manifest: PackManifest, home: Path) -> None:
+    name = manifest.embedder.whitening
+    if name:
+        remedy = f"copy it there together with the manifest, or run `python -m workshop crowd {manifest.name}`"
+        _verify_file(home / name, manifest.files[name], remedy)
+
+
+def _verify_file(path: Path, expected: str, remedy: str) -> None:
+    if not path.is_file():
+        raise BadModelPack(f"The file {path} of the pack is missing; {remedy}.")
+    actual = compute_sha256(path)
+    if actual != expected:
+        raise BadModelPack(
+            f"The file {path} of the pack has sha256 {actual}, not {expected} as the manifest says. "
+            "Delete the file to get it again, or correct the manifest."
+        )
 
 
 def compute_sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.packs import variants
 from app.packs.manifest import PackManifest
+from app.packs.store import InstalledPack
 from app.vision.align import align_faces, compute_detail_needed
 from app.vision.embedder import normalise, open_embedder
 from app.vision.light import brighten
@@ -20,6 +21,7 @@ from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, is_gpu, list_execution_providers, open_session
 from app.vision.turned import RotationInvariantDetector, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder
+from app.vision.whitening import Whitening, read_whitening
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +31,20 @@ Precision = Literal["auto", "fp32", "fp16", "int8"]
 class FacePack:
     """Detector and embedder of a pack. The methods take batches, and are as safe for threads as the sessions are."""
 
-    def __init__(self, manifest: PackManifest, detector: FaceDetector, embedder: FaceEmbedder) -> None:
+    def __init__(
+        self,
+        manifest: PackManifest,
+        detector: FaceDetector,
+        embedder: FaceEmbedder,
+        whitening: Whitening | None = None,
+    ) -> None:
         self.manifest = manifest
         self.model_id = manifest.model_id
         self.view_px = detector.view_px
         self._detector = detector
         self._embedder = embedder
+        self._whitening = whitening
+        self.dimension = whitening.dimension if whitening else manifest.embedder.dimension
         self.quality = load_quality_model(manifest.files.get(manifest.embedder.file))
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
@@ -46,13 +56,18 @@ class FacePack:
 
         Dark faces are brightened first, unless `brighten_dark` is False.
         """
-        return [normalise(vectors) for vectors in self.compute_vectors(chips, brighten_dark=brighten_dark)]
+        return [self.make_embeddings(some) for some in self.compute_vectors(chips, brighten_dark=brighten_dark)]
 
     def compute_vectors(self, chips: Sequence[Image], *, brighten_dark: bool = True) -> list[Floats]:
-        """As `embed`, without the normalisation to unit length: a vector's length measures the face's quality."""
+        """The vectors of `embed` as the network gives them: their length measures the quality of the face."""
         ends = np.cumsum([len(some) for some in chips])
         together = np.concatenate(chips)
         return np.split(self._embedder.compute_vectors(brighten(together) if brighten_dark else together), ends[:-1])
+
+    def make_embeddings(self, vectors: Floats) -> Floats:
+        """(N,D) vectors as the network gives them → (N,K) float32 of unit length, whitened if the pack has a
+        whitening."""
+        return self._whitening.whiten(vectors) if self._whitening else normalise(vectors)
 
     def compute_detail_needed(self, landmarks: Floats) -> float:
         """(N,5,2) px → the scale from photo to chip pixels of the smallest face; above 1, the photo is too small."""
@@ -75,10 +90,9 @@ class FacePack:
         return align_faces(image, landmarks, "arcface", CHIP_PX)
 
 
-def load_pack(
-    manifest: PackManifest, weights: Path, provider: Provider, threads: int, precision: Precision = "fp32"
-) -> FacePack:
-    """Open the networks of a pack whose files are already verified, or accepted variants of them."""
+def load_pack(pack: InstalledPack, provider: Provider, threads: int, precision: Precision = "fp32") -> FacePack:
+    """Open the networks of a pack, or accepted variants of them."""
+    manifest, weights = pack.manifest, pack.weights
 
     def path_of(network: str) -> Path:
         path = _find_variant(manifest, weights, network, provider, precision) or weights / network
@@ -89,7 +103,11 @@ def load_pack(
     embedder = open_embedder(path_of(config.file), config, provider, threads)
     detector = _open_detector(manifest, path_of, provider, threads)
     least, sure = manifest.detector.score_threshold, manifest.detector.sure_score
-    return FacePack(manifest, RotationInvariantDetector(detector, least, sure) if sure else detector, embedder)
+    rotation_invariant = RotationInvariantDetector(detector, least, sure) if sure else detector
+    whitening = read_whitening(pack.whitening, config.dimension) if pack.whitening else None
+    if whitening is None:
+        log.info("the pack %s has no whitening: children and some groups are told apart less well", manifest.name)
+    return FacePack(manifest, rotation_invariant, embedder, whitening)
 
 
 def _open_detector(

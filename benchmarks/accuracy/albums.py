@@ -129,7 +129,7 @@ def group_by_services(folder: Path, pack: str, installed: InstalledPack) -> tupl
 def group_faces(faces: FaceBatch, manifest: PackManifest, threshold: float | None = None) -> Labels:
     """N faces → (N,) people as the grouping service finds them, at the pack's threshold or another one."""
     roles = assign_roles(faces.quality["unified"], manifest.quality)
-    return cluster(faces.embeddings, faces.image_ids, threshold or manifest.similarity_threshold, roles)
+    return cluster(faces.embeddings, faces.image_ids, threshold or manifest.threshold, roles)
 
 
 def judge_faces(

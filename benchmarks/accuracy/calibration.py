@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from app.core.thresholds import Threshold
 from benchmarks.accuracy.grouping import Faces, make_embeddings_parser, read_faces
 from benchmarks.accuracy.grouping_measures import Figures, measure_ours
 from benchmarks.common.command import UnusableInput, print_result
@@ -76,18 +77,20 @@ def _take_faces(faces: Faces, rows: np.ndarray[Any, np.dtype[np.intp]]) -> Faces
     return Faces(faces.embeddings[rows], people, [faces.photos[row] for row in rows], faces.key)
 
 
-def _choose_thresholds(faces: KnownFaces) -> dict[str, float]:
+def _choose_thresholds(faces: KnownFaces) -> dict[str, Threshold]:
     rates = compute_error_rates(faces)
-    fixed = {f"false match rate {rate:g}": rates.find_least(rate) for rate in FIXED_RATES}
+    fixed = {f"false match rate {rate:g}": Threshold(rates.find_least(rate)) for rate in FIXED_RATES}
     return {SHIPPED: choose_threshold(faces, rates), **fixed}
 
 
-def _measure_ours(faces: Faces, threshold: float, *, search: bool = False) -> Figures:
+def _measure_ours(faces: Faces, threshold: Threshold, *, search: bool = False) -> Figures:
     return measure_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
 
 
-def _compare_to_best(threshold: float, figures: Figures, best: Figures) -> Fit:
-    return Fit(threshold, best["bcubed_f"] - figures["bcubed_f"], best["best_pairwise_f"] - figures["pairwise_f"])
+def _compare_to_best(threshold: Threshold, figures: Figures, best: Figures) -> Fit:
+    return Fit(
+        threshold.at_reference, best["bcubed_f"] - figures["bcubed_f"], best["best_pairwise_f"] - figures["pairwise_f"]
+    )
 
 
 def _summarise_fits(fits: Sequence[Fit]) -> dict[str, float]:

@@ -5,7 +5,8 @@
 
 FILE has an array of embeddings (KEY, by default its only one), and the person and the photo of each. The faces are
 grouped by app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
-tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
+tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open-1.toml, for others as given. Vectors of
+a pack that has a whitening are whitened first.
 
 bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). An unassigned face (-1, in FILE or in the
                         result) counts as a person of one face.
@@ -34,7 +35,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.clustering.graph import number_photos
+from app.core.thresholds import Threshold, make_threshold
 from app.packs.manifest import read_manifest
+from app.vision.embedder import normalise
+from app.vision.whitening import read_whitening
 from benchmarks.accuracy.grouping_baselines import BASELINES, Floats, Labels
 from benchmarks.accuracy.grouping_measures import measure_baseline, measure_ours
 from benchmarks.accuracy.grouping_stream import measure_addition, measure_stream
 from benchmarks.accuracy.grouping_synthetic import compute_statistics, make_synthetic_faces, sample_similarities
 from benchmarks.common.command import UnusableInput, print_result
 
-PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
+PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open-1.toml"}
 MATRIX_FACES = 20_000
 PERCENTILES = (5, 50, 95)
 
@@ -82,7 +86,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "faces": len(faces.people),
         "dimension": faces.embeddings.shape[1],
         "true_people": int(len(np.unique(faces.people[faces.people >= 0])) + (faces.people < 0).sum()),
-        "threshold": threshold,
+        **asdict(threshold),
         "threshold_from": source,
     }
     if options.scale:
@@ -119,9 +123,18 @@ def read_faces(path: Path, vectors: str | None, labels: str, images: str) -> Fac
         raise UnusableInput(f"{path} can't be read: {error}") from error
     if embeddings.ndim != 2 or not len(embeddings) == len(who) == len(photos):
         raise UnusableInput(f"{key!r} of {path} is not one row of numbers for each of {len(who)} faces.")
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    embeddings = _whiten(embeddings, key)
     people = np.where(who.astype(str) == "-1", -1, np.unique(who, return_inverse=True)[1]).astype(np.int64)
     return Faces(embeddings, people, photos.tolist(), key)
+
+
+def _whiten(vectors: Floats, key: str) -> Floats:
+    """(N,D) vectors → (N,K) of unit length, as the pack of KEY makes them."""
+    path = Path(PACKS.get(key, ""))
+    embedder = read_manifest(path).embedder if path.is_file() else None
+    if embedder and embedder.whitening:
+        return read_whitening(path.with_name(embedder.whitening), embedder.dimension).whiten(vectors)
+    return normalise(vectors)
 
 
 def compare_similarities(options: argparse.Namespace) -> dict[str, Any]:
@@ -159,13 +172,13 @@ def _find_only_vectors(arrays: dict[str, NDArray[Any]]) -> str:
     return found[0]
 
 
-def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[float, str]:
+def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[Threshold, str]:
     """The cosine above which two faces are likely of one person, and its source."""
     if options.threshold is not None:
-        return options.threshold, "--threshold"
+        return make_threshold(options.threshold), "--threshold"
     if key not in PACKS:
         raise UnusableInput(f"No pack is known for {key!r}: give its --threshold.")
-    return read_manifest(Path(PACKS[key])).similarity_threshold, PACKS[key]
+    return read_manifest(Path(PACKS[key])).threshold, PACKS[key]
 
 
 def choose_baselines(names: str) -> list[str]:
@@ -186,17 +199,17 @@ def _run_baseline(name: str, options: argparse.Namespace, search: bool) -> dict[
     return _run_alone(_measure_theirs, options, name, search)
 
 
-def _measure_ours(options: argparse.Namespace, threshold: float, search: bool) -> dict[str, Any]:
+def _measure_ours(options: argparse.Namespace, threshold: Threshold, search: bool) -> dict[str, Any]:
     faces = make_faces(options)
     return measure_ours(faces.embeddings, faces.photos, faces.people, threshold, search=search)
 
 
-def _measure_stream(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+def _measure_stream(options: argparse.Namespace, threshold: Threshold) -> dict[str, Any]:
     faces = make_faces(options)
     return measure_stream(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.stream)
 
 
-def _measure_addition(options: argparse.Namespace, threshold: float) -> dict[str, Any]:
+def _measure_addition(options: argparse.Namespace, threshold: Threshold) -> dict[str, Any]:
     faces = make_faces(options)
     return measure_addition(faces.embeddings, number_photos(faces.photos), faces.people, threshold, options.add)
 

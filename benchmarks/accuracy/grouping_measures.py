@@ -12,6 +12,7 @@ from app.clustering.graph import build_graph, number_photos
 from app.clustering.neighbours import NeighbourSearch
 from app.config import SearchSettings
 from app.core.roles import assign_core
+from app.core.thresholds import Threshold
 from benchmarks.accuracy.grouping_baselines import UNASSIGNED, Baseline, Floats, Labels, Setting
 from benchmarks.common.peak import PeakMemory
 from workshop.scores import score_bcubed, score_pairwise
@@ -31,7 +32,7 @@ long."""
 
 
 def measure_ours(
-    embeddings: Floats, photos: Sequence[str], people: Labels, threshold: float, *, search: bool
+    embeddings: Floats, photos: Sequence[str], people: Labels, threshold: Threshold, *, search: bool
 ) -> Figures:
     """(N,D) unit vectors, N photos, (N,) true people → figures at the shipped threshold, by stage, and the best."""
     roles = assign_core(len(people))
@@ -51,7 +52,9 @@ def measure_ours(
         assert setting.distance is not None
         return group(graph, 1 - setting.distance).labels
 
-    return figures | ({"best": find_best_setting(method, people, (1,), Setting(1 - threshold))} if search else {})
+    return figures | (
+        {"best": find_best_setting(method, people, (1,), Setting(1 - threshold.at_reference))} if search else {}
+    )
 
 
 def measure_baseline(baseline: Baseline, embeddings: Floats, people: Labels, *, search: bool) -> Figures:

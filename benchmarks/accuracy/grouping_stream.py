@@ -19,6 +19,7 @@ from app.clustering.regrouping import regroup
 from app.core.arrays import Floats
 from app.core.records import FaceBatch, PersonRecord, make_quality_columns
 from app.core.roles import assign_core
+from app.core.thresholds import Threshold
 from benchmarks.accuracy.grouping_measures import SEARCH, compute_scores
 
 Figures = dict[str, Any]
@@ -28,7 +29,7 @@ ADDITIONS = 5
 additions don't."""
 
 
-def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: float, arrivals: int) -> Figures:
+def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold: Threshold, arrivals: int) -> Figures:
     """(N,D) unit vectors, (N,) photos, (N,) true people → the scores after the last arrival and those of a full run
     over the same faces, how often ids changed, and the seconds of each kind of run. Faces arrive in random order.
 
@@ -50,7 +51,7 @@ def measure_stream(embeddings: Floats, photos: Labels, people: Labels, threshold
         else:
             kind = "incremental"
             graph = add_faces(before.graph, embeddings[new], photos[new], roles[new], search)
-            now = regroup(before, graph, threshold)
+            now = regroup(before, graph)
         seconds[kind].append(time.perf_counter() - began)
         faces = _make_stored_faces(now, order, ids)
         matched = match_people(now.labels, faces, known.values())
@@ -95,7 +96,7 @@ def _make_stored_faces(grouping: Grouping, order: Labels, ids: Sequence[str | No
     )
 
 
-def measure_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: float, added: int) -> Figures:
+def measure_addition(embeddings: Floats, photos: Labels, people: Labels, threshold: Threshold, added: int) -> Figures:
     """Seconds of a full run, and of adding the last `added` faces to all the others, the median of ADDITIONS times."""
     search, roles = SEARCH, assign_core(len(people))
     old, new = slice(0, len(people) - added), slice(len(people) - added, None)
@@ -105,7 +106,7 @@ def measure_addition(embeddings: Floats, photos: Labels, people: Labels, thresho
         began = time.perf_counter()
         graph = add_faces(before.graph, embeddings[new], photos[new], roles[new], search)
         extending = time.perf_counter() - began
-        regroup(before, graph, threshold)
+        regroup(before, graph)
         taken.append((time.perf_counter() - began, extending))
     slowest, _ = max(taken)
     adding, extending = sorted(taken)[ADDITIONS // 2]

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     photos = find_photos(options.images, options.limit)
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    return summarise(measure_outcomes(load_pack(pack.manifest, pack.weights, "cpu", 1), photos, options.seed))
+    return summarise(measure_outcomes(load_pack(pack, "cpu", 1), photos, options.seed))
 
 
 def find(pack: FacePack, image: Image) -> Found:

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     pack = PackStore(Path("models"), accept_research_licence=True).install(options.pack)
-    loaded = load_pack(pack.manifest, pack.weights, "cpu", 1)
+    loaded = load_pack(pack, "cpu", 1)
     people = list_people(options.images, options.limit)
     samples = make_samples(loaded, people, options.seed, variants=2 if options.what == "fit" else 1)
     covers = None
@@ -137,7 +137,7 @@ def group_by_quality(samples: QualitySamples, functions: QualityModel, manifest:
     _, first = np.unique(np.where(samples.kinds == "reference", "", samples.photos), return_index=True)
     chosen = samples.take(first[samples.kinds[first] != "reference"])
     unified = measure_faces(chosen, functions)["unified"]
-    photos, threshold = list(chosen.photos), manifest.similarity_threshold
+    photos, threshold = list(chosen.photos), manifest.threshold
     roles = assign_roles(unified, manifest.quality)
     by_quality = cluster(chosen.embeddings, photos, threshold, roles)
     core = roles == Role.CORE

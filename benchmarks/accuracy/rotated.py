@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def open_pack(pack: InstalledPack, **changes: float) -> FacePack:
     """The pack on one core, with these changes to its detector's settings."""
     manifest = pack.manifest
     changed = manifest.model_copy(update={"detector": manifest.detector.model_copy(update=changes)})
-    return load_pack(changed, pack.weights, "cpu", 1)
+    return load_pack(replace(pack, manifest=changed), "cpu", 1)
 
 
 def count_found(pack: FacePack, images: Sequence[Image], upright: Sequence[Detections], turn: int) -> Tally:

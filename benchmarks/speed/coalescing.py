@@ -29,6 +29,7 @@ from app.core.messages import DetectImage
 from app.core.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.core.records import FaceBatch, ImageRecord
 from app.core.roles import QualityBars
+from app.core.thresholds import Threshold
 from app.detection.handle import DetectionParts, request_grouping
 from app.grouping.handle import GroupingParts, handle
 from app.health import Health
@@ -242,7 +243,7 @@ def _group(place: Place, flood: Flood) -> None:
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
         model_id=MODEL,
-        similarity_threshold=0.5,
+        threshold=Threshold(0.5),
         quality=QualityBars(),
         uses_quality=True,
         grouping_delay_s=flood.delay_s,

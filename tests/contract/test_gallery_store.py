@@ -161,6 +161,15 @@ def test_a_lease_has_the_quality_bars_of_its_gallery(stores: Stores) -> None:
     assert (lease.quality, lease.revision) == (None, 2)
 
 
+def test_a_lease_has_the_threshold_of_its_gallery(stores: Stores) -> None:
+    assert lease_of(stores, "me").threshold is None
+    stores.galleries.set_threshold("g", 0.6)
+    lease = lease_of(stores, "me")
+    assert (lease.threshold, lease.revision) == (0.6, 1)
+    stores.galleries.set_threshold("g", None)
+    assert lease_of(stores, "me").threshold is None
+
+
 def test_a_held_lease_is_nobody_elses(stores: Stores) -> None:
     lease_of(stores, "me")
     assert stores.galleries.take_lease("g", "you", 60) is None

@@ -10,6 +10,7 @@ import pytest
 from app.core.arrays import Image
 from app.core.pictures import PhotoLimits
 from app.packs.manifest import PackManifest, read_manifest
+from app.packs.store import InstalledPack
 from app.vision import golden
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
@@ -36,7 +37,8 @@ class BothWays:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothWays]:
     path = build_pack("buffalo_l", tmp_path_factory.mktemp("synthetic"))
     manifest = read_manifest(path)
-    yield BothWays(manifest, *(load_pack(manifest, path.parent, provider, 0) for provider in ("cuda", "cpu")))
+    pack = InstalledPack(manifest, path.parent)
+    yield BothWays(manifest, *(load_pack(pack, provider, 0) for provider in ("cuda", "cpu")))
 
 
 @pytest.fixture(scope="module")

@@ -215,6 +215,17 @@ def test_what_a_gallery_asks_of_faces_is_set_and_it_is_grouped_anew(desk: Desk) 
     assert "what the pack asks" in desk.admin("quality", "--gallery", "gallery", "--reset").stdout
 
 
+def test_the_threshold_of_a_gallery_is_set_and_it_is_grouped_anew(desk: Desk) -> None:
+    done = desk.admin("threshold", "--gallery", "gallery", "--similarity", "0.6")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "two faces need a similarity above 0.6" in done.stdout
+    (message,) = desk.grouping.receive(1, wait_s=1)
+    assert parse_grouping(message.body).gallery_id == "gallery"
+    assert "the pack's similarity" in desk.admin("threshold", "--gallery", "gallery", "--reset").stdout
+    refused = desk.admin("threshold", "--gallery", "gallery", "--similarity", "1.5")
+    assert (refused.returncode, "between 0 and 1" in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     "arguments", [("--core", "10", "--border", "40"), ("--core", "40"), ("--core", "400", "--border", "1")]
 )

@@ -1,5 +1,6 @@
 """Calibration: its rates against pairs counted by hand, its rule, the manifest it writes, and the command."""
 
+import shutil
 import tomllib
 from collections.abc import Iterator
 from datetime import date
@@ -12,6 +13,7 @@ import pytest
 from app.clustering.full import cluster
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack
+from app.core.thresholds import Threshold
 from app.detection.device import Device
 from app.packs.manifest import Calibration, read_manifest
 from app.vision.face_pack import FacePack
@@ -128,8 +130,22 @@ def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() ->
     faces = scattered(0.3)
     rates = compute_error_rates(faces)
     threshold = choose_threshold(faces, rates)
-    assert rates.get_rates_at(threshold)[0] == 0
-    assert threshold > rates.find_least(1e-3) + 0.01
+    assert rates.get_rates_at(threshold.at_reference)[0] == 0
+    assert threshold.at_reference > rates.find_least(1e-3) + 0.01
+
+
+def test_the_rise_is_a_third_of_the_tail_of_a_tenth_as_many_pairs() -> None:
+    # From 0.4 to 0.6 false pairs become a hundred times rarer.
+    rates = ErrorRates(np.array([0.2, 0.4, 0.6]), np.zeros(3), np.array([1e-2, 1e-3, 1e-5]), 1, 1, 2, 2)
+    assert calibration_module._measure_rise(rates) == pytest.approx(0.2 / 2 / 3, abs=1e-3)
+
+
+def test_events_have_people_of_several_photos_and_no_more_of_each_than_a_dozen() -> None:
+    people = np.repeat(np.arange(70), [1] * 5 + [20] * 65)
+    events = list(calibration_module._draw_events(people))
+    assert [len(np.unique(people[event[0]])) for event in events] == [20, 60]
+    assert all((np.unique(people[rows], return_counts=True)[1] == 12).all() for event in events for rows in event)
+    assert not np.isin(people[events[1][0]], range(5)).any()
 
 
 def test_a_rate_is_kept_by_the_least_threshold_that_keeps_it() -> None:
@@ -140,22 +156,22 @@ def test_a_rate_is_kept_by_the_least_threshold_that_keeps_it() -> None:
 def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
-    write_calibration(path, 0.487, calibration())
+    write_calibration(path, Threshold(0.487, 0.02), calibration())
     text = path.read_text("utf-8")
     assert "# What this pack is." in text
     assert "similarity_threshold = 0.487  # by eye" in text
     assert "# Beside it.\n[source]" in text
     manifest = read_manifest(path)
-    assert (manifest.similarity_threshold, manifest.calibration) == (0.487, calibration())
+    assert (manifest.threshold, manifest.calibration) == (Threshold(0.487, 0.02), calibration())
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
 
 
 def test_calibrated_again_only_the_new_figures_differ(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
-    write_calibration(path, 0.487, calibration())
+    write_calibration(path, Threshold(0.487, 0.02), calibration())
     before = path.read_text("utf-8").splitlines()
-    write_calibration(path, 0.487, calibration(faces=641, date=date(2026, 1, 3)))
+    write_calibration(path, Threshold(0.487, 0.02), calibration(faces=641, date=date(2026, 1, 3)))
     after = path.read_text("utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [("faces = 640", "faces = 641"), ("date = 2026-01-02", "date = 2026-01-03")]
@@ -165,7 +181,7 @@ def test_what_would_not_be_a_manifest_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
     with pytest.raises(BadModelPack, match="similarity_threshold"):
-        write_calibration(path, 1.0, calibration())
+        write_calibration(path, Threshold(1.0), calibration())
     assert path.read_text("utf-8") == MANIFEST
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
 
@@ -197,8 +213,8 @@ def test_people_who_are_recognised_to_the_pixel_are_told_apart_by_a_threshold_in
     assert (rates.faces, rates.people, rates.genuine_pairs) == (460, 440, 20)
     assert rates.impostor_pairs > FEWEST_IMPOSTOR_PAIRS
     threshold = choose_threshold(faces, rates)
-    assert 0.2 < threshold < 1
-    assert rates.get_rates_at(threshold) == (0, 0)
+    assert 0.2 < threshold.at_reference < 1
+    assert rates.get_rates_at(threshold.at_reference) == (0, 0)
 
 
 def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
@@ -216,7 +232,7 @@ def test_the_command_writes_what_it_measured_and_the_dry_run_only_prints_it(
     assert capsys.readouterr().out == said
     written = read_manifest(manifest)
     assert written.calibration is not None
-    assert f"toy: similarity_threshold {written.similarity_threshold} (was 0.5)." in said
+    assert f"toy: similarity_threshold {written.similarity_threshold} (was 0.5), and " in said
     assert written.similarity_threshold != 0.5
     assert (written.calibration.faces, written.calibration.people) == (180, 4)
     assert (written.calibration.false_match_rate, written.calibration.false_non_match_rate) == (0, 0)
@@ -230,6 +246,7 @@ def test_too_few_people_are_an_error_before_any_photo_is_analysed(
     manifest = tmp_path / "pack.toml"
     shared = (Path(__file__).parents[1] / "packs" / "shared-insightface.toml").read_text("utf-8")
     manifest.write_text(shared.replace("../../../shared/models", str(shared_dir / "models")), "utf-8")
+    shutil.copy(Path(__file__).parents[1] / "packs" / "shared-insightface.crowd.npz", tmp_path)
     before = manifest.read_bytes()
     assert main(["calibrate", str(manifest), "--images", str(tmp_path / "faces")]) == BadConfiguration.exit_code
     assert "5 faces or photos of 3 people, 2 of whom have two or more: 8 pairs" in capsys.readouterr().err

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from app.core.thresholds import Threshold
 from benchmarks.accuracy.everybody import ADULTS, BANDS, GROUPS, Crowd, measure_events, measure_strangers
 
-THRESHOLD = 0.5
+THRESHOLD = Threshold(0.5)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

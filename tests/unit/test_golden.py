@@ -70,4 +70,4 @@ def test_a_pack_that_finds_a_face_elsewhere_is_refused() -> None:
 @pytest.mark.parametrize("name", ["open", "tests/packs/shared-insightface.toml"])
 def test_real_packs_pass(name: str, shared_dir: Path) -> None:
     pack = PackStore(ROOT / "models").install(name if name == "open" else str(ROOT / name))
-    golden.check_golden_photo(load_pack(pack.manifest, pack.weights, "cpu", 1))
+    golden.check_golden_photo(load_pack(pack, "cpu", 1))

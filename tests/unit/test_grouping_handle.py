@@ -12,6 +12,7 @@ from app.core.kill_points import KillPoint, KillPoints
 from app.core.ports import GalleryLease, RunProgress
 from app.core.records import FaceRecord, ImageStatus, PhotoResult
 from app.core.roles import QualityBars
+from app.core.thresholds import Threshold
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
@@ -50,7 +51,7 @@ class World:
             galleries=self.galleries,
             people=self.people,
             model_id=MODEL,
-            similarity_threshold=0.5,
+            threshold=Threshold(0.5),
             quality=QualityBars(),
             uses_quality=True,
             grouping_delay_s=DELAY_S,
@@ -668,6 +669,15 @@ def test_a_gallery_may_ask_for_less(world: World) -> None:
     add_poor(world, "4", unified=12)
     world.galleries.set_quality("g", QualityBars(core=10, border=5))
     assert world.group().unassigned == []
+
+
+def test_a_gallery_may_have_a_threshold_of_its_own(world: World) -> None:
+    people = len(world.group().people)
+    # No two faces are so similar that they are one person.
+    world.galleries.set_threshold("g", 0.999)
+    assert len(world.group().people) > people
+    world.galleries.set_threshold("g", None)
+    assert len(world.group().people) == people
 
 
 def test_quality_that_is_only_recorded_leaves_no_face_out(world: World) -> None:

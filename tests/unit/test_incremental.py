@@ -13,10 +13,11 @@ from app.clustering.incremental import GalleryFaces, PeopleUpdate, StoredGroupin
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
 from app.core.roles import Role
+from app.core.thresholds import Threshold
 from app.grouping import index as index_module
 from app.grouping.index import GalleryIndex
 
-THRESHOLD = 0.5
+THRESHOLD = Threshold(0.5)
 DIMENSION = 64
 
 
@@ -222,8 +223,9 @@ def test_an_index_of_another_gallery_model_or_threshold_is_not_used(
     assert index.load("h", "m", THRESHOLD) is None
     assert index.load("g", "n", THRESHOLD) is None
     assert not caplog.messages
-    assert index.load("g", "m", 0.6) is None
-    assert caplog.messages == ["gallery index rebuilt: it is of another setting"]
+    for other in (Threshold(0.6), Threshold(0.5, 0.02)):
+        assert index.load("g", "m", other) is None
+    assert caplog.messages == ["gallery index rebuilt: it is of another setting"] * 2
 
 
 def test_an_index_of_an_earlier_version_is_not_used_whatever_is_in_it(
@@ -234,7 +236,7 @@ def test_an_index_of_an_earlier_version_is_not_used_whatever_is_in_it(
     monkeypatch.setattr(index_module, "VERSION", index_module.VERSION + 1)
     monkeypatch.setattr(index_module, "ARRAYS", (*index_module.ARRAYS, "something new"))
     assert index.load("g", "m", THRESHOLD) is None
-    assert caplog.messages == ["gallery index rebuilt: it is of another setting"]
+    assert caplog.messages == ["gallery index rebuilt: it is of another setting"] * 2
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])

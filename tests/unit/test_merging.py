@@ -49,6 +49,25 @@ def test_two_single_faces_stay_two() -> None:
     assert merged(graph, [0, 1]) == [0, 1]
 
 
+def lone_face(similarity: float, other: float = 0.0, faces: int = 3) -> FaceGraph:
+    """A person of so many equal faces, another person, and a face that is so similar to the one and to the other."""
+    rest = np.sqrt(1 - similarity**2 - other**2)
+    return graph_of(np.array([[1, 0, 0]] * faces + [[0, 1, 0]] + [[similarity, other, rest]], np.float64))
+
+
+def test_a_lone_face_joins_an_established_person_to_which_it_clearly_belongs() -> None:
+    assert merged(lone_face(0.45), [0, 0, 0, 1, 2]) == [0, 0, 0, 1, 0]
+    assert merged(lone_face(0.4), [0, 0, 0, 1, 2]) == [0, 0, 0, 1, 2]
+
+
+def test_a_lone_face_that_is_nearly_as_similar_to_somebody_else_stays_alone() -> None:
+    assert merged(lone_face(0.45, other=0.4), [0, 0, 0, 1, 2]) == [0, 0, 0, 1, 2]
+
+
+def test_a_lone_face_does_not_join_a_person_of_two_photos_below_the_threshold() -> None:
+    assert merged(lone_face(0.45, faces=2), [0, 0, 1, 2]) == [0, 0, 1, 2]
+
+
 def test_people_who_are_not_similar_stay_two() -> None:
     graph = graph_of(two_halves())
     assert merged(graph, [0, 0, 1, 1], threshold=0.7) == [0, 0, 1, 1]

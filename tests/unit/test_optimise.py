@@ -107,7 +107,7 @@ def test_a_pack_of_variants_takes_several_photos_at_once(
 ) -> None:
     Optimiser(toy, choose_samples([people]), toy.weights / FOLDER).make(precision)
     photos = [toy_photo(seed, COLOURS[seed % 4]) for seed in range(3)]
-    original, pack = (load_pack(toy.manifest, toy.weights, "cpu", 1, kind) for kind in ("fp32", precision))
+    original, pack = (load_pack(toy, "cpu", 1, kind) for kind in ("fp32", precision))
     found = pack.detect(photos)
     for photo, together, theirs in zip(photos, found, original.detect(photos), strict=True):
         assert np.array_equal(pack.detect([photo])[0].boxes, together.boxes)

@@ -106,13 +106,13 @@ def test_reading_a_pack_needs_no_weights(models: Path) -> None:
 def test_weights_that_differ_from_their_hash_are_refused(models: Path) -> None:
     write_manifest(models)
     write_weights(models / "toy", **{"embedder.onnx": b"tampered"})
-    with pytest.raises(BadModelPack, match=rf"embedder\.onnx have sha256 .*, not {SHA['embedder.onnx']}"):
+    with pytest.raises(BadModelPack, match=rf"embedder\.onnx of the pack has sha256 .*, not {SHA['embedder.onnx']}"):
         PackStore(models).install("toy")
 
 
 def test_missing_weights_of_a_directory_say_what_to_do(models: Path) -> None:
     write_manifest(models)
-    with pytest.raises(BadModelPack, match=r"are missing; run `python -m app\.packs install toy`"):
+    with pytest.raises(BadModelPack, match=r"is missing; run `python -m app\.packs install toy`"):
         PackStore(models).install("toy")
 
 

@@ -149,7 +149,7 @@ def test_faces_of_a_batch_are_measured_as_one_by_one() -> None:
 @pytest.fixture(scope="module")
 def pack() -> FacePack:
     installed = PackStore(Path("models")).install("open")
-    return load_pack(installed.manifest, installed.weights, "cpu", 1)
+    return load_pack(installed, "cpu", 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Rotated photos: when other rotations are tried, and where the faces are then."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -157,7 +158,7 @@ def test_a_face_of_a_rotated_photo_has_the_embedding_of_the_upright_one(
     shared_dir: Path, pack: str, quarters: int
 ) -> None:
     installed = PackStore(Path("models")).install(pack)
-    loaded = load_pack(installed.manifest, installed.weights, "cpu", 1)
+    loaded = load_pack(installed, "cpu", 1)
     image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
     pictures = [np.ascontiguousarray(image), turn_image(image, quarters)]
     found = loaded.detect(pictures)
@@ -171,9 +172,9 @@ def test_a_face_of_a_rotated_photo_has_the_embedding_of_the_upright_one(
 def test_a_manifest_switches_the_other_rotations_off(shared_dir: Path, sure_score: float, faces: int) -> None:
     installed = PackStore(Path("models")).install("tests/packs/shared-insightface.toml")
     detector = installed.manifest.detector.model_copy(update={"sure_score": sure_score})
-    manifest = installed.manifest.model_copy(update={"detector": detector})
+    pack = replace(installed, manifest=installed.manifest.model_copy(update={"detector": detector}))
     image = cv2.imread(str(shared_dir / "album" / "photo_01.jpg"))[..., ::-1]
-    assert len(load_pack(manifest, installed.weights, "cpu", 1).detect([turn_image(image, 2)])[0]) == faces
+    assert len(load_pack(pack, "cpu", 1).detect([turn_image(image, 2)])[0]) == faces
 
 
 @pytest.mark.parametrize("name", ["photo_01.jpg", "photo_05.jpg"])
