@@ -1,4 +1,4 @@
-"""`python -m workshop`: prepares a model pack for shipping: faster networks, and its similarity threshold."""
+"""`python -m workshop`: prepares a model pack for shipping: faster networks, its similarity threshold, its parts."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from app.packs.manifest import Calibration
 from app.packs.store import PackStore
 from app.packs.variants import FOLDER, VARIANT_PRECISIONS, Variant
 from workshop.calibration import choose_threshold, compute_error_rates, embed_known_faces, write_calibration
+from workshop.faceres import convert_faceres
 from workshop.samples import choose_samples
 
 ALL = "all"
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True)
     _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
+    _add_faceres(commands.add_parser("faceres", help="convert FaceRes, a part of the pack open, to ONNX"))
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -110,6 +112,19 @@ def _calibrate(options: argparse.Namespace) -> int:
     )
     if not options.dry_run:
         write_calibration(path, threshold, calibration)
+    return 0
+
+
+def _add_faceres(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Makes models/parts/faceres.onnx (see models/parts/README.md)."
+    parser.add_argument("--package", type=Path, required=True, help="folder with the npm package @vladmandic/human")
+    parser.add_argument("--output", type=Path, required=True, help="the .onnx file to write")
+    parser.set_defaults(run=_convert_faceres)
+
+
+def _convert_faceres(options: argparse.Namespace) -> int:
+    model = convert_faceres(options.package)
+    options.output.write_bytes(model.SerializeToString(deterministic=True))
     return 0
 
 
