@@ -18,7 +18,8 @@ COPY pyproject.toml uv.lock ./
 # hadolint ignore=SC2086
 RUN uv sync --frozen --no-cache --no-default-groups ${EXTRAS}
 
-# The open model pack is built from two packages that the image itself does not need.
+# The open model pack is built from packages that the image itself does not need, and from models/parts, of which the
+# image keeps the licences.
 FROM build AS pack
 RUN uv sync --frozen --no-cache --extra cpu --no-default-groups --group open-pack
 COPY app app
@@ -31,6 +32,7 @@ ARG PACK_OPTIONS=""
 # hadolint ignore=SC2086
 RUN --mount=type=secret,id=aws,target=/root/.aws/credentials \
     /opt/venv/bin/python -m app.packs install ${PACK_OPTIONS} "${PACK}" \
+    && rm models/parts/*.onnx \
     && for manifest in models/*.toml; do \
         weights="${manifest%.toml}"; [ -d "$weights" ] || ln -s "/var/lib/face-worker/$weights" "$weights"; \
     done

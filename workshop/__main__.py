@@ -1,4 +1,4 @@
-"""`python -m workshop`: prepares a model pack for shipping: faster networks, its whitening and its threshold."""
+"""`python -m workshop`: prepares a model pack for shipping: its networks, its whitening and its threshold."""
 
 import argparse
 import sys
@@ -21,6 +21,7 @@ from workshop.calibration import (
     write_calibration,
 )
 from workshop.crowd import COMPONENTS, EXPONENT, fit_whitening, write_crowd
+from workshop.faceres import convert_faceres
 from workshop.samples import choose_samples, list_pictures
 
 ALL = "all"
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_optimise(commands.add_parser("optimise", help="make faster variants of a pack's networks, and measure them"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
     _add_crowd(commands.add_parser("crowd", help="learn a pack's whitening from pictures of strangers"))
+    _add_faceres(commands.add_parser("faceres", help="convert FaceRes, a part of the pack open, to ONNX"))
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -160,6 +162,18 @@ def _learn_crowd(options: argparse.Namespace) -> int:
         f"{manifest.name}: {written} of {len(embedded):,} faces; {whitening.dimension} numbers a face. "
         f"The vectors of the pack are new ones: run `python -m workshop calibrate {options.pack}`."
     )
+
+
+def _add_faceres(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Makes models/parts/faceres.onnx (see models/parts/README.md)."
+    parser.add_argument("--package", type=Path, required=True, help="folder with the npm package @vladmandic/human")
+    parser.add_argument("--output", type=Path, required=True, help="the .onnx file to write")
+    parser.set_defaults(run=_convert_faceres)
+
+
+def _convert_faceres(options: argparse.Namespace) -> int:
+    model = convert_faceres(options.package)
+    options.output.write_bytes(model.SerializeToString(deterministic=True))
     return 0
 
 

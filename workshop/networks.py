@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from app.packs.manifest import PackManifest
+from app.vision.centerface import CenterfaceDetector
 from app.vision.embedder import Embedder
 from app.vision.face_pack import FacePack
 from app.vision.mtcnn import MtcnnDetector
@@ -80,4 +81,6 @@ def _open_detector(manifest: PackManifest, networks: Mapping[str, Session]) -> F
     config = manifest.detector
     if config.kind == "scrfd":
         return ScrfdDetector(networks[config.file], config, max_batch=1)
+    if config.kind == "centerface":
+        return CenterfaceDetector(networks[config.file], config, max_batch=1)
     return MtcnnDetector(networks[config.pnet], networks[config.rnet], networks[config.onet], config)

@@ -19,8 +19,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ScrfdConfig(_Part):
-    """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
+class OneStageConfig(_Part):
+    """A detector of one network. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
 
     Where a candidate, which scores `closer_look_hint` or more, is smaller than `closer_look_below_px` at the largest
     size, a photo with more pixels than that size is run at `closer_look_px` too; 0 switches that off.
@@ -29,8 +29,24 @@ class ScrfdConfig(_Part):
     searched in other rotations; 0 switches that off.
     """
 
-    kind: Literal["scrfd"]
     file: str
+    input_sizes_px: tuple[int, ...]
+    closer_look_px: int
+    closer_look_below_px: float
+    closer_look_hint: float
+    sure_score: float
+    score_threshold: float
+    nms_iou: float
+
+    @property
+    def used_files(self) -> set[str]:
+        return {self.file}
+
+
+class ScrfdConfig(OneStageConfig):
+    """InsightFace SCRFD."""
+
+    kind: Literal["scrfd"]
     input_sizes_px: tuple[int, ...] = (128, 640)
     closer_look_px: int = 1280
     closer_look_below_px: float = 16
@@ -39,9 +55,18 @@ class ScrfdConfig(_Part):
     score_threshold: float = 0.5
     nms_iou: float = 0.4
 
-    @property
-    def used_files(self) -> set[str]:
-        return {self.file}
+
+class CenterfaceConfig(OneStageConfig):
+    """CenterFace, in the form that app/packs/open_pack/build_open.py gives it."""
+
+    kind: Literal["centerface"]
+    input_sizes_px: tuple[int, ...] = (640,)
+    closer_look_px: int = 1280
+    closer_look_below_px: float = 16
+    closer_look_hint: float = 0.15
+    sure_score: float = 0.8
+    score_threshold: float = 0.4
+    nms_iou: float = 0.4
 
 
 class MtcnnConfig(_Part):
@@ -80,7 +105,7 @@ class EmbedderConfig(_Part):
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     scale: float = 127.5
-    alignment: Literal["arcface", "dlib"] = "arcface"
+    alignment: Literal["arcface", "dlib", "dlib-wide"] = "arcface"
     dimension: int
     parts: tuple[int, ...] = ()
     whitening: str | None = None
@@ -130,7 +155,7 @@ class PackManifest(_Part):
     licence: str
     commercial_use: bool
     files: dict[str, Sha256]
-    detector: Annotated[ScrfdConfig | MtcnnConfig, Field(discriminator="kind")]
+    detector: Annotated[ScrfdConfig | CenterfaceConfig | MtcnnConfig, Field(discriminator="kind")]
     embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
     threshold_per_tenfold: float = Field(default=0, ge=0, le=0.2)

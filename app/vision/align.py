@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 
-Alignment = Literal["arcface", "dlib"]
+Alignment = Literal["arcface", "dlib", "dlib-wide"]
 Points = NDArray[np.float64]
 
 # InsightFace, recognition/arcface_torch: the template that ArcFace models are trained on, in a 112 px chip.
@@ -23,10 +23,19 @@ _ARCFACE_112 = np.array(
 # five points, and the padding that dlib's face recognition model is trained with.
 _DLIB_UNIT = np.array([(0.2255, 0.2160), (0.7548, 0.2160), (0.4901, 0.5156), (0.2541, 0.7802), (0.7261, 0.7802)])
 _DLIB_PADDING = 0.25
+# The chip of the `open` pack shows more of the head: one of its networks was trained on whole heads, and dlib's own
+# chip is cut out of it by the network (app/packs/open_pack/build_open.py).
+_DLIB_WIDE_PADDING = 0.45
+
+
+def _pad_dlib_template(padding: float) -> Points:
+    return (padding + _DLIB_UNIT) / (2 * padding + 1)
+
 
 TEMPLATES: Mapping[Alignment, Points] = {
     "arcface": _ARCFACE_112 / 112,
-    "dlib": (_DLIB_PADDING + _DLIB_UNIT) / (2 * _DLIB_PADDING + 1),
+    "dlib": _pad_dlib_template(_DLIB_PADDING),
+    "dlib-wide": _pad_dlib_template(_DLIB_WIDE_PADDING),
 }
 """(5,2) float64 in parts of the chip's side: where the landmarks go."""
 

@@ -12,6 +12,7 @@ from app.packs import variants
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack
 from app.vision.align import align_faces, compute_detail_needed
+from app.vision.centerface import open_centerface
 from app.vision.embedder import normalise, open_embedder
 from app.vision.light import brighten
 from app.vision.mtcnn import MtcnnDetector
@@ -116,6 +117,8 @@ def _open_detector(
     config = manifest.detector
     if config.kind == "scrfd":
         return open_scrfd(path_of(config.file), config, provider, threads)
+    if config.kind == "centerface":
+        return open_centerface(path_of(config.file), config, provider, threads)
     pnet, rnet, onet = (
         open_session(path_of(name), provider, threads) for name in (config.pnet, config.rnet, config.onet)
     )

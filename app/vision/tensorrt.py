@@ -10,7 +10,7 @@ import onnxruntime as ort
 from app.core.errors import BadConfiguration
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack
-from app.vision import embedder, mtcnn, scrfd
+from app.vision import embedder, mtcnn, one_stage
 from app.vision.sessions import TENSORRT, GpuOptions, ShapeProfile, free_batch_dimension, open_session
 
 FOLDER = "tensorrt"
@@ -23,12 +23,14 @@ def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
         side_px = manifest.embedder.input_size_px
         return _make_square_profile(side_px, usual=8, most=embedder.MAX_BATCH)
     config = manifest.detector
-    if config.kind == "scrfd":
+    if config.kind != "mtcnn":
         usual_px = max(config.input_sizes_px)
         most_px = max(usual_px, config.closer_look_px)
         # Most cameras' photos are 3:2.
-        usual = (4, 3, -(-usual_px * 2 // 3 // scrfd.GRID_PX) * scrfd.GRID_PX, usual_px)
-        return ShapeProfile((1, 3, scrfd.GRID_PX, scrfd.GRID_PX), usual, (scrfd.MAX_BATCH, 3, most_px, most_px))
+        usual = (4, 3, -(-usual_px * 2 // 3 // one_stage.GRID_PX) * one_stage.GRID_PX, usual_px)
+        return ShapeProfile(
+            (1, 3, one_stage.GRID_PX, one_stage.GRID_PX), usual, (one_stage.MAX_BATCH, 3, most_px, most_px)
+        )
     if network == config.pnet:
         least_px, most_px = mtcnn.PNET_WINDOW_PX, config.max_side_px
         return ShapeProfile((1, 3, least_px, least_px), (1, 3, most_px // 3, most_px // 2), (1, 3, most_px, most_px))

@@ -18,7 +18,8 @@ from app.packs.variants import FOLDER, VARIANT_PRECISIONS, DetectorParity, Embed
 from app.vision.align import align_faces
 from app.vision.face_pack import load_pack
 from app.vision.light import brighten
-from app.vision.scrfd import MEAN, SCALE, make_letterbox
+from app.vision.one_stage import make_letterbox
+from app.vision.scrfd import MEAN, SCALE
 from app.vision.sessions import GpuOptions, make_blob
 from app.vision.tensorrt import choose_profile
 from tests.toy_networks import COLOURS, toy_photo, write_toy_pack, write_toy_people

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from app.packs.manifest import ScrfdConfig as Config
-from app.vision.scrfd import ANCHORS, GRID_PX, STRIDES, ScrfdDetector, make_letterbox, open_scrfd
+from app.vision.one_stage import GRID_PX, make_letterbox
+from app.vision.scrfd import ANCHORS, STRIDES, ScrfdDetector, open_scrfd
 from tests import photos
 
 CONFIG = Config(kind="scrfd", file="toy.onnx", input_sizes_px=(64,), closer_look_px=0)

