@@ -162,6 +162,7 @@ def _learn_crowd(options: argparse.Namespace) -> int:
         f"{manifest.name}: {written} of {len(embedded):,} faces; {whitening.dimension} numbers a face. "
         f"The vectors of the pack are new ones: run `python -m workshop calibrate {options.pack}`."
     )
+    return 0
 
 
 def _add_faceres(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ pairs_kept_0_2          of the pairs that are likely one baby, the share that is
 eventP_bcubed, _pairwise, _precision   the scores of galleries of P people of 5 photos or more, at most 12 of each; the
                         precision is the pairwise one.
 lfw_bcubed, lfw_pairwise   the scores of all photos of `lfw-dev` as one gallery.
-singers_dlib_fmr        the false match rate of the singers' dlib vectors at the threshold of the pack `open`.
+singers_dlib_fmr        the false match rate of the singers' dlib vectors, with dlib's part of the whitening of the pack
+                        `open`, at its threshold.
 false_match_rates       of the adults of each group at the pack's threshold for 100 people; `spread` is the largest over
                         the smallest.
 """
@@ -35,6 +36,7 @@ from app.core.arrays import Floats
 from app.core.thresholds import Threshold
 from app.detection.device import Device, open_device
 from app.packs.store import PackStore
+from app.vision.whitening import read_whitening
 from benchmarks.accuracy.verification_scores import compute_impostor_scores
 from benchmarks.common.command import UnusableInput, print_result
 from local.stack import ROOT
@@ -147,10 +149,14 @@ def measure_events(names: NDArray[np.str_], embeddings: Floats, threshold: Thres
 
 
 def measure_singers(file: Path, store: PackStore) -> dict[str, float]:
-    """The false match rate of plain dlib vectors of singers at the threshold of the pack `open`."""
+    """The false match rate of dlib's vectors of singers, whitened as those of the pack `open`, at its threshold."""
     with np.load(file) as stored:
         vectors, people = stored["dlib_resnet_128"].astype(np.float32), stored["label"]
-    rate = _measure_false_match_rate(vectors, people.tolist(), store.read("open").threshold)
+    pack = store.install("open")
+    if pack.whitening:
+        # dlib's is the first of the parts of the pack's vectors.
+        vectors = read_whitening(pack.whitening, pack.manifest.embedder.dimension).parts[0].whiten(vectors)
+    rate = _measure_false_match_rate(vectors, people.tolist(), pack.manifest.threshold)
     return {"singers_dlib_fmr": round(rate, 4)}
 
 
