@@ -5,6 +5,9 @@ than these are to each other, so the same threshold merges more. It is also more
 scaling among the means takes that back. Two people of one face each are not merged: for them the means are the faces,
 whose similarity was too low already.
 
+For two established people, that alone would merge siblings: the more photos there are of both, the more similar their
+means become, though no two of the photos are. So the mean similarity of all pairs of their faces has a share in it.
+
 A person of one face may be a turned or covered face of somebody who is in many photos. So it is merged with an
 established person from somewhat below the threshold on, where it is clearly more similar to that person than to any
 other. Two strangers who are in one photo each never gain by this.
@@ -35,6 +38,9 @@ CONFLICTS = 0.1
 photos may be mistakes."""
 ESTABLISHED = 3
 """A person with so many faces is an established one: its mean is that of a person, not of a photo."""
+PAIRS_SHARE = 0.25
+"""The similarity of two established people is the geometric mean of that of their means, and of the mean similarity of
+all pairs of their faces, which has this share of the weight."""
 LONE_BELOW_PART, LONE_LEAD_PART = 0.16, 0.2
 """How far below the threshold the similarity of a person of one face to an established person may be, and by how much
 it must exceed that to any other person. Both are parts of 1 - threshold, as in joining.py."""
@@ -69,9 +75,15 @@ class _People:
     def compare(self) -> None:
         """Compute the similarities that are missing."""
         missing = np.isnan(self.pairs.similarity)
-        means = _normalise(self.sums)
-        first, second = self.pairs.first[missing], self.pairs.second[missing]
-        self.pairs.similarity[missing] = compute_similarities(means, means, first, second)
+        first, second, sizes = self.pairs.first[missing], self.pairs.second[missing], self.sizes
+        lengths = np.linalg.norm(self.sums, axis=1)
+        means = self.sums / lengths[:, None]
+        similarity = compute_similarities(means, means, first, second)
+        both = np.minimum(sizes[first], sizes[second]) >= ESTABLISHED
+        # The mean of all pairs is the product of two means that are not normalised, whose lengths are these.
+        lengths /= sizes
+        similarity[both] *= (lengths[first] * lengths[second])[both] ** PAIRS_SHARE
+        self.pairs.similarity[missing] = similarity
 
     def merge(self, merged: Labels) -> None:
         """(P,) the new number of each person; people of equal numbers become one."""

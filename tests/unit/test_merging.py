@@ -49,6 +49,24 @@ def test_two_single_faces_stay_two() -> None:
     assert merged(graph, [0, 1]) == [0, 1]
 
 
+def test_siblings_in_many_photos_stay_two_though_their_means_are_similar() -> None:
+    # The similarity of two photos is 0.55 of one sibling, and 0.3 across the two; that of the means is above 0.5.
+    graph = graph_of(np.hstack([two_people(0.3, 0.55, photos=10), 1e-3 * np.eye(20)]))
+    labels = [0] * 10 + [1] * 10
+    means = average_faces(graph, np.array(labels), np.array([0, 1]))
+    assert graph.embeddings[0] @ graph.embeddings[10] < 0.31 < THRESHOLD < means[0] @ means[1]
+    assert merged(graph, labels) == labels
+    # Of two photos each there is too little to tell.
+    assert merged(graph.take(np.array([0, 1, 10, 11])), [0, 0, 1, 1], threshold=0.38) == [0, 0, 0, 0]
+
+
+def two_people(across: float, within: float, photos: int) -> NDArray[np.float64]:
+    """Unit vectors of two people, with these similarities of two faces across and within them."""
+    both = np.kron(np.array([[within, across], [across, within]]), np.ones((photos, photos)))
+    np.fill_diagonal(both, 1)
+    return np.linalg.cholesky(both)
+
+
 def lone_face(similarity: float, other: float = 0.0, faces: int = 3) -> FaceGraph:
     """A person of so many equal faces, another person, and a face that is so similar to the one and to the other."""
     rest = np.sqrt(1 - similarity**2 - other**2)
