@@ -36,8 +36,8 @@ Constants = Mapping[str, NDArray[Any]]
 class Layer:
     """A convolution, and then the bounds of the activation behind it.
 
-    `kernel` (out,in,k,k) float16; (C,1,k,k) where `depthwise`. `factor` (out,) float16 multiplies the kernel where it is
-    not None. `bias` (out,) float16.
+    `kernel` (out,in,k,k) float16; (C,1,k,k) where `depthwise`. `factor` (out,) float16 multiplies the kernel where it
+    is not None. `bias` (out,) float16.
     """
 
     kernel: NDArray[np.float16]

@@ -60,12 +60,12 @@ class CenterfaceConfig(OneStageConfig):
     """CenterFace, in the form that app/packs/open_pack/build_open.py gives it."""
 
     kind: Literal["centerface"]
-    input_sizes_px: tuple[int, ...] = (640,)
+    input_sizes_px: tuple[int, ...] = (256, 640)
     closer_look_px: int = 1280
     closer_look_below_px: float = 16
     closer_look_hint: float = 0.15
     sure_score: float = 0.8
-    score_threshold: float = 0.4
+    score_threshold: float = 0.35
     nms_iou: float = 0.4
 
 

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.packs.manifest import CenterfaceConfig as CenterfaceConfig
+from app.vision.light import brighten_parts
+from app.vision.nms import nms
 from app.vision.one_stage import Candidates, OneStageDetector, open_one_stage
 from app.vision.sessions import Provider, make_blob
 from app.vision.types import Detections
@@ -21,16 +24,27 @@ MEAN, SCALE = (0.0, 0.0, 0.0), 1.0
 """The network takes pixels as they are."""
 
 
+INSIDE_SHARE = 0.6
+"""Where so much of a box lies in a better one, it is no face of its own: in a face that is larger than any that the
+network was trained on, it sees smaller ones."""
+
+
 class CenterfaceDetector(OneStageDetector):
-    """Detects faces by the cells of one map."""
+    """Detects faces by the cells of one map, in photos whose dark parts are brightened."""
 
     @property
     def view_px(self) -> int:
         return max(self._config.closer_look_px, *self._config.input_sizes_px)
 
+    def _suppress(self, detections: Detections, photo: NDArray[np.intp]) -> NDArray[np.intp]:
+        kept = super()._suppress(detections, photo)
+        some = detections.take(kept)
+        return kept[nms(some.boxes, some.scores, INSIDE_SHARE, mode="min", groups=photo[kept])]
+
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → heatmap (N,1,h/4,w/4), scale (N,2,…), offset (N,2,…) and landmarks (N,10,…)."""
-        return self._session.run({self._session.input_names[0]: make_blob(canvases, MEAN, SCALE)})
+        brightened = np.stack([brighten_parts(canvas) for canvas in canvases])
+        return self._session.run({self._session.input_names[0]: make_blob(brightened, MEAN, SCALE)})
 
     def _decode(self, outputs: Sequence[Floats], input_hw: tuple[int, int], least_score: float) -> Candidates:
         heatmap, scale, offset, landmarks = outputs

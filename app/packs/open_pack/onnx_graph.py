@@ -119,7 +119,7 @@ class GraphWriter:
 def _compute(op: str, arrays: Sequence[NDArray[Any]]) -> Floats:
     """Each element of the result is rounded once, so that it has the same bits on every machine."""
     if op == "Cast":
-        return arrays[0].astype(np.float32)
+        return np.asarray(arrays[0], np.float32)
     if op == "Mul":
-        return np.multiply(*arrays, dtype=np.float32)
+        return np.asarray(arrays[0] * arrays[1], np.float32)
     raise ValueError(f"{op} of constants can't be computed")
