@@ -8,9 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from app.packs.manifest import PackManifest
+from app.packs.store import InstalledPack
 from app.vision.centerface import CenterfaceDetector
 from app.vision.embedder import Embedder
-from app.vision.face_pack import FacePack
+from app.vision.face_pack import FacePack, open_whitening
 from app.vision.mtcnn import MtcnnDetector
 from app.vision.scrfd import ScrfdDetector
 from app.vision.sessions import OnnxSession, Session, free_batch_dimension, open_session
@@ -50,11 +51,11 @@ class WatchedPack:
     `sessions` has the session of each network, by its name in the manifest.
     """
 
-    def __init__(self, manifest: PackManifest, sessions: Mapping[str, Session]) -> None:
-        self.manifest = manifest
+    def __init__(self, pack: InstalledPack, sessions: Mapping[str, Session]) -> None:
+        self.manifest = manifest = pack.manifest
         self.networks = {name: WatchedSession(session) for name, session in sessions.items()}
         embedder = Embedder(self.networks[manifest.embedder.file], manifest.embedder, max_batch=1)
-        self.pack = FacePack(manifest, _open_detector(manifest, self.networks), embedder)
+        self.pack = FacePack(manifest, _open_detector(manifest, self.networks), embedder, open_whitening(pack))
 
     def get_spent_s(self, names: frozenset[str]) -> float:
         """CPU time of these networks so far."""

@@ -123,7 +123,7 @@ class Optimiser:
         """The pack with these variants (network → file), and the originals of the other networks."""
         names = [name for part in self._parts.values() for name in part]
         paths = {name: variants.get(name, self.installed.weights / name) for name in names}
-        return WatchedPack(self.installed.manifest, {name: open_on_cpu(path) for name, path in paths.items()})
+        return WatchedPack(self.installed, {name: open_on_cpu(path) for name, path in paths.items()})
 
     def _write_variant(self, name: str, precision: VariantPrecision) -> Path:
         """Write a network in another precision. Returns the file, which is not measured yet."""

@@ -105,10 +105,15 @@ def load_pack(pack: InstalledPack, provider: Provider, threads: int, precision: 
     detector = _open_detector(manifest, path_of, provider, threads)
     least, sure = manifest.detector.score_threshold, manifest.detector.sure_score
     rotation_invariant = RotationInvariantDetector(detector, least, sure) if sure else detector
-    whitening = read_whitening(pack.whitening, config.dimension) if pack.whitening else None
+    whitening = open_whitening(pack)
     if whitening is None:
         log.info("the pack %s has no whitening: children and some groups are told apart less well", manifest.name)
     return FacePack(manifest, rotation_invariant, embedder, whitening)
+
+
+def open_whitening(pack: InstalledPack) -> Whitening | None:
+    """The whitening of a pack that has one. Raises BadModelPack where it is of another embedder."""
+    return read_whitening(pack.whitening, pack.manifest.embedder.dimension) if pack.whitening else None
 
 
 def _open_detector(

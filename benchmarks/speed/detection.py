@@ -125,7 +125,7 @@ def make_insightface_loop(pack: InstalledPack, provider: str, aside: Path) -> Fa
         raise UnusableInput(f"insightface can't run the detector of the pack {pack.manifest.name}.")
     folder = aside / "insightface"
     folder.mkdir()
-    for name in pack.manifest.files:
+    for name in pack.manifest.weight_files:
         (folder / name).symlink_to((pack.weights / name).resolve())
     loop = FaceAnalysis(str(folder), providers=PROVIDERS[provider])
     loop.prepare(

@@ -48,7 +48,7 @@ def _any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watched(pack: InstalledPack) -> WatchedPack:
-    return WatchedPack(pack.manifest, {name: open_on_cpu(pack.weights / name) for name in pack.manifest.files})
+    return WatchedPack(pack, {name: open_on_cpu(pack.weights / name) for name in pack.manifest.files})
 
 
 # --- what calibration is fed with ---
