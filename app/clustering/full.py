@@ -7,8 +7,9 @@ Core faces form the people, in three steps:
    runs again on the scaled similarities.
 3. People that are still in several parts are merged by the similarity of their mean faces (merging.py).
 
-After step 2 and after step 3 a person keeps one face in each photo (`split_repeats_in_photos`). Then border faces join
-the person to which they clearly belong (joining.py); noise faces stay without a person.
+After step 2 and after step 3 a person keeps one face in each photo, or several in a collage of one person
+(`split_repeats_in_photos`). Then border faces join the person to which they clearly belong (joining.py); noise faces
+stay without a person.
 
 The threshold depends on the number of people (app/core/thresholds.py). The first step uses the highest that there may
 be, that of a gallery in which every face is another person, and tells about how many people there are. All other steps
@@ -33,6 +34,13 @@ from app.core.thresholds import Threshold, make_threshold
 
 HALF_STRENGTH = 200
 """With so many provisional people, half of the excess similarity is subtracted; see `choose_strength`."""
+ALONE_IN_PHOTOS, ALONE_TO_REPEATED = 3, 0.5
+"""A person may be several times in a photo where at least so many other photos show it once, and so many for each face
+that shares its photo with another face of the person. With fewer, two people who are often photographed together may be
+one cluster."""
+CLEARLY_PART = 0.3
+"""How far above the threshold, as a part of 1 - threshold, the similarity of such a face to the mean of the person's
+faces in those photos must be."""
 DRIFT = 0.5
 """The next run is a full one once the faces that came or went are more than this part of those of the last full run."""
 
@@ -129,11 +137,12 @@ def group(graph: FaceGraph, threshold: Threshold | float, progress: Callable[[],
 
 
 def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, rows: Rows | None = None) -> Labels:
-    """A graph of N faces, (N,) labels → (N,) labels by which nobody is twice in a photo.
+    """A graph of N faces, (N,) labels → (N,) labels by which hardly anybody is twice in a photo.
 
     Of a person's faces in one photo, the one most similar to the mean of the person stays. Each of the others becomes a
-    person of its own, unless it is nearly equal to the one that stays (`get_duplicate_threshold`). Only the faces
-    `rows` (all by default) are examined; they must include all faces of their people.
+    person of its own, unless it is nearly equal to the one that stays (`get_duplicate_threshold`), or clearly shows the
+    same person (`_is_clearly_the_person`), as in a collage. Only the faces `rows` (all by default) are examined; they
+    must include all faces of their people.
     """
     rows = np.arange(len(labels)) if rows is None else rows
     order = rows[np.lexsort((graph.photos[rows], labels[rows]))]
@@ -147,13 +156,29 @@ def split_repeats_in_photos(graph: FaceGraph, labels: Labels, threshold: float, 
         faces = np.sort(order[begin:end])
         vectors = graph.embeddings[faces]
         nearest_first = np.argsort(-(vectors @ vectors.sum(axis=0)), kind="stable")
-        _, first, photo = np.unique(graph.photos[faces[nearest_first]], return_index=True, return_inverse=True)
+        _, first, photo, count = np.unique(
+            graph.photos[faces[nearest_first]], return_index=True, return_inverse=True, return_counts=True
+        )
         best = nearest_first[first[photo]]
         similarities = np.einsum("ij,ij->i", vectors[nearest_first], vectors[best])
-        others = faces[nearest_first[(best != nearest_first) & (similarities <= get_duplicate_threshold(threshold))]]
+        stays = (best == nearest_first) | (similarities > get_duplicate_threshold(threshold))
+        stays |= _is_clearly_the_person(vectors[nearest_first], count[photo] == 1, similarities, threshold)
+        others = faces[nearest_first[~stays]]
         labels[others] = number + np.arange(len(others))
         number += len(others)
     return labels
+
+
+def _is_clearly_the_person(
+    vectors: Floats, is_alone: NDArray[np.bool_], similarities: Floats, threshold: float
+) -> NDArray[np.bool_]:
+    """(N,D) the faces of a person, (N,) which of them are the person's only one in their photo, (N,) the similarity of
+    each to the best of its photo → (N,) which of them are the person's beyond doubt, though the photo has another."""
+    if is_alone.sum() < max(ALONE_IN_PHOTOS, ALONE_TO_REPEATED * (~is_alone).sum()):
+        return np.zeros(len(vectors), np.bool_)
+    mean = vectors[is_alone].sum(axis=0)
+    clearly = threshold + CLEARLY_PART * (1 - threshold)
+    return np.asarray((vectors @ mean >= clearly * np.linalg.norm(mean)) & (similarities > threshold))
 
 
 def _scale_graph(graph: FaceGraph, excess: NDArray[np.float64], strength: float) -> FaceGraph:

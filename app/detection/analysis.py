@@ -64,7 +64,7 @@ def analyse_photo(
     verdict = verdict or analyser.prefilter.judge_header(header)
     with device.cpu:
         with times.stage(Stage.DECODE):
-            image = decode(data, analyser.limits, device.pack.view_px)
+            image = decode(data, analyser.limits, device.pack.choose_view_px(header.width_px, header.height_px))
         with times.stage(Stage.PREFILTER):
             verdict = verdict or analyser.prefilter.judge_image(image)
     if twin is not None:

@@ -23,6 +23,7 @@ from app.vision.sessions import Provider, is_gpu, list_execution_providers, open
 from app.vision.turned import RotationInvariantDetector, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder
 from app.vision.whitening import Whitening, read_whitening
+from app.vision.wide import choose_view_px, detect_everywhere
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,11 @@ class FacePack:
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each in pixels of its image, best first."""
-        return self._detector.detect(images)
+        return detect_everywhere(self._detector, images)
+
+    def choose_view_px(self, width_px: int, height_px: int) -> int:
+        """The longer side beyond which a photo of this size needs no more pixels for detection."""
+        return choose_view_px(self.view_px, width_px, height_px)
 
     def embed(self, chips: Sequence[Image], *, brighten_dark: bool = True) -> list[Floats]:
         """For each of N photos (F,S,S,3) uint8 chips → (F,D) float32 of unit length, all in as few runs as may be.

@@ -1,7 +1,9 @@
 """Grouping by similarity: who is together, who is not, and what must not matter."""
 
+import csv
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,12 @@ from numpy.typing import NDArray
 from app.clustering.full import cluster
 from app.clustering.graph import UNASSIGNED
 from app.core.roles import Role
+from app.packs.store import PackStore
+from app.vision.face_pack import load_pack
 from workshop.scores import score_bcubed, score_pairwise
 
-LFW = Path(__file__).parents[2].parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
+ROOT = Path(__file__).parents[2]
+LFW = ROOT.parent / "shared" / "eval" / "lfw_dev_embeddings.npz"
 
 
 def faces_of(sizes: list[int], spread: float = 0.5, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -184,6 +189,96 @@ def test_no_person_gets_a_second_face_in_a_photo() -> None:
     labels = cluster(embeddings, photos, 0.5, border_roles(6, 3, 4, 5))
     assert labels[3] == UNASSIGNED
     assert sorted(labels[4:].tolist()) == [UNASSIGNED, 0]
+
+
+def test_a_strip_of_one_person_belongs_to_the_person_whom_other_photos_show() -> None:
+    embeddings, people = faces_of([8, 8])
+    photos = ["strip"] * 4 + own_photos(12)
+    np.testing.assert_array_equal(cluster(embeddings, photos, 0.5), people)
+
+
+@pytest.mark.parametrize(("alone", "people"), [(3, 1), (2, 4)])
+def test_how_well_a_person_must_be_known_to_be_several_times_in_a_photo(alone: int, people: int) -> None:
+    embeddings, _ = faces_of([4 + alone])
+    labels = cluster(embeddings, ["strip"] * 4 + own_photos(alone), 0.5)
+    assert len(set(labels.tolist())) == people
+
+
+def test_a_person_who_is_twice_in_most_photos_is_two_people() -> None:
+    embeddings, _ = faces_of([15])
+    pairs, alone = [f"pair_{number // 2}" for number in range(12)], own_photos(3)
+    labels = cluster(embeddings, pairs + alone, 0.5)
+    assert all(labels[row] != labels[row + 1] for row in range(0, 12, 2))
+
+
+@pytest.mark.parametrize(("cosine", "together"), [(0.8, True), (0.62, False)])
+def test_a_face_beside_the_persons_own_must_clearly_be_the_persons(cosine: float, together: bool) -> None:
+    """A sibling is similar enough to be grouped with a person, but not so similar as the person's own faces."""
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.standard_normal((64, 64)))[0]
+    own = unit(axes[0] + 0.5 * axes[1:7])
+    beside = unit((cosine * axes[0] + np.sqrt(1 - cosine**2) * axes[10])[None])
+    photos = own_photos(6)
+    labels = cluster(np.concatenate([own, beside]), [*photos, photos[0]], 0.5)
+    assert bool(labels[6] == labels[0]) is together
+    assert cluster(np.concatenate([own, beside]), own_photos(7), 0.5).tolist() == [0] * 7
+
+
+@pytest.mark.parametrize("threshold", [0.504, 0.44, 0.4])
+def test_a_brother_and_a_sister_side_by_side_stay_two_people(shared_dir: Path, threshold: float) -> None:
+    """Also at thresholds below their similarity, which is 0.46."""
+    installed = PackStore(ROOT / "models", accept_research_licence=True).install(
+        str(ROOT / "tests" / "packs" / "shared-insightface.toml")
+    )
+    pack = load_pack(installed, "cpu", 1)
+    embeddings, people = [], []
+    for row in csv.DictReader((shared_dir / "album" / "labels.csv").read_text().splitlines()):
+        if row["person"] in ("f1_son", "f1_daughter"):
+            photo = np.ascontiguousarray(cv2.imread(str(shared_dir / "album" / row["photo"]))[..., ::-1])
+            faces = pack.detect([photo])[0]
+            place = np.array([row["face_center_x_px"], row["face_center_y_px"]], np.float32)
+            nearest = np.abs(faces.boxes.reshape(-1, 2, 2).mean(axis=1) - place).sum(axis=1).argmin()
+            embeddings.append(pack.embed([pack.cut_chips(photo, faces.landmarks[[nearest]])])[0][0])
+            people.append(row["person"])
+    # The three photos of him beside three of hers; she is in a fourth alone.
+    count = {"f1_son": 0, "f1_daughter": 0}
+    photos = []
+    for person in people:
+        photos.append(f"photo_{count[person]}")
+        count[person] += 1
+    assert count == {"f1_son": 3, "f1_daughter": 4}
+    labels = cluster(np.array(embeddings), photos, threshold)
+    by_photo = {name: [label for photo, label in zip(photos, labels, strict=True) if photo == name] for name in photos}
+    assert all(len(set(some)) == len(some) for some in by_photo.values())
+    if threshold == 0.504:
+        _, truth = np.unique(people, return_inverse=True)
+        assert same_groups(labels, truth)
+
+
+@pytest.mark.parametrize(
+    ("model", "threshold", "least"), [("mobilefacenet_128", 0.504, 0.8), ("dlib_resnet_128", 0.945, 0.6)]
+)
+def test_most_faces_of_a_strip_join_their_person_and_lookalikes_beside_a_person_do_not(
+    model: str, threshold: float, least: float
+) -> None:
+    if not LFW.exists():
+        pytest.skip(f"{LFW} is not there")
+    with np.load(LFW) as data:
+        embeddings, people = unit(data[model].astype(np.float64)), np.unique(data["label"], return_inverse=True)[1]
+    random, many = np.random.default_rng(0), np.flatnonzero(np.bincount(people) >= 9)
+    faces = np.concatenate([random.permutation(np.flatnonzero(people == person))[:9] for person in many])
+    photos = [f"strip_{people[row]}" if place % 9 < 4 else f"photo_{row}" for place, row in enumerate(faces)]
+    labels = cluster(embeddings[faces], photos, threshold).reshape(-1, 9)
+    joined = [(row[:4] == np.bincount(row[4:]).argmax()).mean() for row in labels]
+    assert np.mean(joined) > least
+    # The stranger who is most similar to a person's mean stands beside the person.
+    together = 0
+    for person, own in zip(many, faces.reshape(-1, 9), strict=True):
+        similarities = np.where(people == person, -1, embeddings @ embeddings[own].sum(axis=0))
+        both = embeddings[np.r_[own, similarities.argmax()]]
+        beside = cluster(both, [*own_photos(9), "photo_0"], threshold)
+        together += int(beside[-1] == beside[0])
+    assert together <= 2
 
 
 def test_without_core_faces_there_are_no_people() -> None:

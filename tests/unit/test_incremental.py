@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,23 @@ def test_new_faces_join_their_people_and_form_new_ones() -> None:
     assert (result.kind, result.new, gallery.read[1:]) == ("incremental", 4, [4])
     assert same_groups(result.labels.tolist(), gallery.at_once())
     assert result.labels.max() == 12
+
+
+def test_a_strip_of_one_person_that_comes_later_joins_the_person() -> None:
+    gallery = small_gallery()
+    known = gallery.run(None)
+    strip = [gallery.add(3) for _ in range(4)]
+    faces = gallery.faces()
+    faces = replace(faces, image_ids=["strip" if face in strip else face for face in faces.face_ids])
+
+    def read(rows: Rows) -> Floats:
+        return np.array([gallery.embeddings[faces.face_ids[row]] for row in rows], np.float32)
+
+    update = update_people(faces, known.known, THRESHOLD, read, NeighbourSearch())
+    assert update.kind == "incremental"
+    vectors = read(np.arange(len(faces.face_ids)))
+    assert same_groups(update.labels.tolist(), cluster(vectors, faces.image_ids, THRESHOLD).tolist())
+    assert len(set(update.labels.tolist())) == 12
 
 
 def test_faces_that_are_gone_or_have_changed_leave_their_people() -> None:

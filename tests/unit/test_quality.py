@@ -9,12 +9,14 @@ import pytest
 import skimage
 
 from app.core.arrays import Image
+from app.core.roles import QualityBars
 from app.packs.store import PackStore
 from app.vision.align import align_faces
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.quality import fitted as fitted_parameters
 from app.vision.quality.exposure import measure_exposure
 from app.vision.quality.fitted import (
+    EMBEDDERS,
     PARAMETERS,
     EmbedderView,
     Perceptron,
@@ -24,11 +26,19 @@ from app.vision.quality.fitted import (
     read_functions,
 )
 from app.vision.quality.inputs import CHIP_PX, FaceColumns
-from app.vision.quality.measures import measure_quality, split_into_rows
+from app.vision.quality.measures import (
+    compute_raw_measures,
+    estimate_covered,
+    make_sharpness_features,
+    make_unified_features,
+    measure_quality,
+    split_into_rows,
+)
 from app.vision.quality.pose import estimate_head_pose, measure_inter_eye_px
-from app.vision.quality.sharpness import estimate_noise
+from app.vision.quality.sharpness import NAMES, estimate_noise
 from tests import photos
 from workshop.degradations import COVERS, OVER_EYES, Portrait
+from workshop.quality_fit import fit_regression
 from workshop.quality_parameters import write_embedder_view, write_functions
 
 WHOLE = (slice(None), slice(None))
@@ -161,7 +171,8 @@ def portrait(pack: FacePack) -> Portrait:
 
 def face_of(portrait: Portrait) -> FaceColumns:
     landmarks = portrait.landmarks[None]
-    box = np.concatenate([landmarks.min(axis=1), landmarks.max(axis=1)], axis=1) + np.float32([-30, -60, 30, 40])
+    around = np.float32([-0.7, -1.4, 0.7, 0.9]) * portrait.eyes_px
+    box = np.concatenate([landmarks.min(axis=1), landmarks.max(axis=1)], axis=1) + around
     size_px = np.array([[portrait.photo.shape[1], portrait.photo.shape[0]]], np.float32)
     chips = align_faces(portrait.photo, landmarks, "arcface", CHIP_PX)
     return FaceColumns(chips, box, landmarks, np.array([0.99], np.float32), size_px)
@@ -174,6 +185,87 @@ def test_the_more_a_face_is_blurred_the_less_is_expected_of_it(portrait: Portrai
         values = [row[name] for row in rows]
         assert values == sorted(values, reverse=True)
         assert values[0] > 1.3 * values[-1]
+
+
+def make_features(faces: FaceColumns) -> np.ndarray:
+    """(N,F), the input of `unified`."""
+    raw = compute_raw_measures(faces) | estimate_covered(faces, load_quality_model().functions)
+    return make_unified_features(raw, make_sharpness_features(faces))
+
+
+def list_unified() -> list[tuple[str, Perceptron]]:
+    """The function that serves every pack, and that of each embedder that has one."""
+    embedders = [(path.stem, read_embedder_view(path).unified) for path in sorted(EMBEDDERS.glob("*.npz"))]
+    return [("every pack", read_functions(PARAMETERS)["unified"]), *embedders]
+
+
+@pytest.mark.parametrize(("name", "unified"), list_unified(), ids=[name for name, _ in list_unified()])
+def test_quality_never_falls_as_a_face_grows(name: str, unified: Perceptron) -> None:
+    # Faces of all kinds, also beyond the bounds of those that it was fitted on.
+    spread = np.random.default_rng(0).normal(0, 2, (200, len(unified.mean)))
+    features = np.float32(unified.mean + unified.scale * spread)
+    for column in (0, 1, [0, 1]):
+        grown = features.copy()
+        grown[:, column] = np.log(8)
+        values = []
+        for _ in range(40):
+            values.append(unified(grown))
+            grown[:, column] += np.float32(0.15)
+        assert np.diff(values, axis=0).min() > -1e-5
+
+
+@pytest.mark.parametrize(("name", "unified"), list_unified(), ids=[name for name, _ in list_unified()])
+def test_what_is_sharper_than_the_fitted_faces_counts_as_sharp_as_they(
+    portrait: Portrait, name: str, unified: Perceptron
+) -> None:
+    known = make_features(face_of(portrait))
+    features = np.hstack([known, np.zeros((1, len(unified.mean) - known.shape[1]), np.float32)])
+    statistics = slice(known.shape[1] - len(NAMES), known.shape[1])
+    features[:, statistics] = unified.most[statistics]
+    sharper = np.repeat(features, 30, axis=0)
+    sharper[:, statistics] += np.linspace(0.1, 3, 30, dtype=np.float32)[:, None]
+    assert unified(sharper) == pytest.approx(np.repeat(unified(features), 30))
+
+
+def test_a_function_that_must_rise_rises_where_its_examples_fall() -> None:
+    random = np.random.default_rng(0)
+    examples = np.float32(random.uniform(-1, 1, (400, 2)))
+    target = examples[:, 1] - np.abs(examples[:, 0])
+    line = np.stack([np.linspace(-1, 1, 50), np.zeros(50)], axis=1).astype(np.float32)
+    no_bound = np.full(2, np.inf, np.float32)
+    free, rising = (fit_regression(examples, target, no_bound, 1e-3, rising=count) for count in (0, 1))
+    assert np.abs(free(examples) - target).mean() < 0.05
+    assert np.diff(free(line)).min() < -0.01  # the right half of the line
+    assert np.diff(rising(line)).min() > -1e-6
+    assert np.ptp(rising(line)) > 0.05
+
+
+@pytest.mark.parametrize("scale", [1.5, 2, 3, 4, 6])
+def test_a_photo_that_is_larger_shows_no_worse_face(portrait: Portrait, scale: float) -> None:
+    height, width = portrait.photo.shape[:2]
+    size = round(width * scale), round(height * scale)
+    larger = np.asarray(cv2.resize(portrait.photo, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)
+    in_larger = Portrait(larger, np.float32((portrait.landmarks + 0.5) * scale - 0.5))
+    # What enlarging does to the finest details of the chip is worth up to two points.
+    assert measured(face_of(in_larger))["unified"] > measured(face_of(portrait))["unified"] - 2
+
+
+def test_close_ups_are_core_faces_as_the_same_photos_made_smaller_are(pack: FacePack, shared_dir: Path) -> None:
+    rows = []
+    for path in sorted((shared_dir / "album").glob("*.jpg")):
+        photo = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+        faces = pack.detect([photo])[0]
+        for scale in (1, 2, 4):
+            larger = np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4), np.uint8)
+            landmarks = faces.landmarks[:1] * scale
+            chips = align_faces(larger, landmarks, "arcface", CHIP_PX)
+            size_px = np.array([[larger.shape[1], larger.shape[0]]], np.float32)
+            rows.append(measured(FaceColumns(chips, faces.boxes[:1] * scale, landmarks, faces.scores[:1], size_px)))
+    as_given, twice, four_times = np.array([row["unified"] for row in rows]).reshape(-1, 3).T
+    core = as_given >= QualityBars().core
+    assert core.sum() > 20
+    assert (np.minimum(twice, four_times)[core] >= QualityBars().core).all()
+    assert (as_given - np.minimum(twice, four_times)).max() < 5
 
 
 def test_a_dark_face_is_worth_what_noise_leaves_of_it(portrait: Portrait) -> None:

@@ -80,8 +80,7 @@ def make_unified_features(raw: Columns, statistics: Floats) -> Floats:
     The detector's score is not among them, since its meaning differs between detectors.
     """
     columns = [
-        np.log(np.maximum(raw["inter_eye_px"], 1)),
-        np.log(np.maximum(raw["size_px"], 1)),
+        *(np.log(np.maximum(raw[name], 1)) for name in SIZES),
         raw["inside"],
         np.abs(raw["yaw"]),
         raw["pitch"],
@@ -95,6 +94,8 @@ def make_unified_features(raw: Columns, statistics: Floats) -> Floats:
     return np.column_stack([*columns, statistics]).astype(np.float32)
 
 
+SIZES = ("inter_eye_px", "size_px")
+"""The first features of `unified`. It never falls where one of them grows: `workshop.quality_fit` sees to that."""
 LIGHT = (
     "luminance_mean",
     "luminance_variance",
