@@ -246,8 +246,8 @@ def test_a_photo_that_is_larger_shows_no_worse_face(portrait: Portrait, scale: f
     size = round(width * scale), round(height * scale)
     larger = np.asarray(cv2.resize(portrait.photo, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)
     in_larger = Portrait(larger, np.float32((portrait.landmarks + 0.5) * scale - 0.5))
-    # What enlarging does to the finest details of the chip is worth up to two points.
-    assert measured(face_of(in_larger))["unified"] > measured(face_of(portrait))["unified"] - 2
+    # What enlarging does to the finest details of the chip is worth up to three points.
+    assert measured(face_of(in_larger))["unified"] > measured(face_of(portrait))["unified"] - 3
 
 
 def test_close_ups_are_core_faces_as_the_same_photos_made_smaller_are(pack: FacePack, shared_dir: Path) -> None:
