@@ -148,7 +148,7 @@ def measure_singers(file: Path, store: PackStore) -> dict[str, float]:
     """The false match rate of plain dlib vectors of singers at the threshold of the pack `open`."""
     with np.load(file) as stored:
         vectors, people = stored["dlib_resnet_128"].astype(np.float32), stored["label"]
-    rate = _measure_false_match_rate(vectors, people.tolist(), store.read("open").similarity_threshold)
+    rate = _measure_false_match_rate(vectors, people.tolist(), store.read("open-1").similarity_threshold)
     return {"singers_dlib_fmr": round(rate, 4)}
 
 

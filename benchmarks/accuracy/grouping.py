@@ -5,7 +5,7 @@
 
 FILE has an array of embeddings (KEY, by default its only one), and the person and the photo of each. The faces are
 grouped by app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
-tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open.toml, for others as given.
+tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open-1.toml, for others as given.
 
 bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). An unassigned face (-1, in FILE or in the
                         result) counts as a person of one face.
@@ -49,7 +49,7 @@ from benchmarks.accuracy.grouping_stream import measure_addition, measure_stream
 from benchmarks.accuracy.grouping_synthetic import compute_statistics, make_synthetic_faces, sample_similarities
 from benchmarks.common.command import UnusableInput, print_result
 
-PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open.toml"}
+PACKS = {"mobilefacenet_128": "tests/packs/shared-insightface.toml", "dlib_resnet_128": "models/open-1.toml"}
 MATRIX_FACES = 20_000
 PERCENTILES = (5, 50, 95)
 

@@ -26,7 +26,7 @@ LANDMARKS = np.array([(203, 101), (246, 102), (226, 126), (203, 140), (244, 141)
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> MtcnnDetector:
-    config = read_manifest(ROOT / "models" / "open.toml").detector
+    config = read_manifest(ROOT / "models" / "open-1.toml").detector
     assert isinstance(config, MtcnnConfig)
     weights = tmp_path_factory.mktemp("open")
     build(weights)

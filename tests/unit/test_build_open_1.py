@@ -1,4 +1,4 @@
-"""The open pack's builder: the same bytes everywhere, and the same numbers as the networks it converts."""
+"""The builder of the pack open-1: the same bytes everywhere, and the same numbers as the networks it converts."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ import skimage.data
 from app.core.arrays import Image
 from app.core.errors import BadModelPack
 from app.packs.manifest import read_manifest
-from app.packs.open_pack import build as build_open
-from app.packs.open_pack.build import build
+from app.packs.open_pack import build as builder
+from app.packs.open_pack.build import build, find_dlib_file
 from app.packs.open_pack.dlib_weights import read_dlib_weights
 from app.packs.open_pack.onnx_graph import GraphWriter
 from app.vision.mtcnn import PIXEL_MEAN, PIXEL_SCALE
 from app.vision.sessions import make_blob, open_session
 
-MANIFEST = read_manifest(Path(__file__).parents[2] / "models" / "open.toml")
+MANIFEST = read_manifest(Path(__file__).parents[2] / "models" / "open-1.toml")
 # Made by the package `mtcnn` 1.0.0 under TensorFlow 2.21 from the crops in `astronaut_crops`, six decimals.
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "mtcnn_keras.json").read_text("utf-8"))
 
@@ -31,10 +31,6 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("open")
     build(directory)
     return directory
-
-
-def dlib_file() -> Path:
-    return build_open._find_package("face_recognition_models") / "models" / "dlib_face_recognition_resnet_model_v1.dat"
 
 
 def astronaut_crops() -> dict[str, Image]:
@@ -85,7 +81,7 @@ def test_mtcnn_gives_what_the_keras_networks_gave(pack: Path, network: str) -> N
 
 
 def test_embeddings_are_those_of_dlib(pack: Path) -> None:
-    reference = dlib.face_recognition_model_v1(str(dlib_file()))
+    reference = dlib.face_recognition_model_v1(str(find_dlib_file()))
     expected = np.array([reference.compute_face_descriptor(chip) for chip in chips()])
 
     session = open_session(pack / MANIFEST.embedder.file, "cpu")
@@ -95,7 +91,7 @@ def test_embeddings_are_those_of_dlib(pack: Path) -> None:
 
 
 def test_a_missing_package_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_open, "find_spec", lambda _: None)
+    monkeypatch.setattr(builder, "find_spec", lambda _: None)
 
     with pytest.raises(BadModelPack, match=r"`mtcnn`, which is not installed: run `make setup`"):
         build(tmp_path)
@@ -114,7 +110,7 @@ def test_a_file_that_is_not_dlibs_network_is_refused(tmp_path: Path, damage: byt
 
 def test_a_truncated_dlib_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short.dat"
-    path.write_bytes(dlib_file().read_bytes()[:-1000])
+    path.write_bytes(find_dlib_file().read_bytes()[:-1000])
 
     with pytest.raises(BadModelPack, match="is not dlib's face recognition ResNet"):
         read_dlib_weights(path)
@@ -124,6 +120,6 @@ def test_weights_of_another_network_are_refused() -> None:
     array = np.zeros(1, np.float32)
 
     with pytest.raises(ValueError, match="fewer arrays than layers"):
-        build_open.build_pnet([array] * 3)
+        builder.build_pnet([array] * 3)
     with pytest.raises(ValueError, match="1 arrays too many"):
         GraphWriter([array]).make_model("empty", ["N"], {})
