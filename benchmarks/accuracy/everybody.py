@@ -14,7 +14,7 @@ pairs_kept_0_2          of the pairs that are likely one baby, the share that is
 eventP_bcubed, _pairwise, _precision   the scores of galleries of P people of 5 photos or more, at most 12 of each; the
                         precision is the pairwise one.
 lfw_bcubed, lfw_pairwise   the scores of all photos of `lfw-dev` as one gallery.
-singers_dlib_fmr        the false match rate of the singers' dlib vectors at the threshold of the pack `open`.
+singers_dlib_fmr        the false match rate of the singers' dlib vectors at the threshold of the pack `open-1`.
 false_match_rates       of the adults of each group at the pack's threshold; `spread` is the largest over the smallest.
 """
 
@@ -145,7 +145,7 @@ def measure_events(names: NDArray[np.str_], embeddings: Floats, threshold: float
 
 
 def measure_singers(file: Path, store: PackStore) -> dict[str, float]:
-    """The false match rate of plain dlib vectors of singers at the threshold of the pack `open`."""
+    """The false match rate of plain dlib vectors of singers at the threshold of the pack `open-1`."""
     with np.load(file) as stored:
         vectors, people = stored["dlib_resnet_128"].astype(np.float32), stored["label"]
     rate = _measure_false_match_rate(vectors, people.tolist(), store.read("open-1").similarity_threshold)

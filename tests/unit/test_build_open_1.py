@@ -28,7 +28,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "mtcnn_keras.json").read
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("open")
+    directory = tmp_path_factory.mktemp("open-1")
     build(directory)
     return directory
 
