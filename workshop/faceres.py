@@ -75,7 +75,9 @@ def convert_faceres(package: Path) -> onnx.ModelProto:
         constants = _read_constants(description, (models / "faceres.bin").read_bytes())
         return write_faceres(list(read_layers(description["modelTopology"]["node"], constants)))
     except (OSError, ValueError, KeyError) as error:
-        raise BadModelPack(f"{package} has no FaceRes that can be converted: {error!r}.") from error
+        raise BadModelPack(
+            f"{package} has no FaceRes that can be converted: {type(error).__name__}: {error}."
+        ) from error
 
 
 def read_layers(nodes: list[dict[str, Any]], constants: Constants) -> Iterator[Layer]:

@@ -61,7 +61,7 @@ class CenterfaceConfig(OneStageConfig):
 
     kind: Literal["centerface"]
     input_sizes_px: tuple[int, ...] = (256, 640)
-    closer_look_px: int = 1280
+    closer_look_px: int = 1088
     closer_look_below_px: float = 16
     closer_look_hint: float = 0.15
     sure_score: float = 0.8

@@ -265,7 +265,7 @@ def test_the_manifests_that_are_calibrated_say_by_what() -> None:
     calibrated = [
         path for path in (root / "models").glob("*.toml") if "calibration" in tomllib.loads(path.read_text("utf-8"))
     ]
-    assert "open.toml" in {path.name for path in calibrated}
+    assert "open-1.toml" in {path.name for path in calibrated}
     for path in calibrated:
         found = read_manifest(path).calibration
         assert found is not None

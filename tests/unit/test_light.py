@@ -1,10 +1,10 @@
-"""Dark faces are brightened; all others are left unchanged."""
+"""Dark faces and dark parts of photos are brightened; all others are left unchanged."""
 
 import numpy as np
 import pytest
 
 from app.core.arrays import Image
-from app.vision.light import BRIGHTEN_TO, DARK_BELOW, brighten
+from app.vision.light import BRIGHTEN_PARTS_TO, BRIGHTEN_TO, DARK_BELOW, DARK_PART_BELOW, brighten, brighten_parts
 
 
 def chip(brightness: float, seed: int = 0) -> Image:
@@ -55,3 +55,34 @@ def test_without_dark_faces_nothing_is_copied(count: int) -> None:
 
 def test_a_black_chip_stays_black() -> None:
     assert not brighten(np.zeros((1, 112, 112, 3), np.uint8)).any()
+
+
+def photo(*halves: float) -> Image:
+    """(160,320,3) uint8: two halves of a smooth pattern up to these brightnesses."""
+    parts = [np.tile(chip(brightness)[:80, :80], (2, 2, 1)) for brightness in halves]
+    return np.concatenate(parts, axis=1)
+
+
+def test_a_photo_without_dark_parts_is_itself() -> None:
+    bright = np.full((160, 320, 3), DARK_PART_BELOW + 1, np.uint8)
+    assert brighten_parts(bright) is bright
+
+
+def test_the_dark_half_of_a_photo_is_brightened_and_the_other_stays() -> None:
+    given = photo(20, 250)
+    found = brighten_parts(given)
+    assert given[:, :160].max() <= 20
+    assert np.percentile(found[:, 16:100], 95) == pytest.approx(BRIGHTEN_PARTS_TO, rel=0.2)
+    assert np.array_equal(found[:, 240:], given[:, 240:])
+    assert np.corrcoef(found[:, 16:100].ravel(), photo(100, 100)[:, 16:100].ravel())[0, 1] > 0.98
+
+
+def test_something_dark_beside_something_lit_stays() -> None:
+    given = np.full((160, 160, 3), 120, np.uint8)
+    given[72:88, 72:88] = 10
+    assert brighten_parts(given) is given
+
+
+def test_black_stays_black_and_a_photo_of_one_pixel_is_one() -> None:
+    assert brighten_parts(np.zeros((64, 96, 3), np.uint8)).max() == 0
+    assert brighten_parts(np.full((1, 1, 3), 9, np.uint8)).shape == (1, 1, 3)

@@ -1,4 +1,4 @@
-"""MTCNN with the open pack's networks, and the suppression it shares with SCRFD."""
+"""MTCNN with the networks of the pack open-1, and the suppression it shares with SCRFD."""
 
 import csv
 from collections import defaultdict
@@ -26,9 +26,9 @@ LANDMARKS = np.array([(203, 101), (246, 102), (226, 126), (203, 140), (244, 141)
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> MtcnnDetector:
-    config = read_manifest(ROOT / "models" / "open.toml").detector
+    config = read_manifest(ROOT / "models" / "open-1.toml").detector
     assert isinstance(config, MtcnnConfig)
-    weights = tmp_path_factory.mktemp("open")
+    weights = tmp_path_factory.mktemp("open-1")
     build(weights)
     networks = (open_session(weights / name, "cpu", 2) for name in (config.pnet, config.rnet, config.onet))
     return MtcnnDetector(*networks, config)

@@ -378,5 +378,5 @@ def test_a_manifest_that_names_the_builder_where_it_once_lay_is_built() -> None:
     assert [importlib.import_module(module).build for module in MOVED_BUILDERS.values()]
     assert (
         MOVED_BUILDERS["app.packs.build_open"]
-        == read_manifest(Path(__file__).parents[2] / "models" / "open.toml").source.path
+        == read_manifest(Path(__file__).parents[2] / "models" / "open-1.toml").source.path
     )

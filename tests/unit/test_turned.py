@@ -153,7 +153,7 @@ def test_no_photos_give_no_results() -> None:
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-@pytest.mark.parametrize("pack", ["tests/packs/shared-insightface.toml", "open"])
+@pytest.mark.parametrize("pack", ["tests/packs/shared-insightface.toml", "open", "open-1"])
 def test_a_face_of_a_rotated_photo_has_the_embedding_of_the_upright_one(
     shared_dir: Path, pack: str, quarters: int
 ) -> None:

@@ -112,7 +112,7 @@ class GraphWriter:
     def add_constant(self, array: NDArray[Any]) -> str:
         """Append an array that is no layer's, such as a mean; returns its name."""
         name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._constants.append(numpy_helper.from_array(np.require(array, requirements="C"), name))
         return name
 
 
