@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -144,15 +143,13 @@ def _add_crowd(parser: argparse.ArgumentParser) -> None:
 def _learn_crowd(options: argparse.Namespace) -> int:
     store = PackStore(options.models_dir, options.accept_research_licence)
     path, manifest = store.find_manifest(options.pack), store.read(options.pack)
-    embedder = manifest.embedder.model_copy(update={"whitening": None})
-    plain = replace(store.install(options.pack), manifest=manifest.model_copy(update={"embedder": embedder}))
-    with open_device(plain, "cpu") as device:
+    with open_device(store.install(options.pack).without_whitening(), "cpu") as device:
         embedded = embed_central_faces(list_pictures(options.images), device)
     if not embedded:
         raise BadConfiguration(f"There is no picture with a face in {options.images}.")
     whitening = fit_whitening(
         np.stack(list(embedded.values())),
-        embedder.parts or (embedder.dimension,),
+        manifest.embedder.parts or (manifest.embedder.dimension,),
         options.crowd or options.images.resolve().name,
         options.exponent,
         options.components,

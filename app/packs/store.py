@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -27,6 +27,11 @@ class InstalledPack:
     manifest: PackManifest
     weights: Path
     home: Path = Path()
+
+    def without_whitening(self) -> "InstalledPack":
+        """The pack with vectors as its network gives them."""
+        embedder = self.manifest.embedder.model_copy(update={"whitening": None})
+        return replace(self, manifest=self.manifest.model_copy(update={"embedder": embedder}))
 
     @property
     def whitening(self) -> Path | None:

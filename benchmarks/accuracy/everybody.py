@@ -173,7 +173,8 @@ def _make_crowd(
 ) -> Crowd:
     seen = [row for row in rows if folder / row["photo"] in embedded]
     photos = [folder / row["photo"] for row in seen]
-    with open_device(store.install(TWIN_PACK), "cpu") as device:
+    # Without the whitening: the similarity that tells twins is the network's own.
+    with open_device(store.install(TWIN_PACK).without_whitening(), "cpu") as device:
         twins = embed_central_faces(photos, device)
     missing = np.zeros_like(next(iter(twins.values())))
     judged = np.stack([twins.get(photo, missing) for photo in photos])
