@@ -143,7 +143,7 @@ def _add_crowd(parser: argparse.ArgumentParser) -> None:
 def _learn_crowd(options: argparse.Namespace) -> int:
     store = PackStore(options.models_dir, options.accept_research_licence)
     path, manifest = store.find_manifest(options.pack), store.read(options.pack)
-    with open_device(store.install(options.pack).without_whitening(), "cpu") as device:
+    with open_device(store.install(options.pack, whitened=False), "cpu") as device:
         embedded = embed_central_faces(list_pictures(options.images), device)
     if not embedded:
         raise BadConfiguration(f"There is no picture with a face in {options.images}.")

@@ -24,8 +24,12 @@ WEAKNESSES = {
     "sharpness_score": "it is blurred",
     "inter_eye_score": "it is small",
 }
-"""What may be wrong with a face, by the score that measures it; the first score that is low gives the reason."""
+"""What may be wrong with a face, by the score that measures it."""
 _LOW = 45.0
+_LOW_BY_SCORE = {"sharpness_score": 52.0, "inter_eye_score": 12.0}
+"""A score is low below _LOW, or below its own bar: sharp faces of average size have 70 and 22 in these two."""
+_SHARP_ENOUGH = 40.0
+"""Covers are measured by edges, so in a face less sharp than this they are not to be trusted."""
 
 
 FORMER_NAMES = {"found": "core", "join": "border"}
@@ -76,10 +80,12 @@ def explain_unassigned(quality: Mapping[str, float], bars: QualityBars) -> str:
     """Why a face is unassigned, in a sentence."""
     unified = quality.get("unified", 100.0)
     scores = {name: quality[name] for name in WEAKNESSES if name in quality}
-    low = next((name for name, score in scores.items() if score < _LOW), None)
+    if scores.get("sharpness_score", 100.0) < _SHARP_ENOUGH:
+        scores = {name: score for name, score in scores.items() if "covered" not in name}
+    low = [name for name, score in scores.items() if score < _LOW_BY_SCORE.get(name, _LOW)]
     # Where no score is low, the lowest one gives the reason.
-    name = low or min(scores, key=scores.__getitem__, default=None)
-    weakness = WEAKNESSES[name] if name else "it is poor"
+    names = low or sorted(scores, key=scores.__getitem__)[:1]
+    weakness = " and ".join(WEAKNESSES[name] for name in names) or "it is poor"
     if unified < bars.border:
         return f"Its quality is {unified:.0f} of 100, below {bars.border:g}: {weakness}."
     return f"Its quality is {unified:.0f} of 100 ({weakness}), and it is not clearly like a better face."

@@ -170,6 +170,12 @@ class PackManifest(_Part):
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
         return self
 
+    def without_whitening(self) -> "PackManifest":
+        """The manifest of the same pack with vectors as its network gives them."""
+        embedder = self.embedder.model_copy(update={"whitening": None})
+        files = {name: sha for name, sha in self.files.items() if name != self.embedder.whitening}
+        return self.model_copy(update={"embedder": embedder, "files": files})
+
     @property
     def threshold(self) -> Threshold:
         """The threshold for galleries of every size."""

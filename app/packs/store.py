@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -27,11 +27,6 @@ class InstalledPack:
     manifest: PackManifest
     weights: Path
     home: Path = Path()
-
-    def without_whitening(self) -> "InstalledPack":
-        """The pack with vectors as its network gives them."""
-        embedder = self.manifest.embedder.model_copy(update={"whitening": None})
-        return replace(self, manifest=self.manifest.model_copy(update={"embedder": embedder}))
 
     @property
     def whitening(self) -> Path | None:
@@ -64,12 +59,15 @@ class PackStore:
             )
         return path
 
-    def install(self, pack: str) -> InstalledPack:
+    def install(self, pack: str, *, whitened: bool = True) -> InstalledPack:
         """The pack of this name, manifest path or directory, fetched or built where its weights are missing.
+
+        Unless `whitened`, its vectors are as its network gives them.
 
         Raises BadModelPack where it is unknown or damaged, can't be fetched, or its licence is not accepted.
         """
         manifest, home = self._find(pack)
+        manifest = manifest if whitened else manifest.without_whitening()
         self._check_licence(manifest)
         _verify_whitening(manifest, home)
         if manifest.source.kind == "directory":

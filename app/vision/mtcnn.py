@@ -34,6 +34,9 @@ PROBE_SHARE = 0.4
 is, so the probe is the whole photo, shrunk. A larger one takes longer, and false detections in wrong rotations win more
 often."""
 
+SIGN_SCORE = 0.2
+"""From this score on, what O-Net rejects is a sign of a rotated face. Half of the rotated faces score so much."""
+
 # Bounds the memory of R- and O-Net in a crowd.
 PATCHES_PER_RUN = 256
 
@@ -52,11 +55,11 @@ class MtcnnDetector:
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """N times (H,W,3) uint8 RGB → the faces of each, in pixels of its image; they may lie beyond its edges."""
-        return [self._detect(image) for image in images]
+        return [self._detect(image, self._config.score_threshold) for image in images]
 
     def detect_with_candidates(self, images: Sequence[Image]) -> list[Detections]:
-        """As `detect`: what the cascade rejects is no evidence of a face."""
-        return self.detect(images)
+        """As `detect`, with candidates to which O-Net gives SIGN_SCORE or more."""
+        return [self._detect(image, min(SIGN_SCORE, self._config.score_threshold)) for image in images]
 
     def make_probes(self, image: Image, candidates: Detections) -> list[Image]:
         """(H,W,3) → one probe: the whole photo, shrunk."""
@@ -64,10 +67,10 @@ class MtcnnDetector:
         scale = PROBE_SHARE * min(1, self._config.max_side_px / max(height_px, width_px))
         return [_resize(image, max(1, round(width_px * scale)), max(1, round(height_px * scale)))]
 
-    def _detect(self, image: Image) -> Detections:
+    def _detect(self, image: Image, least_score: float) -> Detections:
         boxes = self._propose(image)
         boxes = self._refine(image, boxes)
-        return self._finish(image, boxes)
+        return self._finish(image, boxes, least_score)
 
     def _propose(self, image: Image) -> Floats:
         """P-Net on each pyramid level → (N,4) float32 boxes."""
@@ -102,13 +105,13 @@ class MtcnnDetector:
         boxes, scores = _apply_offsets(squares[good], offsets[good]), face[good, 1]
         return boxes[nms(boxes, scores, NMS_IOU)]
 
-    def _finish(self, image: Image, candidates: Floats) -> Detections:
-        """O-Net: (N,4) boxes → the faces, best first; equal scores in order of their boxes."""
+    def _finish(self, image: Image, candidates: Floats, least_score: float) -> Detections:
+        """O-Net: (N,4) boxes → those that score enough, best first; equal scores in order of their boxes."""
         if not len(candidates):
             return Detections.make_empty()
         squares = _make_squares(candidates)
         offsets, landmarks, face = _run_on_patches(self._onet, image, squares, ONET_INPUT_PX)
-        good = face[:, 1] >= self._config.score_threshold
+        good = face[:, 1] >= least_score
         detections = Detections(
             _apply_offsets(squares, offsets), _place_landmarks(squares, landmarks), face[:, 1]
         ).take(good)

@@ -18,18 +18,13 @@ from app.packs.manifest import OneStageConfig
 from app.vision.batching import RunLimit, run_within
 from app.vision.nms import nms
 from app.vision.sessions import Provider, Session, free_batch_dimension, open_session
+from app.vision.turned import cut_surroundings
 from app.vision.types import Detections
 
 log = logging.getLogger(__name__)
 
 GRID_PX = 32
 """Sides of the input are multiples of this: the coarsest stride of the networks."""
-PROBE_PX = 128
-"""Most pixels of a probe's longer side; it is InsightFace's smallest input size. A probe is the part of a photo in
-which rotated faces are searched: see `app.vision.turned`."""
-PROBE_REACH = 1.0
-"""Distance from the centre of a candidate's box to the edges of its probe, in lengths of the box's longer side. With 1,
-the probe shows the face and as much again around it."""
 MOST_PROBES = 1
 """Probes of a photo: around its best candidates."""
 MAX_BATCH = 32
@@ -81,8 +76,8 @@ class OneStageDetector(ABC):
 
     def make_probes(self, image: Image, candidates: Detections) -> list[Image]:
         """(H,W,3), its candidates → the surroundings of the best one, (h,w,3) of at most PROBE_PX."""
-        parts = (_cut_surroundings(image, box) for box in candidates.boxes[:MOST_PROBES])
-        return [part for part in parts if part.size]
+        parts = (cut_surroundings(image, box) for box in candidates.boxes[:MOST_PROBES])
+        return [part for part, _, _ in parts if part.size]
 
     def _detect(self, images: Sequence[Image], least_score: float) -> list[Detections]:
         if not images:
@@ -192,21 +187,6 @@ def make_letterbox(image: Image, size_px: int) -> tuple[Image, Floats]:
     canvas = np.zeros((_round_to_grid(new_height), _round_to_grid(new_width), 3), np.uint8)
     canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
     return canvas, np.array([new_width / width, new_height / height], np.float32)
-
-
-def _cut_surroundings(image: Image, box: Floats) -> Image:
-    """(H,W,3), box (4,) px → (h,w,3), the part of the photo around it, reduced to PROBE_PX where it is larger."""
-    reach_px = PROBE_REACH * float((box[2:] - box[:2]).max())
-    middle = (box[:2] + box[2:]) / 2
-    edges = np.stack([middle - reach_px, middle + reach_px]).round().clip(0, image.shape[1::-1])
-    (left, top), (right, bottom) = edges.astype(int)
-    part = image[top:bottom, left:right]
-    height, width = part.shape[:2]
-    if max(height, width) <= PROBE_PX:
-        return part
-    scale = PROBE_PX / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _round_to_grid(side_px: int) -> int:

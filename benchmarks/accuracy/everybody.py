@@ -174,7 +174,7 @@ def _make_crowd(
     seen = [row for row in rows if folder / row["photo"] in embedded]
     photos = [folder / row["photo"] for row in seen]
     # Without the whitening: the similarity that tells twins is the network's own.
-    with open_device(store.install(TWIN_PACK).without_whitening(), "cpu") as device:
+    with open_device(store.install(TWIN_PACK, whitened=False), "cpu") as device:
         twins = embed_central_faces(photos, device)
     missing = np.zeros_like(next(iter(twins.values())))
     judged = np.stack([twins.get(photo, missing) for photo in photos])

@@ -67,8 +67,8 @@ class Watched(RotationInvariantDetector):
     def _find_rotations(self, images: Sequence[Image], seen: Sequence[Detections]) -> dict[int, int]:
         turns = dict(super()._find_rotations(images, seen))
         self.tried += sum(
-            bool(self.upright.make_probes(image, found)) and not self._is_confident(found)
-            for image, found in zip(images, seen, strict=True)
+            bool(self._make_probes(row, image, found))
+            for row, (image, found) in enumerate(zip(images, seen, strict=True))
         )
         self.turned += len(turns)
         return turns

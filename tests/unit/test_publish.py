@@ -57,7 +57,7 @@ def test_an_unassigned_face_has_a_reason() -> None:
     faces = replace(FACES, quality=make_quality_columns([dark, covered, {"unified": 44.0}]))
     groups = make_groups(HEADER, faces, matched([None, None, None]), [], [], BARS)
     assert [face.why_alone for face in groups.unassigned] == [
-        "Its quality is 11 of 100, below 20: it is dark.",
+        "Its quality is 11 of 100, below 20: it is dark and it is blurred.",
         "Its quality is 32 of 100 (its eyes are covered), and it is not clearly like a better face.",
         "Its quality is 44 of 100 (it is poor), and it is not clearly like a better face.",
     ]

@@ -148,6 +148,54 @@ def test_a_rotated_photo_leaves_its_neighbours_unchanged() -> None:
     assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(together, alone, strict=True))
 
 
+class MarksDetector(MarkDetector):
+    """The same for several marks: each is looked at alone."""
+
+    def _find_mark(self, image: Image) -> Detections:
+        _, numbers = cv2.connectedComponents(image.any(axis=2).astype(np.uint8))
+        alone = [
+            super(MarksDetector, self)._find_mark(image * (numbers == mark)[..., None])
+            for mark in np.unique(numbers)[1:]
+        ]
+        found = Detections.concatenate([Detections.make_empty(), *alone])
+        return found.take(np.argsort(-found.scores, kind="stable"))
+
+
+def beside(upright: Image, other: Image) -> Image:
+    """Both in one photo, far apart."""
+    image = np.zeros((200, 400, 3), np.uint8)
+    image[20 : 20 + upright.shape[0], 20 : 20 + upright.shape[1]] = upright
+    image[100 : 100 + other.shape[0], 280 : 280 + other.shape[1]] = other
+    return image
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("score", [0.3, 0.6])
+def test_a_rotated_face_beside_a_confident_one_is_detected_the_right_way_up(quarters: int, score: float) -> None:
+    (found,) = invariant(MarksDetector(other=score)).detect([beside(marked(), turn_image(marked(), quarters))])
+    down = found.landmarks[:, 3:].mean(axis=1) - found.landmarks[:, :2].mean(axis=1)
+    turned = found.boxes[:, 0] > 250
+    assert (found.scores > 0.8).all()
+    assert (~turned).sum() == turned.sum() == 1
+    assert down[~turned][0].tolist() == pytest.approx([0, 8], abs=0.1)
+    expected = {1: [8, 0], 2: [0, -8], 3: [-8, 0]}[quarters]
+    assert down[turned][0].tolist() == pytest.approx(expected, abs=0.1)
+
+
+def test_beside_confident_faces_only_the_surroundings_of_a_weak_sign_are_probed() -> None:
+    detector = MarksDetector(upright=0.9, other=0.0)
+    invariant(detector).detect([beside(marked(), marked())])
+    assert detector.shown == [(200, 400)]
+    # Nearly as confident as the other, which looks upright.
+    detector = MarksDetector(upright=0.63, other=0.7)
+    photo = beside(marked(), turn_image(marked(), 2))
+    RotationInvariantDetector(detector, score_threshold=0.5, sure_score=0.65).detect([photo])
+    assert len(detector.shown) == 1
+    detector = MarksDetector(upright=0.9, other=0.3)
+    invariant(detector).detect([beside(marked(), turn_image(marked(), 2))])
+    assert [max(shape) <= 128 for shape in detector.shown] == [False, True, True, True, False]
+
+
 def test_no_photos_give_no_results() -> None:
     assert invariant(MarkDetector()).detect([]) == []
 
@@ -166,6 +214,27 @@ def test_a_face_of_a_rotated_photo_has_the_embedding_of_the_upright_one(
     upright, other = loaded.embed(chips)
     assert len(found[0]) == len(found[1])
     assert float((upright @ other.T)[0, 0]) > 0.99
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("pack", ["tests/packs/shared-insightface.toml", "open"])
+def test_somebody_who_is_rotated_beside_somebody_upright_has_the_embedding_of_the_upright_face(
+    shared_dir: Path, pack: str, quarters: int
+) -> None:
+    installed = PackStore(Path("models")).install(pack)
+    loaded = load_pack(installed.manifest, installed.weights, "cpu", 1)
+    one, other = (cv2.imread(str(shared_dir / "album" / f"photo_{name}.jpg"))[..., ::-1] for name in ("24", "25"))
+    turned = turn_image(other, quarters)
+    image = np.full((400, 700, 3), 128, np.uint8)
+    image[50 : 50 + one.shape[0], 50 : 50 + one.shape[1]] = one
+    image[100 : 100 + turned.shape[0], 400 : 400 + turned.shape[1]] = turned
+    pictures = [np.ascontiguousarray(other), image]
+    alone, found = loaded.detect(pictures)
+    found = found.take(found.boxes[:, 0] > 350)
+    upright, rotated = loaded.embed(
+        [loaded.cut_chips(each, faces.landmarks[:1]) for each, faces in zip(pictures, (alone, found), strict=True)]
+    )
+    assert float((upright @ rotated.T)[0, 0]) > 0.9
 
 
 @pytest.mark.parametrize(("sure_score", "faces"), [(0.8, 1), (0.0, 0)])

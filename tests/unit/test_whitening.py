@@ -139,6 +139,8 @@ def test_a_whitening_that_is_missing_or_damaged_stops_the_pack(toy: Path, tmp_pa
     file.unlink()
     with pytest.raises(BadModelPack, match=r"toy\.crowd\.npz of the pack is missing; copy it there"):
         PackStore(tmp_path).install(str(toy))
+    assert learn(toy, tmp_path) == 0
+    assert file.read_bytes() == content
 
 
 def test_a_pack_without_a_whitening_says_so(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
