@@ -74,7 +74,7 @@ def test_the_dark_half_of_a_photo_is_brightened_and_the_other_stays() -> None:
     assert given[:, :160].max() <= 20
     assert np.percentile(found[:, 16:100], 95) == pytest.approx(BRIGHTEN_PARTS_TO, rel=0.2)
     assert np.array_equal(found[:, 240:], given[:, 240:])
-    assert np.corrcoef(found[:, 16:100].ravel(), photo(100, 100)[:, 16:100].ravel())[0, 1] > 0.98
+    assert np.corrcoef(found[:, 16:100].ravel(), photo(100, 100)[:, 16:100].ravel())[0, 1] > 0.95
 
 
 def test_something_dark_beside_something_lit_stays() -> None:
