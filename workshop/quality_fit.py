@@ -13,7 +13,7 @@ from sklearn.neural_network import MLPClassifier
 
 from app.core.arrays import Floats
 from app.vision.light import brighten
-from app.vision.quality.fitted import LAYERS, EmbedderView, Perceptron, QualityModel
+from app.vision.quality.fitted import LAYERS, EmbedderView, Perceptron, QualityModel, split_lengths
 from app.vision.quality.measures import (
     SIZES,
     compute_raw_measures,
@@ -68,9 +68,10 @@ def fit_embedder(samples: QualitySamples, functions: Mapping[str, Perceptron]) -
 
 
 def _fit_embedder_view(known: QualitySamples, features: Floats, most: Floats) -> EmbedderView:
-    centre = known.embeddings.mean(axis=0)
-    _, _, directions = np.linalg.svd(known.embeddings - centre, full_matrices=False)
-    view = EmbedderView(centre, directions[:COMPONENTS].T, Perceptron.make_empty())
+    _, units = split_lengths(known.vectors, known.parts)
+    centre = units.mean(axis=0)
+    _, _, directions = np.linalg.svd(units - centre, full_matrices=False)
+    view = EmbedderView(centre, directions[:COMPONENTS].T, known.parts, Perceptron.make_empty())
     own = view.make_features(known.vectors)
     bounds = np.concatenate([_make_bounds(known, features, most), np.full(own.shape[1], np.inf, np.float32)])
     fitted = fit_regression(np.hstack([features, own]), known.genuine, bounds, DECAY_EMBEDDER, rising=len(SIZES))

@@ -17,7 +17,7 @@ def write_functions(functions: Mapping[str, Perceptron], path: Path = PARAMETERS
 def write_embedder_view(view: EmbedderView, path: Path) -> None:
     """The same for the functions of one embedder."""
     plain = {name: np.asarray(getattr(view, name), np.float16) for name in ("centre", "components")}
-    _write(path, plain | _make_arrays("unified", view.unified))
+    _write(path, plain | {"parts": view.parts} | _make_arrays("unified", view.unified))
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:

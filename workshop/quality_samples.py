@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.core.pictures import is_picture
-from app.vision.embedder import normalise
 from app.vision.face_pack import FacePack
 from app.vision.quality.inputs import FaceColumns
 from workshop.degradations import DEGRADATIONS, Degradation, Portrait, sharpen
@@ -31,25 +30,22 @@ Names = NDArray[np.str_]
 class QualitySamples:
     """N faces as columns; `kinds` says how each photo was degraded, `photos` (N,) which one it was.
 
-    `faces` is the input of the quality measures; `embeddings` (N,D) float32 are of unit length; `lengths` (N,) are
-    those of the vectors before; `unbrightened` (N,D) are embeddings of chips that were not brightened; `genuine` (N,)
-    is the similarity to the face's own person. `missed` counts photos of each kind in which no face was detected.
+    `faces` is the input of the quality measures; `vectors` (N,D) float32 are as the network gave them, and `parts` the
+    dimensions of their parts; `embeddings` (N,K) are what the pack makes of them; `unbrightened` (N,K) are embeddings
+    of chips that were not brightened; `genuine` (N,) is the similarity to the face's own person. `missed` counts photos
+    of each kind in which no face was detected.
     """
 
     people: Names
     photos: Names
     kinds: Names
     faces: FaceColumns
+    vectors: Floats
+    parts: NDArray[np.int64]
     embeddings: Floats
-    lengths: Floats
     unbrightened: Floats
     genuine: Floats
     missed: Mapping[str, int]
-
-    @property
-    def vectors(self) -> Floats:
-        """(N,D) float32, as the network gave them."""
-        return self.embeddings * self.lengths[:, np.newaxis]
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "QualitySamples":
         """The chosen rows."""
@@ -58,8 +54,9 @@ class QualitySamples:
             self.photos[which],
             self.kinds[which],
             self.faces.take(which),
+            self.vectors[which],
+            self.parts,
             self.embeddings[which],
-            self.lengths[which],
             self.unbrightened[which],
             self.genuine[which],
             self.missed,
@@ -114,7 +111,7 @@ def make_samples(pack: FacePack, people: Mapping[str, Sequence[Path]], seed: int
                 missed[kind] = missed.get(kind, 0) + 1
             else:
                 rows.append(_Row(person, photo, kind, *analysis))
-    return _concatenate(rows, missed)
+    return _concatenate(rows, missed, pack)
 
 
 def make_covered_samples(
@@ -136,7 +133,7 @@ def make_covered_samples(
                 missed[kind] = missed.get(kind, 0) + 1
             else:
                 rows.append(_Row(person, photo, kind, *analysis))
-    return _concatenate(rows, missed)
+    return _concatenate(rows, missed, pack)
 
 
 def _read_photos(pack: FacePack, people: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, str, Image]]:
@@ -150,7 +147,7 @@ def _choose_kind(random: Generator) -> str:
 
 
 def _analyse(pack: FacePack, image: Image) -> tuple[FaceColumns, Floats, Floats] | None:
-    """The face nearest the middle, its vector (D,), and its embedding (D,) without brightening."""
+    """The face nearest the middle, its vector (D,), and its embedding (K,) without brightening."""
     (detected,) = pack.detect([image])
     if not len(detected):
         return None
@@ -169,14 +166,15 @@ def _analyse(pack: FacePack, image: Image) -> tuple[FaceColumns, Floats, Floats]
     )
 
 
-def _concatenate(rows: Sequence[_Row], missed: Mapping[str, int]) -> QualitySamples:
+def _concatenate(rows: Sequence[_Row], missed: Mapping[str, int], pack: FacePack) -> QualitySamples:
     people, kinds = (np.array([getattr(row, name) for row in rows]) for name in ("person", "kind"))
     photos = np.array([row.photo for row in rows])
     vectors, unbrightened = (np.stack([getattr(row, name) for row in rows]) for name in ("vector", "unbrightened"))
-    embeddings, lengths = normalise(vectors), np.linalg.norm(vectors, axis=1)
+    embeddings = pack.make_embeddings(vectors)
+    parts = np.array(pack.manifest.embedder.parts or [pack.manifest.embedder.dimension])
     faces = FaceColumns.concatenate([row.faces for row in rows])
     genuine = compute_genuine_similarities(people, photos, kinds == "reference", embeddings)
-    return QualitySamples(people, photos, kinds, faces, embeddings, lengths, unbrightened, genuine, missed)
+    return QualitySamples(people, photos, kinds, faces, vectors, parts, embeddings, unbrightened, genuine, missed)
 
 
 def compute_genuine_similarities(

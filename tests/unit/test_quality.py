@@ -297,7 +297,7 @@ def length_tells() -> EmbedderView:
     weights = np.zeros((inputs, 1), np.float32)
     weights[-3] = 0.5
     unified = Perceptron(nothing, one, one * np.inf, weights, np.zeros(1), np.full(1, 0.5), np.full((), 0.5))
-    return EmbedderView(np.zeros(3, np.float32), np.eye(3, 2, dtype=np.float32), unified)
+    return EmbedderView(np.zeros(3, np.float32), np.eye(3, 2, dtype=np.float32), np.array([3]), unified)
 
 
 def test_fitted_functions_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -56,16 +56,27 @@ class Perceptron:
 class EmbedderView:
     """Quality features from the vectors of one embedder: the length of a vector (networks that are trained by angles
     give short ones to faces that they can't recognise), and its principal components. `centre` (D,) and `components`
-    (D,K) are those of the unit vectors of good and bad faces. `unified` takes these features after the others."""
+    (D,K) are those of the unit vectors of good and bad faces. `unified` takes these features after the others.
+
+    `parts` (P,) are the dimensions of the parts of a vector that comes from several networks: each has its own length.
+    """
 
     centre: Floats
     components: Floats
+    parts: NDArray[np.int64]
     unified: Perceptron
 
     def make_features(self, vectors: Floats) -> Floats:
-        """(N,D) vectors as the network gives them → (N,1+K) float32."""
-        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return np.hstack([np.log(lengths), (vectors / lengths - self.centre) @ self.components]).astype(np.float32)
+        """(N,D) vectors as the network gives them → (N,P+K) float32."""
+        lengths, units = split_lengths(vectors, self.parts)
+        return np.hstack([np.log(lengths), (units - self.centre) @ self.components]).astype(np.float32)
+
+
+def split_lengths(vectors: Floats, parts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """(N,D) vectors, (P,) dimensions of their parts → (N,P) the parts' lengths, (N,D) the parts of unit length."""
+    split = np.split(vectors, np.cumsum(parts)[:-1], axis=1)
+    lengths = [np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in split]
+    return np.hstack(lengths), np.hstack([part / length for part, length in zip(split, lengths, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,9 @@ def read_embedder_view(path: Path) -> EmbedderView:
     with np.load(path) as stored:
         _check_version(path, stored)
         centre, components = (np.asarray(stored[name], np.float32) for name in ("centre", "components"))
-        return EmbedderView(centre, components, Perceptron(**_read_layers(stored, "unified")))
+        # Files of embedders that were fitted before there were parts lack them.
+        parts = stored["parts"] if "parts" in stored.files else np.array([len(centre)])
+        return EmbedderView(centre, components, parts, Perceptron(**_read_layers(stored, "unified")))
 
 
 def _check_version(path: Path, stored: Mapping[str, NDArray[np.generic]]) -> None:
