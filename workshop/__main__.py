@@ -21,7 +21,7 @@ from workshop.calibration import (
 )
 from workshop.crowd import COMPONENTS, EXPONENT, fit_whitening, write_crowd
 from workshop.faceres import convert_faceres
-from workshop.samples import choose_samples, list_pictures
+from workshop.samples import choose_samples, list_pictures, name_people_below
 
 ALL = "all"
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_calibrate(commands.add_parser("calibrate", help="choose a pack's similarity threshold and write it down"))
     _add_crowd(commands.add_parser("crowd", help="learn a pack's whitening from pictures of strangers"))
     _add_faceres(commands.add_parser("faceres", help="convert FaceRes, a part of the pack open, to ONNX"))
+    _add_embed(commands.add_parser("embed", help="write the embeddings of known people's photos, for benchmarks"))
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -159,6 +160,36 @@ def _learn_crowd(options: argparse.Namespace) -> int:
         f"{manifest.name}: {written} of {len(embedded):,} faces; {whitening.dimension} numbers a face. "
         f"The vectors of the pack are new ones: run `python -m workshop calibrate {options.pack}`."
     )
+    return 0
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes an .npz with the embedding of the face nearest the middle of each photo, its person (`label`) and its "
+        "photo (`image`). It is biometric data: keep it where the photos are kept."
+    )
+    parser.add_argument("pack", help="name, or path of a manifest")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
+    parser.add_argument("--accept-research-licence", action="store_true")
+    parser.set_defaults(run=_embed_people)
+
+
+def _embed_people(options: argparse.Namespace) -> int:
+    person_of = name_people_below(options.images)
+    with open_device(
+        PackStore(options.models_dir, options.accept_research_licence).install(options.pack), "cpu"
+    ) as device:
+        embedded = embed_central_faces(list(person_of), device)
+    if not embedded:
+        raise BadConfiguration(f"There is no folder with photos of faces in {options.images}.")
+    np.savez(
+        options.output,
+        embedding=np.stack(list(embedded.values())),
+        label=np.array([person_of[photo] for photo in embedded]),
+        image=np.array([photo.relative_to(options.images).as_posix() for photo in embedded]),
+    )
+    print(f"{options.output}: {len(embedded):,} faces")
     return 0
 
 

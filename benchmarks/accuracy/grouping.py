@@ -1,12 +1,13 @@
 """How well faces are grouped into people, compared with other projects' methods, and at any size.
 
 `python -m benchmarks grouping --embeddings FILE.npz [--vectors KEY] [--labels KEY] [--images KEY] [--threshold T]
-[--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
+[--pack PACK] [--baselines NAMES|all|none] [--scale N [--dimension D] [--seed N]] [--stream N] [--add N] [--json]`
 
 FILE has an array of embeddings (KEY, by default its only one), and the person and the photo of each. The faces are
 grouped by app.clustering.full at the threshold of the embedder's pack: for `mobilefacenet_128` that of
-tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open-1.toml, for others as given. Vectors of
-a pack that has a whitening are whitened first.
+tests/packs/shared-insightface.toml, for `dlib_resnet_128` that of models/open-1.toml, for others as given by
+--threshold, or that of --pack. Vectors of a KEY whose pack has a whitening are whitened first; those that
+`python -m workshop embed` wrote are whitened already.
 
 bcubed_f, pairwise_f    with precision and recall of each (workshop.scores). An unassigned face (-1, in FILE or in the
                         result) counts as a person of one face.
@@ -45,6 +46,7 @@ from numpy.typing import NDArray
 from app.clustering.graph import number_photos
 from app.core.thresholds import Threshold, make_threshold
 from app.packs.manifest import read_manifest
+from app.packs.store import PackStore
 from app.vision.embedder import normalise
 from app.vision.whitening import read_whitening
 from benchmarks.accuracy.grouping_baselines import BASELINES, Floats, Labels
@@ -159,7 +161,8 @@ def _make_synthetic_faces(options: argparse.Namespace, real: Faces, hard_share: 
     share = {} if hard_share is None else {"hard_share": hard_share}
     try:
         statistics = compute_statistics(real.embeddings[known], real.people[known])
-        made = make_synthetic_faces(statistics, options.scale, options.dimension, seed=options.seed, **share)
+        dimension = options.dimension or real.embeddings.shape[1]
+        made = make_synthetic_faces(statistics, options.scale, dimension, seed=options.seed, **share)
     except ValueError as error:
         raise UnusableInput(str(error)) from error
     return made.embeddings, made.labels
@@ -176,9 +179,10 @@ def _choose_threshold(options: argparse.Namespace, key: str) -> tuple[Threshold,
     """The cosine above which two faces are likely of one person, and its source."""
     if options.threshold is not None:
         return make_threshold(options.threshold), "--threshold"
-    if key not in PACKS:
-        raise UnusableInput(f"No pack is known for {key!r}: give its --threshold.")
-    return read_manifest(Path(PACKS[key])).threshold, PACKS[key]
+    if key not in PACKS and not options.pack:
+        raise UnusableInput(f"No pack is known for {key!r}: give its --pack or --threshold.")
+    path = PackStore(Path("models")).find_manifest(options.pack or PACKS[key])
+    return read_manifest(path).threshold, str(path)
 
 
 def choose_baselines(names: str) -> list[str]:
@@ -242,10 +246,11 @@ def make_embeddings_parser(name: str, description: str | None) -> argparse.Argum
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = make_embeddings_parser("grouping", __doc__)
-    parser.add_argument("--threshold", type=float, help="cosine (that of the pack of KEY)")
+    parser.add_argument("--threshold", type=float, help="cosine, the same for every size (that of the pack of KEY)")
+    parser.add_argument("--pack", help="name, or path of a manifest, whose threshold is used")
     parser.add_argument("--baselines", default="all", help=f"all, none, or some of {','.join(BASELINES)} (all)")
     parser.add_argument("--scale", type=int, metavar="N", help="N synthetic faces with the statistics of the file's")
-    parser.add_argument("--dimension", type=int, default=512, help="of the synthetic faces (512)")
+    parser.add_argument("--dimension", type=int, help="of the synthetic faces (that of the file's)")
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic faces (0)")
     parser.add_argument("--stream", type=int, metavar="N", help="also group faces that arrive in N parts")
     parser.add_argument("--add", type=int, metavar="N", help="also time the addition of N faces to all the others")

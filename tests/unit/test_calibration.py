@@ -271,3 +271,20 @@ def test_the_manifests_that_are_calibrated_say_by_what() -> None:
         assert found is not None
         assert found.impostor_pairs >= FEWEST_IMPOSTOR_PAIRS
         assert found.command.startswith("python -m workshop calibrate ")
+
+
+def test_embeddings_of_known_people_are_written_for_benchmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, manifest = write_toy_pack(tmp_path / "toy")
+    people = write_toy_people(tmp_path / "faces", photos_each=2)
+    output = tmp_path / "faces.npz"
+    assert main(["embed", str(manifest), "--images", str(people), "--output", str(output)]) == 0
+    assert "8 faces" in capsys.readouterr().out
+    with np.load(output) as stored:
+        embeddings, labels, images = stored["embedding"], stored["label"], stored["image"]
+    assert [str(image).split("/")[0] for image in images] == labels.tolist()
+    same = labels[:, None] == labels[None]
+    assert (embeddings @ embeddings.T)[same].min() > (embeddings @ embeddings.T)[~same].max()
+    (tmp_path / "empty").mkdir()
+    assert main(["embed", str(manifest), "--images", str(tmp_path / "empty"), "--output", str(output)]) == 2
