@@ -12,7 +12,8 @@ The threshold is that of the best grouping of photos of known people. Galleries 
 halves of the people, with all their photos and many people of one photo, and events of 20 to 300 people with several
 photos each. Each is grouped at thresholds with false match rates from 1e-3 to 1e-6, and scored by the mean of BCubed F
 and pairwise F. Of the thresholds that score nearly as high as the best one, the strictest is taken: a person who is
-split in two is merged more easily than two merged people are separated.
+split in two is merged more easily than two merged people are separated, and photos of known people have hardly any
+children or siblings in them.
 
 A fixed false match rate would not suit all embedders: an accurate embedder gains from a strict rate, while a less
 accurate one splits more people by it than it keeps separate. How many errors of each kind grouping corrects also
@@ -58,7 +59,7 @@ CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
 """False match rates of the thresholds that are tried: from many merged people to many split ones."""
 TAIL_RATES = 1e-3, 1e-5
 """False match rates between which the tail is measured: few enough pairs are above, and enough to be counted."""
-TAIL_PART = 1 / 3
+TAIL_PART = 1 / 4
 """Measured on packs with and without whitening: with the whole tail, people of large galleries are split."""
 EVENT_PEOPLE, EVENTS = (20, 60, 150, 300), 4
 """Sizes of the events, and how many of each size."""
@@ -66,8 +67,8 @@ EVENT_PHOTOS = 2, 12
 """Fewest and most photos of a person in an event."""
 HALVES = 6
 """With fewer, single people decide who are merged at one threshold and not at the next."""
-NEARLY = 0.005
-"""How far the score of a threshold may be below the highest score."""
+MORE_ERRORS = 0.5
+"""What a threshold may lack to a perfect score, beyond what the best one lacks: half as much again."""
 PHOTOS_A_PERSON = 40
 """Most photos of a person in a gallery: the pairs of a person with hundreds would outweigh those of all others."""
 MOST_FACES = 5000
@@ -178,7 +179,8 @@ def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> Threshold:
     shapes = [_draw_galleries(faces.people), *_draw_events(faces.people)]
     # Each shape has the same weight, however many galleries there are of it.
     scores = np.mean([np.mean([_score(faces, rows, tried) for rows in shape], axis=0) for shape in shapes], axis=0)
-    return tried[int(np.flatnonzero(scores >= scores.max() - NEARLY)[-1])]
+    good_enough = scores >= scores.max() - MORE_ERRORS * (1 - scores.max())
+    return tried[int(np.flatnonzero(good_enough)[-1])]
 
 
 def write_calibration(path: Path, threshold: Threshold, calibration: Calibration) -> None:
