@@ -222,7 +222,7 @@ def test_somebody_who_is_rotated_beside_somebody_upright_has_the_embedding_of_th
     shared_dir: Path, pack: str, quarters: int
 ) -> None:
     installed = PackStore(Path("models")).install(pack)
-    loaded = load_pack(installed.manifest, installed.weights, "cpu", 1)
+    loaded = load_pack(installed, "cpu", 1)
     one, other = (cv2.imread(str(shared_dir / "album" / f"photo_{name}.jpg"))[..., ::-1] for name in ("24", "25"))
     turned = turn_image(other, quarters)
     image = np.full((400, 700, 3), 128, np.uint8)
