@@ -59,7 +59,7 @@ CANDIDATE_RATES = np.geomspace(1e-3, 1e-6, 25)
 """False match rates of the thresholds that are tried: from many merged people to many split ones."""
 TAIL_RATES = 1e-3, 1e-5
 """False match rates between which the tail is measured: few enough pairs are above, and enough to be counted."""
-TAIL_PART = 1 / 4
+TAIL_PART = 0.3
 """Measured on packs with and without whitening: with the whole tail, people of large galleries are split."""
 EVENT_PEOPLE, EVENTS = (20, 60, 150, 300), 4
 """Sizes of the events, and how many of each size."""

@@ -134,10 +134,10 @@ def test_of_thresholds_that_group_as_well_it_is_the_strictest_that_is_tried() ->
     assert threshold.at_reference > rates.find_least(1e-3) + 0.01
 
 
-def test_the_rise_is_a_quarter_of_the_tail_of_a_tenth_as_many_pairs() -> None:
+def test_the_rise_is_three_tenths_of_the_tail_of_a_tenth_as_many_pairs() -> None:
     # From 0.4 to 0.6 false pairs become a hundred times rarer.
     rates = ErrorRates(np.array([0.2, 0.4, 0.6]), np.zeros(3), np.array([1e-2, 1e-3, 1e-5]), 1, 1, 2, 2)
-    assert calibration_module._measure_rise(rates) == pytest.approx(0.2 / 2 / 4, abs=1e-3)
+    assert calibration_module._measure_rise(rates) == pytest.approx(0.2 / 2 * 0.3, abs=1e-3)
 
 
 def test_events_have_people_of_several_photos_and_no_more_of_each_than_a_dozen() -> None:
