@@ -1,25 +1,49 @@
 """A model pack's manifest: everything the worker must know about a detector and an embedder."""
 
 import hashlib
+import ipaddress
 import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import BadModelPack
 from app.core.roles import QualityBars
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+
+def is_secure_url(url: str) -> bool:
+    """Whether weights may be fetched from here: by https, or by http from this machine itself, as tests do."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))
+    )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _check_url(url: str) -> str:
+    if not is_secure_url(url):
+        raise ValueError("must be an https:// address")
+    return url
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ScrfdConfig(_Part):
-    """InsightFace SCRFD. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
+class MultiSizeConfig(_Part):
+    """A detector of one network. `input_sizes_px` are a photo's longer side; the results are merged by NMS.
 
     Where a candidate, which scores `closer_look_hint` or more, is smaller than `closer_look_below_px` at the largest
     size, a photo with more pixels than that size is run at `closer_look_px` too; 0 switches that off.
@@ -28,7 +52,6 @@ class ScrfdConfig(_Part):
     searched in other rotations; 0 switches that off.
     """
 
-    kind: Literal["scrfd"]
     file: str
     input_sizes_px: tuple[int, ...] = (128, 640)
     closer_look_px: int = 1280
@@ -41,6 +64,26 @@ class ScrfdConfig(_Part):
     @property
     def used_files(self) -> set[str]:
         return {self.file}
+
+
+class ScrfdConfig(MultiSizeConfig):
+    """InsightFace SCRFD."""
+
+    kind: Literal["scrfd"]
+
+
+class YunetConfig(MultiSizeConfig):
+    """OpenCV's YuNet. It was trained for faces of 10 to 300 px, so the smaller size is for the faces of portraits.
+
+    A score is the geometric mean of two, and so higher than SCRFD's for the same face.
+    """
+
+    kind: Literal["yunet"]
+    input_sizes_px: tuple[int, ...] = (320, 640)
+    closer_look_hint: float = 0.4
+    sure_score: float = 0.9
+    score_threshold: float = 0.7
+    nms_iou: float = 0.3
 
 
 class MtcnnConfig(_Part):
@@ -96,26 +139,35 @@ class Calibration(_Part):
     date: date
 
 
+class RemoteFile(_Part):
+    """A file on a web server, and its size."""
+
+    url: Annotated[str, AfterValidator(_check_url)]
+    size_bytes: int = Field(gt=0)
+
+
 class Source(_Part):
     """Where the weights come from.
 
     `built`: made at set-up by a builder in this repository. `insightface`: the package fetches the named pack.
-    `directory`: they lie in `path` (relative to the manifest). `s3`: `path` is s3://bucket/prefix.
+    `directory`: they lie in `path` (relative to the manifest). `s3`: `path` is s3://bucket/prefix. `https`: `files` has
+    the address of each.
     """
 
-    kind: Literal["built", "insightface", "directory", "s3"]
+    kind: Literal["built", "insightface", "directory", "s3", "https"]
     path: str = ""
+    files: dict[str, RemoteFile] = {}
 
 
 class PackManifest(_Part):
     """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person; `quality` has the
-    quality bars for its embedder."""
+    quality bars for its embedder. Only a pack of the source `https` may lack hashes: `missing_hashes`."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: PackName
     licence: str
     commercial_use: bool
-    files: dict[str, Sha256]
-    detector: Annotated[ScrfdConfig | MtcnnConfig, Field(discriminator="kind")]
+    files: dict[str, Sha256] = {}
+    detector: Annotated[ScrfdConfig | YunetConfig | MtcnnConfig, Field(discriminator="kind")]
     embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
     quality: QualityBars = QualityBars()
@@ -125,9 +177,22 @@ class PackManifest(_Part):
     @model_validator(mode="after")
     def _check_hashes(self) -> Self:
         used = {self.embedder.file, *self.detector.used_files}
-        if missing := used - self.files.keys():
+        if self.source.kind == "https":
+            if missing := (used | self.files.keys()) - self.source.files.keys():
+                raise ValueError(f"[source.files] lacks the address of {', '.join(sorted(missing))}")
+        elif missing := used - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
         return self
+
+    @property
+    def file_names(self) -> list[str]:
+        """All files, whether or not their hashes are known."""
+        return list(dict.fromkeys([*self.files, *self.source.files]))
+
+    @property
+    def missing_hashes(self) -> list[str]:
+        """Files that have an address and no hash yet. No service starts with such a manifest."""
+        return [name for name in self.source.files if name not in self.files]
 
     @property
     def networks(self) -> dict[str, frozenset[str]]:

@@ -20,6 +20,7 @@ from app.vision.scrfd import open_scrfd
 from app.vision.sessions import Provider, is_gpu, list_execution_providers, open_session
 from app.vision.turned import RotationInvariantDetector, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder
+from app.vision.yunet import open_yunet
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ def _open_detector(
     config = manifest.detector
     if config.kind == "scrfd":
         return open_scrfd(path_of(config.file), config, provider, threads)
+    if config.kind == "yunet":
+        return open_yunet(path_of(config.file), config, provider, threads)
     pnet, rnet, onet = (
         open_session(path_of(name), provider, threads) for name in (config.pnet, config.rnet, config.onet)
     )

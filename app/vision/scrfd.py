@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
+from app.packs.manifest import MultiSizeConfig
 from app.packs.manifest import ScrfdConfig as ScrfdConfig
 from app.vision.batching import RunLimit, run_within
 from app.vision.nms import nms
@@ -39,7 +40,7 @@ MAX_BATCH = 32
 BATCH_TOLERANCE = 1e-4
 
 
-class _Candidates(NamedTuple):
+class Candidates(NamedTuple):
     """Detections in several photos, each in pixels of its photo. `photo` (N,) has the row of each one's photo."""
 
     photo: NDArray[np.intp]
@@ -55,7 +56,7 @@ class ScrfdDetector:
     whose results depend on the other rows of the batch.
     """
 
-    def __init__(self, session: Session, config: ScrfdConfig, max_batch: int = MAX_BATCH) -> None:
+    def __init__(self, session: Session, config: MultiSizeConfig, max_batch: int = MAX_BATCH) -> None:
         self._session = session
         self._input = session.input_names[0]
         self._config = config
@@ -95,7 +96,7 @@ class ScrfdDetector:
     def _choose_sizes(self, image: Image) -> set[int]:
         return {min(size_px, _round_to_grid(max(image.shape[:2]))) for size_px in self._config.input_sizes_px}
 
-    def _choose_closer_looks(self, images: Sequence[Image], passes: Sequence[_Candidates]) -> list[int]:
+    def _choose_closer_looks(self, images: Sequence[Image], passes: Sequence[Candidates]) -> list[int]:
         """Rows of the photos that have small candidates, and more pixels than the largest input size."""
         config, largest_px = self._config, max(self._config.input_sizes_px)
         if config.closer_look_px <= largest_px:
@@ -106,7 +107,7 @@ class ScrfdDetector:
         is_small = (sides_px < config.closer_look_below_px) & (longer_px[photo] > largest_px)
         return [int(row) for row in np.unique(photo[is_small])]
 
-    def _merge(self, count: int, passes: Sequence[_Candidates], least_score: float) -> list[Detections]:
+    def _merge(self, count: int, passes: Sequence[Candidates], least_score: float) -> list[Detections]:
         photo, detections = _concatenate(passes)
         is_enough = detections.scores >= least_score
         photo, detections = photo[is_enough], detections.take(is_enough)
@@ -114,7 +115,7 @@ class ScrfdDetector:
         ends = np.searchsorted(photo[kept], np.arange(count + 1))
         return [detections.take(kept[ends[row] : ends[row + 1]]) for row in range(count)]
 
-    def _run_pass(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> _Candidates:
+    def _run_pass(self, images: Sequence[Image], photos: Sequence[int], size_px: int) -> Candidates:
         """One pass over these photos at one input size; photos of one shape share a run."""
         boxed = [(row, *make_letterbox(images[row], size_px)) for row in photos]
         parts = []
@@ -122,17 +123,20 @@ class ScrfdDetector:
             same = [(row, canvas, scale) for row, canvas, scale in boxed if canvas.shape == shape]
             rows, canvases, scales = zip(*same, strict=True)
             photo, detections = self._find_candidates(np.stack(canvases), np.stack(scales))
-            parts.append(_Candidates(np.asarray(rows, np.intp)[photo], detections))
+            parts.append(Candidates(np.asarray(rows, np.intp)[photo], detections))
         return _concatenate(parts)
 
-    def _find_candidates(self, canvases: Image, scales: Floats) -> _Candidates:
+    def _find_candidates(self, canvases: Image, scales: Floats) -> Candidates:
         """(N,h,w,3) uint8 and the scales (N,2) of x and y → candidates in pixels of the photos."""
         outputs = run_within(self._limit, canvases, self._run)
-        photo, detections = _concatenate(list(_decode_outputs(outputs, canvases.shape[1:3], self._least_score)))
+        photo, detections = _concatenate(list(self._decode(outputs, canvases.shape[1:3], self._least_score)))
         scale: Floats = scales[photo]
         boxes: Floats = np.divide(detections.boxes, np.tile(scale, 2))
         landmarks: Floats = np.divide(detections.landmarks, scale[:, np.newaxis])
-        return _Candidates(photo, Detections(boxes, landmarks, detections.scores))
+        return Candidates(photo, Detections(boxes, landmarks, detections.scores))
+
+    def _decode(self, outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[Candidates]:
+        return _decode_outputs(outputs, input_hw, threshold)
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
@@ -140,8 +144,8 @@ class ScrfdDetector:
         return [_split_by_photo(output, len(canvases)) for output in outputs]
 
 
-def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
-    return _Candidates(
+def _concatenate(parts: Sequence[Candidates]) -> Candidates:
+    return Candidates(
         np.concatenate([part.photo for part in parts]), Detections.concatenate([part.detections for part in parts])
     )
 
@@ -149,13 +153,14 @@ def _concatenate(parts: Sequence[_Candidates]) -> _Candidates:
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
     """Load a detector. Its batch dimension is freed where a run of two photos gives the same as two runs."""
     detector = ScrfdDetector(open_session(free_batch_dimension(model), provider, threads), config)
-    if _is_batchable(detector):
+    if is_batchable(detector):
         return detector
     log.warning("%s can't be run in batches; it runs one photo at a time", model.name)
     return ScrfdDetector(open_session(model, provider, threads), config, max_batch=1)
 
 
-def _is_batchable(detector: ScrfdDetector) -> bool:
+def is_batchable(detector: ScrfdDetector) -> bool:
+    """Whether a run of two pictures gives the same as two runs."""
     probe = np.random.default_rng(0).integers(0, 256, (2, 2 * GRID_PX, 3 * GRID_PX, 3), np.uint8)
     try:
         both, single = detector._run(probe), [detector._run(probe[row : row + 1]) for row in range(2)]
@@ -214,7 +219,7 @@ def _split_by_photo(output: Floats, count: int) -> Floats:
     return cells.transpose(1, 0, 2, 3).reshape(count, -1, output.shape[-1])
 
 
-def _decode_outputs(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[_Candidates]:
+def _decode_outputs(outputs: Sequence[Floats], input_hw: tuple[int, ...], threshold: float) -> Iterator[Candidates]:
     """Outputs (N,K,c) → candidates of each stride in pixels of the input. Only anchors from `threshold` on are
     decoded."""
     for level, stride in enumerate(STRIDES):
@@ -224,7 +229,7 @@ def _decode_outputs(outputs: Sequence[Floats], input_hw: tuple[int, ...], thresh
         distances = outputs[level + 3][photo, at] * stride
         boxes = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
         landmarks = centres[:, np.newaxis] + outputs[level + 6][photo, at].reshape(-1, 5, 2) * stride
-        yield _Candidates(photo, Detections(boxes, landmarks, scores[photo, at]))
+        yield Candidates(photo, Detections(boxes, landmarks, scores[photo, at]))
 
 
 def _make_anchor_centres(input_hw: tuple[int, ...], stride: int) -> Floats:

@@ -18,7 +18,10 @@ FOLDER = "tensorrt"
 
 
 def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
-    """The input shapes (N,3,h,w) of a network of this pack. A worker must open its session with the same profile."""
+    """The input shapes (N,3,h,w) of a network of this pack. A worker must open its session with the same profile.
+
+    Raises BadConfiguration for a detector that no engine can be built for.
+    """
     if network == manifest.embedder.file:
         side_px = manifest.embedder.input_size_px
         return _make_square_profile(side_px, usual=8, most=embedder.MAX_BATCH)
@@ -29,6 +32,8 @@ def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
         # Most cameras' photos are 3:2.
         usual = (4, 3, -(-usual_px * 2 // 3 // scrfd.GRID_PX) * scrfd.GRID_PX, usual_px)
         return ShapeProfile((1, 3, scrfd.GRID_PX, scrfd.GRID_PX), usual, (scrfd.MAX_BATCH, 3, most_px, most_px))
+    if config.kind == "yunet":
+        raise BadConfiguration("no engine can be built for a YuNet detector; it runs on CUDA as it is.")
     if network == config.pnet:
         least_px, most_px = mtcnn.PNET_WINDOW_PX, config.max_side_px
         return ShapeProfile((1, 3, least_px, least_px), (1, 3, most_px // 3, most_px // 2), (1, 3, most_px, most_px))
