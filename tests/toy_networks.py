@@ -50,6 +50,38 @@ def toy_detector() -> onnx.ModelProto:
     return _model(nodes, constants, [1, 3, "H", "W"], outputs)
 
 
+def toy_yunet(input_hw: tuple[int, int] = (64, 96)) -> onnx.ModelProto:
+    """YuNet's twelve outputs, for one input shape as OpenCV's export has. At each stride a mean and a head for each
+    output, so that boxes and landmarks depend on the colour; a cell that is bright is a face."""
+    random = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+    for stride in (8, 16, 32):
+        mean, kernel = f"mean_{stride}", [stride, stride]
+        nodes.append(helper.make_node("AveragePool", ["image"], [mean], kernel_shape=kernel, strides=kernel))
+        heads = {
+            "cls": (np.full((1, 3), 0.02), [-8.0]),
+            "obj": (np.full((1, 3), 0.015), [-6.0]),
+            "bbox": (random.normal(0, 0.001, (4, 3)), [0.5, 0.5, 1.0, 1.2]),
+            "kps": (random.normal(0, 0.002, (10, 3)), random.uniform(-1, 2, 10)),
+        }
+        for head, (weight, bias) in heads.items():
+            name, width = f"{head}_{stride}", len(bias)
+            constants |= {f"{name}_w": weight[..., None, None], f"{name}_b": np.array(bias)}
+            constants[f"rows_{width}"] = np.array([1, -1, width], np.int64)
+            ends = [f"{name}_rows", name] if head in ("cls", "obj") else [name]
+            nodes += [
+                helper.make_node("Conv", [mean, f"{name}_w", f"{name}_b"], [f"{name}_map"]),
+                helper.make_node("Transpose", [f"{name}_map"], [f"{name}_turned"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{name}_turned", f"rows_{width}"], ends[:1]),
+            ]
+            if len(ends) > 1:
+                nodes.append(helper.make_node("Sigmoid", ends[:1], ends[1:]))
+    outputs = [f"{head}_{stride}" for head in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
+    # OpenCV demands the shapes of outputs.
+    return onnx.shape_inference.infer_shapes(_model(nodes, constants, [1, 3, *input_hw], outputs))
+
+
 def toy_embedder() -> onnx.ModelProto:
     """Two convolutions and a dense layer on the mean: a vector that the colour decides."""
     random = np.random.default_rng(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from app.core.errors import BadConfiguration
 from app.packs.manifest import PackManifest
 from app.packs.store import InstalledPack
 from app.vision.centerface import CenterfaceDetector
@@ -84,4 +85,6 @@ def _open_detector(manifest: PackManifest, networks: Mapping[str, Session]) -> F
         return ScrfdDetector(networks[config.file], config, max_batch=1)
     if config.kind == "centerface":
         return CenterfaceDetector(networks[config.file], config, max_batch=1)
+    if config.kind == "yunet":
+        raise BadConfiguration("There are no variants of a YuNet detector: it is small, and runs as it is.")
     return MtcnnDetector(networks[config.pnet], networks[config.rnet], networks[config.onet], config)

@@ -5,13 +5,14 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from app.core.errors import BadConfiguration, FatalWorkerError
+from app.core.errors import BadConfiguration, BadModelPack, FatalWorkerError
 from app.packs.insightface import describe_directory
 from app.packs.manifest import read_manifest
-from app.packs.store import InstalledPack, PackStore
+from app.packs.store import PackStore
 from app.packs.variants import FOLDER
 
 MOVED = {"optimise": " TensorRT engines are built by `python -m app.packs engines`.", "calibrate": ""}
@@ -57,7 +58,10 @@ def _run(options: argparse.Namespace) -> int:
             use = "commercial use" if manifest.commercial_use else "research only"
             print(f"{manifest.name:14} {use:15} {manifest.licence}")
     elif options.command == "install":
-        installed = _install(options)
+        store = _open_store(options)
+        if found := store.find_missing_hashes(options.pack):
+            return _print_hashes(store.find_manifest(options.pack), found)
+        installed = store.install(options.pack)
         print(f"{installed.manifest.name}: {installed.manifest.model_id} in {installed.weights}")
     elif options.command == "engines":
         return _build_engines(options)
@@ -66,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _install(options: argparse.Namespace) -> InstalledPack:
+def _open_store(options: argparse.Namespace) -> PackStore:
     store = PackStore(options.models_dir, options.accept_research_licence)
     if options.region:
         # boto3, which no other command needs, takes longer to import than most of them run.
@@ -75,7 +79,18 @@ def _install(options: argparse.Namespace) -> InstalledPack:
         store = replace(store, model_source=options.source, download=make_model_downloader(options.region))
     elif options.source:
         raise BadConfiguration("--source needs --region: the AWS region of the bucket.")
-    return store.install(options.pack)
+    return store
+
+
+def _print_hashes(manifest: Path, found: Mapping[str, str]) -> int:
+    """Print the hashes as lines of a manifest, and what to do with them. Returns the exit code of a refusal."""
+    print("[files]", *(f'"{name}" = "{sha256}"' for name, sha256 in found.items()), sep="\n")
+    print(
+        f"Not installed: {manifest} lacks these hashes, which are of the files as they came just now. Compare them "
+        "with what the publisher states, write them into the manifest, and run the same command again.",
+        file=sys.stderr,
+    )
+    return BadModelPack.exit_code
 
 
 def _build_engines(options: argparse.Namespace) -> int:

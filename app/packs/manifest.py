@@ -1,18 +1,42 @@
 """A model pack's manifest: everything the worker must know about a detector and an embedder."""
 
 import hashlib
+import ipaddress
 import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import BadModelPack
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PackName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+
+def is_secure_url(url: str) -> bool:
+    """Whether weights may be fetched from here: by https, or by http from this machine itself, as tests do."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))
+    )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _check_url(url: str) -> str:
+    if not is_secure_url(url):
+        raise ValueError("must be an https:// address")
+    return url
 
 
 class _Part(BaseModel):
@@ -67,6 +91,22 @@ class CenterfaceConfig(OneStageConfig):
     sure_score: float = 0.8
     score_threshold: float = 0.35
     nms_iou: float = 0.4
+
+
+class YunetConfig(OneStageConfig):
+    """OpenCV's YuNet. It was trained for faces of 10 to 300 px, so the smaller size is for the faces of portraits.
+
+    A score is the geometric mean of two, and so higher than SCRFD's for the same face.
+    """
+
+    kind: Literal["yunet"]
+    input_sizes_px: tuple[int, ...] = (320, 640)
+    closer_look_px: int = 1280
+    closer_look_below_px: float = 16
+    closer_look_hint: float = 0.4
+    sure_score: float = 0.9
+    score_threshold: float = 0.7
+    nms_iou: float = 0.3
 
 
 class MtcnnConfig(_Part):
@@ -135,27 +175,36 @@ class Calibration(_Part):
     date: date
 
 
+class RemoteFile(_Part):
+    """A file on a web server, and its size."""
+
+    url: Annotated[str, AfterValidator(_check_url)]
+    size_bytes: int = Field(gt=0)
+
+
 class Source(_Part):
     """Where the weights come from.
 
     `built`: made at set-up by a builder in this repository. `insightface`: the package fetches the named pack.
-    `directory`: they lie in `path` (relative to the manifest). `s3`: `path` is s3://bucket/prefix.
+    `directory`: they lie in `path` (relative to the manifest). `s3`: `path` is s3://bucket/prefix. `https`: `files` has
+    the address of each.
     """
 
-    kind: Literal["built", "insightface", "directory", "s3"]
+    kind: Literal["built", "insightface", "directory", "s3", "https"]
     path: str = ""
+    files: dict[str, RemoteFile] = {}
 
 
 class PackManifest(_Part):
     """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, in a gallery of
     100 people; it rises by `threshold_per_tenfold` for ten times as many (app/core/thresholds.py). `quality` has the
-    quality bars for its embedder."""
+    quality bars for its embedder. Only a pack of the source `https` may lack hashes: `missing_hashes`."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: PackName
     licence: str
     commercial_use: bool
-    files: dict[str, Sha256]
-    detector: Annotated[ScrfdConfig | CenterfaceConfig | MtcnnConfig, Field(discriminator="kind")]
+    files: dict[str, Sha256] = {}
+    detector: Annotated[ScrfdConfig | CenterfaceConfig | YunetConfig | MtcnnConfig, Field(discriminator="kind")]
     embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
     threshold_per_tenfold: float = Field(default=0, ge=0, le=0.2)
@@ -165,8 +214,12 @@ class PackManifest(_Part):
 
     @model_validator(mode="after")
     def _check_hashes(self) -> Self:
-        used = {self.embedder.file, *self.detector.used_files, *filter(None, [self.embedder.whitening])}
-        if missing := used - self.files.keys():
+        used = {self.embedder.file, *self.detector.used_files}
+        if self.source.kind == "https":
+            if missing := (used | set(self.weight_files)) - self.source.files.keys():
+                raise ValueError(f"[source.files] lacks the address of {', '.join(sorted(missing))}")
+            used = set()
+        if missing := (used | set(filter(None, [self.embedder.whitening]))) - self.files.keys():
             raise ValueError(f"[files] lacks the hash of {', '.join(sorted(missing))}")
         return self
 
@@ -183,8 +236,18 @@ class PackManifest(_Part):
 
     @property
     def weight_files(self) -> list[str]:
-        """The files that are fetched or built: all but the whitening, which lies beside the manifest."""
+        """The files with a hash that are fetched or built: all but the whitening, which lies beside the manifest."""
         return [name for name in self.files if name != self.embedder.whitening]
+
+    @property
+    def file_names(self) -> list[str]:
+        """All files that are fetched or built, whether or not their hashes are known."""
+        return list(dict.fromkeys([*self.weight_files, *self.source.files]))
+
+    @property
+    def missing_hashes(self) -> list[str]:
+        """Files that have an address and no hash yet. No service starts with such a manifest."""
+        return [name for name in self.source.files if name not in self.files]
 
     @property
     def networks(self) -> dict[str, frozenset[str]]:

@@ -2,19 +2,25 @@
 
 import hashlib
 import importlib
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from app.core.errors import BadModelPack
+from app.packs import https
 from app.packs.insightface import describe_directory, download_pack
 from app.packs.manifest import PackManifest, read_manifest
 
 Download = Callable[[str, Path], None]
 """Copies the object at an s3:// URL to a path."""
+
+PARTS = ".parts"
+"""Beside the weights: files of the source `https` until all of them are there."""
 
 MOVED_BUILDERS = {"app.packs.build_open": "app.packs.open_pack.build"}
 """The former module of a builder, which older manifests name → its module."""
@@ -46,7 +52,9 @@ class PackStore:
 
     def read(self, pack: str) -> PackManifest:
         """The manifest alone, without fetching weights. Raises BadModelPack."""
-        return self._find(pack)[0]
+        manifest, _ = self._find(pack)
+        _check_hashes_are_known(manifest, pack)
+        return manifest
 
     def find_manifest(self, pack: str) -> Path:
         """The file of a pack's manifest. Raises BadModelPack where there is none."""
@@ -68,6 +76,7 @@ class PackStore:
         """
         manifest, home = self._find(pack)
         manifest = manifest if whitened else manifest.without_whitening()
+        _check_hashes_are_known(manifest, pack)
         self._check_licence(manifest)
         _verify_whitening(manifest, home)
         if manifest.source.kind == "directory":
@@ -80,6 +89,22 @@ class PackStore:
             self._fetch_once(manifest, weights)
         _verify(manifest, weights)
         return InstalledPack(manifest, weights, home)
+
+    def find_missing_hashes(self, pack: str) -> dict[str, str]:
+        """File → SHA-256 of the files for which the manifest has no hash, as they come from their source now.
+
+        They are kept for `install`, which takes them once the manifest has their hashes. Raises BadModelPack.
+        """
+        manifest, _ = self._find(pack)
+        self._check_licence(manifest)
+        weights = self.models_dir / manifest.name
+        parts = weights / PARTS
+        if not manifest.missing_hashes:
+            return {}
+        with _lock(manifest, weights):
+            parts.mkdir(exist_ok=True)
+            self._download_or_build(manifest, parts)
+            return {name: compute_sha256(parts / name) for name in manifest.missing_hashes}
 
     def _find(self, pack: str) -> tuple[PackManifest, Path]:
         path = self._find_manifest_file(pack)
@@ -106,17 +131,9 @@ class PackStore:
             )
 
     def _fetch_once(self, manifest: PackManifest, weights: Path) -> None:
-        try:
-            # In the image a pack's folder is a link into the volume, since the image itself is read-only.
-            weights.resolve().mkdir(parents=True, exist_ok=True)
-            with FileLock(weights / ".lock"):
-                if not _is_complete(manifest, weights):
-                    self._fetch(manifest, weights)
-        except OSError as error:
-            raise BadModelPack(
-                f"The weights of the pack {manifest.name} can't be written to {weights}: {error}. "
-                "Mount a writable folder there, or bring them into the image."
-            ) from error
+        with _lock(manifest, weights):
+            if not _is_complete(manifest, weights):
+                self._fetch(manifest, weights)
 
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
         """Put all files into a temporary folder, check them, and move each into place in one step."""
@@ -125,21 +142,70 @@ class PackStore:
             _verify(manifest, Path(aside))
             for name in manifest.weight_files:
                 (Path(aside) / name).replace(weights / name)
+        shutil.rmtree(weights / PARTS, ignore_errors=True)
 
     def _download_or_build(self, manifest: PackManifest, aside: Path) -> None:
         source = manifest.source
         prefix = self.model_source or (source.path if source.kind == "s3" else None)
         if prefix and self.download:
-            for name in manifest.weight_files:
+            for name in manifest.file_names:
                 self.download(f"{prefix.rstrip('/')}/{manifest.name}/{name}", aside / name)
         elif source.kind == "built":
             importlib.import_module(MOVED_BUILDERS.get(source.path, source.path)).build(aside)
         elif source.kind == "insightface":
             download_pack(manifest.name, manifest.weight_files, aside)
+        elif source.kind == "https":
+            _download_parts(manifest, aside)
         else:
             raise BadModelPack(
                 f"The pack {manifest.name} lies on S3 at {source.path}, which can't be reached from here."
             )
+
+
+@contextmanager
+def _lock(manifest: PackManifest, weights: Path) -> Iterator[None]:
+    """While inside, no other process writes the pack's weights. Raises BadModelPack where nothing can be written."""
+    try:
+        # In the image a pack's folder is a link into the volume, since the image itself is read-only.
+        weights.resolve().mkdir(parents=True, exist_ok=True)
+        with FileLock(weights / ".lock"):
+            yield
+    except OSError as error:
+        raise BadModelPack(
+            f"The weights of the pack {manifest.name} can't be written to {weights}: {error}. "
+            "Mount a writable folder there, or bring them into the image."
+        ) from error
+
+
+def _download_parts(manifest: PackManifest, aside: Path) -> None:
+    """Complete all files among the parts, which a download that fails leaves for the next one, then move them."""
+    parts = aside.parent / PARTS
+    parts.mkdir(exist_ok=True)
+    for name, remote in manifest.source.files.items():
+        https.download(name, remote, parts / name)
+        _check_part(manifest, name, parts)
+    for name in manifest.source.files:
+        (parts / name).replace(aside / name)
+
+
+def _check_part(manifest: PackManifest, name: str, parts: Path) -> None:
+    expected, remote = manifest.files.get(name), manifest.source.files[name]
+    if expected is None or (actual := compute_sha256(parts / name)) == expected:
+        return
+    https.forget(parts / name)
+    raise BadModelPack(
+        f"The file {name} from {remote.url} has sha256 {actual}, not {expected} as the manifest of {manifest.name} "
+        "says. It was removed. If it is wrong again, the publisher has another file there: compare its hash with what "
+        "the publisher states before you correct the manifest."
+    )
+
+
+def _check_hashes_are_known(manifest: PackManifest, pack: str) -> None:
+    if manifest.missing_hashes:
+        raise BadModelPack(
+            f"The manifest of {manifest.name} has no hash of {', '.join(manifest.missing_hashes)}. Run "
+            f"`python -m app.packs install {pack}`, which prints them, and write them into the manifest."
+        )
 
 
 def _is_complete(manifest: PackManifest, weights: Path) -> bool:

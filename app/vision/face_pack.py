@@ -24,6 +24,7 @@ from app.vision.turned import RotationInvariantDetector, TurnableDetector
 from app.vision.types import Detections, FaceDetector, FaceEmbedder
 from app.vision.whitening import Whitening, read_whitening
 from app.vision.wide import choose_view_px, detect_everywhere
+from app.vision.yunet import open_yunet
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,8 @@ def _open_detector(
         return open_scrfd(path_of(config.file), config, provider, threads)
     if config.kind == "centerface":
         return open_centerface(path_of(config.file), config, provider, threads)
+    if config.kind == "yunet":
+        return open_yunet(path_of(config.file), config, provider, threads)
     pnet, rnet, onet = (
         open_session(path_of(name), provider, threads) for name in (config.pnet, config.rnet, config.onet)
     )

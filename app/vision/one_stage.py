@@ -149,13 +149,14 @@ def open_one_stage(
     Its batch dimension is freed where a run of two photos gives the same as two runs.
     """
     detector = make(open_session(free_batch_dimension(model), provider, threads), MAX_BATCH)
-    if _is_batchable(detector):
+    if is_batchable(detector):
         return detector
     log.warning("%s can't be run in batches; it runs one photo at a time", model.name)
     return make(open_session(model, provider, threads), 1)
 
 
-def _is_batchable(detector: OneStageDetector) -> bool:
+def is_batchable(detector: OneStageDetector) -> bool:
+    """Whether a run of two pictures gives the same as two runs."""
     probe = np.random.default_rng(0).integers(0, 256, (2, 2 * GRID_PX, 3 * GRID_PX, 3), np.uint8)
     try:
         both, single = detector._run(probe), [detector._run(probe[row : row + 1]) for row in range(2)]

@@ -61,6 +61,7 @@ class OnnxSession:
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
         self.input_names = [tensor.name for tensor in session.get_inputs()]
+        self.output_names = [tensor.name for tensor in session.get_outputs()]
         self._run = self._run_plain if session.get_providers() == [CPU] else self._run_bound
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -214,11 +215,17 @@ def free_batch_dimension(model: Path) -> bytes:
     Whether batches then give the same results as single runs, the caller must check. Raises BadModelPack for what is no
     graph.
     """
+    return free_dimensions(model, {0: "N"})
+
+
+def free_dimensions(model: Path, names: Mapping[int, str]) -> bytes:
+    """As `free_batch_dimension`, for any dimensions of the input: their place → their name."""
     try:
         graph = onnx.load(str(model))
     except (DecodeError, OSError) as error:
         raise BadModelPack(f"{model} is not an ONNX graph: {error}") from error
-    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for place, name in names.items():
+        graph.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
     for output in graph.graph.output:
         output.type.tensor_type.ClearField("shape")
     graph.graph.ClearField("value_info")

@@ -18,11 +18,16 @@ FOLDER = "tensorrt"
 
 
 def choose_profile(manifest: PackManifest, network: str) -> ShapeProfile:
-    """The input shapes (N,3,h,w) of a network of this pack. A worker must open its session with the same profile."""
+    """The input shapes (N,3,h,w) of a network of this pack. A worker must open its session with the same profile.
+
+    Raises BadConfiguration for a detector that no engine can be built for.
+    """
     if network == manifest.embedder.file:
         side_px = manifest.embedder.input_size_px
         return _make_square_profile(side_px, usual=8, most=embedder.MAX_BATCH)
     config = manifest.detector
+    if config.kind == "yunet":
+        raise BadConfiguration("no engine can be built for a YuNet detector; it runs on CUDA as it is.")
     if config.kind != "mtcnn":
         usual_px = max(config.input_sizes_px)
         most_px = max(usual_px, config.closer_look_px)
