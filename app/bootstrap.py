@@ -210,6 +210,7 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Tele
         # Half of the visibility: the message of a worker that died comes back after the gallery's lease is over, finds
         # the gallery free, and its receive count shows in the end that it kills every worker.
         lease_s=settings.messages.message_visibility_timeout / 2,
+        allows_model_change=settings.people.allow_model_change,
         search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
         kill_points=_make_kill_points(settings),

@@ -307,6 +307,11 @@ class PeopleSettings(Area):
         description="What grouping does with a face's quality: with `enforce` only good faces (core) form people, "
         "poorer ones (border) may join one, and the worst (noise) stay out; with `record` it is stored only.",
     )
+    allow_model_change: Annotated[bool, RARELY] = Field(
+        False,
+        description="Set to true to group galleries anew that were grouped under another model: their people then come "
+        "from this pack's faces alone, and names and confirmed faces are lost.",
+    )
     gallery_index_dir: Path | None = Field(
         None,
         description="Folder on the local disk where a grouping run keeps what it knows of a gallery, so that the next "

@@ -41,6 +41,8 @@ LOCAL_DEFAULTS = {
     "LOG_GROUP": "face-worker",
     "MESSAGE_VISIBILITY_TIMEOUT": "60",
     "GROUPING_DELAY_S": "2",
+    # One folder of photos is tried with several packs.
+    "ALLOW_MODEL_CHANGE": "true",
     "QUEUE_WAIT_S": "2",
     # As in the image: see the Dockerfile.
     "MALLOC_ARENA_MAX": "2",

@@ -98,6 +98,11 @@ class FakeFaceStore(Outages):
         for start in range(0, len(wanted), READ_BATCH):
             yield self._batch(wanted[start : start + READ_BATCH], with_embeddings)
 
+    def find_other_model(self, gallery_id: str, model_id: str) -> str | None:
+        self._pass("find_other_model")
+        models = {face.model_id for face in self.faces.values() if face.gallery_id == gallery_id}
+        return min(models - {model_id}, default=None)
+
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         self._pass("read_embeddings")
         missing = [face_id for face_id in face_ids if face_id not in self.faces]

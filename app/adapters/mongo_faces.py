@@ -109,6 +109,11 @@ class MongoFaceStore:
                 decode_face_batch, read_raw_faces(self._faces, gallery_id, model_id, with_embeddings=with_embeddings)
             )
 
+    def find_other_model(self, gallery_id: str, model_id: str) -> str | None:
+        with translate_mongo_errors("Looking for faces of another model"):
+            face = self._faces.find_one({"gallery_id": gallery_id, "model": {"$ne": model_id}}, ["model"])
+        return face["model"] if face else None
+
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         vectors: dict[str, bytes] = {}
         with translate_mongo_errors("Reading embeddings"):

@@ -159,6 +159,9 @@ class FaceReader(Protocol):
         Embeddings are most of what is read. Without them a batch has embeddings of shape (N,0).
         """
 
+    def find_other_model(self, gallery_id: str, model_id: str) -> str | None:
+        """Another model id that the gallery has faces of; None where it has none."""
+
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         """N face ids → (N,D) float32 unit length. Raises RetryLater where a face has been removed since it was read."""
 

@@ -195,16 +195,28 @@ def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[Pho
 
 
 def request_grouping(request: DetectImage, parts: DetectionParts) -> None:
-    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay."""
+    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay.
+
+    Where the gallery's people are of another model, that is logged once a window.
+    """
     message = GroupGallery(gallery_id=request.gallery_id)
     try:
         if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
             # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
             traceparent = parts.telemetry.tracer.traceparent()
             parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
+            _warn_of_other_model(request.gallery_id, parts)
     except RetryLater as error:
         # This photo may have opened the window. Tried again sooner, it would find the window open and send nothing.
         raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
+
+
+def _warn_of_other_model(gallery_id: str, parts: DetectionParts) -> None:
+    gallery, model_id = parts.galleries.find_gallery(gallery_id), parts.analyser.model_id
+    people_model = gallery.last_run.get("model") if gallery and gallery.last_run else model_id
+    if people_model != model_id:
+        about = {"gallery": gallery_id, "model": model_id, "people_model": people_model}
+        log.warning("photos are stored under another model than their gallery's people", extra=about)
 
 
 def _store(result: PhotoResult, parts: DetectionParts) -> None:

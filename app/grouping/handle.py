@@ -12,10 +12,10 @@ from app.clustering.identity import PersonMatches, match_people
 from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
-from app.core.errors import RetryLater
+from app.core.errors import RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
-from app.core.ports import FaceReader, GalleryStore, MessageQueue, ObjectStore, PeopleStore
+from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
 from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches, make_groups_key, make_page_key
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
@@ -38,7 +38,7 @@ timeout: see `_claim_later_message`."""
 @dataclass(frozen=True)
 class GroupingParts:
     """What the grouping service works with. Without `uses_quality` every face is a core face, whatever its quality;
-    without an `index` every run is a full one."""
+    without an `index` every run is a full one; without `allows_model_change` galleries of another model are refused."""
 
     queue: MessageQueue
     objects: ObjectStore
@@ -53,6 +53,7 @@ class GroupingParts:
     lease_s: float
     search: NeighbourSearch
     index: GalleryIndex | None = None
+    allows_model_change: bool = False
     kill_points: KillPoints = field(default_factory=KillPoints)
     telemetry: Telemetry = field(default_factory=Telemetry)
 
@@ -67,10 +68,31 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
         return
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
+            _check_model(lease, parts)
             with GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer) as run:
                 group_gallery(run, parts, full=request.mode == "full")
     finally:
         parts.galleries.release(lease)
+
+
+def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
+    """Raise RejectMessage where the gallery's people are of another model, or its faces where it has no people yet.
+
+    A run would leave all these people without a face.
+    """
+    grouped = lease.grouped if lease.last_run.get("faces") else None
+    other = grouped[1] if grouped else parts.faces.find_other_model(lease.gallery_id, parts.model_id)
+    if other in (None, parts.model_id):
+        return
+    what = f"The gallery {lease.gallery_id} {'was grouped' if grouped else 'has faces'} under the model {other}"
+    if not parts.allows_model_change:
+        raise RejectMessage(
+            f"{what}, and this worker's is {parts.model_id}. Set MODEL_PACK to the pack that it was made with; or, to "
+            "group it anew under this worker's and lose the names of its people, replay its photos and then set "
+            "ALLOW_MODEL_CHANGE=true.",
+            "other model",
+        )
+    log.warning("%s, and is grouped under %s now", what, parts.model_id)
 
 
 def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None:

@@ -198,9 +198,13 @@ class Source(_Part):
 class PackManifest(_Part):
     """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, in a gallery of
     100 people; it rises by `threshold_per_tenfold` for ten times as many (app/core/thresholds.py). `quality` has the
-    quality bars for its embedder. Only a pack of the source `https` may lack hashes: `missing_hashes`."""
+    quality bars for its embedder. Only a pack of the source `https` may lack hashes: `missing_hashes`.
+
+    A pack that has another name than before names the former one in `id_name`, so that its model id stays the same.
+    """
 
     name: PackName
+    id_name: PackName | None = None
     licence: str
     commercial_use: bool
     files: dict[str, Sha256] = {}
@@ -261,7 +265,7 @@ class PackManifest(_Part):
     def model_id(self) -> str:
         """Names the vector space: the pack and its weights, so that embeddings of two spaces are never compared."""
         digest = hashlib.sha256("".join(f"{name}:{sha}\n" for name, sha in sorted(self.files.items())).encode())
-        return f"{self.name}-{digest.hexdigest()[:12]}"
+        return f"{self.id_name or self.name}-{digest.hexdigest()[:12]}"
 
 
 def read_manifest(path: Path) -> PackManifest:

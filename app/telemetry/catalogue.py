@@ -163,7 +163,7 @@ class Metric(Enum):
         "counter",
         "Count",
         "Messages sent to the dead-letter queue, by kind: `foreign bucket`, `id taken`, `invalid`, `not JSON`, "
-        "`unknown type`. The log line of each has the reason.",
+        "`other model`, `unknown type`. The log line of each has the reason.",
     )
     MESSAGE_SECONDS = (
         "MessageSeconds",

@@ -195,6 +195,17 @@ def test_faces_of_another_model_stay_and_are_never_read_along(stores: Stores) ->
     assert len(faces_of(stores, model=OTHER_MODEL)) == 2
 
 
+def test_another_model_is_found_where_the_gallery_has_faces_of_it(stores: Stores) -> None:
+    save(stores, "a")
+    assert stores.faces.find_other_model("g", MODEL) is None
+    assert stores.faces.find_other_model("g", OTHER_MODEL) == MODEL
+    save(stores, "b", model=OTHER_MODEL)
+    assert stores.faces.find_other_model("g", MODEL) == OTHER_MODEL
+    save(stores, "b", 0, model=OTHER_MODEL)
+    assert stores.faces.find_other_model("g", MODEL) is None
+    assert stores.faces.find_other_model("another", MODEL) is None
+
+
 def test_a_face_that_is_detected_again_keeps_its_person(stores: Stores) -> None:
     save(stores)
     give_persons(stores, a="p1")

@@ -679,3 +679,24 @@ def test_the_grouping_message_carries_the_trace_of_the_photo_that_sends_it() -> 
     world.detect()
     (letter,) = world.grouping_queue.letters
     assert letter.attributes == {"traceparent": "00-trace"}
+
+
+def test_photos_of_a_gallery_whose_people_are_of_another_model_are_stored_and_that_is_logged_once_a_window(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "photos are stored under another model than their gallery's people"
+    world.detect()
+    lease = world.galleries.take_lease("g", "grouping", 60)
+    assert lease
+    world.galleries.record_run(lease, MODEL, {})
+    world.clock.sleep(DELAY_S)
+    world.detect(force=True)
+    assert told not in caplog.text
+    world.galleries.record_run(lease, "former-000000000000", {})
+    world.clock.sleep(DELAY_S)
+    for name in ("b", "c"):
+        world.objects.upload("photos", f"g/{name}.jpg", photos.jpeg(), NOON)
+        world.detect(PhotoRef("g", name, "photos", f"g/{name}.jpg"))
+    (line,) = [vars(record) for record in caplog.records if record.getMessage() == told]
+    assert (line["gallery"], line["model"], line["people_model"]) == ("g", MODEL, "former-000000000000")
+    assert world.image(PhotoRef("g", "c", "photos", "g/c.jpg")).model_id == MODEL

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tests.stores import MODEL, face_record, image_record, photo
 from tests.telling import Listener
 
 LEASE_S = 60
+OTHER = "other-111111111111"
 DELAY_S = 30
 ANN, BOB, EVE = np.eye(3, 16, dtype=np.float32)
 
@@ -70,10 +72,17 @@ class World:
 
     def add(self, name: str, *vectors: np.ndarray) -> None:
         """What detection does for a photo with these faces."""
+        self.add_under(MODEL, name, *vectors)
+
+    def add_under(self, model: str, name: str, *vectors: np.ndarray) -> None:
         of = photo(name)
-        faces = [face_record(of, index, vector) for index, vector in enumerate(vectors)]
-        self.faces.save_photos([PhotoResult(image_record(of, len(faces)), faces)])
+        faces = [face_record(of, index, vector, model=model) for index, vector in enumerate(vectors)]
+        self.faces.save_photos([PhotoResult(image_record(of, len(faces), model=model), faces)])
         self.galleries.mark_dirty("g", 30)
+
+    def change_model(self, **changes: Any) -> None:
+        """What a deploy of another pack does."""
+        self.parts = replace(self.parts, model_id=OTHER, **changes)
 
     def group(self, progress: Callable[[], None] = lambda: None, **fields: str) -> Groups:
         self.receive(progress, **fields)
@@ -233,7 +242,7 @@ def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_anothe
     world.objects.journal.clear()
     world.group(mode="full")
     assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
-    world.parts = replace(world.parts, model_id="newer-111111111111")
+    world.change_model(allows_model_change=True)
     assert world.group().people == []
     assert len(world.objects.journal) == 4
 
@@ -615,11 +624,58 @@ def test_photos_without_faces_are_listed_with_their_reason(world: World) -> None
 
 
 def test_faces_of_another_model_are_never_compared(world: World) -> None:
-    of, other = photo("1"), "other-111111111111"
-    world.faces.save_photos([PhotoResult(image_record(of, model=other), [face_record(of, 0, EVE, model=other)])])
+    world.group()
+    world.add_under(OTHER, "1", EVE)
     faces = [face.face_id for person in world.group().people for face in person.faces]
     assert len(faces) == 6
     assert not [face for face in faces if "other" in face]
+
+
+@pytest.mark.parametrize("mode", ["auto", "full"])
+def test_a_gallery_that_was_grouped_under_another_model_is_refused_and_stays_as_it_is(world: World, mode: str) -> None:
+    world.group()
+    world.add("4", BOB)
+    world.change_model()
+    before = [world.faces.snapshot(), dict(world.objects.objects), world.people.published("g")]
+    with pytest.raises(RejectMessage, match=f"was grouped under the model {MODEL}, and this worker's is {OTHER}") as no:
+        world.receive(mode=mode)
+    assert no.value.kind == "other model"
+    assert "ALLOW_MODEL_CHANGE=true" in str(no.value)
+    assert [world.faces.snapshot(), dict(world.objects.objects), world.people.published("g")] == before
+    assert world.is_free
+    world.parts = replace(world.parts, model_id=MODEL)
+    assert world.group().people[1].photo_count == 3
+
+
+def test_a_gallery_that_was_never_grouped_is_refused_where_it_has_faces_of_another_model(world: World) -> None:
+    world.add_under(OTHER, "4", EVE)
+    with pytest.raises(RejectMessage, match=f"has faces under the model {OTHER}, and this worker's is {MODEL}"):
+        world.receive()
+    assert world.objects.output_keys == set()
+
+
+def test_a_change_of_model_that_is_allowed_is_logged_and_regroups(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    former = {person.person_id for person in world.group().people}
+    world.add_under(OTHER, "1", EVE)
+    world.change_model(allows_model_change=True)
+    groups = world.group()
+    assert [person.face_count for person in groups.people] == [1]
+    assert {world.statuses[person] for person in former} == {"absent"}
+    assert f"was grouped under the model {MODEL}, and is grouped under {OTHER} now" in caplog.text
+    world.parts = replace(world.parts, allows_model_change=False)
+    world.add_under(OTHER, "2", EVE)
+    assert [person.face_count for person in world.group().people] == [2]
+
+
+def test_a_gallery_without_people_to_lose_may_change_its_model() -> None:
+    world = World()
+    world.add("1")
+    assert world.group().people == []
+    world.change_model()
+    world.add_under(OTHER, "1", ANN)
+    assert [person.face_count for person in world.group().people] == [1]
 
 
 def test_a_message_for_another_queue_is_rejected(world: World) -> None:

@@ -146,6 +146,22 @@ def test_the_model_id_changes_with_the_weights_and_not_with_their_order(models: 
     assert ids[0].startswith("toy-")
 
 
+def test_a_pack_under_a_new_name_keeps_the_model_id_of_its_former_one() -> None:
+    """The files of the pack `open` of version 1, whose vectors are in stored galleries as open-91a6915a573c."""
+    detector = {"kind": "mtcnn", "pnet": "pnet.onnx", "rnet": "rnet.onnx", "onet": "onet.onnx"}
+    embedder = {"file": "dlib_face_recognition_resnet_v1.onnx", "dimension": 128}
+    files = {
+        "pnet.onnx": "bfaab9b2810d60339107606730d4d6e464809a71662890cf9a56e15b9b11147d",
+        "rnet.onnx": "4dd5ed99eddfdab31c29f0f2a162964643ede9ae21ab6863578e0331cf61ab36",
+        "onet.onnx": "61a8165bec4f9f68fff4037dbd3f443c5a66e20fa07997b4e07d933c918f645f",
+        "dlib_face_recognition_resnet_v1.onnx": "cf73c4b573b1ab5690f64f554b3a2d7d3b9fe5fd3c7f596fb9fd6d915a5ffeda",
+    }
+    pack = {"files": files, "detector": detector, "embedder": embedder}
+    assert toy_manifest(name="open", **pack).model_id == "open-91a6915a573c"
+    assert toy_manifest(name="open-1", id_name="open", **pack).model_id == "open-91a6915a573c"
+    assert toy_manifest(name="open-1", **pack).model_id == "open-1-91a6915a573c"
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[2] / "models").glob("*.toml")), ids=lambda path: path.stem
 )

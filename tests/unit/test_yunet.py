@@ -10,6 +10,7 @@ import pytest
 
 from app.core.errors import BadModelPack
 from app.packs.manifest import YunetConfig
+from app.packs.store import InstalledPack
 from app.vision.face_pack import load_pack
 from app.vision.turned import RotationInvariantDetector
 from app.vision.yunet import OUTPUTS, STRIDES, YunetDetector, open_yunet
@@ -163,7 +164,7 @@ def test_a_pack_with_yunet_detects_upright_faces_and_searches_rotated_ones(model
         detector={"kind": "yunet", "file": "toy.onnx"},
         embedder={"file": "embedder.onnx", "dimension": DIMENSION, "input_size_px": SIDE_PX},
     )
-    pack = load_pack(manifest, tmp_path, "cpu", 1)
+    pack = load_pack(InstalledPack(manifest, tmp_path), "cpu", 1)
     assert isinstance(pack._detector, RotationInvariantDetector)
     assert isinstance(pack._detector.upright, YunetDetector)
     (found,) = pack.detect([make_photo()])
