@@ -78,11 +78,14 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
     """Raise RejectMessage where the gallery's people are of another model, or its faces where it has no people yet.
 
-    A run would leave all these people without a face.
+    A run would leave all these people without a face. Where the last run was under this model, faces of another one are
+    what a change of model has left over.
     """
+    if lease.grouped and lease.grouped[1] == parts.model_id:
+        return
     grouped = lease.grouped if lease.last_run.get("faces") else None
     other = grouped[1] if grouped else parts.faces.find_other_model(lease.gallery_id, parts.model_id)
-    if other in (None, parts.model_id):
+    if other is None:
         return
     what = f"The gallery {lease.gallery_id} {'was grouped' if grouped else 'has faces'} under the model {other}"
     if not parts.allows_model_change:

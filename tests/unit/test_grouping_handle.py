@@ -678,6 +678,15 @@ def test_a_gallery_without_people_to_lose_may_change_its_model() -> None:
     assert [person.face_count for person in world.group().people] == [1]
 
 
+def test_faces_that_an_allowed_change_of_model_left_over_refuse_nothing_later(world: World) -> None:
+    world.group()
+    world.change_model(allows_model_change=True)
+    assert world.group().people == []
+    world.parts = replace(world.parts, allows_model_change=False)
+    world.add_under(OTHER, "1", ANN)
+    assert [person.face_count for person in world.group().people] == [1]
+
+
 def test_a_message_for_another_queue_is_rejected(world: World) -> None:
     with pytest.raises(RejectMessage):
         world.group(type="detect_image")

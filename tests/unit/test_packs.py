@@ -160,6 +160,7 @@ def test_a_pack_under_a_new_name_keeps_the_model_id_of_its_former_one() -> None:
     assert toy_manifest(name="open", **pack).model_id == "open-91a6915a573c"
     assert toy_manifest(name="open-1", id_name="open", **pack).model_id == "open-91a6915a573c"
     assert toy_manifest(name="open-1", **pack).model_id == "open-1-91a6915a573c"
+    assert read_manifest(Path(__file__).parents[2] / "models" / "open-1.toml").model_id == "open-91a6915a573c"
 
 
 @pytest.mark.parametrize(
