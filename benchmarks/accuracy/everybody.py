@@ -10,8 +10,8 @@ similarity above 0.62, by the pack of tests/packs/shared-insightface.toml) count
 strangers_BAND, strangers_GROUP   the share of faces that are grouped with a stranger, in galleries of 100 single photos
                         of children of an age band, or of adults of a group; `20_` in front: in galleries of 20.
                         `_interval`: the 2.5th and 97.5th percentile over the galleries.
-pairs_kept_0_2          of the pairs of babies with such a similarity, the share that is one person in a gallery of all of
-                        them; most of these pairs are two babies (docs/accuracy.md).
+pairs_kept_0_2          of the pairs of babies with such a similarity, the share that is one person in a gallery of all
+                        of them; most of these pairs are two babies (docs/accuracy.md).
 eventP_bcubed, _pairwise, _precision   the scores of galleries of P people of 5 photos or more, at most 12 of each; the
                         precision is the pairwise one.
 lfw_bcubed, lfw_pairwise   the scores of all photos of `lfw-dev` as one gallery.
