@@ -33,6 +33,9 @@ class FailingRuntime:
     def get_inputs(self) -> list[Any]:
         return []
 
+    def get_outputs(self) -> list[Any]:
+        return []
+
     def get_providers(self) -> list[str]:
         return [CPU]
 
@@ -163,7 +166,7 @@ def test_tensorrt_keeps_its_engines_where_it_is_told_and_builds_them_for_the_sha
 def test_a_gpu_that_was_asked_for_by_name_is_never_silently_replaced_by_the_cpu(
     provider: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu_only = SimpleNamespace(get_providers=lambda: [CPU], get_inputs=lambda: [])
+    cpu_only = SimpleNamespace(get_providers=lambda: [CPU], get_inputs=lambda: [], get_outputs=lambda: [])
     monkeypatch.setattr(ort, "InferenceSession", lambda *_, **__: cpu_only)
     with pytest.raises(BadConfiguration, match="can't be used on this host"):
         open_session(DOUBLING, provider)
