@@ -318,6 +318,16 @@ def test_what_is_known_of_an_embedder_is_read_as_it_was_written(tmp_path: Path) 
     )
 
 
+def test_each_part_of_a_vector_has_a_length_of_its_own(tmp_path: Path) -> None:
+    view = replace(length_tells(), parts=np.array([2, 1]))
+    write_embedder_view(view, tmp_path / "view.npz")
+    vectors = np.float32([[3, 4, 2], [0, 0.5, 1]])
+    features = read_embedder_view(tmp_path / "view.npz").make_features(vectors)
+    assert np.exp(features[:, :2]) == pytest.approx(np.float32([[5, 2], [0.5, 1]]))
+    # Each part is of unit length, however long another one is.
+    assert features[:, 2:] == pytest.approx(np.float32([[0.6, 0.8], [0, 1]]), abs=1e-3)
+
+
 def test_an_embedder_that_is_known_is_asked_how_well_it_saw(
     portrait: Portrait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
