@@ -10,7 +10,8 @@ means become, though no two of the photos are. So the mean similarity of all pai
 
 A person of one face may be a turned or covered face of somebody who is in many photos. So it is merged with an
 established person from somewhat below the threshold on, where it is clearly more similar to that person than to any
-other. Two strangers who are in one photo each never gain by this.
+other. Two strangers who are in one photo each never gain by this. It waits for a full run: in an incremental one the
+faces to which a lone face really belongs may be still to come.
 
 Each round merges pairs of people that are each other's most similar person above the threshold. Then means and
 similarities are computed again, until no pair is left.
@@ -102,7 +103,7 @@ def merge_people(graph: FaceGraph, labels: Labels, threshold: float) -> tuple[La
         people.compare()
         neighbourhood = _measure_people_neighbourhood(people)
         strength = choose_strength(len(people.sums), HALF_STRENGTH)
-        merged = _choose_merges(people, graph.photos, neighbourhood.excess, strength, threshold)
+        merged = _choose_merges(people, graph.photos, neighbourhood.excess, strength, threshold, with_lone=True)
         if merged is None:
             return people.labels, neighbourhood
         people.merge(merged)
@@ -230,16 +231,24 @@ def _tabulate_nearest(pairs: _Pairs, count: int) -> Neighbours:
 
 
 def _choose_merges(
-    people: _People, photos: NDArray[np.intp], excess: NDArray[np.float64], strength: float, threshold: float
+    people: _People,
+    photos: NDArray[np.intp],
+    excess: NDArray[np.float64],
+    strength: float,
+    threshold: float,
+    *,
+    with_lone: bool = False,
 ) -> Labels | None:
     """(P,) the new number of each person, or None where there is no pair to merge.
 
-    A pair is merged where its scaled similarity is high enough, and for both people the highest of such pairs.
+    A pair is merged where its scaled similarity is high enough, and for both people the highest of such pairs. Only
+    `with_lone` may lone faces join established people from below the threshold on.
     """
     pairs, count, sizes = people.pairs, len(people.sums), people.sizes
     similarity = pairs.similarity - strength * (excess[pairs.first] + excess[pairs.second]) / 2
     possible = (similarity > threshold) & ((sizes[pairs.first] > 1) | (sizes[pairs.second] > 1))
-    possible |= _belong_to_established(pairs, similarity, sizes, threshold)
+    if with_lone:
+        possible |= _belong_to_established(pairs, similarity, sizes, threshold)
     first, second, similarity = pairs.first[possible], pairs.second[possible], similarity[possible]
     allowed = _share_few_photos(first, second, people.labels, photos[people.faces], sizes)
     first, second, similarity = first[allowed], second[allowed], similarity[allowed]
