@@ -1,6 +1,7 @@
 """Variants of networks: made from what photos feed them, measured, and kept only where they pass their bars."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,7 +114,9 @@ def test_a_pack_of_variants_takes_several_photos_at_once(
     for photo, together, theirs in zip(photos, found, original.detect(photos), strict=True):
         assert np.array_equal(pack.detect([photo])[0].boxes, together.boxes)
         assert np.abs(together.boxes - theirs.boxes).max() < 1
-    assert not caplog.records, "a variant was not used, or can't be run in batches"
+    # Other tests of this process may have left the level at INFO.
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not warnings, "a variant was not used, or can't be run in batches"
     assert pack.model_id == original.model_id
 
 
