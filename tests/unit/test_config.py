@@ -111,6 +111,12 @@ def test_a_command_that_needs_one_setting_demands_that_one(env: pytest.MonkeyPat
         read_setting("queue_url")
 
 
+def test_a_gallery_changes_its_model_only_where_an_operator_says_so(env: pytest.MonkeyPatch) -> None:
+    assert load_grouping().people.allow_model_change is False
+    env.setenv("ALLOW_MODEL_CHANGE", "true")
+    assert load_grouping().people.allow_model_change is True
+
+
 def test_an_empty_variable_counts_as_not_set(env: pytest.MonkeyPatch) -> None:
     assert problems(env, QUEUE_URL="") == "These settings must be put right:\n  QUEUE_URL is not set"
     env.setenv("QUEUE_URL", REQUIRED["QUEUE_URL"])
