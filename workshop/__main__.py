@@ -17,6 +17,7 @@ from workshop.calibration import (
     compute_error_rates,
     embed_central_faces,
     embed_known_faces,
+    embed_people,
     write_calibration,
 )
 from workshop.crowd import COMPONENTS, EXPONENT, fit_whitening, write_crowd
@@ -44,9 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pack", help="name, or path of a manifest")
+    parser.add_argument("--accept-research-licence", action="store_true")
+
+
+def _open_store(options: argparse.Namespace) -> PackStore:
+    return PackStore(options.models_dir, options.accept_research_licence)
+
+
 def _add_optimise(parser: argparse.ArgumentParser) -> None:
     parser.description = "Exit code 1 where a variant was refused. The report lies beside the variants."
-    parser.add_argument("pack")
+    _add_pack(parser)
     parser.add_argument(
         "--images",
         type=Path,
@@ -62,7 +72,6 @@ def _add_optimise(parser: argparse.ArgumentParser) -> None:
         help=f"{ALL} (default): {', '.join(VARIANT_PRECISIONS)}",
     )
     parser.add_argument("--output", type=Path, help=f"default: the folder {FOLDER!r} beside the weights")
-    parser.add_argument("--accept-research-licence", action="store_true")
     parser.set_defaults(run=_optimise)
 
 
@@ -70,7 +79,7 @@ def _optimise(options: argparse.Namespace) -> int:
     # Imported here, since it imports onnxruntime's tools, which no other command needs.
     from workshop.optimise import Optimiser
 
-    installed = PackStore(options.models_dir, options.accept_research_licence).install(options.pack)
+    installed = _open_store(options).install(options.pack)
     folder = options.output or installed.weights / FOLDER
     optimiser = Optimiser(installed, choose_samples(options.images), folder, say=print)
     made: list[Variant] = []
@@ -86,16 +95,15 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         "Compares the faces nearest the middle of all photos, and writes similarity_threshold and [calibration] into "
         "the pack's manifest."
     )
-    parser.add_argument("pack", help="name, or path of a manifest")
+    _add_pack(parser)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
     parser.add_argument("--collection", help="name of the photos in the manifest (the folder's name)")
     parser.add_argument("--dry-run", action="store_true", help="print, but do not write")
-    parser.add_argument("--accept-research-licence", action="store_true")
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    store = PackStore(options.models_dir, options.accept_research_licence)
+    store = _open_store(options)
     path = store.find_manifest(options.pack)
     pack = store.install(options.pack)
     with open_device(pack, "cpu") as device:
@@ -132,17 +140,16 @@ def _add_crowd(parser: argparse.ArgumentParser) -> None:
         "Learns what is common to people from the face nearest the middle of each picture, writes it beside the pack's "
         "manifest, and its hash into it. The pack's vectors change by it: run `calibrate` afterwards."
     )
-    parser.add_argument("pack", help="name, or path of a manifest")
+    _add_pack(parser)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures, each of another person")
     parser.add_argument("--crowd", help="name and licence of the pictures, which the file keeps (the folder's name)")
     parser.add_argument("--exponent", type=float, default=EXPONENT, help=f"0 to 0.5 ({EXPONENT})")
     parser.add_argument("--components", type=int, default=COMPONENTS, help=f"of each part of a vector ({COMPONENTS})")
-    parser.add_argument("--accept-research-licence", action="store_true")
     parser.set_defaults(run=_learn_crowd)
 
 
 def _learn_crowd(options: argparse.Namespace) -> int:
-    store = PackStore(options.models_dir, options.accept_research_licence)
+    store = _open_store(options)
     path, manifest = store.find_manifest(options.pack), store.read(options.pack)
     with open_device(store.install(options.pack, whitened=False), "cpu") as device:
         embedded = embed_central_faces(list_pictures(options.images), device)
@@ -168,28 +175,18 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         "Writes an .npz with the embedding of the face nearest the middle of each photo, its person (`label`) and its "
         "photo (`image`). It is biometric data: keep it where the photos are kept."
     )
-    parser.add_argument("pack", help="name, or path of a manifest")
+    _add_pack(parser)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument("--accept-research-licence", action="store_true")
     parser.set_defaults(run=_embed_people)
 
 
 def _embed_people(options: argparse.Namespace) -> int:
-    person_of = name_people_below(options.images)
-    with open_device(
-        PackStore(options.models_dir, options.accept_research_licence).install(options.pack), "cpu"
-    ) as device:
-        embedded = embed_central_faces(list(person_of), device)
-    if not embedded:
-        raise BadConfiguration(f"There is no folder with photos of faces in {options.images}.")
-    np.savez(
-        options.output,
-        embedding=np.stack(list(embedded.values())),
-        label=np.array([person_of[photo] for photo in embedded]),
-        image=np.array([photo.relative_to(options.images).as_posix() for photo in embedded]),
-    )
-    print(f"{options.output}: {len(embedded):,} faces")
+    with open_device(_open_store(options).install(options.pack), "cpu") as device:
+        photos, names, embeddings = embed_people(name_people_below(options.images), device)
+    images = [photo.relative_to(options.images).as_posix() for photo in photos]
+    np.savez(options.output, embedding=embeddings, label=np.array(names), image=np.array(images))
+    print(f"{options.output}: {len(photos):,} faces")
     return 0
 
 

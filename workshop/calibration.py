@@ -25,7 +25,7 @@ non-match rate), and every pair of people in the FMR (false match rate), however
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,18 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
         return {photo: row for photo, row in zip(photos, embeddings, strict=True) if row is not None}
 
 
+def embed_people(photos: Mapping[Path, str], device: Device) -> tuple[list[Path], list[str], Floats]:
+    """Photo → person: the photos that have a face, the person of each, and the (N,D) embeddings of the faces nearest
+    the middle.
+
+    Raises BadConfiguration where no photo has a face.
+    """
+    embeddings = embed_central_faces(list(photos), device)
+    if not embeddings:
+        raise BadConfiguration("No photo with a face was found. Name a folder that has a folder of photos a person.")
+    return list(embeddings), [photos[photo] for photo in embeddings], np.stack(list(embeddings.values()))
+
+
 def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
     """A folder with a folder of photos for each person → the face nearest the middle of each photo.
 
@@ -135,11 +147,9 @@ def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
     photos = name_people_below(folder)
     # Checked before an hour of analysis, and again after it, since photos may have no face.
     _require_enough(folder, list(photos.values()))
-    embeddings = embed_central_faces(list(photos), device)
-    names = [photos[photo] for photo in embeddings]
+    _, names, embeddings = embed_people(photos, device)
     _require_enough(folder, names)
-    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return KnownFaces(np.stack(list(embeddings.values())), people)
+    return KnownFaces(embeddings, np.unique(names, return_inverse=True)[1].astype(np.int64))
 
 
 def compute_error_rates(faces: KnownFaces) -> ErrorRates:

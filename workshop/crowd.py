@@ -14,7 +14,7 @@ from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack
 from app.packs.manifest import PackManifest
 from app.packs.store import compute_sha256
-from app.vision.embedder import normalise
+from app.vision.embedder import normalise, split_parts
 from app.vision.whitening import VERSION, WhitenedPart, Whitening
 from workshop.manifests import rewrite_manifest
 
@@ -37,8 +37,8 @@ def fit_whitening(
         raise BadConfiguration(
             f"The crowd has {len(vectors):,} faces; {components} components need {fewest:,} or more."
         )
-    split = np.split(vectors, np.cumsum(parts)[:-1], axis=1)
-    return Whitening([_fit_part(normalise(part), exponent, components) for part in split], crowd)
+    fitted = [_fit_part(normalise(part), exponent, components) for part in split_parts(vectors, parts)]
+    return Whitening(fitted, crowd)
 
 
 def _fit_part(vectors: Floats, exponent: float, components: int) -> WhitenedPart:

@@ -133,12 +133,7 @@ def set_quality(options: argparse.Namespace, say: Say) -> None:
         bars = None if options.reset else QualityBars(core=options.core, border=options.border)
     except ValidationError as error:
         raise WorkerError(f"--core and --border do not fit together: {error.errors()[0]['msg']}") from error
-    order = make_grouping_order(options.gallery, "auto")
-    read_setting("group_face_queue_url")
-    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
-    with database.client:
-        MongoGalleryStore(database).set_quality(options.gallery, bars)
-    send_grouping(order)
+    _change_gallery(options.gallery, lambda galleries: galleries.set_quality(options.gallery, bars))
     asked = f"{bars.core:g} of a core face, {bars.border:g} of a border face" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
@@ -146,18 +141,23 @@ def set_quality(options: argparse.Namespace, say: Say) -> None:
 def set_threshold(options: argparse.Namespace, say: Say) -> None:
     if not options.reset and not (options.similarity and 0 < options.similarity < 1):
         raise WorkerError("Give --similarity, a number between 0 and 1, or --reset.")
-    order = make_grouping_order(options.gallery, "auto")
-    read_setting("group_face_queue_url")
-    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     threshold = None if options.reset else options.similarity
-    with database.client:
-        MongoGalleryStore(database).set_threshold(options.gallery, threshold)
-    send_grouping(order)
+    _change_gallery(options.gallery, lambda galleries: galleries.set_threshold(options.gallery, threshold))
     what = f"a similarity above {threshold:g}" if threshold else "the pack's similarity"
     say(
         f"{options.gallery}: two faces need {what} to be one person; it is grouped anew",
         {"gallery_id": options.gallery, "threshold": threshold},
     )
+
+
+def _change_gallery(gallery_id: str, change: Callable[[MongoGalleryStore], None]) -> None:
+    """Make a change, and order the run that applies it. A setting that the order lacks stops the command before."""
+    order = make_grouping_order(gallery_id, "auto")
+    read_setting("group_face_queue_url")
+    database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
+    with database.client:
+        change(MongoGalleryStore(database))
+    send_grouping(order)
 
 
 def show_gallery(options: argparse.Namespace, say: Say) -> None:

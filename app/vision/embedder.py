@@ -1,6 +1,7 @@
 """Any ONNX face embedder: aligned chips in, unit vectors out."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ def normalise(vectors: Floats) -> Floats:
     """(N,D) → (N,D) float32 of unit length; a vector of zeros stays one."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return np.asarray(vectors / lengths, np.float32)
+
+
+def split_parts(vectors: Floats, parts: Sequence[int]) -> list[Floats]:
+    """(N,D) vectors, the dimensions of their parts → each part, (N,d)."""
+    return np.split(vectors, np.cumsum(parts)[:-1], axis=1)
 
 
 def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "auto", threads: int = 0) -> Embedder:

@@ -23,6 +23,9 @@ from app.vision.types import Detections
 
 log = logging.getLogger(__name__)
 
+VIEW_SIZES = 1.6
+"""Size to which photos are decoded, in multiples of the largest of `input_sizes_px` (a JPEG may come up to twice as
+large). So the closer look has more pixels than that size, and most faces have enough for their chips."""
 GRID_PX = 32
 """Sides of the input are multiples of this: the coarsest stride of the networks."""
 MOST_PROBES = 1
@@ -54,9 +57,9 @@ class OneStageDetector(ABC):
         self._limit = RunLimit(max_batch * max(config.input_sizes_px) ** 2 if max_batch > 1 else 1)
 
     @property
-    @abstractmethod
     def view_px(self) -> int:
         """Longer side of a photo beyond which this detector needs no more pixels."""
+        return round(VIEW_SIZES * max(self._config.input_sizes_px))
 
     @abstractmethod
     def _run(self, canvases: Image) -> list[Floats]:

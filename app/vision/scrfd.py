@@ -15,17 +15,10 @@ STRIDES = (8, 16, 32)
 ANCHORS = 2
 MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 """InsightFace's normalisation for SCRFD."""
-VIEW_SIZES = 1.6
-"""Size to which photos are decoded, in multiples of the largest of `input_sizes_px` (a JPEG may come up to twice as
-large). So the closer look has more pixels than that size, and most faces have enough for their chips."""
 
 
 class ScrfdDetector(OneStageDetector):
     """Detects faces by the anchors of three strides."""
-
-    @property
-    def view_px(self) -> int:
-        return round(VIEW_SIZES * max(self._config.input_sizes_px))
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from app.core.arrays import Floats
 from app.core.errors import BadModelPack
-from app.vision.embedder import normalise
+from app.vision.embedder import normalise, split_parts
 
 VERSION = 1
 
@@ -54,9 +54,10 @@ class Whitening:
 
     def whiten(self, vectors: Floats) -> Floats:
         """(N,D) vectors as the network gives them → (N,K) float32 of unit length."""
-        ends = np.cumsum([len(part.mean) for part in self.parts])[:-1]
-        split = zip(np.split(vectors, ends, axis=1), self.parts, strict=True)
-        return normalise(np.hstack([part.whiten(normalise(some)) for some, part in split]))
+        split = split_parts(vectors, [len(part.mean) for part in self.parts])
+        return normalise(
+            np.hstack([part.whiten(normalise(some)) for some, part in zip(split, self.parts, strict=True)])
+        )
 
 
 def read_whitening(path: Path, dimension: int) -> Whitening:

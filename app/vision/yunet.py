@@ -20,8 +20,6 @@ from app.vision.types import Detections
 log = logging.getLogger(__name__)
 
 STRIDES = (8, 16, 32)
-VIEW_SIZES = 1.6
-"""As SCRFD has it: photos are decoded to so many times the largest of `input_sizes_px`."""
 HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """The outputs of each stride, such as `cls_8`, and the numbers that each gives for a cell."""
 OUTPUTS = [(f"{head}_{stride}", width) for head, width in HEADS.items() for stride in STRIDES]
@@ -33,10 +31,6 @@ class YunetDetector(OneStageDetector):
     def __init__(self, session: OnnxSession, config: YunetConfig, max_batch: int = MAX_BATCH) -> None:
         super().__init__(session, config, max_batch)
         self._order = [session.output_names.index(name) for name, _ in OUTPUTS]
-
-    @property
-    def view_px(self) -> int:
-        return round(VIEW_SIZES * max(self._config.input_sizes_px))
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → the outputs in the order of OUTPUTS, (N,cells,width) float32 each."""

@@ -41,7 +41,7 @@ from app.vision.whitening import read_whitening
 from benchmarks.accuracy.verification_scores import compute_impostor_scores
 from benchmarks.common.command import UnusableInput, print_result
 from local.stack import ROOT
-from workshop.calibration import embed_central_faces
+from workshop.calibration import embed_central_faces, embed_people
 from workshop.samples import name_people_below
 from workshop.scores import score_bcubed, score_pairwise
 
@@ -192,8 +192,8 @@ def _embed_people(folder: Path, device: Device) -> tuple[NDArray[np.str_], Float
     person_of = name_people_below(folder)
     if not person_of:
         raise UnusableInput(f"There are no folders with photos in {folder}.")
-    embedded = embed_central_faces(list(person_of), device)
-    return np.array([person_of[photo] for photo in embedded]), np.stack(list(embedded.values()))
+    _, names, embeddings = embed_people(person_of, device)
+    return np.array(names), embeddings
 
 
 def _draw(rows: NDArray[np.intp], size: int, draws: int) -> Iterator[NDArray[np.intp]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats
+from app.vision.embedder import normalise, split_parts
 
 PARAMETERS = Path(__file__).with_name("fitted.npz")
 EMBEDDERS = Path(__file__).with_name("embedders")
@@ -74,9 +75,9 @@ class EmbedderView:
 
 def split_lengths(vectors: Floats, parts: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """(N,D) vectors, (P,) dimensions of their parts → (N,P) the parts' lengths, (N,D) the parts of unit length."""
-    split = np.split(vectors, np.cumsum(parts)[:-1], axis=1)
-    lengths = [np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in split]
-    return np.hstack(lengths), np.hstack([part / length for part, length in zip(split, lengths, strict=True)])
+    split = split_parts(vectors, parts.tolist())
+    lengths = np.hstack([np.linalg.norm(part, axis=1, keepdims=True) for part in split])
+    return np.maximum(lengths, 1e-12), np.hstack([normalise(part) for part in split])
 
 
 @dataclass(frozen=True)
