@@ -22,6 +22,8 @@ from app.adapters.sqs import SqsQueue
 from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.core.kill_points import KillPoints
+from app.core.ports import Progress
+from app.core.result_keys import ResultKeys
 from app.core.thresholds import make_threshold
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -138,7 +140,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     owner = MongoOwnerMetadata(owner_database)
     results = Batcher(
         "store",
-        make_saver(faces, owner),
+        make_saver(faces, owner, objects),
         most=PHOTOS_A_WRITE,
         metrics=telemetry.metrics,
         sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
@@ -160,6 +162,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         file_bytes=Budget(settings.photos.bytes_in_work),
         pixels=Budget(settings.photos.pixels_in_work),
         kill_points=_make_kill_points(settings),
+        keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
     )
     return Service(
@@ -213,10 +216,15 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Tele
         allows_model_change=settings.people.allow_model_change,
         search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
+        keys=ResultKeys(settings.stores.results_prefix),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
     )
-    return Service(queue, partial(handle, parts=parts), _make_probes(database, objects), parts.kill_points)
+
+    def handle_message(body: str, *, progress: Progress, is_last: bool) -> None:
+        handle(body, parts, progress)
+
+    return Service(queue, handle_message, _make_probes(database, objects), parts.kill_points)
 
 
 def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     create_model,
     model_validator,
@@ -67,6 +68,7 @@ def _split_list(value: object) -> object:
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
 MongoUri = Annotated[SecretStr, AfterValidator(_check_mongo_uri)]
 KeyTemplate = Annotated[str | None, AfterValidator(_check_key_template)]
+ResultsPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}/$")]
 Names = Annotated[frozenset[str], NoDecode, BeforeValidator(_split_list)]
 Exporters = Annotated[frozenset[MetricsExporter], NoDecode, BeforeValidator(_split_list)]
 
@@ -91,6 +93,10 @@ class StoreSettings(Area):
     aws_default_region: str = Field(description="AWS region of the queues and buckets.")
     group_face_queue_url: QueueUrl = Field(description="SQS queue that detection writes to and grouping reads.")
     face_group_bucket_name: str = Field(description="Bucket for crops, previews, groups.json and the people page.")
+    results_prefix: ResultsPrefix = Field(
+        "face-worker/",
+        description="All objects that the services write begin with it; no photo may. It ends with a slash.",
+    )
     gallery_images_mongo_uri: MongoUri = Field(description="MongoDB of images, faces and people. Secret.")
     aws_endpoint_url: Annotated[str | None, RARELY] = Field(
         None, description="Another endpoint for AWS; boto3 reads it too."

@@ -15,7 +15,7 @@ from pymongo import MongoClient, UpdateOne
 from app.adapters.aws import open_client
 from app.core.messages import DetectImage, make_image_id
 from app.core.pictures import PICTURE_ENDINGS, is_picture
-from app.core.records import make_groups_key, make_page_key
+from app.core.result_keys import ResultKeys
 from app.grouping.output import Groups
 from local.stack import LocalStackError
 
@@ -43,6 +43,7 @@ class Album:
         region = environment["AWS_DEFAULT_REGION"]
         self._s3, self._sqs = open_client("s3", region), open_client("sqs", region)
         self._queue_url = environment["QUEUE_URL"]
+        self._results_prefix = environment.get("RESULTS_PREFIX", ResultKeys().prefix)
         self._bucket, self._output = environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"]
         self._mongo: MongoClient[dict[str, Any]] = MongoClient(environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True)
         self._database = self._mongo.get_default_database("gallery_images")
@@ -85,7 +86,7 @@ class Album:
 
     def collect(self, out: Path) -> Groups:
         """Download groups.json, the page and its pictures into a folder. Returns the groups."""
-        prefix = f"{self.gallery_id}/"
+        prefix = f"{self._results_prefix}{self.gallery_id}/"
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._output, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         with ThreadPoolExecutor(TRANSFERS) as pool:
@@ -158,4 +159,4 @@ def make_gallery_id(folder: Path) -> str:
 
 def list_outputs(out: Path) -> tuple[Path, Path]:
     """Where `collect` puts groups.json and the people page."""
-    return out / Path(make_groups_key("x")).name, out / Path(make_page_key("x")).name
+    return out / Path(ResultKeys().groups("x")).name, out / Path(ResultKeys().page("x")).name

@@ -1,6 +1,7 @@
 """In-memory stand-ins for what the database keeps. The suites in tests/contract hold them to what MongoDB does."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -11,18 +12,21 @@ from numpy.typing import NDArray
 
 from app.adapters.mongo import split_into_batches
 from app.core.errors import RejectMessage, RetryLater, StaleFence
+from app.core.naming import find_main_picture, find_orphaned_raws, settle_names
 from app.core.ports import GalleryLease, GalleryState, RunProgress
 from app.core.records import (
+    Changes,
     FaceBatch,
     FaceMove,
     FaceRecord,
+    FaceRef,
     ImageRecord,
     ImageStatus,
     PersonRecord,
     PersonStatus,
     PhotoRef,
     PhotoResult,
-    is_overtaken,
+    make_face_id,
     make_quality_columns,
 )
 from app.core.roles import QualityBars
@@ -43,35 +47,153 @@ class FakeFaceStore(Outages):
         self.rejected: dict[str, set[str]] = {}
         self.journal = journal if journal is not None else []
         self._etags: dict[str, str | None] = {}
+        self._editions: Counter[tuple[str, str, str]] = Counter()
+        self._before: list[ImageRecord] = []
         self._lock = threading.Lock()
 
-    def find_image(self, photo: PhotoRef) -> ImageRecord | None:
+    def find_image(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
         self._pass("find_image")
-        return self.images.get(photo.document_id)
+        return self._find(photo), self._editions[self._key(photo)]
 
-    def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
+    def find_companion(self, photo: PhotoRef) -> ImageRecord | None:
+        self._pass("find_companion")
+        return find_main_picture(self._list_members(photo))
+
+    def save_photos(self, results: Sequence[PhotoResult]) -> Changes:
         self._pass("save_photos")
-        with self._lock:
-            return [result for result in results if not self._save(result.image, result.faces)]
+        changes = [self._save(result) for result in sorted(results, key=lambda one: one.image.photo.plain_id)]
+        return Changes(
+            [image for change in changes for image in change.images],
+            sorted({key for change in changes for key in change.pictures}),
+            [photo for change in changes for photo in change.to_index],
+            [result for change in changes for result in change.overtaken],
+        )
 
-    def _save(self, image: ImageRecord, faces: Sequence[FaceRecord]) -> bool:
-        """False where a newer version is there."""
-        stored = self.images.get(image.photo.document_id)
-        if stored and is_overtaken(image.last_modified, stored.last_modified):
-            return False
-        self.journal.append(f"save {image.photo.document_id}")
-        known = [face for face in self.faces.values() if face.gallery_id == image.photo.gallery_id]
-        for face in [face for face in known if face.image_id == image.photo.image_id]:
-            if self._etags[face.face_id] != image.etag:
-                self._forget(face.face_id)
-            if face.model_id == image.model_id and face.face_id not in {kept.face_id for kept in faces}:
-                del self.faces[face.face_id]
-                self._forget(face.face_id)
+    def remove_photo(self, photo: PhotoRef, edition: int) -> Changes | None:
+        self._pass("remove_photo")
+        with self._lock:
+            if self._editions[self._key(photo)] != edition:
+                return None
+            self._editions[self._key(photo)] += 1
+            stored = self._find(photo)
+            pictures = self._drop(stored) if stored else set()
+            members = self._list_members(photo)
+            settled, others = self._settle(members, photo)
+            self.journal.append(f"delete {photo.document_id}")
+            return Changes(settled, sorted(pictures | others), find_orphaned_raws(settled))
+
+    def _save(self, result: PhotoResult) -> Changes:
+        image, photo = result.image, result.image.photo
+        with self._lock:
+            if self._editions[self._key(photo)] != result.edition:
+                return Changes(overtaken=[result])
+            self._editions[self._key(photo)] += 1
+            stored = self._find(photo)
+            if stored:
+                del self.images[stored.photo.document_id]
+            settled, pictures = self._settle([*self._list_members(photo), image], photo)
+            now = settled[-1]
+            same = stored is not None and image.content is not None and stored.content == image.content
+            if stored:
+                pictures |= self._keep_faces(stored, now, {face.crop_key for face in result.faces}, same_content=same)
+            if now.status is image.status:
+                for row, face in enumerate(result.faces):
+                    face_id = make_face_id(now.photo, face.model_id, row)
+                    self.faces[face_id] = replace(face, face_id=face_id, image_id=now.photo.image_id)
+                    self._etags[face_id] = image.etag
+            else:
+                pictures |= {face.crop_key for face in result.faces} | {key for key in [image.preview_key] if key}
+            self.images[now.photo.document_id] = now
+            self.journal.append(f"save {now.photo.document_id}")
+            return Changes(
+                [one for one in settled if one is now or one not in self._before],
+                sorted(pictures),
+                find_orphaned_raws(settled),
+            )
+
+    def _settle(self, members: Sequence[ImageRecord], photo: PhotoRef) -> tuple[list[ImageRecord], set[str]]:
+        """The members with the ids that they have now, and the pictures that they don't have any more."""
+        stored = [one for one in members if self.images.get(one.photo.document_id) == one]
+        self._before = stored
+        taken = {one.photo.image_id for one in self.images.values() if one.photo.gallery_id == photo.gallery_id}
+        settled = settle_names(members, photo.plain_id, taken - {one.photo.image_id for one in stored})
+        pictures: set[str] = set()
+        moves = [(old, now) for old, now in zip(members, settled, strict=True) if old in stored and now != old]
+        for old, _ in moves:
+            del self.images[old.photo.document_id]
+        for old, now in moves:
+            pictures |= self._drop_faces(old) if now.status is not old.status else set()
+        moved = [(now, self._take_faces(old)) for old, now in moves]
+        for now, faces in moved:
+            self.images[now.photo.document_id] = now
+            self._put_faces(now, faces)
+        return settled, pictures
+
+    def _keep_faces(
+        self, stored: ImageRecord, now: ImageRecord, crop_keys: set[str], *, same_content: bool
+    ) -> set[str]:
+        """What is left of a photo's former faces; returns the pictures that it doesn't have any more."""
+        pictures = {stored.preview_key} - {now.preview_key, None}
+        taken = self._take_faces(stored)
+        left = []
+        for face, etag, *words in taken:
+            if same_content and (
+                face.model_id != now.model_id or int(face.face_id.rpartition("/")[2]) < now.face_count
+            ):
+                left.append((face, now.etag, *words))
+            elif (not same_content and etag == now.etag and face.model_id != now.model_id) or (
+                etag == now.etag and int(face.face_id.rpartition("/")[2]) < now.face_count
+            ):
+                left.append((face, etag, *words))
+        kept = crop_keys | {face.crop_key for face, *_ in left if face.model_id != now.model_id and same_content}
+        self._put_faces(now, left)
+        return {key for key in pictures | {face.crop_key for face, *_ in taken} if key} - kept
+
+    def _take_faces(self, image: ImageRecord) -> list[tuple[FaceRecord, str | None, str | None, bool, set[str]]]:
+        mine = (image.photo.gallery_id, image.photo.image_id)
+        faces = [face for face in self.faces.values() if (face.gallery_id, face.image_id) == mine]
+        taken = []
         for face in faces:
-            self.faces[face.face_id] = face
-            self._etags[face.face_id] = image.etag
-        self.images[image.photo.document_id] = image
-        return True
+            key = face.face_id
+            words = (self.person_of.get(key), key in self.confirmed, self.rejected.get(key, set()))
+            taken.append((face, self._etags[key], *words))
+            del self.faces[key]
+            self._forget(key)
+        return taken
+
+    def _put_faces(
+        self, image: ImageRecord, faces: Iterable[tuple[FaceRecord, str | None, str | None, bool, set[str]]]
+    ) -> None:
+        for face, etag, person, confirmed, rejected in faces:
+            key = make_face_id(image.photo, face.model_id, int(face.face_id.rpartition("/")[2]))
+            self.faces[key] = replace(face, face_id=key, image_id=image.photo.image_id)
+            self._etags[key] = etag
+            if person:
+                self.person_of[key] = person
+            if confirmed:
+                self.confirmed.add(key)
+            if rejected:
+                self.rejected[key] = rejected
+
+    def _drop(self, image: ImageRecord) -> set[str]:
+        del self.images[image.photo.document_id]
+        return self._drop_faces(image)
+
+    def _drop_faces(self, image: ImageRecord) -> set[str]:
+        crops = {face.crop_key for face, *_ in self._take_faces(image)}
+        return crops | {key for key in [image.preview_key] if key}
+
+    def _find(self, photo: PhotoRef) -> ImageRecord | None:
+        same = (photo.gallery_id, photo.plain_id, photo.slot)
+        members = (one for one in self.images.values())
+        return next((o for o in members if (o.photo.gallery_id, o.photo.plain_id, o.photo.slot) == same), None)
+
+    def _list_members(self, photo: PhotoRef) -> list[ImageRecord]:
+        mine = [one for one in self.images.values() if one.photo.gallery_id == photo.gallery_id]
+        return [one for one in mine if photo.plain_id in (one.photo.plain_id, one.photo.image_id)]
+
+    def _key(self, photo: PhotoRef) -> tuple[str, str, str]:
+        return photo.gallery_id, photo.plain_id, photo.slot
 
     def _forget(self, face_id: str) -> None:
         self.person_of.pop(face_id, None)
@@ -138,6 +260,7 @@ class FakeFaceStore(Outages):
             person_ids=[self.person_of.get(face.face_id) for face in faces],
             digests=[face.digest for face in faces],
             etags=[self._etags[face.face_id] for face in faces],
+            crop_ranges=[face.crop_range for face in faces],
             confirmed=frozenset(face.face_id for face in faces if face.face_id in self.confirmed),
             rejected={face.face_id: frozenset(told) for face in faces if (told := self.rejected.get(face.face_id))},
         )
@@ -313,6 +436,9 @@ class FakePeopleStore(Outages):
         self.moves.append(draft.moves)
 
     def _move(self, move: FaceMove) -> None:
+        face = self._faces.faces.get(move.face_id)
+        if face and move.digest and face.digest != move.digest:
+            return
         if move.now is None:
             self._faces.person_of.pop(move.face_id, None)
             self._faces.confirmed.discard(move.face_id)
@@ -330,22 +456,20 @@ class FakePeopleStore(Outages):
             self._set_name(lease.gallery_id, person.person_id, name)
             gallery.revision += 1
 
-    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         with self._edit(lease) as gallery:
             person = self._find(lease, person_id)
-            self._need_faces(lease, face_ids)
-            for face_id in face_ids:
+            for face_id in self._need_faces(lease, faces):
                 self._faces.person_of[face_id] = person.person_id
                 self._faces.confirmed.add(face_id)
                 self._faces.rejected.get(face_id, set()).discard(person.person_id)
             self._confirm_cover(person)
             gallery.revision += 1
 
-    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         with self._edit(lease) as gallery:
             person = self._find(lease, person_id)
-            self._need_faces(lease, face_ids)
-            for face_id in face_ids:
+            for face_id in self._need_faces(lease, faces):
                 self._faces.rejected.setdefault(face_id, set()).add(person.person_id)
                 if self._faces.person_of.get(face_id) in (person.person_id, person_id):
                     del self._faces.person_of[face_id]
@@ -396,10 +520,16 @@ class FakePeopleStore(Outages):
             raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
         return self._find(lease, person.merged_into) if person.merged_into else person
 
-    def _need_faces(self, lease: GalleryLease, face_ids: Sequence[str]) -> None:
-        mine = {face.face_id for face in self._faces.faces.values() if face.gallery_id == lease.gallery_id}
-        if missing := [face_id for face_id in face_ids if face_id not in mine]:
+    def _need_faces(self, lease: GalleryLease, faces: Sequence[FaceRef]) -> list[str]:
+        mine = {face.face_id: face for face in self._faces.faces.values() if face.gallery_id == lease.gallery_id}
+        missing = [
+            one.face_id
+            for one in faces
+            if one.face_id not in mine or one.digest not in (None, mine[one.face_id].digest)
+        ]
+        if missing:
             raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
+        return [one.face_id for one in faces]
 
 
 class FakeOwnerMetadata(Outages):
@@ -422,3 +552,7 @@ class FakeOwnerMetadata(Outages):
                     "etag": image.etag,
                     "left_out": list(image.left_out),
                 }
+
+    def clear_face_index(self, photo: PhotoRef) -> None:
+        self._pass("clear_face_index")
+        self.documents.get((photo.gallery_id, photo.image_id), {}).pop("face_index", None)

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
-from app.core.errors import BadPhoto, LeaseLost, RetryLater, StaleFence
+from app.core.errors import BadPhoto, LeaseLost, PhotoGone, RetryLater, StaleFence
+from app.core.errors import Letter as DeadPart
 from app.core.ports import OpenObject, ReceivedMessage, StoredObject
 from app.core.records import PhotoRef
 
@@ -84,6 +85,7 @@ class FakeQueue(Outages):
         self.hides: list[tuple[str, float]] = []
         self.refused: set[str] = set()
         self._visibility_s = visibility_s
+        self.max_receives: int | None = None
         self._dead_letters = dead_letters
         self._clock = clock or RealClock()
         self._numbers = count(1)
@@ -124,12 +126,12 @@ class FakeQueue(Outages):
                 raise LeaseLost("the receipt is no longer valid")
             held.visible_at = self._clock.now() + for_s
 
-    def reject(self, message: ReceivedMessage, reason: str) -> None:
+    def reject(self, message: ReceivedMessage, letters: Sequence[DeadPart]) -> None:
         self._pass("reject")
-        if self._dead_letters is not None:
-            attributes = {"reason": reason, "receive_count": str(message.receive_count)}
+        for letter in letters if self._dead_letters is not None else ():
+            attributes = {"reason": letter.reason, "receive_count": str(message.receive_count)}
             attributes |= {"traceparent": message.traceparent} if message.traceparent else {}
-            self._dead_letters.put(message.body, attributes)
+            self._dead_letters.put(letter.body, attributes)
         self.delete([message])
 
     @property
@@ -182,17 +184,17 @@ class FakeObjectStore(Outages):
         self.objects: dict[tuple[str, str], Upload] = {}
         self.content_types: dict[str, str] = {}
         self.journal = journal if journal is not None else []
-        self._versions: dict[tuple[str, str, str], Upload] = {}
         self._fences: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def upload(self, bucket: str, key: str, data: bytes, last_modified: datetime | None = None) -> str:
-        """What the photos' owner does. Returns the version's id."""
+    def upload(self, bucket: str, key: str, data: bytes, last_modified: datetime | None = None) -> None:
+        """What the photos' owner does."""
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self.objects[bucket, key] = stored = Upload(data, etag, last_modified or datetime.now(UTC))
-        version = str(len(self._versions) + 1)
-        self._versions[bucket, key, version] = stored
-        return version
+        self.objects[bucket, key] = Upload(data, etag, last_modified or datetime.now(UTC))
+
+    def delete(self, bucket: str, key: str) -> None:
+        """What the photos' owner does."""
+        self.objects.pop((bucket, key), None)
 
     def describe(self, photo: PhotoRef) -> StoredObject:
         self._pass("describe")
@@ -208,12 +210,9 @@ class FakeObjectStore(Outages):
         yield OpenObject(len(stored.data), stored.etag, stored.last_modified, lambda: stored.data)
 
     def _find(self, photo: PhotoRef) -> Upload:
-        if photo.version_id:
-            stored = self._versions.get((photo.bucket, photo.key, photo.version_id))
-        else:
-            stored = self.objects.get((photo.bucket, photo.key))
+        stored = self.objects.get((photo.bucket, photo.key))
         if stored is None:
-            raise BadPhoto(f"There is no object {photo.bucket}/{photo.key}.")
+            raise PhotoGone(f"There is no object {photo.bucket}/{photo.key}.")
         return stored
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
@@ -237,6 +236,19 @@ class FakeObjectStore(Outages):
             self.journal.append(f"remove {key}")
             self.objects.pop((self.output_bucket, key), None)
             self._fences.pop(key, None)
+
+    def read_part(self, key: str, start: int, length: int) -> bytes | None:
+        self._pass("read_part")
+        stored = self.objects.get((self.output_bucket, key))
+        part = stored.data[start : start + length] if stored else b""
+        return part if len(part) == length else None
+
+    def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        self._pass("list_keys")
+        mine = sorted(key for bucket, key in self.objects if bucket == self.output_bucket)
+        yield from (
+            (key, self.objects[self.output_bucket, key].last_modified) for key in mine if key.startswith(prefix)
+        )
 
     def read(self, key: str) -> bytes:
         """An object of the output bucket."""

@@ -1,6 +1,6 @@
 """The database's ports side by side, and what a test must see beyond them; one shape for fakes and MongoDB."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,13 +23,14 @@ from app.core.records import (
     PersonRecord,
     PhotoRef,
     PhotoResult,
-    make_crop_key,
     make_face_id,
 )
+from app.core.result_keys import ResultKeys
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
 
 MODEL = "toy-000000000000"
+CONTENT = "c0ffee" * 10
 TIMES = ("processed_at", "timings_s")
 BOOKKEEPING = ("version", "was")
 """What tells readers which of a document's values counts; two ways to one result may differ in it."""
@@ -151,7 +152,14 @@ class OnceBefore(CommandListener):
 
 
 def photo(name: str = "a", gallery: str = "g") -> PhotoRef:
-    return PhotoRef(gallery, name, "photos", f"{gallery}/{name}.jpg")
+    return PhotoRef(gallery, name, "photos", f"{gallery}/{name}.jpg", name)
+
+
+def store(stores: "Stores", results: Sequence[PhotoResult]) -> list[PhotoResult]:
+    """Store photos as workers do that have just looked at them. Returns those that were overtaken."""
+    fresh = [replace(one, edition=stores.faces.find_image(one.image.photo)[1]) for one in results]
+    overtaken = stores.faces.save_photos(fresh).overtaken
+    return [result for result, one in zip(results, fresh, strict=True) if one in overtaken]
 
 
 def image_record(
@@ -193,7 +201,8 @@ def face_record(of: PhotoRef, index: int, vector: np.ndarray | None = None, *, m
         det_score=0.9,
         quality={"size_px": 9.0, "sharpness": 12.5},
         embedding=unit_vector(index) if vector is None else vector,
-        crop_key=make_crop_key(of, model, index),
+        crop_key=ResultKeys().crops(of, 0, CONTENT, model),
+        crop_range=(100 * index, 100),
     )
 
 

@@ -72,6 +72,7 @@ def ensure_indexes(database: Database[Document]) -> None:
         faces.create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
         faces.create_index([("gallery_id", ASCENDING), ("person_id", ASCENDING)])
         database["images"].create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
+        database["images"].create_index([("gallery_id", ASCENDING), ("name", ASCENDING)])
         database["images"].create_index([("content", ASCENDING), ("model", ASCENDING)])
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
 

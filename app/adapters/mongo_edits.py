@@ -12,7 +12,7 @@ from app.adapters.mongo_galleries import GalleryLeases
 from app.adapters.mongo_people import MongoPeopleStore, make_person_key
 from app.core.errors import RejectMessage
 from app.core.ports import GalleryLease
-from app.core.records import PersonStatus
+from app.core.records import FaceRef, PersonStatus
 
 
 class MongoPeopleEditor:
@@ -32,20 +32,20 @@ class MongoPeopleEditor:
 
         self._edit(lease, "Naming a person", change)
 
-    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         def change(session: ClientSession, version: int) -> None:
             person = self._find_person(lease, person_id, session)
-            self._require_faces(lease, face_ids, session)
-            updates = [self._confirm(person, face_id, version) for face_id in face_ids]
+            self._require_faces(lease, faces, session)
+            updates = [self._confirm(person, face.face_id, version) for face in faces]
             self._faces.bulk_write([*updates, self._confirm_cover(person, version)], session=session)
 
         self._edit(lease, "Confirming faces", change)
 
-    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         def change(session: ClientSession, version: int) -> None:
             person = self._find_person(lease, person_id, session)
-            self._require_faces(lease, face_ids, session)
-            these, ids = {"_id": {"$in": list(face_ids)}}, [person["person_id"], person_id]
+            self._require_faces(lease, faces, session)
+            these, ids = {"_id": {"$in": [face.face_id for face in faces]}}, [person["person_id"], person_id]
             rejected = {"$addToSet": {"rejected": person["person_id"]}}
             self._faces.update_many(these, rejected, session=session)
             unassign = {"$unset": {"person_id": "", "assigned_by": ""}, "$set": {"version": version}}
@@ -103,12 +103,18 @@ class MongoPeopleEditor:
             raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
         return person
 
-    def _require_faces(self, lease: GalleryLease, face_ids: Sequence[str], session: ClientSession) -> None:
-        wanted = {"_id": {"$in": list(face_ids)}, "gallery_id": lease.gallery_id}
-        found = {face["_id"] for face in self._faces.find(wanted, ["_id"], session=session)}
-        missing = [face_id for face_id in face_ids if face_id not in found]
+    def _require_faces(self, lease: GalleryLease, faces: Sequence[FaceRef], session: ClientSession) -> None:
+        wanted = {"_id": {"$in": [face.face_id for face in faces]}, "gallery_id": lease.gallery_id}
+        found = {face["_id"]: face["digest"] for face in self._faces.find(wanted, ["digest"], session=session)}
+        missing = [one.face_id for one in faces if found.get(one.face_id) is None]
         if missing:
             raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
+        other = [one.face_id for one in faces if one.digest not in (None, found[one.face_id])]
+        if other:
+            raise RejectMessage(
+                f"Under {', '.join(other)} there is another face now: the photo was replaced. Look at the gallery's "
+                "newest page."
+            )
 
     def _confirm(self, person: Document, face_id: str, version: int) -> UpdateOne:
         fields = {"person_id": person["person_id"], "assigned_by": "user", "version": version}

@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate_mongo_errors
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease, GalleryState, RunProgress
-from app.core.records import ImageRecord
+from app.core.records import ImageRecord, PhotoRef
 from app.core.roles import FORMER_NAMES, QualityBars
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -197,6 +197,14 @@ class MongoOwnerMetadata:
             with translate_mongo_errors("Writing the owner's face_index"):
                 self._images.bulk_write(updates, ordered=False)
 
+    def clear_face_index(self, photo: PhotoRef) -> None:
+        with translate_mongo_errors("Removing the owner's face_index"):
+            self._images.update_one(_find_owner_document(photo), {"$unset": {"face_index": ""}})
+
+
+def _find_owner_document(photo: PhotoRef) -> Document:
+    return {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
+
 
 def _make_quality_fields(bars: QualityBars | None) -> dict[str, float] | None:
     # Under the former names, which workers of the previous version read too: during a deploy both versions run.
@@ -212,5 +220,4 @@ def _make_face_index_update(image: ImageRecord) -> UpdateOne:
         "etag": image.etag,
         "left_out": list(image.left_out),
     }
-    this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
-    return UpdateOne(this, {"$set": {"face_index": face_index}})
+    return UpdateOne(_find_owner_document(image.photo), {"$set": {"face_index": face_index}})

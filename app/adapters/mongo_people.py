@@ -133,7 +133,9 @@ def _restore_person(person: Document) -> UpdateOne | DeleteOne:
 def _move_face(move: FaceMove, version: int) -> UpdateOne:
     fields: dict[str, Any] = {"version": version, "was": move.before}
     change = _assign_person(move.now, fields, was_assigned=move.before is not None)
-    return UpdateOne({"_id": move.face_id}, change)
+    # Where the photo was replaced, another face has the id by now.
+    same_face = {"digest": move.digest} if move.digest else {}
+    return UpdateOne({"_id": move.face_id, **same_face}, change)
 
 
 def _restore_face(face: Document) -> UpdateOne:

@@ -7,14 +7,25 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.adapters.aws import open_client, read_error_code, translate_aws_errors
-from app.core.errors import BadPhoto, RetryLater, StaleFence
+from app.adapters.aws import DENIED, open_client, read_error_code, translate_aws_errors
+from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
 from app.core.ports import OpenObject, StoredObject
 from app.core.records import PhotoRef
 
 DELETE_BATCH = 1000
 """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
 GONE = {"NoSuchKey", "404", "NoSuchVersion", "NotFound"}
+SSE_C = (
+    "{where} is encrypted with a key that its owner keeps (SSE-C), so this system can't read it: store it with SSE-S3 "
+    "or SSE-KMS."
+)
+UNREADABLE = {
+    "InvalidObjectState": "{where} is archived (S3 Glacier): restore it, and send a message for it.",
+    "InvalidRequest": SSE_C,
+    "400": SSE_C,  # The answer to a HEAD says no more.
+}
+"""Why S3 may refuse to hand out an object that is there:
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html"""
 OVERTAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 """How a conditional write fails when the object was written or removed meanwhile:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html"""
@@ -54,13 +65,22 @@ class S3Store:
             yield OpenObject(size, etag, last_modified, read)
 
     def _request(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
-        version = {"VersionId": photo.version_id} if photo.version_id else {}
-        with translate_aws_errors(f"Reading {_locate(photo)}", "S3"):
+        where = _locate(photo)
+        with translate_aws_errors(f"Reading {where}", "S3"):
             try:
-                answer: dict[str, Any] = operation(Bucket=photo.bucket, Key=photo.key, **version)
+                answer: dict[str, Any] = operation(Bucket=photo.bucket, Key=photo.key)
             except ClientError as error:
-                if read_error_code(error) in GONE:
-                    raise BadPhoto(f"There is no object {_locate(photo)}.", "missing") from error
+                code = read_error_code(error)
+                if code in GONE:
+                    raise PhotoGone(f"There is no object {where}.") from error
+                if code in UNREADABLE:
+                    raise BadPhoto(UNREADABLE[code].format(where=where), "not readable") from error
+                if code in DENIED:
+                    raise RetryLater(
+                        f"S3 refuses to read {where} ({code}: {error.response['Error'].get('Message', '')}): give the "
+                        "task's role s3:GetObject on it and kms:Decrypt on its key; a requester-pays bucket must be "
+                        "read with an account that its owner does not charge."
+                    ) from error
                 raise
         return answer
 
@@ -106,6 +126,24 @@ class S3Store:
                 return None
             raise
         return head
+
+    def read_part(self, key: str, start: int, length: int) -> bytes | None:
+        part = f"bytes={start}-{start + length - 1}"
+        with translate_aws_errors(f"Reading s3://{self._output_bucket}/{key}", "S3"):
+            try:
+                answer = self._s3.get_object(Bucket=self._output_bucket, Key=key, Range=part)
+            except ClientError as error:
+                if read_error_code(error) in {*GONE, "InvalidRange"}:
+                    return None
+                raise
+            data = bytes(answer["Body"].read())
+        return data if len(data) == length else None
+
+    def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        with translate_aws_errors(f"Listing s3://{self._output_bucket}/{prefix}", "S3"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._output_bucket, Prefix=prefix)
+            for page in pages:
+                yield from ((item["Key"], item["LastModified"]) for item in page.get("Contents", []))
 
     def remove(self, keys: Iterable[str]) -> None:
         listed = list(keys)

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import open_client, read_error_code, translate_aws_errors
 from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
-from app.core.errors import LeaseLost, RetryLater
+from app.core.errors import LeaseLost, Letter, RetryLater
 from app.core.ports import ReceivedMessage
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class SqsQueue:
         self._receiver = open_client("sqs", region, read_timeout_s=30, attempts=1)
         self._beats = open_client("sqs", region, read_timeout_s=5, attempts=2)
         self._sqs = open_client("sqs", region, read_timeout_s=10)
+        self.max_receives: int | None = None
         self._dead_letter_url = self._find_dead_letter_url()
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
@@ -95,22 +96,26 @@ class SqsQueue:
                 QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
 
-    def reject(self, message: ReceivedMessage, reason: str) -> None:
-        if self._dead_letter_url is None:
-            log.error("rejected without a dead-letter queue to keep it", extra={"body": message.body[:2000]})
-        else:
-            with translate_sqs_errors("Sending a message to the dead-letter queue"):
-                self._sqs.send_message(
-                    QueueUrl=self._dead_letter_url,
-                    MessageBody=message.body,
-                    MessageAttributes={
-                        "reason": _make_text_attribute(reason[:MAX_REASON_CHARS]),
-                        "receive_count": _make_text_attribute(str(message.receive_count)),
-                        **make_trace_attribute(message.traceparent),
-                    },
-                )
+    def reject(self, message: ReceivedMessage, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            self._send_dead_letter(message, letter)
         if self.delete([message]):
             raise RetryLater("The rejected message could not be deleted; it comes again.")
+
+    def _send_dead_letter(self, message: ReceivedMessage, letter: Letter) -> None:
+        if self._dead_letter_url is None:
+            log.error("rejected without a dead-letter queue to keep it", extra={"body": letter.body[:2000]})
+            return
+        with translate_sqs_errors("Sending a message to the dead-letter queue"):
+            self._sqs.send_message(
+                QueueUrl=self._dead_letter_url,
+                MessageBody=letter.body,
+                MessageAttributes={
+                    "reason": _make_text_attribute(letter.reason[:MAX_REASON_CHARS]),
+                    "receive_count": _make_text_attribute(str(message.receive_count)),
+                    **make_trace_attribute(message.traceparent),
+                },
+            )
 
     def _find_dead_letter_url(self) -> str | None:
         with translate_sqs_errors(f"Reading the attributes of the queue {self._url}"):
@@ -119,6 +124,7 @@ class SqsQueue:
             if not policy:
                 log.warning("%s has no dead-letter queue: rejected messages are only logged", self._url)
                 return None
+            self.max_receives = int(json.loads(policy).get("maxReceiveCount", 0)) or None
             name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
             return str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
 

@@ -196,17 +196,16 @@ def _find_images(options: argparse.Namespace, uri: str) -> Iterator[ImageRecord]
         faces = MongoFaceStore(database)
         if options.image is None:
             yield from faces.read_images(options.gallery)
-        elif image := faces.find_image(PhotoRef(options.gallery, options.image, bucket="", key="")):
+        elif image := faces.find_by_id(options.gallery, options.image):
             yield image
 
 
 def _make_detect_message(photo: PhotoRef) -> DetectImage:
     return DetectImage(
         gallery_id=photo.gallery_id,
-        image_id=photo.image_id,
+        image_id=photo.plain_id,
         s3_key=photo.key,
         bucket=photo.bucket,
-        version_id=photo.version_id,
         force=True,
     )
 

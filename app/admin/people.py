@@ -4,10 +4,13 @@ people name GALLERY PERSON (NAME | --remove)
 people confirm GALLERY PERSON FACE…       these faces are this person
 people reject GALLERY PERSON FACE…        these faces are not this person
 people merge GALLERY PERSON OTHER…        the others are this person
+
+FACE is a face's id, or id@digest: then the edit is refused where its photo was replaced since it was looked at.
 """
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -21,8 +24,10 @@ from app.config import read_setting
 from app.core.errors import WorkerError
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import GalleryLease, PeopleEditor
+from app.core.records import FaceRef
 
 SEND_VISIBILITY_S = 30
+_DIGEST = re.compile("[0-9a-f]{16}")
 LEASE_S = 30.0
 
 Edit = Callable[[PeopleEditor, GalleryLease, argparse.Namespace], str]
@@ -72,13 +77,18 @@ def _name_person(editor: PeopleEditor, lease: GalleryLease, options: argparse.Na
 
 
 def _confirm_faces(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
-    editor.confirm_faces(lease, options.person, options.faces)
+    editor.confirm_faces(lease, options.person, list(map(_read_face, options.faces)))
     return f"confirmed as {options.person}: {', '.join(options.faces)}"
 
 
 def _reject_faces(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
-    editor.reject_faces(lease, options.person, options.faces)
+    editor.reject_faces(lease, options.person, list(map(_read_face, options.faces)))
     return f"rejected for {options.person}: {', '.join(options.faces)}"
+
+
+def _read_face(text: str) -> FaceRef:
+    face_id, _, digest = text.rpartition("@")
+    return FaceRef(face_id, digest) if _DIGEST.fullmatch(digest) and face_id else FaceRef(text)
 
 
 def _merge_people(editor: PeopleEditor, lease: GalleryLease, options: argparse.Namespace) -> str:
@@ -99,11 +109,11 @@ def add_commands(
     name.set_defaults(run=edit_people, edit=_name_person)
 
     confirm = commands.add_parser("confirm", parents=[whom], help="these faces are this person")
-    confirm.add_argument("faces", nargs="+", metavar="face", help="its id, as in groups.json")
+    confirm.add_argument("faces", nargs="+", metavar="face", help="its id, or id@digest, as in groups.json")
     confirm.set_defaults(run=edit_people, edit=_confirm_faces)
 
     reject = commands.add_parser("reject", parents=[whom], help="these faces are not this person")
-    reject.add_argument("faces", nargs="+", metavar="face", help="its id, as in groups.json")
+    reject.add_argument("faces", nargs="+", metavar="face", help="its id, or id@digest, as in groups.json")
     reject.set_defaults(run=edit_people, edit=_reject_faces)
 
     merge = commands.add_parser("merge", parents=[whom], help="the others are this person")

@@ -9,6 +9,7 @@
     ├── RejectMessage     to the dead-letter queue with a reason, then deleted; never tried again
     ├── LowQuality        stored as the photo's status `low_quality` with the reason; the message is done
     ├── BadPhoto          stored as the photo's status `rejected` with the reason; the message is done
+    ├── PhotoGone         the photo and its faces are removed; the message is done
     └── FatalWorkerError  the process exits with `exit_code`; the message returns to the queue by itself
         ├── BadConfiguration
         ├── BadModelPack
@@ -17,6 +18,9 @@
 Adapters translate the exceptions of boto3, pymongo and ONNX Runtime into these; only the consumer catches
 `Exception`.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class WorkerError(Exception):
@@ -51,12 +55,24 @@ class LeaseLost(WorkerError):
     """A receipt handle is no longer valid: the visibility timeout is over, and another worker gets the message."""
 
 
-class RejectMessage(WorkerError):
-    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`; kinds are few."""
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter: a message's body, or a part of it that is a message of its own, and why it was rejected."""
 
-    def __init__(self, reason: str, kind: str = "invalid") -> None:
+    body: str
+    reason: str
+
+
+class RejectMessage(WorkerError):
+    """A message that can never succeed: dead-letter it with this reason. It is counted by `kind`; kinds are few.
+
+    Where only parts of it can't, `letters` are those parts, and the rest of it is done.
+    """
+
+    def __init__(self, reason: str, kind: str = "invalid", letters: Sequence[Letter] = ()) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.letters = letters
 
 
 class BadPhoto(WorkerError):
@@ -65,6 +81,10 @@ class BadPhoto(WorkerError):
     def __init__(self, reason: str, kind: str = "damaged") -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+class PhotoGone(WorkerError):
+    """There is no object of the photo's key (any more)."""
 
 
 class LowQuality(WorkerError):

@@ -18,6 +18,7 @@ KillPoint = Literal[
     "mid-inference",
     "after-put",
     "after-save",
+    "after-remove",
     "before-publish",
     "after-publish",
     "after-groups",

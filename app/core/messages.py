@@ -5,12 +5,17 @@ rejected with a reason. The JSON Schemas are in docs/schemas.
 """
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import unquote_plus
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from app.core.errors import RejectMessage
+from app.core.envelopes import ObjectEvent, unwrap
+from app.core.errors import Letter, RejectMessage
+from app.core.naming import guess_name
+from app.core.pictures import split_ending
 from app.core.records import PhotoRef
 
 MAX_S3_KEY_BYTES = 1024
@@ -23,8 +28,8 @@ def _check_plain(value: str) -> str:
     """Refuse control characters, which break logs and pages, and `..`, which would leave a gallery's folder."""
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise ValueError("has a control character")
-    if any(part in ("", ".", "..") for part in value.split("/")):
-        raise ValueError("has an empty, '.' or '..' path segment")
+    if any(part in (".", "..") for part in value.split("/")):
+        raise ValueError("has a '.' or '..' path segment")
     return value
 
 
@@ -49,7 +54,7 @@ class _Message(BaseModel):
 
 
 class DetectImage(_Message):
-    """Find the faces of one photo."""
+    """Find the faces of one photo: of the object that its key has now, whichever version the message names."""
 
     type: Literal["detect_image"] = "detect_image"
     gallery_id: GalleryId
@@ -60,15 +65,12 @@ class DetectImage(_Message):
     version_id: Text | None = None
     force: bool = False
     """Analyse the photo again even where this version of it is stored already."""
-    _id_from_key: bool = PrivateAttr(default=False)
-
-    @property
-    def id_from_key(self) -> bool:
-        """Whether the image id was made from the key: then keys that differ only in their ending have the same id."""
-        return self._id_from_key
+    sequencer: Text | None = None
+    """S3's number of the event that the message follows: an older one of the same key is ignored."""
 
     def photo(self, default_bucket: str) -> PhotoRef:
-        return PhotoRef(self.gallery_id, self.image_id, self.bucket or default_bucket, self.s3_key, self.version_id)
+        name = guess_name(self.image_id, self.s3_key)
+        return PhotoRef(self.gallery_id, self.image_id, self.bucket or default_bucket, self.s3_key, name)
 
 
 class GroupGallery(_Message):
@@ -85,14 +87,67 @@ _detect_image = TypeAdapter(DetectImage)
 _group_gallery = TypeAdapter(GroupGallery)
 
 
-def parse_detection(body: str) -> list[DetectImage]:
-    """The photos to analyse for a message; none for S3's test event. Raises RejectMessage with the reason."""
-    fields = _parse_json_object(body)
-    if fields.get("Event") == "s3:TestEvent":
-        return []
-    if "Records" in fields:
-        return [_parse_s3_record(record) for record in _get_records(fields)]
-    return [_validate(_detect_image, fields, "detect_image")]
+@dataclass(frozen=True)
+class PhotoRequest:
+    """A photo to look at. `is_event`: S3 announces that something has happened to its object, which may be its removal;
+    otherwise its sender says that it is there. `body` is a message for this photo alone."""
+
+    photo: PhotoRef
+    is_event: bool = False
+    force: bool = False
+    sequencer: str | None = None
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class DetectionWork:
+    """What a message asks for: photos to look at, in their order; parts that are refused, and the kind of the last of
+    them; and how many events, by kind, ask for nothing."""
+
+    requests: Sequence[PhotoRequest] = ()
+    letters: Sequence[Letter] = ()
+    kind: str = "invalid"
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse_detection(body: str, default_bucket: str) -> DetectionWork:
+    """What a message of the detection queue asks for. Raises RejectMessage, with the reason, where nothing of it can be
+    understood."""
+    envelope = unwrap(body)
+    if envelope.message is not None:
+        message = _validate(_detect_image, envelope.message, "detect_image")
+        photo = message.photo(default_bucket)
+        return DetectionWork([PhotoRequest(photo, force=message.force, sequencer=message.sequencer, body=body)])
+    requests: list[PhotoRequest] = []
+    letters = [Letter(one.body, one.reason) for one in envelope.rejected]
+    kind = envelope.rejected[-1].kind if envelope.rejected else "invalid"
+    ignored = Counter(envelope.ignored)
+    for event in envelope.events:
+        if event.key.endswith("/") and not event.size:
+            ignored["folder"] += 1
+            continue
+        try:
+            requests.append(_make_request(event))
+        except RejectMessage as reject:
+            letters.append(Letter(event.body, str(reject)))
+            kind = reject.kind
+    return DetectionWork(requests, letters, kind, ignored)
+
+
+def _make_request(event: ObjectEvent) -> PhotoRequest:
+    """The gallery is the key's first segment, the image the rest without its ending."""
+    gallery_id, _, rest = event.key.partition("/")
+    if not rest or not gallery_id:
+        raise RejectMessage(f"The key {event.key!r:.200} names no gallery; photos belong under <gallery>/<photo>.")
+    fields = {
+        "type": "detect_image",
+        "gallery_id": gallery_id,
+        "image_id": make_image_id(rest),
+        "s3_key": event.key,
+        "bucket": event.bucket,
+    }
+    photo = _validate(_detect_image, fields, "detect_image").photo(event.bucket)
+    return PhotoRequest(photo, is_event=True, sequencer=event.sequencer, body=event.body)
 
 
 def parse_grouping(body: str) -> GroupGallery:
@@ -126,48 +181,9 @@ def _validate(adapter: TypeAdapter[M], fields: dict[str, Any], expected: str) ->
         raise RejectMessage(f"The {expected} message is not valid: {'; '.join(problems)}") from error
 
 
-def _get_records(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    records = fields["Records"]
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise RejectMessage("The S3 notification's Records is not a list of objects.")
-    return records
-
-
-def _parse_s3_record(record: dict[str, Any]) -> DetectImage:
-    """An S3 ObjectCreated record. The gallery is the key's first segment, the image the rest without its ending."""
-    event = str(record.get("eventName", ""))
-    if not event.startswith("ObjectCreated:"):
-        raise RejectMessage(
-            f"S3 event {event!r:.80} is not ObjectCreated; restrict the bucket's notification to s3:ObjectCreated:*.",
-            "unknown type",
-        )
-    try:
-        bucket, item = record["s3"]["bucket"]["name"], record["s3"]["object"]
-        key = unquote_plus(item["key"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RejectMessage(f"The S3 notification lacks {error}.") from error
-    gallery_id, _, rest = key.partition("/")
-    if not rest:
-        raise RejectMessage(f"The key {key!r:.200} names no gallery; photos belong under <gallery>/<photo>.")
-    fields = {
-        "type": "detect_image",
-        "gallery_id": gallery_id,
-        "image_id": make_image_id(rest),
-        "s3_key": key,
-        "bucket": bucket,
-        "etag": item.get("eTag"),
-        "version_id": item.get("versionId"),
-    }
-    request = _validate(_detect_image, fields, "detect_image")
-    request._id_from_key = True
-    return request
-
-
 def make_image_id(name: str) -> str:
     """A file's name without its ending: `day 1/IMG_7.JPG` → `day 1/IMG_7`."""
-    folder, slash, file = name.rpartition("/")
-    stem, dot, _ = file.rpartition(".")
-    return f"{folder}{slash}{stem if dot and stem else file}"
+    return split_ending(name)[0]
 
 
 def make_json_schemas() -> dict[str, dict[str, Any]]:

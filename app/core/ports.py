@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, PhotoRef, PhotoResult
+from app.core.errors import Letter
+from app.core.records import Changes, FaceBatch, FaceMove, FaceRef, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 from app.core.roles import QualityBars
 
 Progress = Callable[[], None]
@@ -94,7 +95,10 @@ class MessageQueue(Protocol):
 
     Every method raises RetryLater while the queue does not answer. Those that take a message raise LeaseLost once its
     receipt is no longer valid; `delete` only logs that: the message is received again and changes nothing.
+    After `max_receives` receives the queue itself makes a message a dead letter; None where it never does.
     """
+
+    max_receives: int | None
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]: ...
 
@@ -107,18 +111,25 @@ class MessageQueue(Protocol):
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         """Hide the message from other receivers for this long from now; 0 gives it back at once."""
 
-    def reject(self, message: ReceivedMessage, reason: str) -> None:
-        """Put the message and the reason into the dead-letter queue, then delete it here."""
+    def reject(self, message: ReceivedMessage, letters: Sequence[Letter]) -> None:
+        """Put letters into the dead-letter queue in the message's place, then delete it here."""
 
 
 class ObjectStore(Protocol):
-    """Objects in buckets. Raises RetryLater while the store does not answer."""
+    """Objects in buckets. Raises RetryLater while the store does not answer.
+
+    A photo's object is the one that its key has now, whichever version was announced.
+    """
 
     def describe(self, photo: PhotoRef) -> StoredObject:
-        """The photo's object without its bytes. Raises BadPhoto where there is none."""
+        """The photo's object without its bytes. Raises PhotoGone where there is none."""
 
     def open(self, photo: PhotoRef, max_bytes: int) -> AbstractContextManager[OpenObject]:
-        """The photo's object, not read yet. Raises BadPhoto where there is none or it is larger than `max_bytes`."""
+        """The photo's object, not read yet.
+
+        Raises PhotoGone where there is none, and BadPhoto where it is larger than `max_bytes` or can't be read as it is
+        stored (archived, or encrypted with a key of the owner's).
+        """
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Write an object of the output bucket, replacing what is there."""
@@ -129,18 +140,40 @@ class ObjectStore(Protocol):
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the output bucket; objects that are not there are no error."""
 
+    def read_part(self, key: str, start: int, length: int) -> bytes | None:
+        """`length` bytes of an object of the output bucket, from byte `start` on; None where there is no such part."""
+
+    def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Keys of the output bucket that begin with `prefix`, each with the time of its last writing."""
+
 
 class FaceStore(Protocol):
-    """Photos and their faces. Raises RetryLater while the database does not answer."""
+    """Photos and their faces. Raises RetryLater while the database does not answer.
 
-    def find_image(self, photo: PhotoRef) -> ImageRecord | None: ...
+    A photo's edition counts how often it was written or removed, also while it has no record. Who examines a photo asks
+    for the edition first, then looks at the object, and hands the edition in with the result: whatever was stored in
+    between may follow a newer state of the object, so then nothing is written.
+    """
 
-    def save_photos(self, results: Sequence[PhotoResult]) -> list[PhotoResult]:
+    def find_image(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
+        """The photo's record, if any, and its edition."""
+
+    def find_companion(self, photo: PhotoRef) -> ImageRecord | None:
+        """A JPEG or HEIC of the same name, beside which a raw file is no photo of its own; None where there is none."""
+
+    def save_photos(self, results: Sequence[PhotoResult]) -> Changes:
         """Store photos' records and, of each photo, exactly these faces under its model, as if one by one.
 
-        Returns the results that were overtaken: a newer version of the photo is stored, and nothing of the result was
-        written. All others are written, or none if this raises; the same call again changes nothing. A face that is
-        stored already keeps its person, unless the photo's content has changed. For some hundred photos at most.
+        All of a name's photos get the ids that they have now (see app/core/naming.py); what is known of their faces
+        moves with them. A face that is stored already keeps its person, unless the photo's content has changed; faces
+        of former content are removed under all models. All results but the overtaken ones are written, or none if this
+        raises. For some hundred photos at most.
+        """
+
+    def remove_photo(self, photo: PhotoRef, edition: int) -> Changes | None:
+        """Remove the photo's record and its faces under all models; None where the photo was overtaken.
+
+        The same call again, or one for a photo that is not stored, changes nothing.
         """
 
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
@@ -241,17 +274,18 @@ class PeopleStore(Protocol):
 class PeopleEditor(Protocol):
     """Users' corrections of people. All of a call is visible at once, and counts as a change of the gallery.
 
-    Ids of merged people mean the people that they were merged into. Raises RejectMessage for people and faces that the
-    gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database does not answer.
+    A face under whose id there is another one now, as after its photo was replaced, is one that the gallery does not
+    have. Ids of merged people mean the people that they were merged into. Raises RejectMessage for people and faces
+    that the gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database does not answer.
     """
 
     def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
         """Set the person's name; None removes it."""
 
-    def confirm_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         """These faces, and the cover that a user compared them with, are this person, whatever the clustering finds."""
 
-    def reject_faces(self, lease: GalleryLease, person_id: str, face_ids: Sequence[str]) -> None:
+    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
         """These faces are not this person, in all later runs, unless they are confirmed."""
 
     def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
@@ -266,3 +300,6 @@ class OwnerMetadata(Protocol):
 
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
         """Write the results of photos; of two results of one photo, the later one counts."""
+
+    def clear_face_index(self, photo: PhotoRef) -> None:
+        """Remove the result of a photo that is gone."""

@@ -38,21 +38,38 @@ class ImageStatus(StrEnum):
     NO_FACES = "no_faces"
     LOW_QUALITY = "low_quality"
     REJECTED = "rejected"
+    NOT_A_PHOTO = "not_a_photo"
 
 
 @dataclass(frozen=True)
 class PhotoRef:
-    """A photo of a gallery, and where its file is stored."""
+    """A photo of a gallery, and where its file is stored.
+
+    `name` is the id that was made of the key: the photo is the object of this key, and has another id where another
+    photo has that one (see app/core/naming.py). It is None for an id that the sender chose: then the photo is whatever
+    is sent under the id.
+    """
 
     gallery_id: str
     image_id: str
     bucket: str
     key: str
-    version_id: str | None = None
+    name: str | None = None
 
     @property
     def document_id(self) -> str:
         return f"{self.gallery_id}/{self.image_id}"
+
+    @property
+    def plain_id(self) -> str:
+        """The id that the photo has unless another photo has it."""
+        return self.image_id if self.name is None else self.name
+
+    @property
+    def slot(self) -> str:
+        """Eight hex digits that tell the photo from every other one of its gallery, and stay when its id changes."""
+        who = f"id {self.image_id}" if self.name is None else f"{self.bucket}/{self.key}"
+        return hashlib.blake2b(who.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,8 @@ class ImageRecord:
 
     `content` is the SHA-256 of the file's bytes, None where they were not read. `prefilter_score` (0 to 100, failing
     below 50) and `prefilter_reason` are the pre-filter's result, None where it did not run or found no fault.
-    `left_out` has a sentence for each noise face, which says why it can have no person.
+    `left_out` has a sentence for each noise face, which says why it can have no person. `sequencer` is S3's, of the
+    newest event that the record follows.
     """
 
     photo: PhotoRef
@@ -77,6 +95,8 @@ class ImageRecord:
     prefilter_score: float | None = None
     prefilter_reason: str | None = None
     left_out: tuple[str, ...] = ()
+    preview_key: str | None = None
+    sequencer: str | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -86,7 +106,8 @@ class FaceRecord:
 
     `box` (4,) float32 is x1 y1 x2 y2; `landmarks` (5,2) float32 are the left eye, right eye, nose, left and
     right corner of the mouth as seen by the viewer; `embedding` (D,) float32 has unit length. `quality` maps
-    measure to value.
+    measure to value. `crop_range` says where the crop is in the object `crop_key`: its first byte and its length in
+    bytes; None where the object is this one crop, as former versions wrote it.
     """
 
     face_id: str
@@ -99,6 +120,7 @@ class FaceRecord:
     quality: Mapping[str, float]
     embedding: NDArray[np.float32]
     crop_key: str
+    crop_range: tuple[int, int] | None = None
 
     @property
     def digest(self) -> str:
@@ -106,26 +128,53 @@ class FaceRecord:
         return hashlib.blake2b(self.embedding.astype("<f4").tobytes(), digest_size=8).hexdigest()
 
 
+@dataclass(frozen=True)
+class FaceRef:
+    """A face that a user means: its id, and the digest with which it was shown. Without one, any face of the id."""
+
+    face_id: str
+    digest: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class PhotoResult:
     """All that is stored of one photo: its record, and its faces under the record's model.
 
-    A result is equal only to itself, for `result in overtaken`: a batch may have two equal results of one photo.
+    `edition` is the photo's before it was examined (see FaceStore). A result is equal only to itself, for
+    `result in overtaken`: a batch may have two equal results of one photo.
     """
 
     image: ImageRecord
     faces: Sequence[FaceRecord] = ()
+    edition: int = 0
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a change of photos has brought with it.
+
+    `images` are all records that were written, with the ids that they have now: of the photos themselves, and of others
+    that have another id or status since. `pictures` are keys of crops and previews that no record names any more.
+    `to_index` are photos that must be examined anew. `overtaken` are results of which nothing was written, since their
+    photo was written or removed after it began to be examined.
+    """
+
+    images: Sequence[ImageRecord] = ()
+    pictures: Sequence[str] = ()
+    to_index: Sequence[PhotoRef] = ()
+    overtaken: Sequence[PhotoResult] = ()
 
 
 @dataclass(frozen=True)
 class FaceBatch:
     """Some faces of one gallery as columns, ordered by face id: what grouping reads.
 
-    `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of GROUPING_MEASURES
-    to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last run, None for a
-    face without a person; `digests` identify embeddings, "" for a face that was stored without one; `etags` name the
-    content of each face's photo. `confirmed` has the ids of faces whose person a user confirmed, and `rejected` maps
-    the ids of faces to the people that users rejected for them.
+    `boxes` (N,4) float32 pixels, `embeddings` (N,D) float32 of unit length; `quality` maps each of
+    GROUPING_MEASURES to (N,) float32, NaN for a face that was stored without it; `person_ids` are those of the last
+    run, None for a face without a person; `digests` identify embeddings, "" for a face that was stored without one;
+    `etags` name the content of each face's photo; `crop_ranges` say where a crop is in its object, as in
+    FaceRecord. `confirmed` has the ids of faces whose person a user confirmed, and `rejected` maps the ids of faces
+    to the people that users rejected for them.
     """
 
     face_ids: list[str]
@@ -138,6 +187,7 @@ class FaceBatch:
     person_ids: list[str | None]
     digests: list[str]
     etags: list[str | None]
+    crop_ranges: list[tuple[int, int] | None]
     confirmed: frozenset[str] = frozenset()
     rejected: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -187,11 +237,13 @@ class PersonRecord:
 
 @dataclass(frozen=True)
 class FaceMove:
-    """A face whose person has changed; None where it has no person."""
+    """A face whose person has changed; None where it has no person. `digest` is that of the face that is meant: under
+    its id may be another one by now."""
 
     face_id: str
     before: str | None
     now: str | None
+    digest: str = ""
 
 
 def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
@@ -199,7 +251,7 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
     if not batches:
         empty = np.empty((0, 0), np.float32)
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-        return FaceBatch([], [], boxes, scores, make_quality_columns([]), empty, [], [], [], [])
+        return FaceBatch([], [], boxes, scores, make_quality_columns([]), empty, [], [], [], [], [])
     return FaceBatch(
         face_ids=[face for batch in batches for face in batch.face_ids],
         image_ids=[image for batch in batches for image in batch.image_ids],
@@ -211,32 +263,26 @@ def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:
         person_ids=[person for batch in batches for person in batch.person_ids],
         digests=[digest for batch in batches for digest in batch.digests],
         etags=[etag for batch in batches for etag in batch.etags],
+        crop_ranges=[part for batch in batches for part in batch.crop_ranges],
         confirmed=frozenset[str]().union(*(batch.confirmed for batch in batches)),
         rejected={face: people for batch in batches for face, people in batch.rejected.items()},
     )
 
 
-def is_overtaken(found: datetime | None, stored: datetime | None) -> bool:
-    """Whether a result must not be stored, by the upload times of its photo's version and of the stored version."""
-    # A result without a time is of an object that could not be opened, mostly because it was deleted. The owner expects
-    # the photo to leave the gallery's people, so the result replaces any other. Any result replaces it in turn: a photo
-    # that was restored, or whose newest version was deleted, may be older than the version that was stored before.
-    return found is not None and stored is not None and found < stored
+def is_older(sequencer: str | None, stored: str | None) -> bool:
+    """Whether an event of S3 is older than the one that a record follows; False where either is not known.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html says how they compare.
+    """
+    if sequencer is None or stored is None:
+        return False
+    length = max(len(sequencer), len(stored))
+    return sequencer.ljust(length, "0").upper() < stored.ljust(length, "0").upper()
 
 
 def make_face_id(photo: PhotoRef, model_id: str, index: int) -> str:
     """The `_id` of a face: the same photo, model and index of the face give the same id on every machine."""
     return f"{photo.document_id}/{model_id}/{index}"
-
-
-def make_crop_key(photo: PhotoRef, model_id: str, index: int) -> str:
-    """The key of a face's crop in the output bucket."""
-    return f"{photo.gallery_id}/faces/{photo.image_id}/{model_id}-{index}.webp"
-
-
-def make_preview_key(photo: PhotoRef) -> str:
-    """The key of a photo's preview, which the people page shows, in the output bucket."""
-    return f"{photo.gallery_id}/previews/{photo.image_id}.jpg"
 
 
 def make_thumbnail_key(template: str, photo: PhotoRef) -> str:
@@ -252,17 +298,3 @@ def make_thumbnail_key(template: str, photo: PhotoRef) -> str:
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         names = ", ".join(f"{{{part}}}" for part in parts)
         raise ValueError(f"may name {names} in braces, and nothing else") from error
-
-
-def is_output_key(key: str) -> bool:
-    """Whether a key of the output bucket is one that this system writes."""
-    _, _, rest = key.partition("/")
-    return rest.startswith(("faces/", "previews/")) or rest in ("groups.json", "people.html")
-
-
-def make_groups_key(gallery_id: str) -> str:
-    return f"{gallery_id}/groups.json"
-
-
-def make_page_key(gallery_id: str) -> str:
-    return f"{gallery_id}/people.html"

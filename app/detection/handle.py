@@ -1,4 +1,8 @@
-"""The story of a photo: from a message to faces in the database."""
+"""The story of a photo: from a message to faces in the database, or to their removal.
+
+A message only says that something has happened to an object: a message may be late, repeated, or overtaken by others.
+What the object is now decides.
+"""
 
 import hashlib
 import logging
@@ -6,22 +10,24 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from app.core.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
+from app.core.errors import BadPhoto, FatalWorkerError, Letter, LowQuality, PhotoGone, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
-from app.core.messages import DetectImage, parse_detection
+from app.core.messages import PhotoRequest, parse_detection
+from app.core.naming import BELONGS, READ
+from app.core.pictures import NOT_PHOTOS, PICTURE_ENDINGS, FileKind, classify_name, split_ending
 from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, Progress, StoredObject
 from app.core.records import (
+    Changes,
     FaceRecord,
     ImageRecord,
     ImageStatus,
     PhotoRef,
     PhotoResult,
-    is_output_key,
-    make_crop_key,
+    is_older,
     make_face_id,
-    make_preview_key,
     make_quality_columns,
 )
+from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
 from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
@@ -29,6 +35,7 @@ from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.detection.changes import ChangeParts, request_grouping
 from app.detection.stage_times import StageTimes, report_metrics
+from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 from app.vision.crops import encode_crops, encode_preview
 from app.vision.decode import PhotoHeader, read_header
@@ -39,6 +46,23 @@ log = logging.getLogger(__name__)
 SEEN = (ImageStatus.INDEXED, ImageStatus.NO_FACES)
 """The statuses of photos that the networks have analysed. Others cost little to do again, and a setting may have
 changed."""
+TRIES = 5
+"""How often a photo is examined for one message, where others store or remove it meanwhile."""
+
+
+class Overtaken(RetryLater):
+    """The photo was stored or removed while it was examined."""
+
+    def __init__(self, photo: PhotoRef) -> None:
+        super().__init__(f"The photo {photo.document_id} was stored or removed meanwhile.", 0)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """How a photo's result was stored: not at all if it was overtaken. `to_index` are photos to be examined anew."""
+
+    is_overtaken: bool
+    to_index: Sequence[PhotoRef] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +72,7 @@ class DetectionParts:
     analyser: Analyser
     objects: ObjectStore
     faces: FaceStore
-    results: Batcher[PhotoResult, bool]
+    results: Batcher[PhotoResult, Saved]
     owner: OwnerMetadata
     galleries: GalleryChanges
     grouping_queue: MessageQueue
@@ -60,52 +84,117 @@ class DetectionParts:
     file_bytes: Budget
     pixels: Budget
     kill_points: KillPoints
+    keys: ResultKeys = field(default_factory=ResultKeys)
     telemetry: Telemetry = field(default_factory=Telemetry)
 
+    @property
+    def changes(self) -> ChangeParts:
+        model_id = self.analyser.model_id
+        return ChangeParts(self.galleries, self.grouping_queue, self.grouping_delay_s, model_id, self.telemetry)
 
-def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None) -> None:
-    """Do what one message of the detection queue requests. The message is done when this returns."""
-    for request in parse_detection(body):
-        photo = request.photo(parts.default_bucket)
-        if _is_own_output(photo, parts):
-            continue
-        _check_bucket(photo, parts)
-        parts.telemetry.tracer.note(image=photo.document_id)
-        previous = parts.faces.find_image(photo)
-        _check_same_photo(request, previous)
-        index_photo(photo, previous, parts, progress, force=request.force)
-        request_grouping(request.gallery_id, _get_change_parts(parts))
+
+def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None, is_last: bool = False) -> None:
+    """Do what one message of the detection queue requests. The message is done when this returns.
+
+    Each photo of a message is for itself: one that is refused or fails doesn't keep the others from being done. With
+    `is_last` the queue will not hand out the message again: what fails then is stored as failed.
+    """
+    work = parse_detection(body, parts.default_bucket)
+    for name, count in work.ignored.items():
+        parts.telemetry.metrics.add(Metric.EVENTS_IGNORED, count, kind=name)
+    letters, kind, failure = list(work.letters), work.kind, None
+    for request in work.requests:
+        try:
+            _do(request, parts, progress, is_last=is_last)
+        except RejectMessage as reject:
+            letters.append(Letter(request.body, str(reject)))
+            kind = reject.kind
+        except FatalWorkerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again once the other photos of the message are done
+            failure = failure or error
+    if failure:
+        raise failure
+    if letters:
+        raise RejectMessage("; ".join(letter.reason for letter in letters)[:1000], kind, letters)
+
+
+def _do(request: PhotoRequest, parts: DetectionParts, progress: Progress, *, is_last: bool) -> None:
+    """All that one photo of a message asks for."""
+    photo = request.photo
+    if photo.bucket == parts.output_bucket and parts.keys.is_result(photo.key):
+        # With one bucket for photos and results, S3 may announce what this system writes itself.
+        parts.telemetry.metrics.add(Metric.EVENTS_IGNORED, kind="own result")
+        log.info("own result ignored", extra={"key": photo.key})
+        return
+    _check_bucket(photo, parts)
+    parts.telemetry.tracer.note(image=photo.document_id)
+    try:
+        changed = _index_until_current(request, parts, progress)
+    except FatalWorkerError:
+        raise
+    except Exception as error:
+        if not is_last:
+            raise
+        _give_up(request, parts, error)
+        raise RejectMessage(f"The last try failed: {error}", "last try") from error
+    if changed:
+        request_grouping(photo.gallery_id, parts.changes)
+
+
+def _index_until_current(request: PhotoRequest, parts: DetectionParts, progress: Progress) -> bool:
+    """`index_photo`, again where another worker was faster. Whether the gallery is to be grouped."""
+    for _ in range(TRIES - 1):
+        try:
+            return index_photo(request, parts, progress)
+        except Overtaken:
+            log.info("photo changed meanwhile; it is looked at again", extra={"image": request.photo.document_id})
+    return index_photo(request, parts, progress)
 
 
 @dataclass
 class Examined:
-    """What is known of a photo, filled in as it is examined: its version in S3, its faces, the kind of the BadPhoto for
-    which it is rejected, and the photo of the same bytes that its faces are taken over from."""
+    """What is known of a photo, filled in as it is examined: its object in S3, its faces, the kind of the BadPhoto for
+    which it is rejected, and the photo of the same bytes that its faces are taken over from. `edition` is the photo's
+    before all of this."""
 
     photo: PhotoRef
+    edition: int
     stored: StoredObject | None = None
     faces: list[FaceRecord] = field(default_factory=list)
     kind: str | None = None
     twin: PhotoResult | None = None
 
 
-def index_photo(
-    photo: PhotoRef, previous: ImageRecord | None, parts: DetectionParts, progress: Progress, *, force: bool
-) -> None:
-    """Examine a photo, then store what was found. A photo that can't be used is stored too, with the reason.
+def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress) -> bool:
+    """Examine a photo, then store what was found. A photo that can't be used is stored too, with the reason; one that
+    is gone is removed. Returns whether its gallery is to be grouped.
 
-    Unless by `force`, what is stored already is left as it is, and no picture is analysed twice by one model.
+    Unless by `force`, what is stored already is left as it is, and no picture is analysed twice by one model. Raises
+    Overtaken where another worker was faster.
     """
+    photo = request.photo
+    previous, edition = parts.faces.find_image(photo)
+    if previous and is_older(request.sequencer, previous.sequencer):
+        log.info("older event ignored", extra={"image": previous.photo.document_id})
+        return True
     times = StageTimes(progress, parts.telemetry.tracer)
-    examined = Examined(photo)
+    examined = Examined(photo, edition)
     try:
-        image = _examine(examined, previous, parts, times, force=force)
+        image = _examine(examined, previous, parts, times, force=request.force)
+    except PhotoGone as gone:
+        if request.is_event:
+            return _remove(photo, previous, edition, parts, progress)
+        # Whoever sent a message for it expects a photo.
+        image, examined.kind = ImageRecord(photo, ImageStatus.REJECTED, reason=str(gone)), "missing"
     except LowQuality as low:
         image = _make_low_quality_record(photo, low)
     except BadPhoto as bad:
-        image, examined.kind = ImageRecord(photo, ImageStatus.REJECTED, reason=str(bad)), bad.kind
+        image, examined.kind = _make_rejected_record(photo, bad), bad.kind
     if image is not None:
-        _store_and_report(examined, image, previous, parts, times)
+        sequencer = request.sequencer or (previous.sequencer if previous else None)
+        _store_and_report(examined, replace(image, sequencer=sequencer), previous, parts, times)
+    return True
 
 
 def _examine(
@@ -113,6 +202,9 @@ def _examine(
 ) -> ImageRecord | None:
     """Fetch the photo, analyse it and put its pictures; None where it is stored already."""
     photo, analyser = examined.photo, parts.analyser
+    if reason := _explain_no_photo(photo, parts):
+        examined.stored = parts.objects.describe(photo)
+        return ImageRecord(photo, ImageStatus.NOT_A_PHOTO, reason)
     verdict: Verdict | None = None
     with ExitStack() as held:
         if thumbnail := analyser.prefilter.find_thumbnail(photo):
@@ -133,12 +225,21 @@ def _examine(
         content = hashlib.sha256(data).hexdigest()
         examined.twin = None if force else parts.faces.find_twin(content, analyser.model_id)
         analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
-        examined.faces = _make_face_records(photo, analysis, analyser.model_id)
         with times.stage(Stage.PICTURES):
-            _put_pictures(photo, analysis, examined.faces, parts)
+            image = _put_pictures(
+                examined, replace(_make_found_record(photo, header, analysis), content=content), analysis, parts
+            )
     parts.kill_points.reach("after-put")
-    left_out = _explain_left_out(examined.faces, analyser.device.pack.manifest.quality)
-    return replace(_make_found_record(photo, header, analysis), content=content, left_out=left_out)
+    return replace(image, left_out=_explain_left_out(examined.faces, analyser.device.pack.manifest.quality))
+
+
+def _explain_no_photo(photo: PhotoRef, parts: DetectionParts) -> str | None:
+    """Why a file can't be a photo of its own, by its name and the files beside it; None where it must be read."""
+    kind = classify_name(photo.key)
+    if kind in NOT_PHOTOS:
+        return f"It is a {kind}, not a photo."
+    main = parts.faces.find_companion(photo) if kind is FileKind.RAW and photo.name is not None else None
+    return f"{BELONGS} {main.photo.key.rpartition('/')[2]}" if main else None
 
 
 def _store_and_report(
@@ -148,10 +249,12 @@ def _store_and_report(
     image = replace(image, model_id=parts.analyser.model_id, timings_s=dict(times.seconds))
     if examined.stored:
         image = replace(image, etag=examined.stored.etag, last_modified=examined.stored.last_modified)
-    result = PhotoResult(image, examined.faces)
-    _remove_old_pictures(previous, image, parts)
+    result = _keep_other_photo(PhotoResult(image, examined.faces, examined.edition), previous, parts)
     with times.stage(Stage.STORE):
-        _store(result, parts)
+        saved, _ = parts.results.ask(result)
+    if saved.is_overtaken:
+        _remove_unnamed(examined, image, parts)
+        raise Overtaken(image.photo)
     parts.kill_points.reach("after-save")
     report_metrics(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
     log.info(
@@ -165,55 +268,114 @@ def _store_and_report(
             "seconds": times.seconds,
         },
     )
+    _index_others(saved.to_index, parts)
 
 
-def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
-    """Whether there is nothing to do: a newer version is stored, or the same version by the same model."""
-    if previous is None:
+def _remove_unnamed(examined: Examined, image: ImageRecord, parts: DetectionParts) -> None:
+    """Remove the pictures of a result that was not stored, unless whoever was faster has stored the same ones."""
+    current, _ = parts.faces.find_image(image.photo)
+    if current is None or current.content != image.content:
+        keys = {face.crop_key for face in examined.faces} | {image.preview_key}
+        parts.objects.remove(key for key in keys if key)
+
+
+def _keep_other_photo(result: PhotoResult, previous: ImageRecord | None, parts: DetectionParts) -> PhotoResult:
+    """A file that can't be read never takes the place of a photo of another key, though its sender gave it that
+    photo's id."""
+    photo = result.image.photo
+    if previous is None or previous.photo.key == photo.key or photo.name is not None or result.image.status in READ:
+        return result
+    apart = replace(photo, name=photo.image_id)
+    return PhotoResult(replace(result.image, photo=apart), (), parts.faces.find_image(apart)[1])
+
+
+def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts) -> None:
+    """Examine photos which the end of another one has made photos of their own."""
+    for photo in photos:
+        _index_until_current(PhotoRequest(photo, is_event=True), parts, lambda: None)
+
+
+def _remove(
+    photo: PhotoRef, previous: ImageRecord | None, edition: int, parts: DetectionParts, progress: Progress
+) -> bool:
+    """Remove a photo whose object is gone: its record, its faces under every model, its pictures, its result at the
+    owner's. Each step is repeated by a second message, where a worker died in between."""
+    progress()
+    if previous is None and parts.galleries.find_gallery(photo.gallery_id) is None:
+        log.info("nothing is known of a photo that is gone", extra={"image": photo.document_id})
         return False
-    about = {"image": previous.photo.document_id}
-    if previous.last_modified and stored.last_modified < previous.last_modified:
-        log.info("older version ignored", extra=about)
-        return True
-    this = (stored.etag, parts.analyser.model_id)
-    if force or (previous.etag, previous.model_id) != this or previous.status not in SEEN:
-        return False
-    # Whoever stored it may have died before its owner was told.
-    parts.owner.set_face_indexes([previous])
-    log.info("photo is stored already", extra=about)
+    if previous:
+        parts.owner.clear_face_index(previous.photo)
+    changes = parts.faces.remove_photo(photo, edition)
+    if changes is None:
+        raise Overtaken(photo)
+    parts.kill_points.reach("after-remove")
+    listed = [key for prefix in parts.keys.pictures_of(photo) for key, _ in parts.objects.list_keys(prefix)]
+    parts.objects.remove({*changes.pictures, *parts.keys.choose_former(listed, photo, edition)})
+    parts.owner.set_face_indexes(changes.images)
+    parts.telemetry.metrics.add(Metric.PHOTOS_REMOVED)
+    log.info("photo removed", extra={"image": (previous.photo if previous else photo).document_id})
+    _index_others(changes.to_index, parts)
     return True
 
 
-def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[PhotoResult]], list[bool]]:
-    """A function that stores photos, and returns for each whether a newer version was stored before it."""
+def _give_up(request: PhotoRequest, parts: DetectionParts, error: Exception) -> None:
+    """Store a photo whose last try has failed, with the reason, unless what is stored of it may still be true."""
+    try:
+        previous, edition = parts.faces.find_image(request.photo)
+        stored = parts.objects.describe(request.photo)
+        if previous and previous.status in READ and previous.etag == stored.etag:
+            return
+        reason = f"It could not be processed: {error}"
+        image = ImageRecord(
+            request.photo,
+            ImageStatus.REJECTED,
+            reason,
+            etag=stored.etag,
+            last_modified=stored.last_modified,
+            model_id=parts.analyser.model_id,
+            sequencer=request.sequencer,
+        )
+        parts.results.ask(PhotoResult(image, (), edition))
+        request_grouping(request.photo.gallery_id, parts.changes)
+    except Exception:
+        # The message goes to the dead letters with the first reason.
+        log.exception("the failure could not be stored", extra={"image": request.photo.document_id})
 
-    def save(results: Sequence[PhotoResult]) -> list[bool]:
-        overtaken = faces.save_photos(results)
-        owner.set_face_indexes([result.image for result in results if result not in overtaken])
-        return [result in overtaken for result in results]
+
+def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
+    """Whether there is nothing to do: this content is stored by the same model."""
+    if previous is None or force or previous.status not in SEEN:
+        return False
+    if (previous.etag, previous.model_id) != (stored.etag, parts.analyser.model_id):
+        return False
+    # Whoever stored it may have died before its owner was told.
+    parts.owner.set_face_indexes([previous])
+    log.info("photo is stored already", extra={"image": previous.photo.document_id})
+    return True
+
+
+def make_saver(
+    faces: FaceStore, owner: OwnerMetadata, objects: ObjectStore
+) -> Callable[[Sequence[PhotoResult]], list[Saved]]:
+    """A function that stores photos, and returns for each how."""
+
+    def save(results: Sequence[PhotoResult]) -> list[Saved]:
+        changes = faces.save_photos(results)
+        owner.set_face_indexes(changes.images)
+        if changes.pictures:
+            objects.remove(changes.pictures)
+        return [_find_saved(result, changes) for result in results]
 
     return save
 
 
-def _get_change_parts(parts: DetectionParts) -> ChangeParts:
-    return ChangeParts(
-        parts.galleries, parts.grouping_queue, parts.grouping_delay_s, parts.analyser.model_id, parts.telemetry
-    )
-
-
-def _store(result: PhotoResult, parts: DetectionParts) -> None:
-    is_overtaken, _ = parts.results.ask(result)
-    if is_overtaken:
-        # The crops that were just written are those of an older version. The next try replaces them.
-        raise RetryLater(f"A newer version of the photo {result.image.photo.document_id} was stored meanwhile.", 0)
-
-
-def _is_own_output(photo: PhotoRef, parts: DetectionParts) -> bool:
-    """With one bucket for photos and results, S3 announces the crops that this service writes; they are ignored."""
-    own = photo.bucket == parts.output_bucket and is_output_key(photo.key)
-    if own:
-        log.info("own output ignored", extra={"key": photo.key})
-    return own
+def _find_saved(result: PhotoResult, changes: Changes) -> Saved:
+    photo = result.image.photo
+    same_name = [
+        one for one in changes.to_index if (one.gallery_id, one.plain_id) == (photo.gallery_id, photo.plain_id)
+    ]
+    return Saved(result in changes.overtaken, same_name)
 
 
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
@@ -225,17 +387,9 @@ def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
         )
 
 
-def _check_same_photo(request: DetectImage, previous: ImageRecord | None) -> None:
-    """IMG_1.JPG and IMG_1.MOV beside it must not replace each other again and again."""
-    if request.id_from_key and previous and previous.photo.key != request.s3_key:
-        raise RejectMessage(
-            f"The image id {request.image_id!r} is taken by {previous.photo.key!r}; send {request.s3_key!r} as a "
-            "detect_image message with an id of its own if it is another photo.",
-            "id taken",
-        )
-
-
-def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> list[FaceRecord]:
+def _make_face_records(
+    photo: PhotoRef, seen: PhotoAnalysis, model_id: str, crop_key: str, ranges: Sequence[tuple[int, int]]
+) -> list[FaceRecord]:
     found = seen.detections
     return [
         FaceRecord(
@@ -248,7 +402,8 @@ def _make_face_records(photo: PhotoRef, seen: PhotoAnalysis, model_id: str) -> l
             det_score=float(found.scores[index]),
             quality=seen.quality[index],
             embedding=seen.embeddings[index],
-            crop_key=make_crop_key(photo, model_id, index),
+            crop_key=crop_key,
+            crop_range=ranges[index],
         )
         for index in range(len(found))
     ]
@@ -283,26 +438,28 @@ def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:
     return ImageRecord(photo, ImageStatus.LOW_QUALITY, reason, prefilter_score=low.score, prefilter_reason=reason)
 
 
-def _put_pictures(photo: PhotoRef, seen: PhotoAnalysis, records: list[FaceRecord], parts: DetectionParts) -> None:
-    if not records:
-        return
+def _make_rejected_record(photo: PhotoRef, bad: BadPhoto) -> ImageRecord:
+    """A file that is no picture is only a failure where its name says that it is one."""
+    claims_picture = split_ending(photo.key)[1].lower() in PICTURE_ENDINGS
+    status = ImageStatus.NOT_A_PHOTO if bad.kind == "no picture" and not claims_picture else ImageStatus.REJECTED
+    return ImageRecord(photo, status, reason=str(bad))
+
+
+def _put_pictures(examined: Examined, image: ImageRecord, seen: PhotoAnalysis, parts: DetectionParts) -> ImageRecord:
+    """Put the crops of all faces as one object, and the preview. Fills in the faces; returns the record."""
+    photo, content = image.photo, image.content or ""
+    if not len(seen.detections):
+        return image
     with parts.analyser.device.cpu:
         crops = encode_crops(seen.image, seen.in_image.boxes)
         preview = encode_preview(seen.image, parts.preview_side_px) if parts.preview_side_px else None
-    for record, crop in zip(records, crops, strict=True):
-        parts.objects.put(record.crop_key, crop, "image/webp")
-    if preview:
-        parts.objects.put(make_preview_key(photo), preview, "image/jpeg")
-
-
-def _remove_old_pictures(previous: ImageRecord | None, result: ImageRecord, parts: DetectionParts) -> None:
-    """Remove crops that the new record does not name, before the record that names them is replaced: a process that
-    dies in between then leaves no orphan."""
-    if previous is None or previous.model_id != result.model_id:
-        return
-    photo = result.photo
-    gone = [make_crop_key(photo, result.model_id, index) for index in range(result.face_count, previous.face_count)]
-    if previous.face_count and not result.face_count:
-        gone.append(make_preview_key(photo))
-    if gone:
-        parts.objects.remove(gone)
+    starts = [sum(map(len, crops[:row])) for row in range(len(crops))]
+    ranges = [(start, len(crop)) for start, crop in zip(starts, crops, strict=True)]
+    crop_key = parts.keys.crops(photo, examined.edition, content, parts.analyser.model_id)
+    examined.faces = _make_face_records(photo, seen, parts.analyser.model_id, crop_key, ranges)
+    parts.objects.put(crop_key, b"".join(crops), "application/octet-stream")
+    if preview is None:
+        return image
+    preview_key = parts.keys.preview(photo, examined.edition, content)
+    parts.objects.put(preview_key, preview, "image/jpeg")
+    return replace(image, preview_key=preview_key)

@@ -31,7 +31,7 @@ class Prefilter:
         """The thumbnail by which a photo is judged before it is fetched. None where there is none, or no pre-filter."""
         if self.mode == "off" or self.thumbnail_key is None:
             return None
-        return replace(photo, key=make_thumbnail_key(self.thumbnail_key, photo), version_id=None)
+        return replace(photo, key=make_thumbnail_key(self.thumbnail_key, photo))
 
     def judge_thumbnail(self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits) -> Verdict | None:
         """The verdict on a thumbnail. None where it is missing, too small or unreadable: then the photo is judged."""

@@ -46,6 +46,7 @@ ENDS = {
     ImageStatus.NO_FACES: Metric.PHOTOS_WITHOUT_FACES,
     ImageStatus.LOW_QUALITY: Metric.PHOTOS_LOW_QUALITY,
     ImageStatus.REJECTED: Metric.PHOTOS_REJECTED,
+    ImageStatus.NOT_A_PHOTO: Metric.NOT_PHOTOS,
 }
 
 

@@ -16,13 +16,15 @@ from app.core.errors import RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
-from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches, make_groups_key, make_page_key
+from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches
+from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
+from app.grouping.covers import list_covers, write_covers
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
-from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
+from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups, name_covers
 from app.grouping.run import GroupingRun
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.telemetry.catalogue import Metric
@@ -54,6 +56,7 @@ class GroupingParts:
     search: NeighbourSearch
     index: GalleryIndex | None = None
     allows_model_change: bool = False
+    keys: ResultKeys = field(default_factory=ResultKeys)
     kill_points: KillPoints = field(default_factory=KillPoints)
     telemetry: Telemetry = field(default_factory=Telemetry)
 
@@ -116,12 +119,21 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
 
     images = list(parts.faces.read_images(gallery_id))
     groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
-    page = render_page(groups, list_page_photos(images), make_crop_urls(gallery_id, faces))
+    covers = list_covers(gallery_id, faces, people, parts.keys)
+    groups = name_covers(groups, {person_id: key for person_id, (key, _) in covers.items()})
+    page = render_page(
+        groups, list_page_photos(images, parts.keys), make_crop_urls(gallery_id, faces, covers, parts.keys)
+    )
     run.begin_stage("publish")
+    with run.tracer.stage("write covers"):
+        old_covers = write_covers(covers, faces, parts.keys.covers(gallery_id), parts.objects)
     output = compute_digest(groups, page)
     if full or output != lease.output:
         with run.tracer.stage("write files"):
             _write_files(run, parts, groups, page)
+    if old_covers:
+        run.keep()  # Whoever has the lease since may have written them.
+        parts.objects.remove(old_covers)
 
     seconds = round(time.monotonic() - started, 3)
     unassigned = matched.person_ids.count(None)
@@ -200,10 +212,10 @@ def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonR
 
 def _write_files(run: GroupingRun, parts: GroupingParts, groups: Groups, page: str) -> None:
     gallery_id, fence = run.lease.gallery_id, run.lease.fence
-    parts.objects.replace(make_groups_key(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
+    parts.objects.replace(parts.keys.groups(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
     parts.kill_points.reach("after-groups")
     run.keep()
-    parts.objects.replace(make_page_key(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
+    parts.objects.replace(parts.keys.page(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
 
 
 def _report_run(found: PeopleUpdate, faces: int, people: int, seconds: float, parts: GroupingParts) -> None:
@@ -228,5 +240,5 @@ def _make_header(gallery_id: str, model_id: str) -> Groups:
 
 
 def _find_moves(faces: FaceBatch, matched: PersonMatches) -> list[FaceMove]:
-    rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, strict=True)
-    return [FaceMove(face_id, before, now) for face_id, before, now in rows if now != before]
+    rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, faces.digests, strict=True)
+    return [FaceMove(face_id, before, now, digest) for face_id, before, now, digest in rows if now != before]

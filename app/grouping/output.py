@@ -15,6 +15,7 @@ class GroupedFace(_Part):
     """A face. `box` is x1 y1 x2 y2 in pixels of the upright original; `unified` in `quality` is 0 to 100."""
 
     face_id: str
+    digest: str | None = Field(None, description="Tells the face from another one that has its id later. For edits.")
     image_id: str
     box: tuple[float, float, float, float]
     det_score: float = Field(ge=0, le=1)
@@ -28,13 +29,15 @@ class GroupedPerson(_Part):
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str
+    cover_key: str | None = Field(None, description="Key of the person's cover, a WebP, in the results bucket.")
     faces: list[GroupedFace]
 
 
 class SkippedPhoto(_Part):
-    """A photo without faces in this result, and why."""
+    """A photo without faces in this result, or a file that is not a photo, and why."""
 
     image_id: str
+    key: str | None = Field(None, description="S3 key of the file.")
     status: ImageStatus
     reason: str
 

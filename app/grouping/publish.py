@@ -1,11 +1,11 @@
 """The published output of a run: the content of `groups.json` and of the people page."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.clustering.identity import PersonMatches
-from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus, make_preview_key
+from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, PersonStatus
+from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, explain_unassigned
 from app.grouping.output import GroupedFace, GroupedPerson, Groups, SkippedPhoto
 from app.grouping.page import PagePhoto, remove_time
@@ -51,32 +51,38 @@ def compute_digest(groups: Groups, page: str) -> str:
     return hashlib.sha256(f"{of_groups}\n{remove_time(page)}".encode()).hexdigest()
 
 
-def list_page_photos(images: Iterable[ImageRecord]) -> dict[str, PagePhoto]:
-    """Image id → what the page shows of it: the preview in the page's folder, and the original's size."""
+def name_covers(groups: Groups, covers: Mapping[str, str]) -> Groups:
+    """The groups with the key of each person's cover."""
+    named = [one.model_copy(update={"cover_key": covers.get(one.person_id)}) for one in groups.people]
+    return groups.model_copy(update={"people": named})
+
+
+def list_page_photos(images: Iterable[ImageRecord], keys: ResultKeys) -> dict[str, PagePhoto]:
+    """Image id → what the page shows of it: the URL of its preview, relative to the page, and the original's size."""
     return {
         image.photo.image_id: PagePhoto(
-            _make_relative_url(image.photo.gallery_id, make_preview_key(image.photo)), image.width_px, image.height_px
+            keys.make_url(image.photo.gallery_id, image.preview_key), image.width_px, image.height_px
         )
         for image in images
-        if image.status is ImageStatus.INDEXED
+        if image.status is ImageStatus.INDEXED and image.preview_key
     }
 
 
-def make_crop_urls(gallery_id: str, faces: FaceBatch) -> dict[str, str]:
-    """Face id → URL of its crop, relative to the page."""
-    return {
-        face: _make_relative_url(gallery_id, key) for face, key in zip(faces.face_ids, faces.crop_keys, strict=True)
-    }
-
-
-def _make_relative_url(gallery_id: str, key: str) -> str:
-    return quote(key.removeprefix(f"{gallery_id}/"))
+def make_crop_urls(
+    gallery_id: str, faces: FaceBatch, covers: Mapping[str, tuple[str, int]], keys: ResultKeys
+) -> dict[str, str]:
+    """Face id → URL of its crop, relative to the page, for faces whose crop is an object of its own: covers, and faces
+    that a former version has stored."""
+    former = zip(faces.face_ids, faces.crop_keys, faces.crop_ranges, strict=True)
+    urls = {face_id: keys.make_url(gallery_id, key) for face_id, key, part in former if part is None}
+    return urls | {faces.face_ids[row]: keys.make_url(gallery_id, key) for key, row in covers.values()}
 
 
 def _make_face(faces: FaceBatch, row: int, why_alone: str | None) -> GroupedFace:
     x1, y1, x2, y2 = (round(float(value), BOX_DECIMALS) for value in faces.boxes[row])
     return GroupedFace(
         face_id=faces.face_ids[row],
+        digest=faces.digests[row] or None,
         image_id=faces.image_ids[row],
         box=(x1, y1, x2, y2),
         det_score=round(float(faces.det_scores[row]), SCORE_DECIMALS),
@@ -105,4 +111,5 @@ def _make_person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerso
 
 
 def _list_skipped(image: ImageRecord) -> SkippedPhoto:
-    return SkippedPhoto(image_id=image.photo.image_id, status=image.status, reason=image.reason or "")
+    key = image.photo.key
+    return SkippedPhoto(image_id=image.photo.image_id, key=key, status=image.status, reason=image.reason or "")

@@ -54,6 +54,21 @@ class Metric(Enum):
         "Photos that can't be used, by kind: `cut off`, `damaged`, `empty`, `missing`, `no picture`, `not supported`, "
         "`too large`. The log line of each has the `reason`.",
     )
+    NOT_PHOTOS = (
+        "NotPhotos",
+        "detection",
+        "counter",
+        "Count",
+        "Files stored as `not_a_photo`: videos, sidecar files, raw files beside their JPEG.",
+    )
+    PHOTOS_REMOVED = ("PhotosRemoved", "detection", "counter", "Count", "Photos removed since their object is gone.")
+    EVENTS_IGNORED = (
+        "EventsIgnored",
+        "detection",
+        "counter",
+        "Count",
+        "Events of S3 for which nothing is to be done, by kind: `folder`, `test`, `own result`, `other event`.",
+    )
     FACES = ("Faces", "detection", "counter", "Count", "Faces stored.")
     PHOTO_SECONDS = (
         "PhotoSeconds",
@@ -212,7 +227,7 @@ class Metric(Enum):
     @property
     def has_kinds(self) -> bool:
         """Whether the counter is also counted by the kind of what it counts."""
-        return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED)
+        return self in (Metric.PHOTOS_REJECTED, Metric.MESSAGES_REJECTED, Metric.EVENTS_IGNORED)
 
 
 Reading = tuple[Metric, float]

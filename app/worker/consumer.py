@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.core.errors import FatalWorkerError, LeaseLost, RejectMessage, RetryLater
+from app.core.errors import FatalWorkerError, LeaseLost, Letter, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.ports import MessageQueue, Progress, ReceivedMessage
 from app.telemetry.catalogue import Metric
@@ -38,10 +38,11 @@ PAUSE_S = 1.0
 
 
 class Handler(Protocol):
-    def __call__(self, body: str, *, progress: Progress) -> None:
+    def __call__(self, body: str, *, progress: Progress, is_last: bool) -> None:
         """Do what a message body requests, and call `progress` now and then.
 
-        The message is done when this returns. An error says what to do with it instead (see app.core.errors).
+        The message is done when this returns. An error says what to do with it instead (see app.core.errors). With
+        `is_last`, the queue hands the message out for the last time.
         """
 
 
@@ -255,11 +256,11 @@ class Consumer:
         about = {"message_id": message.message_id, "receive_count": message.receive_count}
         delay_s = choose_backoff_s(message.receive_count)
         try:
-            self._handler(message.body, progress=self._make_progress(message))
+            self._handler(message.body, progress=self._make_progress(message), is_last=self._is_last(message))
         except RejectMessage as reject:
-            reason = str(reject)
-            log.warning("message rejected: %s", reason, extra=about)
-            return _HandlerResult("rejected", lambda: self._queue.reject(message, reason), reject.kind)
+            letters = reject.letters or [Letter(message.body, str(reject))]
+            log.warning("message rejected: %s", reject, extra=about)
+            return _HandlerResult("rejected", lambda: self._queue.reject(message, letters), reject.kind)
         except RetryLater as retry:
             self._context.breaker.record_failure(retry)
             delay_s = delay_s if retry.delay_s is None else retry.delay_s
@@ -274,6 +275,10 @@ class Consumer:
             self._context.breaker.record_success()
             return _HandlerResult("done")
         return _HandlerResult("put back", lambda: self._queue.hide(message, delay_s))
+
+    def _is_last(self, message: ReceivedMessage) -> bool:
+        most = self._queue.max_receives
+        return most is not None and message.receive_count >= most
 
     def _make_progress(self, message: ReceivedMessage) -> Progress:
         def progress() -> None:

@@ -45,7 +45,7 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.clustering.full import cluster
 from app.clustering.graph import UNASSIGNED
 from app.core.arrays import Floats
-from app.core.records import FaceBatch, PhotoRef, join_batches, make_crop_key, make_face_id, make_quality_columns
+from app.core.records import FaceBatch, PhotoRef, join_batches, make_face_id, make_quality_columns
 from app.core.roles import assign_roles
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device, open_device
@@ -205,10 +205,11 @@ def _analyse_page(page: tuple[str, Path], analyser: Analyser) -> tuple[FaceBatch
         det_scores=analysis.detections.scores,
         quality=make_quality_columns(analysis.quality),
         embeddings=analysis.embeddings,
-        crop_keys=[make_crop_key(photo, model_id, index) for index in range(count)],
+        crop_keys=[""] * count,
         person_ids=[None] * count,
         digests=[""] * count,
         etags=[None] * count,
+        crop_ranges=[None] * count,
     )
     return faces, unbrightened
 

@@ -93,6 +93,7 @@ def _make_stored_faces(grouping: Grouping, order: Labels, ids: Sequence[str | No
         person_ids=[*ids, *[None] * (count - len(ids))],
         digests=nothing,
         etags=list(nothing),
+        crop_ranges=[None] * count,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from app.core.records import is_output_key
+from app.core.result_keys import ResultKeys
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event
 from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
@@ -160,15 +160,11 @@ def _find_unpublished(gallery_id: str, documents: Iterable[Document], gallery: D
 def find_orphans(run: Snapshot) -> list[str]:
     """Crops without a face and faces without a crop; previews likewise; faces without a photo."""
     crops = {face["crop_key"] for face in run.faces.values()}
-    previews = {
-        f"{image['gallery_id']}/previews/{image['image_id']}.jpg"
-        for image in run.images.values()
-        if image["face_count"]
-    }
-    pictures = {key for key in run.keys if key.endswith((".webp", ".jpg"))}
+    previews = {image["preview_key"] for image in run.images.values() if image["preview_key"]}
+    pictures = {key for key in run.keys if key.endswith((".crops", ".jpg"))}
     wrong = [f"{key} belongs to nothing." for key in sorted(pictures - crops - previews)]
     wrong += [f"{key} is missing." for key in sorted((crops | previews) - run.keys)]
-    wrong += [f"{key} is not a key this system writes." for key in sorted(run.keys) if not is_output_key(key)]
+    wrong += [f"{key} is not a key this system writes." for key in sorted(run.keys) if not ResultKeys().is_result(key)]
     counts = Counter(f"{face['gallery_id']}/{face['image_id']}" for face in run.faces.values())
     wrong += [f"Faces of {name} have no photo." for name in sorted(counts.keys() - run.images.keys())]
     wrong += [

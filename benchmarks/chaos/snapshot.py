@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.adapters.mongo_faces import decode_vectors
-from app.core.records import make_groups_key
+from app.adapters.mongo_records import decode_vectors
+from app.core.result_keys import ResultKeys
 from benchmarks.chaos.world import SETTINGS, World
 
 LOOKED_AT_FOR_S = 120
@@ -53,7 +53,7 @@ def read_snapshot(world: World) -> Snapshot:
     groups = {
         gallery: _read_groups(world, gallery)
         for gallery in collections["galleries"]
-        if make_groups_key(gallery) in keys
+        if ResultKeys().groups(gallery) in keys
     }
     return Snapshot(**collections, groups=groups, keys=keys, dead_letters=read_dead_letters(world))
 
@@ -94,7 +94,7 @@ def _list_keys(world: World) -> list[str]:
 
 
 def _read_groups(world: World, gallery: str) -> Document:
-    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=make_groups_key(gallery))
+    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=ResultKeys().groups(gallery))
     return dict(json.loads(answer["Body"].read()))
 
 

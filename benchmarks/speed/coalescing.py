@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
@@ -243,7 +243,7 @@ def _group(place: Place, flood: Flood) -> None:
         search=NeighbourSearch(),
     )
 
-    def work(body: str, *, progress: Any) -> None:  # noqa: ANN401
+    def work(body: str, *, progress: Callable[[], None], is_last: bool) -> None:
         handle(body, parts, progress)
 
     options = ConsumerOptions(

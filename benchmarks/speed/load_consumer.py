@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from app.core.errors import Letter
 from app.core.ports import Progress, ReceivedMessage
 from app.health import Health
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions
@@ -14,6 +15,8 @@ SQS_BATCH = 10
 
 class MemoryQueue:
     """A queue of so many messages that returns at most ten of them at once, as SQS does, and each once."""
+
+    max_receives: int | None = None
 
     def __init__(self, messages: int) -> None:
         self._waiting = deque(ReceivedMessage(str(number), "", str(number), 1) for number in range(messages))
@@ -30,7 +33,7 @@ class MemoryQueue:
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None: ...
 
-    def reject(self, message: ReceivedMessage, reason: str) -> None: ...
+    def reject(self, message: ReceivedMessage, letters: Sequence[Letter]) -> None: ...
 
 
 def measure_consumer_alone(messages: int, threads: int, batch_size: int) -> float:
@@ -53,5 +56,5 @@ def measure_consumer_alone(messages: int, threads: int, batch_size: int) -> floa
     return messages / cpu_s
 
 
-def _report_progress(body: str, *, progress: Progress) -> None:
+def _report_progress(body: str, *, progress: Progress, is_last: bool) -> None:
     progress()

@@ -30,8 +30,10 @@ from app.adapters.mongo import (
     split_into_batches,
     translate_mongo_errors,
 )
-from app.adapters.mongo_faces import MongoFaceStore, decode_face_batch, make_face_fields, read_raw_faces
-from app.core.records import FaceRecord, PhotoRef, join_batches, make_crop_key, make_face_id
+from app.adapters.mongo_faces import MongoFaceStore, decode_face_batch, read_raw_faces
+from app.adapters.mongo_records import make_face_fields
+from app.core.records import FaceRecord, PhotoRef, join_batches, make_face_id
+from app.core.result_keys import ResultKeys
 from app.vision.quality.fitted import load_quality_model
 from app.vision.quality.inputs import CHIP_PX, FaceColumns
 from app.vision.quality.measures import measure_quality, split_into_rows
@@ -140,7 +142,7 @@ def _make_documents(dimension: int) -> Iterator[Document]:
                 det_score=float(generator.random()),
                 quality=qualities[number % len(qualities)],
                 embedding=vector,
-                crop_key=make_crop_key(photo, MODEL, index),
+                crop_key=ResultKeys().crops(photo, 0, "0" * 64, MODEL),
             )
             document = {"_id": face.face_id, **make_face_fields(face, etag=f"{photo_number:032x}")}
             if number % NEW_FACES:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from app.config import Settings, load_settings
+from app.core.errors import Letter
 from app.core.ports import Progress, ReceivedMessage
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, PhotoResult
 from app.core.stages import Stage
@@ -173,6 +174,8 @@ def _work(seconds: float) -> None:
 class MemoryQueue:
     """A queue of messages in memory."""
 
+    max_receives: int | None = None
+
     def __init__(self, messages: int) -> None:
         sent_at = time.time()
         self._waiting = deque(ReceivedMessage(str(n), "{}", str(n), 1, sent_at) for n in range(messages))
@@ -189,7 +192,7 @@ class MemoryQueue:
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None: ...
 
-    def reject(self, message: ReceivedMessage, reason: str) -> None: ...
+    def reject(self, message: ReceivedMessage, letters: Sequence[Letter]) -> None: ...
 
 
 def _make_settings(mode: str, endpoint: str) -> Settings:

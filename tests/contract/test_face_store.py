@@ -14,13 +14,15 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import Document, open_database
-from app.adapters.mongo_faces import MongoFaceStore, decode_vectors, encode_vector
+from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_records import decode_vectors, encode_vector
 from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
 from app.core.ports import GalleryLease
 from app.core.records import (
     GROUPING_MEASURES,
     FaceBatch,
     FaceMove,
+    FaceRef,
     ImageRecord,
     ImageStatus,
     PersonRecord,
@@ -28,14 +30,14 @@ from app.core.records import (
     join_batches,
 )
 from tests.integration.proxy import Proxy
-from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, unit_vector
+from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, store, unit_vector
 
 OTHER_MODEL = "other-111111111111"
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
 def save(stores: Stores, name: str = "a", count: int = 1, *, etag: str = "etag-1", model: str = MODEL) -> None:
-    assert stores.faces.save_photos([photo_result(photo(name), count, etag=etag, model=model)]) == []
+    assert store(stores, [photo_result(photo(name), count, etag=etag, model=model)]) == []
 
 
 def faces_of(stores: Stores, gallery: str = "g", model: str = MODEL) -> FaceBatch:
@@ -53,14 +55,14 @@ def give_persons(stores: Stores, **persons: str) -> GalleryLease:
 
 
 def test_a_photo_nobody_stored_is_none(stores: Stores) -> None:
-    assert stores.faces.find_image(photo()) is None
+    assert stores.faces.find_image(photo()) == (None, 0)
 
 
 def test_a_photos_record_comes_back_as_it_was(stores: Stores) -> None:
     saved = ImageRecord(
-        replace(photo("day 1/Ä 🎉"), version_id="v7"),
-        ImageStatus.REJECTED,
-        reason="The JPEG is cut off.",
+        photo("day 1/Ä 🎉"),
+        ImageStatus.LOW_QUALITY,
+        reason="The photo is blurred.",
         etag="abc",
         last_modified=datetime(2024, 2, 29, 12, 30, 1, tzinfo=UTC),
         model_id=MODEL,
@@ -68,10 +70,12 @@ def test_a_photos_record_comes_back_as_it_was(stores: Stores) -> None:
         prefilter_score=37.5,
         prefilter_reason="The photo is blurred.",
         left_out=("Its quality is 7 of 100, below 20: it is dark.",),
+        preview_key="face-worker/g/previews/day 1/a.jpg",
+        sequencer="0055AED6DCD90281E5",
         timings_s={"fetch": 0.25, "decode": 0.5},
     )
-    stores.faces.save_photos([PhotoResult(saved)])
-    assert stores.faces.find_image(saved.photo) == saved
+    store(stores, [PhotoResult(saved)])
+    assert stores.faces.find_image(saved.photo) == (saved, 1)
 
 
 def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
@@ -81,6 +85,7 @@ def test_faces_come_back_with_every_column_as_it_was(stores: Stores) -> None:
     assert batch.face_ids == [face.face_id for face in expected]
     assert batch.image_ids == ["a", "a"]
     assert batch.crop_keys == [face.crop_key for face in expected]
+    assert batch.crop_ranges == [(0, 100), (100, 100)]
     assert [batch.get_quality(row) for row in range(2)] == [face.quality for face in expected]
     assert {column.dtype for column in batch.quality.values()} == {np.dtype(np.float32)}
     assert batch.person_ids == [None, None]
@@ -133,7 +138,7 @@ def test_of_a_faces_quality_comes_back_what_grouping_reads(stores: Stores) -> No
     measures = {"unified": 26.392, "pitch": 64.274, "yaw_score": 4.951}
     qualities = (measures, {"size_px": 9.5}, {})
     faces = [replace(face_record(photo(), index), quality=quality) for index, quality in enumerate(qualities)]
-    stores.faces.save_photos([PhotoResult(photo_result(photo(), 3).image, faces)])
+    store(stores, [PhotoResult(photo_result(photo(), 3).image, faces)])
     batch = faces_of(stores)
     assert set(batch.quality) == set(GROUPING_MEASURES)
     assert [batch.get_quality(row) for row in range(3)] == [
@@ -172,7 +177,7 @@ def test_a_photo_with_fewer_faces_than_before_loses_the_surplus(stores: Stores) 
     save(stores, count=3)
     save(stores, count=1)
     assert faces_of(stores).face_ids == [face_record(photo(), 0).face_id]
-    assert stores.faces.find_image(photo()).face_count == 1
+    assert stores.faces.find_image(photo())[0].face_count == 1
 
 
 def test_a_photo_without_faces_any_more_loses_all(stores: Stores) -> None:
@@ -233,8 +238,8 @@ def say_of_both(stores: Stores) -> list[str]:
     """The first face of photo a is confirmed, that of photo b rejected. Returns their ids."""
     face_ids = [face_record(photo(name), 0).face_id for name in "ab"]
     lease = give_persons(stores, a="p1", b="p2")
-    stores.editor.confirm_faces(lease, "p1", face_ids[:1])
-    stores.editor.reject_faces(lease, "p2", face_ids[1:])
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(face_ids[0])])
+    stores.editor.reject_faces(lease, "p2", [FaceRef(face_ids[1])])
     return face_ids
 
 
@@ -250,9 +255,9 @@ def test_users_edits_of_faces_are_read_back_and_survive_another_detection(stores
 
 
 def test_users_edits_of_a_face_do_not_apply_to_other_content_under_its_id(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(name)) for name in "ab"])
+    store(stores, [photo_result(photo(name)) for name in "ab"])
     say_of_both(stores)
-    stores.faces.save_photos([photo_result(photo(name), etag="etag-2") for name in "ab"])
+    store(stores, [photo_result(photo(name), etag="etag-2") for name in "ab"])
     batch = faces_of(stores)
     assert (batch.confirmed, batch.rejected, batch.person_ids) == (frozenset(), {}, [None, None])
 
@@ -274,7 +279,7 @@ def test_a_gallery_without_faces_gives_no_batches(stores: Stores) -> None:
 
 
 def test_photos_are_read_by_gallery_and_ordered_by_image_id(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(of, 0) for of in (photo("c"), photo("a"), photo("b"), photo("a", "other"))])
+    store(stores, [photo_result(of, 0) for of in (photo("c"), photo("a"), photo("b"), photo("a", "other"))])
     assert [image.photo for image in stores.faces.read_images("g")] == [photo("a"), photo("b"), photo("c")]
     assert list(stores.faces.read_images("none")) == []
 
@@ -295,7 +300,7 @@ def etags(stores: Stores) -> dict[str, str | None]:
 
 def test_photos_stored_together_are_each_stored_with_their_own_faces(stores: Stores) -> None:
     results = [photo_result(photo(name), count, etag=f"of {name}") for name, count in (("b", 1), ("c", 0), ("a", 3))]
-    assert stores.faces.save_photos(results) == []
+    assert store(stores, results) == []
     assert faces_of(stores).image_ids == ["a", "a", "a", "b"]
     assert list(stores.faces.read_images("g")) == [results[2].image, results[0].image, results[1].image]
 
@@ -303,99 +308,80 @@ def test_photos_stored_together_are_each_stored_with_their_own_faces(stores: Sto
 def test_no_photos_at_all_change_nothing(stores: Stores) -> None:
     save(stores)
     before = stores.snapshot()
-    assert stores.faces.save_photos([]) == []
+    assert store(stores, []) == []
     assert stores.snapshot() == before
 
 
 def test_a_photo_without_faces_any_more_loses_all_among_others_too(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(name), 2) for name in "abc"])
-    stores.faces.save_photos([photo_result(photo("a"), 1), photo_result(photo("b"), 0), photo_result(photo("c"), 2)])
+    store(stores, [photo_result(photo(name), 2) for name in "abc"])
+    store(stores, [photo_result(photo("a"), 1), photo_result(photo("b"), 0), photo_result(photo("c"), 2)])
     assert faces_of(stores).image_ids == ["a", "c", "c"]
 
 
 def test_photos_stored_together_keep_or_lose_their_people_each_by_its_own_content(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(name)) for name in "ab"])
+    store(stores, [photo_result(photo(name)) for name in "ab"])
     give_persons(stores, a="p1", b="p2")
-    stores.faces.save_photos([photo_result(photo("a"), etag="etag-2"), photo_result(photo("b"))])
+    store(stores, [photo_result(photo("a"), etag="etag-2"), photo_result(photo("b"))])
     assert faces_of(stores).person_ids == [None, "p2"]
 
 
-def test_of_a_photo_twice_in_one_batch_the_later_result_stays(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(), 3), photo_result(photo("b")), photo_result(photo(), 1)])
-    assert faces_of(stores).image_ids == ["a", "b"]
-    assert stores.faces.find_image(photo()).face_count == 1
+def seen(stores: Stores, result: PhotoResult) -> PhotoResult:
+    """A result of somebody who looks at the photo now, and stores later."""
+    return replace(result, edition=stores.faces.find_image(result.image.photo)[1])
 
 
-@pytest.mark.parametrize(
-    "between", [photo_result(photo(), 0), photo_result(photo(), etag="etag-2")], ids=["no face", "other content"]
-)
-def test_a_photo_twice_in_one_batch_loses_the_person_that_it_would_have_lost_singly(
-    stores: Stores, between: PhotoResult
-) -> None:
-    save(stores)
+def test_a_result_is_overtaken_by_whatever_was_stored_since_its_photo_was_looked_at(stores: Stores) -> None:
+    store(stores, [version(2)])
     give_persons(stores, a="p1")
-    stores.faces.save_photos([between, photo_result(photo())])
-    assert faces_of(stores).person_ids == [None]
-
-
-def test_a_photo_twice_in_one_batch_is_stored_under_both_models(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(), 2, model=OTHER_MODEL), photo_result(photo(), 1)])
-    assert (len(faces_of(stores)), len(faces_of(stores, model=OTHER_MODEL))) == (1, 2)
-
-
-def test_an_older_version_changes_nothing_and_is_named_while_its_neighbours_are_stored(stores: Stores) -> None:
-    stores.faces.save_photos([version(2)])
-    give_persons(stores, a="p1")
-    before, late = stores.snapshot(), version(1)
-    assert stores.faces.save_photos([version(3, "b"), late, version(1, "c")]) == [late]
+    late = seen(stores, version(1))
+    store(stores, [version(2)])
+    before = stores.snapshot()
+    assert stores.faces.save_photos([version(3, "b"), late, version(1, "c")]).overtaken == [late]
     assert etags(stores) == {"a": "etag-2", "b": "etag-3", "c": "etag-1"}
     assert set(before) <= set(stores.snapshot())
 
 
-def test_an_older_version_behind_a_newer_one_of_the_same_batch_is_overtaken(stores: Stores) -> None:
-    results = [version(1), version(3), version(2), version(3)]
-    assert stores.faces.save_photos(results) == [results[2]]
-    assert etags(stores) == {"a": "etag-3"}
+def test_of_two_results_of_one_photo_in_a_batch_the_second_is_overtaken(stores: Stores) -> None:
+    results = [version(1), version(3), version(2, "b")]
+    assert stores.faces.save_photos(results).overtaken == [results[1]]
+    assert etags(stores) == {"a": "etag-1", "b": "etag-2"}
 
 
 def test_the_same_version_again_changes_nothing_and_is_not_overtaken(stores: Stores) -> None:
-    stores.faces.save_photos([version(1)])
+    store(stores, [version(1)])
     give_persons(stores, a="p1")
     before = stores.snapshot()
-    assert stores.faces.save_photos([version(1), version(1)]) == []
+    assert store(stores, [version(1)]) == []
     assert stores.snapshot() == before
 
 
-def test_a_photo_whose_object_is_gone_leaves_the_gallery_whatever_was_stored(stores: Stores) -> None:
-    stores.faces.save_photos([version(1, "a"), version(1, "b")])
-    assert stores.faces.save_photos([gone("a")]) == []
-    assert faces_of(stores).image_ids == ["b", "b"]
-    assert stores.faces.find_image(photo("a")) == gone("a").image
-
-
-def test_after_a_photo_was_gone_any_version_of_it_is_taken(stores: Stores) -> None:
-    stores.faces.save_photos([version(2), gone()])
-    assert stores.faces.save_photos([version(1)]) == []
+def test_a_version_with_an_earlier_time_is_taken_since_its_object_is_the_one_that_is_there(stores: Stores) -> None:
+    store(stores, [version(2)])
+    assert store(stores, [version(1)]) == []
     assert etags(stores) == {"a": "etag-1"}
 
 
-def test_two_workers_that_store_the_same_photos_at_once_leave_the_newest_of_each(stores: Stores) -> None:
-    newest, start = 31, Barrier(2)
+def test_two_workers_that_store_the_same_photos_at_once_never_mix_them(stores: Stores) -> None:
+    start = Barrier(2)
 
     def store_every_second_version(first: int) -> None:
         start.wait(30)
-        for number in range(first, newest + 1, 2):
+        for number in range(first, 20, 2):
             # Each in its own order, and each with a photo of its own.
             names = ["a", "b", "c", "only 0"] if first == 0 else ["only 1", "c", "b", "a"]
-            stores.faces.save_photos([version(number, name) for name in names])
+            missing = [version(number, name) for name in names]
+            while missing:
+                missing = store(stores, missing)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(store_every_second_version, (0, 1)))
-    last = {name: newest for name in ("a", "b", "c", "only 1")} | {"only 0": newest - 1}
-    assert etags(stores) == {name: f"etag-{number}" for name, number in last.items()}
-    before = stores.snapshot()
-    assert stores.faces.save_photos([version(number, name) for name, number in last.items()]) == []
-    assert stores.snapshot() == before
+    last = etags(stores)
+    assert (last["only 0"], last["only 1"]) == ("etag-18", "etag-19")
+    batch = faces_of(stores)
+    assert dict(zip(batch.image_ids, batch.etags, strict=True)) == last
+    counts = {image.photo.image_id: image.face_count for image in stores.faces.read_images("g")}
+    assert {name: batch.image_ids.count(name) for name in counts} == counts
+    assert all(counts[name] == 1 + int(etag[-1]) % 2 for name, etag in last.items())
 
 
 def save_with(
@@ -403,10 +389,11 @@ def save_with(
 ) -> list[PhotoResult]:
     """Save, and do something just before this command is sent."""
     listener = OnceBefore(command, action)
+    fresh = [seen(stores, result) for result in results]
     with MongoClient[Document](uri, tz_aware=True, event_listeners=[listener]) as client:
-        overtaken = MongoFaceStore(client[stores.database.name]).save_photos(results)
+        overtaken = MongoFaceStore(client[stores.database.name]).save_photos(fresh).overtaken
     assert listener.done
-    return overtaken
+    return [result for result, one in zip(results, fresh, strict=True) if one in overtaken]
 
 
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
@@ -414,28 +401,32 @@ def save_with(
 def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_then(
     stores: Stores, mongo_uri: str, known: bool
 ) -> None:
-    stores.faces.save_photos([version(1)] if known else [])
+    store(stores, [version(1)] if known else [])
     old = [version(2), version(2, "b")]
-    overtaken = save_with(stores, mongo_uri, "update faces", lambda _: stores.faces.save_photos([version(3)]), old)
+    overtaken = save_with(
+        stores, mongo_uri, "update photo_names", lambda _: store(stores, [version(3)]), old
+    )
     assert overtaken == [old[0]]
     assert etags(stores) == {"a": "etag-3", "b": "etag-2"}
 
 
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
 @pytest.mark.parametrize("command", ["delete faces", "update images", "commitTransaction"])
-def test_a_newer_version_that_comes_while_an_older_one_is_written_waits_and_stays(
-    stores: Stores, mongo_uri: str, command: str, monkeypatch: pytest.MonkeyPatch
+def test_a_result_that_comes_while_another_is_written_waits_and_is_overtaken(
+    stores: Stores, mongo_uri: str, command: str
 ) -> None:
     newer: list[Future[list[PhotoResult]]] = []
 
     def begin_newer(_: CommandStartedEvent) -> None:
-        newer.append(pool.submit(stores.faces.save_photos, [version(2)]))
+        newer.append(pool.submit(store, stores, [version(2)]))
         time.sleep(0.2)
         assert not newer[0].done()
 
     with ThreadPoolExecutor(1) as pool:
         assert save_with(stores, mongo_uri, command, begin_newer, [version(1)]) == []
-        assert newer[0].result(30) == []
+        assert len(newer[0].result(30)) == 1
+    assert etags(stores) == {"a": "etag-1"}
+    assert store(stores, [version(2)]) == []
     assert etags(stores) == {"a": "etag-2"}
     assert len(faces_of(stores)) == 1
 
@@ -447,7 +438,7 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_reads_agai
     def end_and_overtake(event: CommandStartedEvent) -> None:
         # What the server does by itself after 60 s.
         stores.database.client.admin.command("killSessions", [event.command["lsid"]])
-        stores.faces.save_photos([version(2)])
+        store(stores, [version(2)])
 
     old = [version(1), version(1, "b")]
     assert save_with(stores, mongo_uri, "update images", end_and_overtake, old) == [old[0]]
@@ -457,7 +448,7 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_reads_agai
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
 def test_an_uri_that_prefers_to_read_from_secondaries_stores_photos_too(stores: Stores, mongo_uri: str) -> None:
     with MongoClient[Document](f"{mongo_uri}/?readPreference=secondaryPreferred", tz_aware=True) as client:
-        assert MongoFaceStore(client[stores.database.name]).save_photos([version(1)]) == []
+        assert MongoFaceStore(client[stores.database.name]).save_photos([version(1)]).overtaken == []
     assert etags(stores) == {"a": "etag-1"}
 
 
@@ -466,14 +457,14 @@ def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.adapters.mongo.TRANSACTION_S", 0.5)
-    stores.faces.save_photos([version(1)])
+    store(stores, [version(1)])
     with stores.database.client.start_session() as session, session.start_transaction():
         stores.database["images"].update_one({"_id": "g/a"}, {"$set": {"reason": "busy"}}, session=session)
         with pytest.raises(RetryLater, match=r"^Storing photos in MongoDB failed: "):
-            stores.faces.save_photos([version(2)])
+            store(stores, [version(2)])
         session.abort_transaction()
     assert etags(stores) == {"a": "etag-1"}
-    assert stores.faces.save_photos([version(2)]) == []
+    assert store(stores, [version(2)]) == []
 
 
 @pytest.mark.parametrize("stores", ["mongo"], indirect=True)
@@ -481,7 +472,7 @@ def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
 def test_an_outage_in_the_middle_leaves_all_as_it_was_and_the_same_call_again_repairs_it(
     stores: Stores, mongo_uri: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores.faces.save_photos([version(1, "a"), version(0, "b")])
+    store(stores, [version(1, "a"), version(0, "b")])
     monkeypatch.setattr("app.adapters.mongo.TRANSACTION_S", 0.5)
     before, results = stores.snapshot(), [version(2, "a"), version(1, "b"), version(1, "c")]
     with Proxy(urlsplit(mongo_uri).port) as proxy:
@@ -497,7 +488,7 @@ def test_an_outage_in_the_middle_leaves_all_as_it_was_and_the_same_call_again_re
     # What the server does by itself after 60 s with a transaction of which it hears no more.
     stores.database.client.admin.command("killSessions", sessions)
     assert stores.snapshot() == before
-    assert stores.faces.save_photos(results) == []
+    assert store(stores, results) == []
     assert etags(stores) == {"a": "etag-2", "b": "etag-1", "c": "etag-1"}
     assert faces_of(stores).image_ids == ["a", "b", "b", "c", "c"]
 
@@ -513,11 +504,11 @@ def test_vectors_are_written_as_bson_vectors_that_pymongo_reads_the_same() -> No
 def test_a_database_that_is_away_asks_to_retry_later_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.adapters.mongo.TRANSACTION_S", 0.5)
     with MongoClient[Document]("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50) as client:
-        store, began = MongoFaceStore(client["nowhere"]), time.monotonic()
+        store_away, began = MongoFaceStore(client["nowhere"]), time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"^Reading a photo's record in MongoDB failed: "):
-            store.find_image(photo())
+            store_away.find_image(photo())
         with pytest.raises(StoreUnavailable, match=r"^Storing photos in MongoDB failed: "):
-            store.save_photos([photo_result(photo())])
+            store_away.save_photos([photo_result(photo())])
     assert time.monotonic() - began < 5
 
 
@@ -534,7 +525,7 @@ def test_a_wrong_uri_names_its_setting_and_never_its_password(uri: str) -> None:
 def save_content(stores: Stores, name: str, content: str, count: int = 1, *, model: str = MODEL) -> PhotoResult:
     result = photo_result(photo(name), count, model=model)
     result = PhotoResult(replace(result.image, content=content), result.faces)
-    stores.faces.save_photos([result])
+    store(stores, [result])
     return result
 
 
@@ -568,5 +559,5 @@ def test_other_bytes_and_other_models_have_no_twin(stores: Stores) -> None:
 def test_a_rejected_photo_is_nobodys_twin(stores: Stores) -> None:
     result = photo_result(photo("a"), 0)
     rejected = replace(result.image, content="sha-1", status=ImageStatus.REJECTED)
-    stores.faces.save_photos([PhotoResult(rejected)])
+    store(stores, [PhotoResult(rejected)])
     assert stores.faces.find_twin("sha-1", MODEL) is None

@@ -58,6 +58,21 @@ function picture(src, alt, missing) {
   return image;
 }
 
+/** A face cut out of its photo's preview, as a square with some of what is around it. */
+function cutOut(face, alt, missing) {
+  const [photo, , left, top, width, height] = gallery.faces[face];
+  const [, src, widthPx, heightPx] = gallery.photos[photo];
+  if (!src || height === undefined) return missing();
+  const side = 1.6 * Math.max((width / 100) * widthPx, (height / 100) * heightPx, 1);
+  const image = picture(src, alt, missing);
+  Object.assign(image.style, {
+    width: `${(100 * widthPx) / side}%`,
+    left: `${50 - (100 * ((left + width / 2) / 100) * widthPx) / side}%`,
+    top: `${50 - (100 * ((top + height / 2) / 100) * heightPx) / side}%`,
+  });
+  return node("span", { class: "cut-out" }, image);
+}
+
 /** The cover stands beside its person's name, so it is silent for screen readers. */
 function cover(person) {
   const initial = () => node("span", { class: "initial" }, [...person.label][0].toUpperCase());
@@ -153,7 +168,9 @@ function faceTile(face) {
   const { crops, why } = gallery.unassigned;
   const reason = why[face - unassigned.first];
   const alt = reason ? `A face in ${imageId}. ${reason}` : `A face in ${imageId}`;
-  const image = picture(crops[face - unassigned.first], alt, () => placeholder(imageId, "face not available"));
+  const missing = () => placeholder(imageId, "face not available");
+  const crop = crops[face - unassigned.first];
+  const image = crop ? picture(crop, alt, missing) : cutOut(face, alt, missing);
   const title = reason ? `${imageId}: ${reason}` : imageId;
   return node("li", { "data-photo": photo }, node("a", { href: photoHref(unassigned, photo), title }, image));
 }

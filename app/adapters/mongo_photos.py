@@ -1,0 +1,315 @@
+"""Writing photos and their faces: all photos of one name together, each in one transaction.
+
+`photo_names` has a document for each id that photos claim. Every transaction writes the documents of its names, so of
+two that have a name in common only one is committed, and the other one runs again on what the first has left.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from pymongo import DeleteMany, DeleteOne, InsertOne, UpdateMany, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from app.adapters.mongo import Document, run_in_transaction, translate_mongo_errors
+from app.adapters.mongo_records import make_face_fields, make_image_fields, read_image_record
+from app.core.naming import READ, find_orphaned_raws, make_long_id, settle_names
+from app.core.records import Changes, FaceRecord, ImageRecord, PhotoRef, PhotoResult, make_face_id
+
+Writes = list[InsertOne[Document] | UpdateOne | UpdateMany | DeleteOne | DeleteMany]
+
+
+@dataclass
+class _Group:
+    """The photos that claim one id, as they are stored, and the editions of all that ever did, by slot."""
+
+    gallery_id: str
+    name: str
+    members: list[ImageRecord] = field(default_factory=list)
+    editions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return f"{self.gallery_id}/{self.name}"
+
+    def find(self, photo: PhotoRef) -> ImageRecord | None:
+        return next((one for one in self.members if is_same_photo(one.photo, photo)), None)
+
+    def get_edition(self, photo: PhotoRef) -> int:
+        return self.editions.get(photo.slot, 0)
+
+
+@dataclass
+class _Plan:
+    """What a transaction writes, and what it leaves to be done after it."""
+
+    images: Writes = field(default_factory=list)
+    moves: Writes = field(default_factory=list)
+    faces: Writes = field(default_factory=list)
+    people: Writes = field(default_factory=list)
+    names: Writes = field(default_factory=list)
+    written: list[ImageRecord] = field(default_factory=list)
+    pictures: set[str] = field(default_factory=set)
+    to_index: list[PhotoRef] = field(default_factory=list)
+    overtaken: list[PhotoResult] = field(default_factory=list)
+
+
+class PhotoWriter:
+    """Writes `images`, `faces`, the covers of `people`, and `photo_names`."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._images: Collection[Document] = database["images"]
+        self._faces: Collection[Document] = database["faces"]
+        self._people: Collection[Document] = database["people"]
+        self._names: Collection[Document] = database["photo_names"]
+        self._client = database.client
+
+    def find(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
+        with translate_mongo_errors("Reading a photo's record"):
+            group = self._read_groups([photo])[_get_name_key(photo)]
+        return group.find(photo), group.get_edition(photo)
+
+    def find_group(self, photo: PhotoRef) -> list[ImageRecord]:
+        """The records of all photos that claim the photo's id."""
+        with translate_mongo_errors("Reading the photos of a name"):
+            return self._read_groups([photo])[_get_name_key(photo)].members
+
+    def save(self, results: Sequence[PhotoResult]) -> Changes:
+        rounds = _split_into_rounds(results)
+
+        def write(session: ClientSession) -> Changes:
+            return _join([self._save_round(one, session) for one in rounds])
+
+        if not rounds:
+            return Changes()
+        with translate_mongo_errors("Storing photos"):
+            return run_in_transaction(self._client, write)
+
+    def remove(self, photo: PhotoRef, edition: int) -> Changes | None:
+        def write(session: ClientSession) -> Changes | None:
+            group = self._read_groups([photo], session)[_get_name_key(photo)]
+            if group.get_edition(photo) != edition:
+                return None
+            plan = _Plan()
+            if mine := group.find(photo):
+                plan.images.append(DeleteOne({"_id": mine.photo.document_id}))
+                self._remove_faces(mine, plan, session)
+                group.members.remove(mine)
+            # All of them, since a worker may have died before their owner was told.
+            plan.written = self._settle(group, group.members, plan, session)
+            _count_edition(group, photo, plan)
+            self._execute(plan, session)
+            return _make_changes(plan)
+
+        with translate_mongo_errors("Removing a photo"):
+            return run_in_transaction(self._client, write)
+
+    def _save_round(self, results: Sequence[PhotoResult], session: ClientSession) -> Changes:
+        """Store photos of which no two claim one id."""
+        plan = _Plan()
+        groups = self._read_groups([result.image.photo for result in results], session)
+        if len(results) > 1 and any(map(_has_stranger, groups.values())):
+            # One photo is in two of the groups: each must see what the one before it has written.
+            return _join([self._save_round([result], session) for result in results])
+        for result in results:
+            photo = result.image.photo
+            group = groups[_get_name_key(photo)]
+            if group.get_edition(photo) != result.edition:
+                plan.overtaken.append(result)
+                continue
+            self._save_one(result, group, plan, session)
+            _count_edition(group, photo, plan)
+        self._execute(plan, session)
+        return _make_changes(plan)
+
+    def _save_one(self, result: PhotoResult, group: _Group, plan: _Plan, session: ClientSession) -> None:
+        mine = group.find(result.image.photo)
+        if mine:
+            group.members.remove(mine)
+        image = self._settle(group, [*group.members, result.image], plan, session)[-1]
+        same_content = mine is not None and image.content is not None and mine.content == image.content
+        if mine:
+            if mine.photo.image_id != image.photo.image_id:
+                plan.images.append(DeleteOne({"_id": mine.photo.document_id}))
+                self._move_faces(mine.photo, image.photo, plan, session)
+            self._note_old_pictures(mine, result, plan, session, same_content=same_content)
+        faces = [_readdress(face, image.photo, row) for row, face in enumerate(result.faces)]
+        # A raw file that turns out to belong to a JPEG keeps none of the faces that were found in it.
+        if image.status is not result.image.status:
+            plan.pictures |= {face.crop_key for face in faces} | {key for key in [result.image.preview_key] if key}
+            faces = []
+        plan.faces += _make_face_writes(image, faces, same_content=same_content)
+        plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
+        plan.written.append(image)
+
+    def _settle(
+        self, group: _Group, members: Sequence[ImageRecord], plan: _Plan, session: ClientSession
+    ) -> list[ImageRecord]:
+        """The photos of a name with the ids that they have now; the group's are written where that changes them."""
+        taken: set[str] = set()
+        if len(members) > 1 or any(one.status not in READ for one in members):
+            taken = self._find_taken(group, members, session)
+        settled = settle_names(members, group.name, taken)
+        for old, now in zip(group.members, settled, strict=False):
+            if now != old:
+                self._rewrite(old, now, plan, session)
+        plan.to_index += find_orphaned_raws(settled)
+        return settled
+
+    def _find_taken(self, group: _Group, members: Iterable[ImageRecord], session: ClientSession) -> set[str]:
+        """Of the ids that the members may get, those that other records of the gallery have."""
+        wanted = [f"{group.gallery_id}/{make_long_id(one.photo)}" for one in members]
+        own = {one.photo.document_id for one in group.members}
+        found = self._images.find({"_id": {"$in": wanted}}, ["image_id"], session=session)
+        return {one["image_id"] for one in found if one["_id"] not in own}
+
+    def _rewrite(self, old: ImageRecord, now: ImageRecord, plan: _Plan, session: ClientSession) -> None:
+        """Give another photo's record the id and status that it has now."""
+        if now.photo.image_id != old.photo.image_id:
+            plan.images.append(DeleteOne({"_id": old.photo.document_id}))
+        if now.status is not old.status:
+            self._remove_faces(old, plan, session)
+        elif now.photo.image_id != old.photo.image_id:
+            self._move_faces(old.photo, now.photo, plan, session)
+        stored = self._images.find_one({"_id": old.photo.document_id}, session=session) or {}
+        fields = {name: value for name, value in {**stored, **make_image_fields(now)}.items() if name != "_id"}
+        plan.images.append(UpdateOne({"_id": now.photo.document_id}, {"$set": fields}, upsert=True))
+        plan.written.append(now)
+        # A photo of another name is moved too, where it has the id of this one: no transaction of that name must run
+        # beside this one.
+        plan.names.append(UpdateOne({"_id": _get_name_key(now.photo)}, {"$inc": {"writes": 1}}, upsert=True))
+
+    def _move_faces(self, old: PhotoRef, now: PhotoRef, plan: _Plan, session: ClientSession) -> None:
+        """What is known of the faces, and what users said of them, moves with the photo."""
+        of_this = {"gallery_id": old.gallery_id, "image_id": old.image_id}
+        for face in self._faces.find(of_this, session=session):
+            former = face["_id"]
+            moved = f"{now.document_id}{former.removeprefix(old.document_id)}"
+            plan.moves.insert(0, DeleteOne({"_id": former}))
+            plan.moves.append(InsertOne({**face, "_id": moved, "image_id": now.image_id}))
+            cover = {"gallery_id": old.gallery_id, "cover_face_id": former}
+            plan.people.append(UpdateMany(cover, {"$set": {"cover_face_id": moved}}))
+
+    def _remove_faces(self, image: ImageRecord, plan: _Plan, session: ClientSession) -> None:
+        of_this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
+        plan.pictures |= {face["crop_key"] for face in self._faces.find(of_this, ["crop_key"], session=session)}
+        if image.preview_key:
+            plan.pictures.add(image.preview_key)
+        plan.moves.insert(0, DeleteMany(of_this))
+
+    def _note_old_pictures(
+        self, mine: ImageRecord, result: PhotoResult, plan: _Plan, session: ClientSession, *, same_content: bool
+    ) -> None:
+        """Note the crops and the preview that the photo's new faces don't have any more."""
+        of_this = {"gallery_id": mine.photo.gallery_id, "image_id": mine.photo.image_id}
+        found = list(self._faces.find(of_this, ["crop_key", "model"], session=session))
+        kept = {face.crop_key for face in result.faces} | {result.image.preview_key}
+        if same_content:
+            kept |= {face["crop_key"] for face in found if face["model"] != result.image.model_id}
+        plan.pictures |= {face["crop_key"] for face in found} - kept
+        if mine.preview_key and mine.preview_key not in kept:
+            plan.pictures.add(mine.preview_key)
+
+    def _read_groups(self, photos: Sequence[PhotoRef], session: ClientSession | None = None) -> dict[str, _Group]:
+        groups = {_get_name_key(photo): _Group(photo.gallery_id, photo.plain_id) for photo in photos}
+        names: dict[str, list[str]] = {}
+        for group in groups.values():
+            names.setdefault(group.gallery_id, []).append(group.name)
+        claims = [{"gallery_id": gallery, "name": {"$in": some}} for gallery, some in names.items()]
+        for document in self._images.find({"$or": [*claims, {"_id": {"$in": list(groups)}}]}, session=session):
+            image = read_image_record(document)
+            # By the id that it has, or by the one that it claims.
+            for key in dict.fromkeys([document["_id"], _get_name_key(image.photo)]):
+                if key in groups:
+                    groups[key].members.append(image)
+        for document in self._names.find({"_id": {"$in": list(groups)}}, session=session):
+            groups[document["_id"]].editions = document.get("editions", {})
+        return groups
+
+    def _execute(self, plan: _Plan, session: ClientSession) -> None:
+        # Deletions come first, since a photo may get the id that another one has had.
+        plan.images.sort(key=lambda write: not isinstance(write, DeleteOne))
+        for collection, writes in (
+            (self._names, plan.names),
+            (self._images, plan.images),
+            (self._faces, [*plan.moves, *plan.faces]),
+            (self._people, plan.people),
+        ):
+            if writes:
+                collection.bulk_write(writes, session=session)
+
+
+def is_same_photo(one: PhotoRef, other: PhotoRef) -> bool:
+    return (one.gallery_id, one.plain_id, one.slot) == (other.gallery_id, other.plain_id, other.slot)
+
+
+def _get_name_key(photo: PhotoRef) -> str:
+    return f"{photo.gallery_id}/{photo.plain_id}"
+
+
+def _has_stranger(group: _Group) -> bool:
+    """Whether a photo has the group's id that claims another one."""
+    return any(_get_name_key(one.photo) != group.key for one in group.members)
+
+
+def _count_edition(group: _Group, photo: PhotoRef, plan: _Plan) -> None:
+    change = {"$inc": {f"editions.{photo.slot}": 1}, "$setOnInsert": {"gallery_id": group.gallery_id}}
+    plan.names.append(UpdateOne({"_id": group.key}, change, upsert=True))
+
+
+def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]]:
+    """The results in as few lists as possible in which no name occurs twice, each list ordered by name.
+
+    Since all transactions write names in this order, two that share names conflict at the first of them, and one of
+    the two always succeeds.
+    """
+    rounds: list[list[PhotoResult]] = []
+    times: Counter[str] = Counter()
+    for result in sorted(results, key=lambda one: _get_name_key(one.image.photo)):
+        key = _get_name_key(result.image.photo)
+        if times[key] == len(rounds):
+            rounds.append([])
+        rounds[times[key]].append(result)
+        times[key] += 1
+    return rounds
+
+
+def _readdress(face: FaceRecord, photo: PhotoRef, row: int) -> FaceRecord:
+    return replace(face, face_id=make_face_id(photo, face.model_id, row), image_id=photo.image_id)
+
+
+def _make_face_writes(
+    image: ImageRecord, faces: Sequence[FaceRecord], *, same_content: bool
+) -> Iterator[UpdateOne | UpdateMany | DeleteMany]:
+    """Exactly these faces under the model of the record, and no face of other content."""
+    of_this: Document = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
+    superfluous = {"model": image.model_id, "_id": {"$nin": [face.face_id for face in faces]}}
+    if same_content:
+        # The same bytes may have another ETag, as after an upload in other parts.
+        yield UpdateMany({**of_this, "etag": {"$ne": image.etag}}, {"$set": {"etag": image.etag}})
+        yield DeleteMany({**of_this, **superfluous})
+    else:
+        yield DeleteMany({**of_this, "$or": [{"etag": {"$ne": image.etag}}, superfluous]})
+    for face in faces:
+        yield UpdateOne({"_id": face.face_id}, {"$set": make_face_fields(face, image.etag)}, upsert=True)
+
+
+def _make_changes(plan: _Plan) -> Changes:
+    return Changes(plan.written, sorted(plan.pictures), plan.to_index, plan.overtaken)
+
+
+def _join(parts: Iterable[Changes]) -> Changes:
+    parts = list(parts)
+    return Changes(
+        [image for part in parts for image in part.images],
+        [key for part in parts for key in part.pictures],
+        [photo for part in parts for photo in part.to_index],
+        [result for part in parts for result in part.overtaken],
+    )
+
+
+def _stamp(image: ImageRecord) -> Document:
+    return {**make_image_fields(image), "processed_at": datetime.now(UTC)}
