@@ -542,16 +542,18 @@ class FakeOwnerMetadata(Outages):
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
         self._pass("set_face_indexes")
         for image in images:
-            document = self.documents.get((image.photo.gallery_id, image.photo.image_id))
-            if document is not None:
-                document["face_index"] = {
-                    "status": image.status.value,
-                    "reason": image.reason,
-                    "face_count": image.face_count,
-                    "model": image.model_id,
-                    "etag": image.etag,
-                    "left_out": list(image.left_out),
-                }
+            face_index = {
+                "status": image.status.value,
+                "reason": image.reason,
+                "face_count": image.face_count,
+                "model": image.model_id,
+                "etag": image.etag,
+                "left_out": list(image.left_out),
+            }
+            gallery_id, plain_id = image.photo.gallery_id, image.photo.plain_id
+            document = self.documents.get((gallery_id, image.photo.image_id), {})
+            document["face_index"] = face_index
+            self.documents.get((gallery_id, plain_id), {}).setdefault("face_index", face_index)
 
     def clear_face_index(self, photo: PhotoRef) -> None:
         self._pass("clear_face_index")

@@ -1,6 +1,6 @@
 """Galleries and the owner's metadata in MongoDB."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -191,7 +191,9 @@ class MongoOwnerMetadata:
         # Each photo once, so that the writes may be unordered: a document that the owner's validation rules refuse must
         # not prevent the writes behind it.
         updates = [
-            _make_face_index_update(image) for image in {image.photo.document_id: image for image in images}.values()
+            update
+            for image in {image.photo.document_id: image for image in images}.values()
+            for update in _make_face_index_updates(image)
         ]
         if updates:
             with translate_mongo_errors("Writing the owner's face_index"):
@@ -211,7 +213,7 @@ def _make_quality_fields(bars: QualityBars | None) -> dict[str, float] | None:
     return {former: getattr(bars, name) for former, name in FORMER_NAMES.items()} if bars else None
 
 
-def _make_face_index_update(image: ImageRecord) -> UpdateOne:
+def _make_face_index_updates(image: ImageRecord) -> Iterator[UpdateOne]:
     face_index = {
         "status": image.status.value,
         "reason": image.reason,
@@ -220,4 +222,8 @@ def _make_face_index_update(image: ImageRecord) -> UpdateOne:
         "etag": image.etag,
         "left_out": list(image.left_out),
     }
-    return UpdateOne(_find_owner_document(image.photo), {"$set": {"face_index": face_index}})
+    yield UpdateOne(_find_owner_document(image.photo), {"$set": {"face_index": face_index}})
+    if image.photo.image_id != image.photo.plain_id:
+        # The owner may know the file by its plain id, and must learn of it while no other file has a result there.
+        plain = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.plain_id}
+        yield UpdateOne({**plain, "face_index": {"$exists": False}}, {"$set": {"face_index": face_index}})

@@ -1,10 +1,13 @@
 """stub"""
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
+
 from app.core.errors import RejectMessage
+
 
 @dataclass(frozen=True)
 class ObjectEvent:
@@ -15,11 +18,13 @@ class ObjectEvent:
     sequencer: str | None
     body: str
 
+
 @dataclass(frozen=True)
 class RejectedRecord:
     body: str
     reason: str
     kind: str
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -27,6 +32,7 @@ class Envelope:
     rejected: Sequence[RejectedRecord] = ()
     message: dict[str, Any] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
+
 
 def unwrap(body: str) -> Envelope:
     try:
@@ -45,8 +51,18 @@ def unwrap(body: str) -> Envelope:
         try:
             o = r["s3"]["object"]
             name = r["eventName"].removeprefix("s3:")
-            if not name.startswith(("ObjectCreated", "ObjectRemoved")): raise ValueError(name)
-            events.append(ObjectEvent("created" if "Created" in name else "removed", r["s3"]["bucket"]["name"], unquote_plus(o["key"]), o.get("size"), o.get("sequencer"), b))
+            if not name.startswith(("ObjectCreated", "ObjectRemoved")):
+                raise ValueError(name)
+            events.append(
+                ObjectEvent(
+                    "created" if "Created" in name else "removed",
+                    r["s3"]["bucket"]["name"],
+                    unquote_plus(o["key"]),
+                    o.get("size"),
+                    o.get("sequencer"),
+                    b,
+                )
+            )
         except Exception as e:
             rejected.append(RejectedRecord(b, f"bad record {e!r}", "invalid"))
     return Envelope(events, rejected)

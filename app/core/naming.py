@@ -2,7 +2,8 @@
 
 A camera writes `IMG_1.JPG`, `IMG_1.NEF` and `IMG_1.MOV`. The plain id, `IMG_1`, belongs to one photo; every other one
 keeps the ending of its file in its id. Which one it is follows from the files alone, so it is the same in whatever
-order they arrive. Only a picture that was read may have the plain id.
+order they arrive. A picture that can't be read has the plain id only while no other picture claims it, and a file that
+is no photo never has it.
 """
 
 from collections.abc import Collection, Sequence
@@ -67,8 +68,8 @@ def _choose_long_id(photo: PhotoRef, used: Collection[str]) -> str:
 def _may_own(image: ImageRecord, name: str) -> bool:
     if image.photo.plain_id != name:
         return False
-    # An id that a sender chose for one photo is that photo's, whether or not it can be read, while no other is there.
-    return image.status in READ or image.photo.name is None or make_long_id(image.photo) == name
+    chosen = image.photo.name is None or make_long_id(image.photo) == name
+    return image.status is not ImageStatus.NOT_A_PHOTO or chosen
 
 
 def _attach_raw(image: ImageRecord, main: ImageRecord | None) -> ImageRecord:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.core.arrays import Image
-from app.core.errors import BadPhoto, LowQuality
+from app.core.errors import BadPhoto, LowQuality, PhotoGone
 from app.core.pictures import PhotoLimits
 from app.core.ports import ObjectStore
 from app.core.records import PhotoRef, make_thumbnail_key
@@ -38,7 +38,7 @@ class Prefilter:
         try:
             with objects.open(thumbnail, limits.max_bytes) as stored:
                 image = decode(stored.read(), limits, LEAST_COPY_PX)
-        except BadPhoto as bad:
+        except (BadPhoto, PhotoGone) as bad:
             log.info("no thumbnail to judge by: %s", bad, extra={"image": thumbnail.document_id})
             return None
         return self._decide(judge_photo(image)) if max(image.shape[:2]) >= LEAST_COPY_PX else None

@@ -403,9 +403,7 @@ def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_th
 ) -> None:
     store(stores, [version(1)] if known else [])
     old = [version(2), version(2, "b")]
-    overtaken = save_with(
-        stores, mongo_uri, "update photo_names", lambda _: store(stores, [version(3)]), old
-    )
+    overtaken = save_with(stores, mongo_uri, "update photo_names", lambda _: store(stores, [version(3)]), old)
     assert overtaken == [old[0]]
     assert etags(stores) == {"a": "etag-3", "b": "etag-2"}
 

@@ -2,17 +2,22 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from io import BytesIO
 from typing import Any
+from urllib.parse import quote_plus
 
 import numpy as np
 import pytest
+from PIL import Image as Pil
 
 from app.core.errors import RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import parse_grouping
 from app.core.pictures import PhotoLimits
 from app.core.ports import OpenObject
-from app.core.records import ImageRecord, ImageStatus, PhotoRef, make_crop_key, make_face_id, make_preview_key
+from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, make_face_id
+from app.core.result_keys import ResultKeys
 from app.detection.analysis import Analyser
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -28,8 +33,9 @@ from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.telling import Listener
 from tests.toy_pack import ToyDetector, ToyEmbedder, toy_manifest
 
-PHOTO = PhotoRef("g", "a", "photos", "g/a.jpg")
+PHOTO = PhotoRef("g", "a", "photos", "g/a.jpg", "a")
 MODEL = toy_manifest().model_id
+KEYS = ResultKeys()
 DELAY_S = 30
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
@@ -37,10 +43,10 @@ NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 class World:
     """The detection service's parts as fakes, and a toy pack that finds as many faces as it is told."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, objects: FakeObjectStore | None = None, **changes: Any) -> None:
         self.journal: list[str] = []
         self.clock = FakeClock()
-        self.objects = FakeObjectStore("results", self.journal)
+        self.objects = objects or FakeObjectStore("results", self.journal)
         self.faces = FakeFaceStore(self.journal)
         self.galleries = FakeGalleryStore(self.clock)
         self.owner = FakeOwnerMetadata()
@@ -50,7 +56,7 @@ class World:
             analyser=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
             faces=self.faces,
-            results=Batcher("store", make_saver(self.faces, self.owner), most=10).__enter__(),
+            results=Batcher("store", make_saver(self.faces, self.owner, self.objects), most=10).__enter__(),
             owner=self.owner,
             galleries=self.galleries,
             grouping_queue=self.grouping_queue,
@@ -75,9 +81,31 @@ class World:
         handle(json.dumps({"type": "detect_image", "bucket": photo.bucket, **message, **fields}), self.parts)
 
     def image(self, photo: PhotoRef = PHOTO) -> ImageRecord:
-        image = self.faces.find_image(photo)
+        image, _ = self.faces.find_image(photo)
         assert image is not None
         return image
+
+    def crops_key(self, edition: int = 0) -> str:
+        return KEYS.crops(PHOTO, edition, sha256(self.objects.objects["photos", PHOTO.key].data).hexdigest(), MODEL)
+
+    def preview_key(self, edition: int = 0) -> str:
+        return KEYS.preview(PHOTO, edition, sha256(self.objects.objects["photos", PHOTO.key].data).hexdigest())
+
+    def happen(self, event: str, *keys: str, bucket: str = "photos", **fields: Any) -> None:
+        """What S3 announces, as one message."""
+        records = [
+            {
+                "eventName": event,
+                "s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(key, safe="/"), "size": 9, **fields}},
+            }
+            for key in keys
+        ]
+        handle(json.dumps({"Records": records}), self.parts)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Key → image id."""
+        return {image.photo.key: image.photo.image_id for image in self.faces.images.values()}
 
 
 @pytest.fixture
@@ -159,7 +187,7 @@ def test_a_photo_that_was_rejected_is_tried_again(world: World) -> None:
 def test_the_same_picture_in_another_gallery_is_not_looked_at_again(world: World) -> None:
     world.detect()
     world.detector.count = 5
-    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg", "b")
     world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
     world.detect(twin)
     assert world.image(twin).face_count == 2
@@ -168,14 +196,21 @@ def test_the_same_picture_in_another_gallery_is_not_looked_at_again(world: World
         assert np.array_equal(ours.embedding, theirs.embedding)
         assert np.array_equal(ours.box, theirs.box)
         assert (ours.quality, ours.det_score) == (theirs.quality, theirs.det_score)
-        assert world.objects.read(ours.crop_key) == world.objects.read(theirs.crop_key)
+        assert read_crop(world, ours) == read_crop(world, theirs)
+
+
+def read_crop(world: World, face: FaceRecord) -> bytes:
+    assert face.crop_range is not None
+    crop = world.objects.read_part(face.crop_key, *face.crop_range)
+    assert crop is not None
+    return crop
 
 
 def test_another_models_faces_are_no_use_for_the_same_picture(world: World) -> None:
     world.detect()
     analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(3), name="newer"))
     world.parts = replace(world.parts, analyser=analyser)
-    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg", "b")
     world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
     world.detect(twin)
     assert world.image(twin).face_count == 3
@@ -186,29 +221,37 @@ def test_each_face_is_stored_under_its_deterministic_id_with_a_unit_embedding(wo
     assert set(world.faces.faces) == {make_face_id(PHOTO, MODEL, 0), make_face_id(PHOTO, MODEL, 1)}
     face = world.faces.faces[make_face_id(PHOTO, MODEL, 1)]
     assert (face.gallery_id, face.image_id, face.model_id) == ("g", "a", MODEL)
-    assert face.crop_key == make_crop_key(PHOTO, MODEL, 1)
+    assert face.crop_key == world.crops_key()
     assert face.box.tolist() == [12, 0, 22, 12]
     assert face.landmarks[0].tolist() == [15, 4]
     assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-6)
     assert face.quality["size_px"] == 10
 
 
-def test_crops_and_a_preview_are_written_beside_the_page(world: World) -> None:
+def test_all_crops_of_a_photo_are_one_object_and_each_face_knows_its_part(world: World) -> None:
     world.detect()
-    assert world.objects.output_keys == {
-        make_crop_key(PHOTO, MODEL, 0),
-        make_crop_key(PHOTO, MODEL, 1),
-        make_preview_key(PHOTO),
-    }
-    assert world.objects.content_types[make_crop_key(PHOTO, MODEL, 0)] == "image/webp"
-    assert world.objects.content_types[make_preview_key(PHOTO)] == "image/jpeg"
-    assert world.objects.read(make_preview_key(PHOTO)).startswith(b"\xff\xd8")
+    assert world.objects.output_keys == {world.crops_key(), world.preview_key()}
+    assert world.objects.content_types[world.preview_key()] == "image/jpeg"
+    assert world.objects.read(world.preview_key()).startswith(b"\xff\xd8")
+    assert world.image().preview_key == world.preview_key()
+    crops = [read_crop(world, face) for face in world.faces.faces.values()]
+    assert b"".join(crops) == world.objects.read(world.crops_key())
+    assert [Pil.open(BytesIO(crop)).format for crop in crops] == ["WEBP", "WEBP"]
+
+
+def test_a_photo_costs_three_calls_of_s3_whatever_its_faces() -> None:
+    world = judging("off", photos.jpeg())
+    world.detector.count = 9
+    world.detect()
+    assert isinstance(world.objects, Watched)
+    assert (world.objects.opened, len(world.objects.output_keys)) == (["g/a.jpg"], 2)
 
 
 def test_previews_can_be_switched_off() -> None:
     world = World(preview_side_px=0)
     world.detect()
-    assert make_preview_key(PHOTO) not in world.objects.output_keys
+    assert world.objects.output_keys == {world.crops_key()}
+    assert world.image().preview_key is None
 
 
 def test_a_photo_without_faces_is_stored_as_such_and_writes_no_pictures(world: World) -> None:
@@ -240,8 +283,10 @@ def test_a_photo_that_cannot_be_used_is_stored_as_rejected_with_the_reason(
 
 
 def test_a_photo_that_is_not_there_is_rejected_without_an_etag(world: World) -> None:
-    world.detect(replace(PHOTO, key="g/gone.jpg"))
-    assert (world.image().status, world.image().etag, world.image().last_modified) == (ImageStatus.REJECTED, None, None)
+    gone = PhotoRef("g", "gone", "photos", "g/gone.jpg", "gone")
+    world.detect(gone)
+    image = world.image(gone)
+    assert (image.status, image.etag, image.last_modified) == (ImageStatus.REJECTED, None, None)
 
 
 def test_a_rejected_photo_still_has_the_etag_of_what_was_rejected(world: World) -> None:
@@ -259,33 +304,35 @@ def test_the_same_message_again_leaves_the_same_records_and_objects(world: World
     assert world.objects.output_keys == keys
 
 
-def test_an_older_version_that_comes_late_is_ignored(world: World) -> None:
-    version = world.objects.upload("photos", PHOTO.key, photos.png(), NOON - timedelta(hours=1))
-    world.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
-    world.detect()
+def test_a_late_message_for_a_former_version_is_about_the_object_that_is_there_now(world: World) -> None:
+    world.objects.upload("photos", PHOTO.key, photos.png(), NOON)
+    world.detect(version_id="a former one")
+    assert world.image().etag == world.objects.objects["photos", PHOTO.key].etag
     before = world.faces.snapshot()
     world.detector.count = 0
-    world.detect(version_id=version)
+    world.detect(version_id="a former one")
     assert world.faces.snapshot() == before
 
 
-def test_a_newer_version_replaces_the_older(world: World) -> None:
+@pytest.mark.parametrize("later_s", [-1, 0, 1])
+def test_another_version_replaces_the_one_that_is_stored_whatever_its_time(world: World, later_s: int) -> None:
     world.detect()
-    world.objects.upload("photos", PHOTO.key, photos.png(), NOON + timedelta(seconds=1))
+    world.objects.upload("photos", PHOTO.key, photos.png(), NOON + timedelta(seconds=later_s))
     world.detector.count = 1
     world.detect()
     assert list(world.faces.faces) == [make_face_id(PHOTO, MODEL, 0)]
-    assert world.image().last_modified == NOON + timedelta(seconds=1)
+    assert world.image().last_modified == NOON + timedelta(seconds=later_s)
+    assert world.objects.output_keys == {world.crops_key(1), world.preview_key(1)}
 
 
-def test_crops_of_faces_that_went_are_removed_before_the_record_that_knows_of_them(world: World) -> None:
+def test_former_pictures_are_removed_once_no_record_names_them(world: World) -> None:
     world.detect()
+    former = [world.crops_key(), world.preview_key()]
     world.detector.count = 1
     world.journal.clear()
     world.detect(force=True)
-    gone = make_crop_key(PHOTO, MODEL, 1)
-    assert gone not in world.objects.output_keys
-    assert world.journal.index(f"remove {gone}") < world.journal.index("save g/a")
+    assert world.objects.output_keys == {world.crops_key(1), world.preview_key(1)}
+    assert all(world.journal.index("save g/a") < world.journal.index(f"remove {key}") for key in former)
 
 
 def test_a_photo_that_has_no_faces_any_more_keeps_no_pictures(world: World) -> None:
@@ -305,18 +352,21 @@ def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: Worl
 
 def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> None:
     world.detect()
-    before = set(world.objects.output_keys)
+    before = world.crops_key()
     analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(1), name="newer"))
     world.parts = replace(world.parts, analyser=analyser)
     world.detect()
-    assert before < world.objects.output_keys
+    assert world.objects.output_keys == {
+        before,
+        world.preview_key(1),
+        KEYS.crops(PHOTO, 1, str(world.image().content), world.image().model_id),
+    }
     assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}
 
 
 def test_the_record_is_written_only_once_all_pictures_are_there(world: World) -> None:
     world.detect()
-    assert world.journal[-1] == "save g/a"
-    assert len(world.journal) == 4
+    assert world.journal == [f"put {world.crops_key()}", f"put {world.preview_key()}", "save g/a"]
 
 
 def test_the_owners_document_gets_the_result(world: World) -> None:
@@ -329,7 +379,7 @@ def test_the_owners_document_gets_the_result(world: World) -> None:
 
 def test_a_burst_of_photos_sends_one_grouping_message_delayed(world: World) -> None:
     for name in ("a", "b", "c"):
-        photo = PhotoRef("g", name, "photos", f"g/{name}.jpg")
+        photo = PhotoRef("g", name, "photos", f"g/{name}.jpg", name)
         world.objects.upload("photos", photo.key, photos.jpeg())
         world.detect(photo)
     (body,) = world.grouping_queue.bodies
@@ -386,20 +436,31 @@ def test_whatever_is_away_the_next_try_ends_where_an_undisturbed_one_does(part: 
     assert world.grouping_queue.bodies == undisturbed.grouping_queue.bodies
 
 
-def test_in_a_shared_bucket_its_own_output_is_ignored() -> None:
-    world = World(default_bucket="results", readable_buckets=frozenset({"results"}))
+def test_in_a_shared_bucket_its_own_results_are_acknowledged_and_counted() -> None:
+    listener = Listener()
+    world = World(default_bucket="results", readable_buckets=frozenset({"results"}), telemetry=listener.telemetry)
     world.objects.upload("results", "g/a.jpg", photos.jpeg())
-    world.detect(replace(PHOTO, bucket="results"))
+    world.happen("ObjectCreated:Put", "g/a.jpg", bucket="results")
     written = world.objects.output_keys - {"g/a.jpg"}
     before = world.faces.snapshot()
-    for key in [*written, "g/groups.json", "g/people.html"]:
-        world.detect(PhotoRef("g", "own", "results", key))
-    assert len(written) == 3
+    former = f"g/faces/day 1/a/{MODEL}-0.webp"
+    for key in [*written, KEYS.groups("g"), KEYS.page("g"), former]:
+        world.happen("ObjectCreated:Put", key, bucket="results")
+    assert len(written) == 2
     assert world.faces.snapshot() == before
+    assert listener.metrics.kinds[Metric.EVENTS_IGNORED, "own result"] == 5
+
+
+@pytest.mark.parametrize("folder", ["faces", "previews", "groups.json", "covers"])
+def test_in_a_shared_bucket_a_folder_of_photos_may_have_any_name(folder: str) -> None:
+    world = World(default_bucket="results", readable_buckets=frozenset({"results"}))
+    world.objects.upload("results", f"g/{folder}/a.jpg", photos.jpeg())
+    world.happen("ObjectCreated:Put", f"g/{folder}/a.jpg", bucket="results")
+    assert world.ids == {f"g/{folder}/a.jpg": f"{folder}/a"}
 
 
 def test_a_photo_in_another_bucket_may_look_like_output(world: World) -> None:
-    photo = PhotoRef("g", "faces/me", "photos", "g/faces/me.jpg")
+    photo = PhotoRef("g", "faces/me", "photos", "g/faces/me.jpg", "faces/me")
     world.objects.upload("photos", photo.key, photos.jpeg())
     world.detect(photo)
     assert world.image(photo).status is ImageStatus.INDEXED
@@ -441,29 +502,6 @@ def test_the_test_event_of_s3_is_acknowledged(world: World) -> None:
     assert world.grouping_queue.bodies == []
 
 
-def s3_notification(key: str) -> str:
-    record = {"bucket": {"name": "photos"}, "object": {"key": key}}
-    return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": record}]})
-
-
-def test_two_keys_that_differ_in_their_ending_alone_do_not_replace_each_other(world: World) -> None:
-    handle(s3_notification("g/a.jpg"), world.parts)
-    before = world.faces.snapshot()
-    world.objects.upload("photos", "g/a.xmp", b"a sidecar, no picture")
-    with pytest.raises(RejectMessage, match=r"'a' is taken by 'g/a\.jpg'"):
-        handle(s3_notification("g/a.xmp"), world.parts)
-    assert world.faces.snapshot() == before
-
-
-def test_a_sender_who_chooses_the_image_id_may_replace_a_photo_by_another_key(world: World) -> None:
-    world.detect()
-    world.objects.upload("photos", "g/a.png", photos.png(), NOON + timedelta(hours=1))
-    world.detect(replace(PHOTO, key="g/a.png"))
-    image = world.faces.find_image(PHOTO)
-    assert image is not None
-    assert image.photo.key == "g/a.png"
-
-
 def test_a_lost_answer_to_the_dirty_mark_delays_the_next_try_past_the_window(world: World) -> None:
     world.galleries.outages["mark_dirty"] = 1
     with pytest.raises(RetryLater) as caught:
@@ -494,7 +532,6 @@ def judging(mode: PrefilterMode, data: bytes, thumbnail: bytes | None = None) ->
     world = World(objects=objects)
     template = None if thumbnail is None else "{folder}/small/{stem}.jpg"
     world.parts = replace(world.parts, analyser=replace(world.parts.analyser, prefilter=Prefilter(mode, template)))
-    world.objects = objects
     objects.upload("photos", PHOTO.key, data, NOON)
     if thumbnail:
         objects.upload("photos", "g/small/a.jpg", thumbnail)
@@ -666,7 +703,7 @@ def test_telemetry_hears_how_a_photo_without_faces_ended(
 def test_telemetry_hears_of_a_twin_and_nothing_of_a_photo_that_is_stored_already() -> None:
     listener = Listener()
     world = World(telemetry=listener.telemetry)
-    twin = PhotoRef("other", "b", "photos", "other/b.jpg")
+    twin = PhotoRef("other", "b", "photos", "other/b.jpg", "b")
     world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
     world.detect()
     world.detect(twin)
@@ -696,7 +733,218 @@ def test_photos_of_a_gallery_whose_people_are_of_another_model_are_stored_and_th
     world.clock.sleep(DELAY_S)
     for name in ("b", "c"):
         world.objects.upload("photos", f"g/{name}.jpg", photos.jpeg(), NOON)
-        world.detect(PhotoRef("g", name, "photos", f"g/{name}.jpg"))
+        world.detect(PhotoRef("g", name, "photos", f"g/{name}.jpg", name))
     (line,) = [vars(record) for record in caplog.records if record.getMessage() == told]
     assert (line["gallery"], line["model"], line["people_model"]) == ("g", MODEL, "former-000000000000")
-    assert world.image(PhotoRef("g", "c", "photos", "g/c.jpg")).model_id == MODEL
+    assert world.image(PhotoRef("g", "c", "photos", "g/c.jpg", "c")).model_id == MODEL
+
+
+def upload(world: World, *files: str) -> None:
+    for file in files:
+        world.objects.upload("photos", f"g/{file}", photos.jpeg(pixels=photos.noise(64, 48, sum(file.encode()))), NOON)
+
+
+@pytest.mark.parametrize("first", ["IMG_1.MOV", "IMG_1.xmp", "._IMG_1.JPG", "IMG_1.JPG"])
+@pytest.mark.parametrize("event", ["ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload"])
+def test_what_lies_beside_a_photo_never_takes_its_place(world: World, first: str, event: str) -> None:
+    files = ["IMG_1.JPG", "IMG_1.MOV", "IMG_1.xmp", "._IMG_1.JPG"]
+    upload(world, *files)
+    world.happen(event, *(f"g/{file}" for file in sorted(files, key=lambda file: file != first)))
+    assert world.ids == {f"g/{file}": "IMG_1" if file == "IMG_1.JPG" else file for file in files}
+    reasons = {image.photo.key: image.reason for image in world.faces.images.values()}
+    assert reasons == {
+        "g/IMG_1.JPG": None,
+        "g/IMG_1.MOV": "It is a video, not a photo.",
+        "g/IMG_1.xmp": "It is a sidecar file, not a photo.",
+        "g/._IMG_1.JPG": "It is a sidecar file, not a photo.",
+    }
+
+
+@pytest.mark.parametrize("order", [("IMG_1.NEF", "IMG_1.HEIC"), ("IMG_1.HEIC", "IMG_1.NEF")])
+def test_a_raw_file_beside_its_heic_belongs_to_it_and_is_indexed_once_that_is_deleted(
+    world: World, order: tuple[str, str]
+) -> None:
+    upload(world, *order)
+    for file in order:
+        world.happen("ObjectCreated:Put", f"g/{file}")
+    statuses = {image.photo.key: (image.status.value, image.reason) for image in world.faces.images.values()}
+    assert statuses == {"g/IMG_1.HEIC": ("indexed", None), "g/IMG_1.NEF": ("not_a_photo", "belongs to IMG_1.HEIC")}
+    assert len(world.objects.output_keys) == 2
+    world.objects.delete("photos", "g/IMG_1.HEIC")
+    world.happen("ObjectRemoved:Delete", "g/IMG_1.HEIC")
+    (image,) = world.faces.images.values()
+    assert (image.photo.key, image.photo.image_id, image.status) == ("g/IMG_1.NEF", "IMG_1", ImageStatus.INDEXED)
+    assert {face.image_id for face in world.faces.faces.values()} == {"IMG_1"}
+    assert len(world.objects.output_keys) == 2
+
+
+def test_a_deleted_photo_leaves_no_trace_and_its_gallery_is_grouped_again(world: World) -> None:
+    world.owner.documents["g", "a"] = {"title": "Beach"}
+    world.happen("ObjectCreated:Put", PHOTO.key)
+    world.clock.sleep(DELAY_S)
+    world.objects.delete("photos", PHOTO.key)
+    world.happen("ObjectRemoved:DeleteMarkerCreated", PHOTO.key)
+    assert (world.faces.images, world.faces.faces, world.objects.output_keys) == ({}, {}, set())
+    assert world.owner.documents["g", "a"] == {"title": "Beach"}
+    assert len(world.grouping_queue.bodies) == 2
+
+
+def test_a_removal_that_comes_before_the_pictures_of_a_worker_that_died_takes_them_too(world: World) -> None:
+    world.happen("ObjectCreated:Put", PHOTO.key)
+    orphans = {KEYS.crops(PHOTO, 1, "f" * 64, MODEL), KEYS.preview(PHOTO, 0, "f" * 64)}
+    newer = KEYS.crops(PHOTO, 2, "f" * 64, MODEL)
+    for key in (*orphans, newer):
+        world.objects.put(key, b"picture", "image/webp")
+    world.objects.delete("photos", PHOTO.key)
+    world.happen("ObjectRemoved:Delete", PHOTO.key)
+    assert world.objects.output_keys == {newer}
+
+
+def test_an_event_for_an_object_that_is_there_again_does_not_remove_it(world: World) -> None:
+    world.happen("ObjectCreated:Put", PHOTO.key)
+    before = world.faces.snapshot()
+    world.happen("ObjectRemoved:Delete", PHOTO.key)
+    assert world.faces.snapshot() == before
+
+
+def test_an_event_for_an_object_that_is_gone_again_stores_nothing(world: World) -> None:
+    world.happen("ObjectCreated:Put", PHOTO.key)
+    world.objects.delete("photos", PHOTO.key)
+    world.happen("ObjectCreated:Put", PHOTO.key, "g/never.jpg")
+    assert world.faces.images == {}
+
+
+def test_a_removal_in_a_gallery_that_nobody_knows_makes_no_gallery(world: World) -> None:
+    world.happen("ObjectRemoved:Delete", "unknown/a.jpg")
+    assert (world.galleries.galleries, world.grouping_queue.bodies) == ({}, [])
+
+
+def test_an_event_that_is_older_than_the_record_costs_no_look(world: World) -> None:
+    world.happen("ObjectCreated:Put", PHOTO.key, sequencer="0A10")
+    assert world.image().sequencer == "0A10"
+    world.objects.outages["open"] = 1
+    world.happen("ObjectCreated:Put", PHOTO.key, sequencer="0A0")
+    world.happen("ObjectRemoved:Delete", PHOTO.key, sequencer="0a0FF")
+    assert world.objects.outages["open"] == 1
+    with pytest.raises(RetryLater):
+        world.happen("ObjectCreated:Put", PHOTO.key, sequencer="0A11")
+
+
+def test_a_worker_that_another_one_overtakes_looks_again_and_its_pictures_go(world: World) -> None:
+    """Worker A reads the first version, worker B stores the second one, then A stores."""
+    newer = photos.png()
+
+    class Overtaking(FakeObjectStore):
+        def put(self, key: str, data: bytes, content_type: str) -> None:
+            super().put(key, data, content_type)
+            if len(self.output_keys) == 1:
+                self.upload("photos", PHOTO.key, newer, NOON)
+                other.detector.count = 1
+                other.happen("ObjectCreated:Put", PHOTO.key)
+
+    world = World(objects=Overtaking())
+    other = World(objects=world.objects)
+    other.parts = replace(other.parts, faces=world.faces)
+    other.parts = replace(
+        other.parts, results=Batcher("store", make_saver(world.faces, other.owner, world.objects), most=1).__enter__()
+    )
+    world.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
+    world.happen("ObjectCreated:Put", PHOTO.key)
+    assert world.image().content == sha256(newer).hexdigest()
+    named = {face.crop_key for face in world.faces.faces.values()} | {world.image().preview_key}
+    assert world.objects.output_keys == named
+
+
+def test_each_record_of_a_notification_is_for_itself(world: World) -> None:
+    upload(world, "b.jpg")
+    world.objects.upload("private", "g/c.jpg", photos.jpeg(), NOON)
+    records = [
+        {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": bucket}, "object": {"key": key, "size": 1}}}
+        for bucket, key in [
+            ("photos", "g/a.jpg"),
+            ("photos", "nogallery.jpg"),
+            ("private", "g/c.jpg"),
+            ("photos", "g/b.jpg"),
+        ]
+    ]
+    with pytest.raises(RejectMessage) as caught:
+        handle(json.dumps({"Records": records}), world.parts)
+    assert set(world.ids.values()) == {"a", "b"}
+    letters = caught.value.letters
+    assert [json.loads(letter.body)["Records"] for letter in letters] == [[records[1]], [records[2]]]
+    assert ["names no gallery" in letter.reason for letter in letters] == [True, False]
+    assert "ALLOWED_BUCKETS" in letters[1].reason
+
+
+def test_a_record_that_fails_for_now_does_not_keep_its_neighbours_from_being_done(world: World) -> None:
+    upload(world, "b.jpg")
+    world.objects.outages["open"] = 1
+    with pytest.raises(RetryLater):
+        world.happen("ObjectCreated:Put", "g/a.jpg", "g/b.jpg")
+    assert set(world.ids.values()) == {"b"}
+    world.happen("ObjectCreated:Put", "g/a.jpg", "g/b.jpg")
+    assert set(world.ids.values()) == {"a", "b"}
+
+
+def test_a_folder_marker_is_only_counted() -> None:
+    listener = Listener()
+    world = World(telemetry=listener.telemetry)
+    record = {
+        "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": "photos"}, "object": {"key": "g/day+1/", "size": 0}},
+    }
+    handle(json.dumps({"Records": [record]}), world.parts)
+    assert listener.metrics.sums == {Metric.EVENTS_IGNORED: 1}
+    assert (world.faces.images, world.grouping_queue.bodies) == ({}, [])
+
+
+@pytest.mark.parametrize("key", ["g//double.jpg", "g/day 1//a+b.jpg", "g/50% off.jpg", "g/" + "ü" * 300 + ".jpg"])
+def test_any_legal_key_is_a_photo_and_its_pictures_have_legal_keys(world: World, key: str) -> None:
+    world.objects.upload("photos", key, photos.jpeg(), NOON)
+    world.happen("ObjectCreated:Put", key)
+    assert world.ids == {key: key.removeprefix("g/").removesuffix(".jpg")}
+    assert all(len(written.encode()) <= 1024 for written in world.objects.output_keys)
+    world.objects.delete("photos", key)
+    world.happen("ObjectRemoved:Delete", key)
+    assert world.objects.output_keys == set()
+
+
+def test_the_last_try_of_a_photo_that_fails_is_stored_with_the_reason(world: World) -> None:
+    world.objects.outages["open"] = 1
+    with pytest.raises(RejectMessage, match="The last try failed: "):
+        handle(detect_body(), world.parts, is_last=True)
+    assert (world.image().status, len(world.grouping_queue.bodies)) == (ImageStatus.REJECTED, 1)
+    assert str(world.image().reason).startswith("It could not be processed: ")
+    world.detect()
+    assert world.image().status is ImageStatus.INDEXED
+
+
+def test_the_last_try_leaves_what_is_stored_of_the_same_content(world: World) -> None:
+    world.detect()
+    before = world.faces.snapshot()
+    world.objects.outages["open"] = 1
+    with pytest.raises(RejectMessage):
+        handle(detect_body(), world.parts, is_last=True)
+    assert world.faces.snapshot() == before
+
+
+def detect_body() -> str:
+    return json.dumps({"type": "detect_image", "gallery_id": "g", "image_id": "a", "s3_key": "g/a.jpg"})
+
+
+def test_a_file_that_cannot_be_read_does_not_replace_the_photo_of_its_id(world: World) -> None:
+    chosen = PhotoRef("g", "42", "photos", PHOTO.key)
+    world.detect(chosen)
+    world.objects.upload("photos", "clips/7.MOV", b"a video")
+    for _ in range(2):
+        world.detect(PhotoRef("g", "42", "photos", "clips/7.MOV"))
+        assert world.ids == {PHOTO.key: "42", "clips/7.MOV": "42.MOV"}
+    assert world.image(chosen).status is ImageStatus.INDEXED
+
+
+def test_an_unknown_file_that_is_no_picture_is_not_a_photo_and_a_picture_under_any_name_is_one(world: World) -> None:
+    world.objects.upload("photos", "g/notes", b"plain text")
+    world.objects.upload("photos", "g/scan.0001", photos.jpeg())
+    world.happen("ObjectCreated:Put", "g/notes", "g/scan.0001")
+    statuses = {image.photo.key: image.status.value for image in world.faces.images.values()}
+    assert statuses == {"g/notes": "not_a_photo", "g/scan.0001": "indexed"}

@@ -56,11 +56,11 @@ def test_of_two_photos_the_ending_decides_who_has_the_plain_id(first: str, secon
     assert settle([named(first), named(second)]) == {f"g/{first}": "IMG_1", f"g/{second}": second}
 
 
-def test_only_a_picture_that_was_read_may_have_the_plain_id() -> None:
-    for status in (REJECTED, NOT_A_PHOTO):
-        members = [named("IMG_1.JPG", status), named("IMG_1.tif", ImageStatus.NO_FACES)]
-        assert settle(members) == {"g/IMG_1.JPG": "IMG_1.JPG", "g/IMG_1.tif": "IMG_1"}
-        assert settle([named("IMG_1.JPG", status)]) == {"g/IMG_1.JPG": "IMG_1.JPG"}
+@pytest.mark.parametrize(("status", "alone"), [(REJECTED, "IMG_1"), (NOT_A_PHOTO, "IMG_1.JPG")])
+def test_a_file_that_cannot_be_read_never_keeps_the_plain_id_from_a_picture(status: ImageStatus, alone: str) -> None:
+    members = [named("IMG_1.JPG", status), named("IMG_1.tif", ImageStatus.NO_FACES)]
+    assert settle(members) == {"g/IMG_1.JPG": "IMG_1.JPG", "g/IMG_1.tif": "IMG_1"}
+    assert settle(members[:1]) == {"g/IMG_1.JPG": alone}
 
 
 def test_the_same_key_in_three_buckets_is_three_photos() -> None:
