@@ -4,7 +4,6 @@ Unknown fields are ignored, so that a newer sender doesn't break an older worker
 rejected with a reason. The JSON Schemas are in docs/schemas.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,8 +118,8 @@ def parse_detection(body: str, default_bucket: str) -> DetectionWork:
         photo = message.photo(default_bucket)
         return DetectionWork([PhotoRequest(photo, force=message.force, sequencer=message.sequencer, body=body)])
     requests: list[PhotoRequest] = []
-    letters = [Letter(one.body, one.reason) for one in envelope.rejected]
-    kind = envelope.rejected[-1].kind if envelope.rejected else "invalid"
+    letters = [Letter(one.body, one.reason) for one in envelope.refused]
+    kind = envelope.refused[-1].kind if envelope.refused else "invalid"
     ignored = Counter(envelope.ignored)
     for event in envelope.events:
         if event.key.endswith("/") and not event.size:
@@ -152,20 +151,10 @@ def _make_request(event: ObjectEvent) -> PhotoRequest:
 
 def parse_grouping(body: str) -> GroupGallery:
     """The order to the grouping service. Raises RejectMessage with the reason."""
-    return _validate(_group_gallery, _parse_json_object(body), "group_gallery")
+    return _validate(_group_gallery, unwrap(body).message or {}, "group_gallery")
 
 
-def _parse_json_object(body: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RejectMessage(f"The message is not JSON: {error}", "not JSON") from error
-    if not isinstance(fields, dict):
-        raise RejectMessage("The message is JSON, but not an object.", "not JSON")
-    return fields
-
-
-def _validate(adapter: TypeAdapter[M], fields: dict[str, Any], expected: str) -> M:
+def _validate(adapter: TypeAdapter[M], fields: Mapping[str, Any], expected: str) -> M:
     kind = fields.get("type")
     if kind != expected:
         raise RejectMessage(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from app.core.errors import RejectMessage
 from app.core.messages import (
-    DetectImage,
+    DetectionWork,
     GroupGallery,
+    PhotoRequest,
     make_image_id,
     make_json_schemas,
     parse_detection,
@@ -30,26 +31,35 @@ def s3_event(key: str, event: str = "ObjectCreated:Put", **item: Any) -> str:
     return json.dumps({"Records": [record]})
 
 
-def reason(body: str, parse: Callable[[str], Any] = parse_detection) -> str:
+def read(body: str) -> DetectionWork:
+    return parse_detection(body, "photos")
+
+
+def reason(body: str, parse: Callable[[str], Any] = read) -> str:
     with pytest.raises(RejectMessage) as caught:
         parse(body)
     return str(caught.value)
 
 
 def test_a_full_message_names_its_photo() -> None:
-    (request,) = parse_detection(detect(bucket="other", etag="e", version_id="v"))
-    assert request.photo("photos") == PhotoRef("g", "a", "other", "g/a.jpg", "v")
-    assert request.etag == "e"
+    body = detect(bucket="other", etag="e", version_id="v", sequencer="0A", force=True)
+    (request,) = read(body).requests
+    photo = PhotoRef("g", "a", "other", "g/a.jpg", "a")
+    assert request == PhotoRequest(photo, is_event=False, force=True, sequencer="0A", body=body)
 
 
 def test_a_message_without_a_bucket_means_the_default_one() -> None:
-    (request,) = parse_detection(detect())
-    assert request.photo("photos") == PhotoRef("g", "a", "photos", "g/a.jpg", None)
+    (request,) = read(detect()).requests
+    assert request.photo.bucket == "photos"
+
+
+def test_an_id_that_the_sender_chose_names_the_photo_by_itself() -> None:
+    (request,) = read(detect(image_id="42")).requests
+    assert (request.photo.image_id, request.photo.name) == ("42", None)
 
 
 def test_fields_of_a_newer_sender_are_ignored() -> None:
-    (request,) = parse_detection(detect(priority="high", trace={"id": 1}))
-    assert request == DetectImage(gallery_id="g", image_id="a", s3_key="g/a.jpg")
+    assert read(detect(priority="high", trace={"id": 1})).requests[0].photo == read(detect()).requests[0].photo
 
 
 @pytest.mark.parametrize(
@@ -67,13 +77,12 @@ def test_fields_of_a_newer_sender_are_ignored() -> None:
         (detect(gallery_id=7), "gallery_id Input should be a valid string"),
         (detect(gallery_id="g" * 201), "gallery_id String should have at most 200 characters"),
         (detect(gallery_id="a/b"), "gallery_id String should match pattern"),
-        (detect(gallery_id=".."), "gallery_id has an empty, '.' or '..' path segment"),
+        (detect(gallery_id=".."), "gallery_id has a '.' or '..' path segment"),
         (detect(image_id="x" * 401), "image_id String should have at most 400 characters"),
-        (detect(image_id="../secret"), "image_id has an empty, '.' or '..' path segment"),
-        (detect(image_id="a//b"), "image_id has an empty, '.' or '..' path segment"),
+        (detect(image_id="../secret"), "image_id has a '.' or '..' path segment"),
         (detect(image_id="a\nb"), "image_id has a control character"),
         (detect(image_id="a\x7fb"), "image_id has a control character"),
-        (detect(s3_key="g/../../etc/passwd"), "s3_key has an empty, '.' or '..' path segment"),
+        (detect(s3_key="g/../../etc/passwd"), "s3_key has a '.' or '..' path segment"),
         (detect(s3_key="é" * 513), "s3_key is longer than 1024 bytes"),
         (detect(s3_key="\ud800"), "s3_key Input should be a valid string"),
         (detect(s3_key=None), "s3_key Input should be a valid string"),
@@ -90,8 +99,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_a_key_of_exactly_the_longest_size_is_taken() -> None:
-    (request,) = parse_detection(detect(s3_key="é" * 512))
-    assert len(request.s3_key.encode()) == 1024
+    (request,) = read(detect(s3_key="é" * 512)).requests
+    assert len(request.photo.key.encode()) == 1024
 
 
 def test_a_long_type_is_cut_in_the_reason() -> None:
@@ -111,41 +120,118 @@ def test_a_long_type_is_cut_in_the_reason() -> None:
     ],
 )
 def test_an_s3_notification_names_the_photo_by_its_decoded_key(encoded: str, key: str, image_id: str) -> None:
-    (request,) = parse_detection(s3_event(encoded, eTag="abc", versionId="v1"))
+    (request,) = read(s3_event(encoded, eTag="abc", versionId="v1", sequencer="0A")).requests
     gallery = key.split("/")[0]
-    assert request.photo("unused") == PhotoRef(gallery, image_id, "photos", key, "v1")
-    assert request.etag == "abc"
+    assert request.photo == PhotoRef(gallery, image_id, "photos", key, image_id)
+    assert (request.is_event, request.sequencer) == (True, "0A")
 
 
 def test_a_notification_of_several_photos_asks_for_all_of_them() -> None:
-    records = [json.loads(s3_event(key))["Records"][0] for key in ("g/a.jpg", "h/b.jpg")]
-    requests = parse_detection(json.dumps({"Records": records}))
-    assert [(one.gallery_id, one.image_id) for one in requests] == [("g", "a"), ("h", "b")]
+    requests = read(notification("g/a.jpg", "h/b.jpg")).requests
+    assert [request.photo.document_id for request in requests] == ["g/a", "h/b"]
+    assert [read(request.body).requests[0].photo for request in requests] == [request.photo for request in requests]
 
 
-def test_the_test_event_of_s3_asks_for_nothing() -> None:
-    assert parse_detection('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}') == []
+def notification(*keys: object) -> str:
+    return json.dumps({"Records": [json.loads(s3_event(key))["Records"][0] for key in keys]})
+
+
+def by_sns(body: str) -> str:
+    return json.dumps({"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:1:t", "Message": body})
+
+
+def by_eventbridge(key: str, detail_type: str = "Object Created", **item: Any) -> str:
+    detail = {"bucket": {"name": "photos"}, "object": {"key": key, "size": 5, "sequencer": "0A", **item}}
+    return json.dumps({"version": "0", "source": "aws.s3", "detail-type": detail_type, "detail": detail})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        s3_event("g/a+b.jpg", sequencer="0A"),
+        s3_event("g/a+b.jpg", "s3:ObjectCreated:Copy", sequencer="0A"),
+        s3_event("g/a+b.jpg", "ObjectRemoved:DeleteMarkerCreated", sequencer="0A"),
+        s3_event("g/a+b.jpg", "LifecycleExpiration:Delete", sequencer="0A"),
+        s3_event("g/a+b.jpg", "ObjectRestore:Completed", sequencer="0A"),
+        "\ufeff" + s3_event("g/a+b.jpg", sequencer="0A"),
+        by_sns(s3_event("g/a+b.jpg", sequencer="0A")),
+        by_sns(by_sns(s3_event("g/a+b.jpg", sequencer="0A"))),
+        by_eventbridge("g/a b.jpg"),
+        by_eventbridge("g/a b.jpg", "Object Deleted"),
+        by_eventbridge("g/a b.jpg", "Object Restore Completed"),
+        by_sns(by_eventbridge("g/a b.jpg")),
+    ],
+)
+def test_an_event_is_understood_by_whichever_way_it_comes(body: str) -> None:
+    (request,) = read(body).requests
+    assert request.photo == PhotoRef("g", "a b", "photos", "g/a b.jpg", "a b")
+    assert (request.is_event, request.sequencer) == (True, "0A")
+    assert read(request.body).requests[0].photo == request.photo
+
+
+def test_an_own_message_is_understood_by_way_of_sns_too() -> None:
+    assert read(by_sns(detect())).requests[0].photo == read(detect()).requests[0].photo
+    assert parse_grouping(by_sns('{"type": "group_gallery", "gallery_id": "g"}')).gallery_id == "g"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}', "test"),
+        (s3_event("g/day+1/", size=0), "folder"),
+        (s3_event("g/day+1/", "ObjectRemoved:Delete"), "folder"),
+        (s3_event("g/a.jpg", "ObjectTagging:Put"), "other event"),
+        (s3_event("g/a.jpg", "s3:ObjectRestore:Post"), "other event"),
+        (by_eventbridge("g/a.jpg", "Object Tags Added"), "other event"),
+    ],
+)
+def test_an_event_that_asks_for_nothing_is_only_counted(body: str, kind: str) -> None:
+    assert read(body) == DetectionWork([], [], ignored={kind: 1})
+
+
+def test_a_bad_record_is_set_aside_as_a_notification_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    work = read(notification("g/1.jpg", "nogallery.jpg", "g/day+1/", "g/%FF.jpg", 5, "g/2.jpg"))
+    assert [request.photo.image_id for request in work.requests] == ["1", "2"]
+    assert [json.loads(one.body)["Records"][0]["s3"]["object"]["key"] for one in work.letters] == [
+        "g/%FF.jpg",
+        5,
+        "nogallery.jpg",
+    ]
+    for letter in work.letters:
+        (again,) = read(letter.body).letters
+        assert again == letter
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (
-            s3_event("g/a.jpg", "ObjectRemoved:Delete"),
-            "'ObjectRemoved:Delete' is not ObjectCreated; restrict the bucket",
-        ),
+        (s3_event("g/a.jpg", "ObjectPainted"), "S3 event 'ObjectPainted' is not known; restrict the bucket"),
         (s3_event("photo.jpg"), "The key 'photo.jpg' names no gallery; photos belong under <gallery>/<photo>."),
-        (s3_event("g/"), "names no gallery"),
-        (s3_event("/a.jpg"), "gallery_id"),
+        (s3_event("/a.jpg"), "names no gallery"),
         (s3_event("g/%2E%2E/%2E%2E/a.jpg"), "'.' or '..' path segment"),
         (s3_event("g/a%00b.jpg"), "has a control character"),
-        ('{"Records": {}}', "Records is not a list of objects"),
-        ('{"Records": [1]}', "Records is not a list of objects"),
-        ('{"Records": [{}]}', "is not ObjectCreated"),
-        ('{"Records": [{"eventName": "ObjectCreated:Put"}]}', "The S3 notification lacks 's3'"),
+        (s3_event("g/%E4.jpg"), "is not UTF-8"),
+        ('{"Records": [1]}', "is not an object"),
+        ('{"Records": [{}]}', "S3 event '' is not known"),
+        ('{"Records": [{"eventName": "ObjectCreated:Put"}]}', "The S3 notification lacks"),
         ('{"Records": [{"eventName": "ObjectCreated:Put", "s3": []}]}', "The S3 notification lacks"),
         (s3_event(5), "The S3 notification lacks"),
-        (s3_event("g/a.jpg", eTag=["x"]), "etag Input should be a valid string"),
+        (s3_event("g/\ud800.jpg"), "valid string"),
+    ],
+)
+def test_a_record_that_can_never_succeed_is_set_aside_with_what_is_wrong(body: str, expected: str) -> None:
+    work = read(body)
+    assert work.requests == []
+    assert expected in work.letters[0].reason
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"Records": {}}', "Records is not a list"),
+        (by_eventbridge("g/a.jpg", "Object Painted"), "EventBridge's event 'Object Painted' of S3 is not known"),
+        ('{"source": "aws.s3", "detail-type": "Object Created"}', "The S3 notification lacks"),
+        ('{"Type": "SubscriptionConfirmation", "Token": "t", "TopicArn": "arn:x"}', "aws sns confirm-subscription"),
     ],
 )
 def test_a_notification_that_can_never_succeed_is_rejected_with_what_is_wrong(body: str, expected: str) -> None:
@@ -160,7 +246,7 @@ def test_json_nested_without_end_is_rejected_in_a_worker_thread_too(begin: str, 
 
     def parse() -> None:
         try:
-            parse_detection(body)
+            caught.extend(RejectMessage(letter.reason) for letter in read(body).letters)
         except Exception as error:  # noqa: BLE001 - the test is about which one it is
             caught.append(error)
 
@@ -222,11 +308,14 @@ MESSAGES = st.fixed_dictionaries(
 @example("9" * 5_000)
 def test_any_text_is_either_understood_or_rejected(body: str) -> None:
     try:
-        requests = parse_detection(body)
+        work = read(body)
     except RejectMessage as reject:
         assert str(reject)
     else:
-        assert all(isinstance(request, DetectImage) for request in requests)
+        assert all(letter.reason for letter in work.letters)
+        for part in (*work.requests, *work.letters):
+            again = read(part.body)
+            assert (len(again.requests), len(again.letters)) == ((1, 0) if part in work.requests else (0, 1))
 
 
 @given(st.text(min_size=1))
