@@ -45,7 +45,13 @@ class S3Store:
             self._s3.head_bucket(Bucket=self._output_bucket)
 
     def describe(self, photo: PhotoRef) -> StoredObject:
-        return StoredObject(*_read_identity(self._request(self._s3.head_object, photo)))
+        try:
+            return StoredObject(*_read_identity(self._request(self._s3.head_object, photo)))
+        except PhotoGone:
+            # The answer to a HEAD doesn't tell a missing object from a missing bucket, whose photos are not gone.
+            answer = self._request(self._s3.get_object, photo)
+            answer["Body"].close()
+            return StoredObject(*_read_identity(answer))
 
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:

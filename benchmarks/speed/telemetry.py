@@ -151,7 +151,7 @@ def _run_round(telemetry: Telemetry, logs: Logging, messages: int, photo_s: floa
     return (time.process_time() - begin) / messages
 
 
-def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: float) -> None:
+def _handle(_body: str, *, progress: Progress, telemetry: Telemetry, photo_s: float, is_last: bool) -> None:
     """Report a photo as the detection service's `handle` does, in the same order."""
     telemetry.tracer.note(image=PHOTO.document_id)
     times = StageTimes(progress, telemetry.tracer)

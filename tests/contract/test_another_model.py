@@ -10,7 +10,7 @@ from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 from app.grouping.handle import GroupingParts, handle
 from tests.fakes import FakeObjectStore, FakeQueue
-from tests.stores import MODEL, Stores, photo, photo_result
+from tests.stores import MODEL, Stores, photo, photo_result, store
 
 OTHER = "other-111111111111"
 MESSAGE = '{"type": "group_gallery", "gallery_id": "g"}'
@@ -34,7 +34,7 @@ def make_parts(stores: Stores, model_id: str = MODEL) -> GroupingParts:
 
 
 def save(stores: Stores, name: str, model: str) -> None:
-    stores.faces.save_photos([photo_result(photo(name), 2, model=model)])
+    store(stores, [photo_result(photo(name), 2, model=model)])
     stores.galleries.mark_dirty("g", 30)
 
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
-from app.core.errors import BadPhoto, RetryLater, StaleFence
+from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
 from app.core.ports import ObjectStore, OpenObject, StoredObject
 from app.core.records import PhotoRef
 from tests.conftest import REGION, aws_client
@@ -21,16 +21,16 @@ KEYS = ["g/a.jpg", "g/day 1/My Photo (2).jpg", "g/Ärzte & Fête/写真 🎉.jpg
 
 @dataclass(frozen=True)
 class Rig:
-    """`upload(bucket, key, data)` is the photos' owner's; it gives the version. `content_type` is of an output."""
+    """`upload(bucket, key, data)` is the photos' owner's; `content_type` is of an output."""
 
     store: ObjectStore
     photos: str
     output: str
-    upload: Callable[[str, str, bytes], str]
+    upload: Callable[[str, str, bytes], object]
     content_type: Callable[[str], str]
 
-    def photo(self, key: str, version_id: str | None = None) -> PhotoRef:
-        return PhotoRef("g", "a", self.photos, key, version_id)
+    def photo(self, key: str) -> PhotoRef:
+        return PhotoRef("g", "a", self.photos, key)
 
     def read(self, photo: PhotoRef, max_bytes: int = 100) -> bytes:
         with self.store.open(photo, max_bytes) as stored:
@@ -58,8 +58,8 @@ def s3_rig() -> Rig:
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_bucket_versioning(Bucket=photos, VersioningConfiguration={"Status": "Enabled"})
 
-    def upload(bucket: str, key: str, data: bytes) -> str:
-        return str(s3.put_object(Bucket=bucket, Key=key, Body=data)["VersionId"])
+    def upload(bucket: str, key: str, data: bytes) -> object:
+        return s3.put_object(Bucket=bucket, Key=key, Body=data)
 
     return Rig(
         S3Store(output, REGION),
@@ -97,16 +97,77 @@ def test_the_time_of_an_object_has_a_zone(rig: Rig) -> None:
     assert rig.opened(rig.photo("g/a")).last_modified.utcoffset() == timedelta(0)
 
 
-def test_a_version_id_reads_that_version(rig: Rig) -> None:
-    first = rig.upload(rig.photos, "g/a", b"first")
+def test_of_several_versions_the_one_that_is_there_now_is_read(rig: Rig) -> None:
+    rig.upload(rig.photos, "g/a", b"first")
     rig.upload(rig.photos, "g/a", b"second")
-    assert rig.read(rig.photo("g/a", first), 100) == b"first"
     assert rig.read(rig.photo("g/a"), 100) == b"second"
 
 
-def test_a_missing_object_is_a_bad_photo(rig: Rig) -> None:
-    with pytest.raises(BadPhoto, match=r"no object .*g/gone\.jpg"):
+def test_an_object_that_is_not_there_is_gone(rig: Rig) -> None:
+    with pytest.raises(PhotoGone, match=r"no object .*g/gone\.jpg"):
         rig.read(rig.photo("g/gone.jpg"))
+    with pytest.raises(PhotoGone, match=r"no object .*g/gone\.jpg"):
+        rig.store.describe(rig.photo("g/gone.jpg"))
+
+
+def test_an_object_behind_a_delete_marker_is_gone(aws: str) -> None:
+    rig = s3_rig()
+    rig.upload(rig.photos, "g/a", b"first")
+    aws_client("s3", REGION).delete_object(Bucket=rig.photos, Key="g/a")
+    with pytest.raises(PhotoGone):
+        rig.read(rig.photo("g/a"))
+
+
+def test_an_archived_object_cannot_be_read_and_says_what_to_do(aws: str) -> None:
+    rig, s3 = s3_rig(), aws_client("s3", REGION)
+    s3.put_object(Bucket=rig.photos, Key="g/a", Body=b"photo", StorageClass="GLACIER")
+    with pytest.raises(BadPhoto, match=r"g/a is archived \(S3 Glacier\): restore it"):
+        rig.read(rig.photo("g/a"))
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "error", "told"),
+    [
+        (
+            "InvalidRequest",
+            "The object was stored using a form of Server Side Encryption. The correct parameters must be provided.",
+            BadPhoto,
+            "encrypted with a key that its owner keeps",
+        ),
+        ("AccessDenied", "User is not authorized to perform: kms:Decrypt", RetryLater, "kms:Decrypt on its key"),
+        ("AccessDenied", "Access Denied", RetryLater, "requester-pays"),
+        ("KMS.DisabledException", "The key is disabled.", RetryLater, "KMS.DisabledException: The key is disabled"),
+    ],
+)
+def test_an_object_that_s3_refuses_to_hand_out_says_why(
+    code: str, message: str, error: type[Exception], told: str
+) -> None:
+    class Client:
+        def get_object(self, **_: str) -> None:
+            raise ClientError({"Error": {"Code": code, "Message": message}}, "GetObject")
+
+    store = S3Store("results", REGION)
+    store._s3 = Client()
+    with pytest.raises(error, match=told), store.open(PhotoRef("g", "a", "photos", "g/a"), 100):
+        pass
+
+
+def test_a_part_of_an_object_is_read(rig: Rig) -> None:
+    rig.store.put("face-worker/g/x", b"0123456789", "application/octet-stream")
+    assert rig.store.read_part("face-worker/g/x", 2, 3) == b"234"
+    assert rig.store.read_part("face-worker/g/x", 8, 2) == b"89"
+    assert rig.store.read_part("face-worker/g/x", 8, 3) is None
+    assert rig.store.read_part("face-worker/g/x", 80, 3) is None
+    assert rig.store.read_part("face-worker/g/never", 0, 1) is None
+
+
+def test_keys_are_listed_by_their_beginning(rig: Rig) -> None:
+    for key in ("p/g/a", "p/g/b c", "p/h/a"):
+        rig.store.put(key, b"x", "image/webp")
+    listed = dict(rig.store.list_keys("p/g/"))
+    assert list(listed) == ["p/g/a", "p/g/b c"]
+    assert all(time.utcoffset() == timedelta(0) for time in listed.values())
+    assert list(rig.store.list_keys("p/x/")) == []
 
 
 def test_a_file_of_the_limit_is_fetched_and_one_byte_more_is_a_bad_photo(rig: Rig) -> None:
@@ -267,7 +328,7 @@ def test_removing_removes_and_may_be_done_again(rig: Rig, key: str) -> None:
     rig.store.put("g/other", b"stays", "image/webp")
     for _ in range(2):
         rig.store.remove([key, "g/never-there"])
-        with pytest.raises(BadPhoto):
+        with pytest.raises(PhotoGone):
             rig.result(key)
     assert rig.result("g/other") == b"stays"
 
@@ -284,21 +345,14 @@ def test_more_objects_than_one_call_takes_are_removed(aws: str, monkeypatch: pyt
         rig.store.put(key, b"crop", "image/webp")
     rig.store.remove(iter(keys))
     for key in keys:
-        with pytest.raises(BadPhoto):
+        with pytest.raises(PhotoGone):
             rig.result(key)
 
 
 def test_the_description_of_an_object_is_what_its_reader_gets(rig: Rig) -> None:
-    old = rig.upload(rig.photos, "g/a", b"first")
     rig.upload(rig.photos, "g/a", b"second one")
-    for photo, size in [(rig.photo("g/a"), 10), (rig.photo("g/a", old), 5)]:
-        opened, described = rig.opened(photo), rig.store.describe(photo)
-        assert described == StoredObject(size, opened.etag, opened.last_modified)
-
-
-def test_an_object_that_is_not_there_has_no_description(rig: Rig) -> None:
-    with pytest.raises(BadPhoto, match="no object"):
-        rig.store.describe(rig.photo("g/nothing"))
+    opened, described = rig.opened(rig.photo("g/a")), rig.store.describe(rig.photo("g/a"))
+    assert described == StoredObject(10, opened.etag, opened.last_modified)
 
 
 def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(aws: str) -> None:
@@ -309,20 +363,8 @@ def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(a
     ):
         pass
     with pytest.raises(RetryLater, match="NoSuchBucket"):
+        store.describe(PhotoRef("g", "a", "nobody-made-this", "g/a"))
+    with pytest.raises(RetryLater, match="NoSuchBucket"):
         store.put("g/a", b"", "image/webp")
     with pytest.raises(RetryLater, match="NoSuchBucket"):
         replace_groups(store, b"", 1)
-
-
-def test_a_denied_read_says_where_to_look() -> None:
-    class Client:
-        def get_object(self, **_: str) -> None:
-            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
-
-    store = S3Store("results", REGION)
-    store._s3 = Client()
-    with (
-        pytest.raises(RetryLater, match=r"s3://photos/g/a failed: AccessDenied.*Check the task role's policy"),
-        store.open(PhotoRef("g", "a", "photos", "g/a"), 100),
-    ):
-        pass

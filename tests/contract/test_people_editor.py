@@ -7,8 +7,8 @@ import pytest
 
 from app.core.errors import RejectMessage, StaleFence
 from app.core.ports import GalleryLease
-from app.core.records import FaceBatch, FaceMove, PersonRecord, PersonStatus, join_batches
-from tests.stores import MODEL, Stores, face_record, photo, photo_result
+from app.core.records import FaceBatch, FaceMove, FaceRef, PersonRecord, PersonStatus, PhotoResult, join_batches
+from tests.stores import MODEL, Stores, face_record, image_record, photo, photo_result, store, unit_vector
 
 A, B, C, D = (face_record(photo(name), 0).face_id for name in "abcd")
 Edit = Callable[[Stores, GalleryLease], None]
@@ -17,7 +17,7 @@ Edit = Callable[[Stores, GalleryLease], None]
 @pytest.fixture
 def lease(stores: Stores) -> GalleryLease:
     """Of a gallery with p1 (faces a and b, b its cover), p2 (face c), p3 merged into p2, and face d of nobody."""
-    stores.faces.save_photos([photo_result(photo(name)) for name in "abcd"])
+    store(stores, [photo_result(photo(name)) for name in "abcd"])
     lease = stores.galleries.take_lease("g", "tester", 60)
     assert lease
     people = [
@@ -49,29 +49,29 @@ def test_a_person_is_named_and_unnamed(stores: Stores, lease: GalleryLease) -> N
 def test_a_former_id_stands_for_the_person(stores: Stores, lease: GalleryLease) -> None:
     stores.editor.name_person(lease, "p3", "Bea")
     assert [one.name for one in people_of(stores, lease).values()] == [None, "Bea", None]
-    stores.editor.confirm_faces(lease, "p3", [D])
+    stores.editor.confirm_faces(lease, "p3", [FaceRef(D)])
     assert faces_of(stores).person_ids[3] == "p2"
-    stores.editor.reject_faces(lease, "p3", [A])
+    stores.editor.reject_faces(lease, "p3", [FaceRef(A)])
     assert faces_of(stores).rejected == {A: {"p2"}}
 
 
 def test_a_confirmed_face_is_the_persons_at_once_and_so_is_the_cover(stores: Stores, lease: GalleryLease) -> None:
-    stores.editor.confirm_faces(lease, "p1", [C, D])
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(C), FaceRef(D)])
     batch = faces_of(stores)
     assert batch.person_ids == ["p1"] * 4
     assert batch.confirmed == {B, C, D}
 
 
 def test_a_cover_that_another_person_has_by_now_is_not_confirmed(stores: Stores, lease: GalleryLease) -> None:
-    stores.editor.confirm_faces(lease, "p2", [B])
-    stores.editor.confirm_faces(lease, "p1", [D])
+    stores.editor.confirm_faces(lease, "p2", [FaceRef(B)])
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(D)])
     batch = faces_of(stores)
     assert (batch.person_ids, batch.confirmed) == (["p1", "p2", "p2", "p1"], {B, C, D})
 
 
 def test_a_rejected_face_is_unassigned_until_the_next_run(stores: Stores, lease: GalleryLease) -> None:
-    stores.editor.confirm_faces(lease, "p1", [A])
-    stores.editor.reject_faces(lease, "p1", [A, D])
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(A)])
+    stores.editor.reject_faces(lease, "p1", [FaceRef(A), FaceRef(D)])
     batch = faces_of(stores)
     assert batch.person_ids == [None, "p1", "p2", None]
     assert batch.rejected == {A: {"p1"}, D: {"p1"}}
@@ -79,22 +79,22 @@ def test_a_rejected_face_is_unassigned_until_the_next_run(stores: Stores, lease:
 
 
 def test_a_face_stays_whose_it_is_where_it_is_rejected_for_another(stores: Stores, lease: GalleryLease) -> None:
-    stores.editor.reject_faces(lease, "p2", [A])
-    stores.editor.reject_faces(lease, "p2", [A])
+    stores.editor.reject_faces(lease, "p2", [FaceRef(A)])
+    stores.editor.reject_faces(lease, "p2", [FaceRef(A)])
     assert (faces_of(stores).person_ids[0], faces_of(stores).rejected) == ("p1", {A: {"p2"}})
 
 
 def test_the_later_word_counts(stores: Stores, lease: GalleryLease) -> None:
-    stores.editor.reject_faces(lease, "p1", [C])
-    stores.editor.confirm_faces(lease, "p1", [C])
+    stores.editor.reject_faces(lease, "p1", [FaceRef(C)])
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(C)])
     batch = faces_of(stores)
     assert (batch.person_ids[2], batch.rejected) == ("p1", {})
 
 
 def test_merged_people_lead_to_the_one_and_their_covers_are_confirmed(stores: Stores, lease: GalleryLease) -> None:
     stores.editor.name_person(lease, "p2", "Bea")
-    stores.editor.reject_faces(lease, "p2", [B])
-    stores.editor.reject_faces(lease, "p1", [D])
+    stores.editor.reject_faces(lease, "p2", [FaceRef(B)])
+    stores.editor.reject_faces(lease, "p1", [FaceRef(D)])
     stores.editor.merge_people(lease, "p1", ["p2"])
     people = people_of(stores, lease)
     assert {name: one.merged_into for name, one in people.items()} == {"p1": None, "p2": "p1", "p3": "p1"}
@@ -132,8 +132,8 @@ def test_a_person_merged_into_itself_stays(stores: Stores, lease: GalleryLease) 
 
 EDITS: dict[str, Edit] = {
     "name": lambda stores, lease: stores.editor.name_person(lease, "p1", "Ann"),
-    "confirm": lambda stores, lease: stores.editor.confirm_faces(lease, "p1", [D]),
-    "reject": lambda stores, lease: stores.editor.reject_faces(lease, "p1", [A]),
+    "confirm": lambda stores, lease: stores.editor.confirm_faces(lease, "p1", [FaceRef(D)]),
+    "reject": lambda stores, lease: stores.editor.reject_faces(lease, "p1", [FaceRef(A)]),
     "merge": lambda stores, lease: stores.editor.merge_people(lease, "p1", ["p2"]),
 }
 
@@ -168,8 +168,10 @@ def test_an_edit_without_the_lease_is_refused(stores: Stores, lease: GalleryLeas
 WRONG: dict[str, Edit] = {
     "has no person p9": lambda stores, lease: stores.editor.name_person(lease, "p9", "Ann"),
     "has no person p8": lambda stores, lease: stores.editor.merge_people(lease, "p1", ["p2", "p8"]),
-    "has no face x, y": lambda stores, lease: stores.editor.confirm_faces(lease, "p1", ["x", D, "y"]),
-    "has no face z": lambda stores, lease: stores.editor.reject_faces(lease, "p1", [A, "z"]),
+    "has no face x, y": lambda stores, lease: stores.editor.confirm_faces(
+        lease, "p1", [FaceRef("x"), FaceRef(D), FaceRef("y")]
+    ),
+    "has no face z": lambda stores, lease: stores.editor.reject_faces(lease, "p1", [FaceRef(A), FaceRef("z")]),
 }
 
 
@@ -184,6 +186,21 @@ def test_an_edit_of_what_is_not_there_says_so_and_changes_nothing(
 
 
 def test_a_face_of_another_gallery_is_not_there(stores: Stores, lease: GalleryLease) -> None:
-    stores.faces.save_photos([photo_result(photo("a", "other"))])
+    store(stores, [photo_result(photo("a", "other"))])
     with pytest.raises(RejectMessage, match="has no face other/a"):
-        stores.editor.confirm_faces(lease, "p1", [face_record(photo("a", "other"), 0).face_id])
+        stores.editor.confirm_faces(lease, "p1", [FaceRef(face_record(photo("a", "other"), 0).face_id)])
+
+
+def test_an_edit_that_was_made_on_an_old_page_does_not_reach_the_face_that_has_the_id_now(
+    stores: Stores, lease: GalleryLease
+) -> None:
+    shown = {D: face_record(photo("d"), 0).digest}
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(D, shown[D])])
+    other = PhotoResult(image_record(photo("d"), etag="etag-2"), [face_record(photo("d"), 0, unit_vector(99))])
+    store(stores, [other])
+    before = stores.snapshot()
+    for edit in (stores.editor.confirm_faces, stores.editor.reject_faces):
+        with pytest.raises(RejectMessage, match=r"another face now: the photo was replaced|has no face"):
+            edit(lease, "p1", [FaceRef(D, shown[D])])
+    assert stores.snapshot() == before
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(D, other.faces[0].digest)])

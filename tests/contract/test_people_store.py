@@ -16,7 +16,7 @@ from app.core.errors import StaleFence
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 from tests.fake_stores import FakePeopleStore
-from tests.stores import OnceBefore, Stores, View, face_record, photo, photo_result
+from tests.stores import OnceBefore, Stores, View, face_record, photo, photo_result, store
 
 NAMES = ("a", "b", "c")
 FACE_IDS = {name: face_record(photo(name), 0).face_id for name in NAMES}
@@ -65,7 +65,7 @@ def name_person(stores: Stores, person_id: str, name: str) -> None:
 
 
 def save_photos(stores: Stores) -> None:
-    stores.faces.save_photos([photo_result(photo(name)) for name in NAMES])
+    store(stores, [photo_result(photo(name)) for name in NAMES])
 
 
 def test_a_gallery_that_nobody_grouped_has_no_people(stores: Stores) -> None:
@@ -126,7 +126,7 @@ def test_a_face_can_lose_its_person(stores: Stores) -> None:
 
 def test_a_face_that_was_removed_meanwhile_is_not_brought_back(stores: Stores) -> None:
     save_photos(stores)
-    stores.faces.save_photos([photo_result(photo("b"), 0)])
+    store(stores, [photo_result(photo("b"), 0)])
     save(stores, "p1", moves=moves_of({"a": "p1", "b": "p1"}))
     assert stores.look("g").person_ids == ["p1", None]
 
@@ -201,7 +201,7 @@ def test_publishing_without_having_written_changes_nothing(stores: Stores) -> No
 
 def test_a_face_whose_photo_is_replaced_during_a_run_stays_unassigned_if_that_run_dies(stores: Stores) -> None:
     write_and_die(stores)
-    stores.faces.save_photos([photo_result(photo("a"), etag="etag-2")])
+    store(stores, [photo_result(photo("a"), etag="etag-2")])
     assert stores.look("g").person_ids[0] is None
     known(stores)
     assert stores.look("g").person_ids == [None, "p2", None]
@@ -210,7 +210,7 @@ def test_a_face_whose_photo_is_replaced_during_a_run_stays_unassigned_if_that_ru
 def two_versions(stores: Stores, faces: int) -> list[tuple[list[PersonRecord], list[FaceMove]]]:
     """Two runs that undo each other: everybody is p1, with these counts, or everybody is p2."""
     names = [f"{number:03}" for number in range(faces)]
-    stores.faces.save_photos([photo_result(photo(name)) for name in names])
+    store(stores, [photo_result(photo(name)) for name in names])
     ids = [face_record(photo(name), 0).face_id for name in names]
     here, gone = PersonRecord("p1", ids[0], faces, faces), PersonRecord("p1", ids[0], 0, 0, status=PersonStatus.ABSENT)
     first = [here, replace(gone, person_id="p2")], [FaceMove(face_id, "p2", "p1") for face_id in ids]

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from app.adapters.sqs import SqsQueue
-from app.core.errors import LeaseLost, RetryLater
+from app.core.errors import LeaseLost, Letter, RetryLater
 from app.core.ports import MessageQueue, ReceivedMessage
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeClock, FakeQueue
@@ -92,7 +92,7 @@ def test_a_message_brings_its_senders_trace_and_the_time_it_was_sent_at(rig: Rig
 
 def test_a_rejected_message_keeps_its_trace(rig: Rig) -> None:
     rig.queue.send("broken", traceparent=TRACEPARENT)
-    rig.queue.reject(rig.receive_one(), "no")
+    rig.queue.reject(rig.receive_one(), [Letter("traced", "no")])
     ((_, attributes),) = rig.dead_letters()
     assert attributes["traceparent"] == TRACEPARENT
 
@@ -170,7 +170,7 @@ def test_a_delayed_message_comes_when_its_delay_is_over(rig: Rig) -> None:
 def test_rejecting_moves_the_message_to_the_dead_letters_with_the_reason_and_its_receive_count(rig: Rig) -> None:
     rig.queue.send("broken")
     rig.queue.hide(rig.receive_one(), 0)
-    rig.queue.reject(rig.receive_one(), "It is not JSON.")
+    rig.queue.reject(rig.receive_one(), [Letter("broken", "It is not JSON.")])
     assert rig.dead_letters() == [("broken", {"reason": "It is not JSON.", "receive_count": "2"})]
     rig.sleep(VISIBILITY_S + 0.2)
     assert rig.queue.receive(1, wait_s=0) == []
@@ -179,7 +179,7 @@ def test_rejecting_moves_the_message_to_the_dead_letters_with_the_reason_and_its
 def test_rejecting_without_a_dead_letter_queue_removes_the_message(rig: Rig) -> None:
     rig.lonely_queue.send("broken")
     (message,) = rig.lonely_queue.receive(1, wait_s=1)
-    rig.lonely_queue.reject(message, "It is not JSON.")
+    rig.lonely_queue.reject(message, [Letter("broken", "It is not JSON.")])
     rig.sleep(VISIBILITY_S + 0.2)
     assert rig.lonely_queue.receive(1, wait_s=0) == []
     assert rig.dead_letters() == []
@@ -189,7 +189,7 @@ def test_rejecting_without_a_dead_letter_queue_removes_the_message(rig: Rig) -> 
 def test_sqs_takes_any_text_as_the_reason(aws: str, reason: str) -> None:
     rig = sqs_rig()
     rig.queue.send("broken")
-    rig.queue.reject(rig.receive_one(), reason)
+    rig.queue.reject(rig.receive_one(), [Letter("broken", reason)])
     ((body, attributes),) = rig.dead_letters()
     assert body == "broken"
     assert len(attributes["reason"]) <= 1_000
@@ -200,7 +200,7 @@ def test_what_sqs_rejects_without_a_dead_letter_queue_is_logged(aws: str, caplog
     assert "has no dead-letter queue" in caplog.text
     rig.lonely_queue.send("broken")
     (message,) = rig.lonely_queue.receive(1, wait_s=1)
-    rig.lonely_queue.reject(message, "It is not JSON.")
+    rig.lonely_queue.reject(message, [Letter("broken", "It is not JSON.")])
     last = caplog.records[-1]
     assert (last.levelno, last.body) == (logging.ERROR, "broken")
 

@@ -132,6 +132,7 @@ def faces_at(places: list[tuple[str, float]], people: list[str | None], directio
         person_ids=people,
         digests=[""] * len(places),
         etags=[None] * len(places),
+        crop_ranges=[None] * len(places),
     )
 
 

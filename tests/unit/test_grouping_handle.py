@@ -11,7 +11,7 @@ from app.clustering.neighbours import NeighbourSearch
 from app.core.errors import RejectMessage, RetryLater, StaleFence
 from app.core.kill_points import KillPoint, KillPoints
 from app.core.ports import GalleryLease, RunProgress
-from app.core.records import FaceRecord, ImageStatus, PhotoResult
+from app.core.records import FaceRecord, FaceRef, ImageStatus, PhotoResult
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
@@ -77,8 +77,13 @@ class World:
     def add_under(self, model: str, name: str, *vectors: np.ndarray) -> None:
         of = photo(name)
         faces = [face_record(of, index, vector, model=model) for index, vector in enumerate(vectors)]
-        self.faces.save_photos([PhotoResult(image_record(of, len(faces), model=model), faces)])
+        self.store(PhotoResult(image_record(of, len(faces), model=model), faces))
         self.galleries.mark_dirty("g", 30)
+
+    def store(self, result: PhotoResult) -> None:
+        """What a worker does that has just looked at the photo."""
+        edition = self.faces.find_image(result.image.photo)[1]
+        assert not self.faces.save_photos([replace(result, edition=edition)]).overtaken
 
     def change_model(self, **changes: Any) -> None:
         """What a deploy of another pack does."""
@@ -86,7 +91,7 @@ class World:
 
     def group(self, progress: Callable[[], None] = lambda: None, **fields: str) -> Groups:
         self.receive(progress, **fields)
-        return Groups.model_validate_json(self.objects.read("g/groups.json"))
+        return Groups.model_validate_json(self.objects.read("face-worker/g/groups.json"))
 
     def receive(self, progress: Callable[[], None] = lambda: None, **fields: str) -> None:
         handle(json.dumps({"type": "group_gallery", "gallery_id": "g", **fields}), self.parts, progress)
@@ -125,9 +130,9 @@ def test_the_faces_of_a_gallery_become_people(world: World) -> None:
 def test_groups_and_page_are_published_with_their_types(world: World) -> None:
     groups = world.group()
     assert (groups.gallery_id, groups.model, groups.unassigned, groups.skipped) == ("g", MODEL, [], [])
-    assert world.objects.content_types["g/groups.json"] == "application/json"
-    assert world.objects.content_types["g/people.html"] == "text/html; charset=utf-8"
-    assert b"<html" in world.objects.read("g/people.html")
+    assert world.objects.content_types["face-worker/g/groups.json"] == "application/json"
+    assert world.objects.content_types["face-worker/g/people.html"] == "text/html; charset=utf-8"
+    assert b"<html" in world.objects.read("face-worker/g/people.html")
 
 
 def test_a_run_that_knows_the_one_before_reads_the_embeddings_of_new_faces_alone(tmp_path: Path) -> None:
@@ -211,7 +216,7 @@ def test_names_are_kept_and_shown(world: World) -> None:
     groups = world.group()
     assert (groups.people[0].person_id, groups.people[0].name, groups.people[0].photo_count) == (ann, "Ann", 4)
     assert groups.people[1].name is None
-    assert b"Ann" in world.objects.read("g/people.html")
+    assert b"Ann" in world.objects.read("face-worker/g/people.html")
 
 
 def test_a_second_run_assigns_no_face_again(world: World) -> None:
@@ -241,7 +246,7 @@ def test_an_unchanged_gallery_is_grouped_anew_when_asked_in_full_or_under_anothe
     world.group()
     world.objects.journal.clear()
     world.group(mode="full")
-    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+    assert world.objects.journal == ["put face-worker/g/groups.json", "put face-worker/g/people.html"]
     world.change_model(allows_model_change=True)
     assert world.group().people == []
     assert len(world.objects.journal) == 4
@@ -256,7 +261,7 @@ def test_output_that_would_be_the_same_again_is_left_alone_but_made_anew_on_requ
     assert world.objects.journal == []
     assert world.galleries.galleries["g"].grouped == (6, MODEL)
     world.group(mode="full")
-    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+    assert world.objects.journal == ["put face-worker/g/groups.json", "put face-worker/g/people.html"]
 
 
 def test_output_is_written_again_where_another_worker_had_the_gallery_and_may_be_about_to_write(world: World) -> None:
@@ -267,9 +272,9 @@ def test_output_is_written_again_where_another_worker_had_the_gallery_and_may_be
     world.objects.journal.clear()
     world.galleries.mark_dirty("g", 30)
     world.group()
-    assert world.objects.journal == ["put g/groups.json", "put g/people.html"]
+    assert world.objects.journal == ["put face-worker/g/groups.json", "put face-worker/g/people.html"]
     with pytest.raises(StaleFence):
-        world.objects.replace("g/groups.json", b"late", "application/json", dead.fence)
+        world.objects.replace("face-worker/g/groups.json", b"late", "application/json", dead.fence)
 
 
 class Killed(BaseException):
@@ -317,7 +322,7 @@ def test_a_run_killed_between_two_steps_is_made_up_for_by_the_next(world: World,
     groups = world.group()
     assert groups == new.model_copy(update={"generated_at": groups.generated_at})
     assert shown(world) == shown(undisturbed)
-    pages = [remove_time(one.objects.read("g/people.html").decode()) for one in (world, undisturbed)]
+    pages = [remove_time(one.objects.read("face-worker/g/people.html").decode()) for one in (world, undisturbed)]
     assert pages[0] == pages[1]
 
 
@@ -336,7 +341,7 @@ def face(name: str, index: int = 0) -> str:
 
 def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
     ann, bob, _ = (person.person_id for person in world.group().people)
-    edit(world, confirm_faces=(bob, [face("2")]))
+    edit(world, confirm_faces=(bob, [FaceRef(face("2"))]))
     groups = world.group()
     assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann, bob, ann]
     assert {person.person_id: person.face_count for person in groups.people}[bob] == 3
@@ -345,7 +350,7 @@ def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
 
 def test_a_rejected_face_becomes_another_person_and_never_comes_back(world: World) -> None:
     ann = world.group().people[0].person_id
-    edit(world, reject_faces=(ann, [face("2")]))
+    edit(world, reject_faces=(ann, [FaceRef(face("2"))]))
     world.group()
     other = world.person_of("2")
     assert other not in (None, ann)
@@ -364,13 +369,13 @@ def test_people_merged_by_a_user_stay_so_and_the_old_id_leads_to_the_one(world: 
     again = world.group()
     assert world.person_of("4") == eve
     assert again.merged == {bob: eve}
-    assert json.dumps({bob: eve}, separators=(",", ":")).encode() in world.objects.read("g/people.html")
+    assert json.dumps({bob: eve}, separators=(",", ":")).encode() in world.objects.read("face-worker/g/people.html")
 
 
 def test_a_rejected_face_that_is_no_core_face_has_a_reason_why_it_is_unassigned(world: World) -> None:
     add_poor(world, "4", unified=30)
     ann = world.group().people[0].person_id
-    edit(world, reject_faces=(ann, [face("4")]))
+    edit(world, reject_faces=(ann, [FaceRef(face("4"))]))
     (alone,) = world.group().unassigned
     assert (
         alone.why_alone
@@ -382,7 +387,7 @@ def test_a_change_during_a_run_is_grouped_by_the_next(world: World) -> None:
     class Busy(FakeObjectStore):
         def put(self, key: str, data: bytes, content_type: str) -> None:
             super().put(key, data, content_type)
-            if key == "g/groups.json" and "g/4" not in world.faces.images:
+            if key == "face-worker/g/groups.json" and "g/4" not in world.faces.images:
                 world.add("4", EVE)
 
     world.parts = replace(world.parts, objects=Busy("results"))
@@ -559,11 +564,11 @@ def test_a_run_gets_on_with_every_face_that_it_writes(world: World, monkeypatch:
 
 
 def test_results_of_a_newer_run_are_not_replaced(world: World) -> None:
-    world.objects.replace("g/groups.json", b"newer", "application/json", fence=99)
+    world.objects.replace("face-worker/g/groups.json", b"newer", "application/json", fence=99)
     with pytest.raises(StaleFence):
         world.group()
-    assert world.objects.read("g/groups.json") == b"newer"
-    assert "g/people.html" not in world.objects.output_keys
+    assert world.objects.read("face-worker/g/groups.json") == b"newer"
+    assert "face-worker/g/people.html" not in world.objects.output_keys
 
 
 @pytest.mark.parametrize(
@@ -591,7 +596,7 @@ def test_a_gallery_without_faces_gives_an_empty_result_and_page(world: World) ->
     empty = World()
     groups = empty.group(mode="full")
     assert (groups.people, groups.unassigned, groups.skipped) == ([], [], [])
-    assert empty.objects.output_keys == {"g/groups.json", "g/people.html"}
+    assert empty.objects.output_keys == {"face-worker/g/groups.json", "face-worker/g/people.html"}
 
 
 def test_people_whose_photos_are_gone_are_absent_and_no_longer_published(world: World) -> None:
@@ -618,7 +623,7 @@ def test_two_faces_of_one_photo_are_two_people_even_when_alike() -> None:
 
 def test_photos_without_faces_are_listed_with_their_reason(world: World) -> None:
     rejected = replace(image_record(photo("9"), 0), status=ImageStatus.REJECTED, reason="The file is empty.")
-    world.faces.save_photos([PhotoResult(rejected)])
+    world.store(PhotoResult(rejected))
     (skipped,) = world.group().skipped
     assert (skipped.image_id, skipped.status, skipped.reason) == ("9", ImageStatus.REJECTED, "The file is empty.")
 
@@ -699,7 +704,7 @@ def poor(of: str, index: int, vector: np.ndarray, unified: float) -> FaceRecord:
 def add_poor(world: World, name: str, unified: float) -> None:
     """One more photo of Ann, hardly recognisable, in which she is not very similar to anybody."""
     faces = [poor(name, 0, near(ANN, 9), unified)]
-    world.faces.save_photos([PhotoResult(image_record(photo(name), 1), faces)])
+    world.store(PhotoResult(image_record(photo(name), 1), faces))
     world.galleries.mark_dirty("g", 30)
 
 
@@ -724,7 +729,7 @@ def test_a_person_that_lost_its_last_core_face_loses_its_border_face(world: Worl
     add_poor(world, "4", unified=30)
     world.group()
     for name in ("1", "2", "3"):
-        world.faces.save_photos([PhotoResult(image_record(photo(name), 0))])
+        world.store(PhotoResult(image_record(photo(name), 0)))
     world.galleries.mark_dirty("g", 30)
     assert [face.image_id for face in world.group().unassigned] == ["4"]
     assert world.person_of("4") is None

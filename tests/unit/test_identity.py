@@ -36,6 +36,7 @@ def batch(previous: Sequence[str | None], **corrections: object) -> FaceBatch:
         person_ids=list(previous),
         digests=[""] * count,
         etags=["etag-1"] * count,
+        crop_ranges=[None] * count,
     )
     return replace(faces, **corrections)
 

@@ -3,11 +3,14 @@ from dataclasses import replace
 import numpy as np
 
 from app.clustering.identity import PersonMatches
-from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, PhotoRef, make_quality_columns
+from app.core.records import FaceBatch, ImageStatus, PersonRecord, PersonStatus, make_quality_columns
+from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars
+from app.grouping.covers import list_covers, write_covers
 from app.grouping.output import Groups
 from app.grouping.page import PagePhoto, render_page
-from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups
+from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups, name_covers
+from tests.fakes import FakeObjectStore
 from tests.stores import image_record, photo
 
 HEADER = Groups(
@@ -24,8 +27,9 @@ FACES = FaceBatch(
     person_ids=[None, None, None],
     digests=[""] * 3,
     etags=["etag-1"] * 3,
+    crop_ranges=[None, (0, 10), (10, 20)],
 )
-BARS = QualityBars()
+BARS, KEYS = QualityBars(), ResultKeys()
 
 
 def matched(person_ids: list[str | None], **rejected_for: str) -> PersonMatches:
@@ -120,23 +124,44 @@ def test_the_header_is_left_as_it_was() -> None:
     assert HEADER.people == []
 
 
-def test_the_page_finds_previews_beside_it_under_quoted_names() -> None:
-    odd = PhotoRef("g", "day 1/é #1?", "photos", "g/day 1/é #1?.jpg")
-    shown = list_page_photos([image_record(photo("a")), image_record(odd), image_record(photo("none"), 0)])
-    assert shown == {
-        "a": PagePhoto("previews/a.jpg", 64, 48),
-        "day 1/é #1?": PagePhoto("previews/day%201/%C3%A9%20%231%3F.jpg", 64, 48),
+def test_the_page_shows_the_previews_of_photos_with_faces() -> None:
+    preview_key = "face-worker/g/previews/day 1/é #1?.jpg"
+    images = [replace(image_record(photo("a")), preview_key=preview_key), image_record(photo("none"), 0)]
+    without = image_record(photo("no preview"))
+    assert list_page_photos([*images, without], KEYS) == {
+        "a": PagePhoto("previews/day%201/%C3%A9%20%231%3F.jpg", 64, 48)
     }
 
 
-def test_the_page_finds_crops_beside_it_under_quoted_names() -> None:
-    assert make_crop_urls("g", FACES) == {
-        "f0": "faces/a/m-0.webp",
-        "f1": "faces/day%201/%C3%A9%23%3F/m-1.webp",
-        "f2": "faces/b/m-0.webp",
+def test_the_page_has_urls_of_covers_and_of_crops_that_are_objects_of_their_own() -> None:
+    covers = list_covers("g", FACES, PEOPLE, KEYS)
+    urls = make_crop_urls("g", FACES, covers, KEYS)
+    assert urls == {
+        "f0": "../../g/faces/a/m-0.webp",
+        "f1": covers["p2"][0].removeprefix("face-worker/g/"),
+        "f2": covers["p1"][0].removeprefix("face-worker/g/"),
     }
+    assert urls["f2"].startswith("covers/p1-")
 
 
-def test_a_gallery_whose_name_begins_its_own_keys_twice_loses_it_once() -> None:
-    faces = replace(FACES, crop_keys=["g/g/x.webp"] * 3)
-    assert make_crop_urls("g", faces)["f0"] == "g/x.webp"
+def test_each_persons_cover_is_named_in_the_groups() -> None:
+    groups = make_groups(HEADER, FACES, matched(["p1", "p2", "p1"]), PEOPLE, [], BARS)
+    assert [one.cover_key for one in name_covers(groups, {"p1": "k1"}).people] == ["k1", None]
+
+
+def test_covers_are_copied_once_and_those_of_nobody_are_named_for_removal() -> None:
+    objects = FakeObjectStore()
+    objects.put(FACES.crop_keys[1], b"0123456789", "application/octet-stream")
+    objects.put(FACES.crop_keys[2], b"x" * 10 + b"y" * 20, "application/octet-stream")
+    covers = list_covers("g", FACES, PEOPLE, KEYS)
+    assert write_covers(covers, FACES, KEYS.covers("g"), objects) == set()
+    assert [objects.read(key) for key, _ in covers.values()] == [b"y" * 20, b"0123456789"]
+    assert objects.content_types[covers["p1"][0]] == "image/webp"
+    objects.outages["put"] = 1
+    assert write_covers({"p2": covers["p2"]}, FACES, KEYS.covers("g"), objects) == {covers["p1"][0]}
+
+
+def test_a_cover_whose_photo_was_replaced_meanwhile_is_left_out() -> None:
+    objects = FakeObjectStore()
+    write_covers(list_covers("g", FACES, PEOPLE, KEYS), FACES, KEYS.covers("g"), objects)
+    assert objects.output_keys == set()

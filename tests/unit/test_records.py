@@ -1,5 +1,4 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -10,21 +9,15 @@ from app.core.records import (
     ImageStatus,
     PhotoRef,
     PhotoResult,
-    is_output_key,
-    is_overtaken,
+    is_older,
     join_batches,
-    make_crop_key,
     make_face_id,
-    make_groups_key,
-    make_page_key,
-    make_preview_key,
     make_quality_columns,
     make_thumbnail_key,
 )
 
 PHOTO = PhotoRef("g", "day 1/a", "photos", "g/day 1/a.jpg")
 MODEL = "toy-000000000000"
-NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
 def batch(*names: str) -> FaceBatch:
@@ -40,42 +33,19 @@ def batch(*names: str) -> FaceBatch:
         person_ids=[None] * count,
         digests=[f"digest {name}" for name in names],
         etags=["etag-1"] * count,
+        crop_ranges=[(0, 9)] * count,
     )
 
 
-def test_ids_and_keys_say_gallery_image_model_and_position() -> None:
+def test_ids_say_gallery_image_model_and_position() -> None:
     assert PHOTO.document_id == "g/day 1/a"
     assert make_face_id(PHOTO, MODEL, 2) == f"g/day 1/a/{MODEL}/2"
-    assert make_crop_key(PHOTO, MODEL, 2) == f"g/faces/day 1/a/{MODEL}-2.webp"
 
 
-def test_photos_and_models_never_share_a_face_id_or_a_crop() -> None:
+def test_photos_and_models_never_share_a_face_id() -> None:
     other = PhotoRef("g", "day 1/b", "photos", "g/day 1/b.jpg")
     places = [(photo, model, index) for photo in (PHOTO, other) for model in (MODEL, "m-1") for index in (0, 1)]
     assert len({make_face_id(*place) for place in places}) == len(places)
-    assert len({make_crop_key(*place) for place in places}) == len(places)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        make_crop_key(PHOTO, MODEL, 0),
-        make_preview_key(PHOTO),
-        make_groups_key("g"),
-        make_page_key("g"),
-        "g/faces/x",
-        "g/previews/x",
-    ],
-)
-def test_what_this_system_writes_is_known_as_its_own(key: str) -> None:
-    assert is_output_key(key)
-
-
-@pytest.mark.parametrize(
-    "key", [PHOTO.key, "g/people.jpg", "faces/a.jpg", "g/my faces/a.jpg", "g/day/faces/a.jpg", "groups.json", "", "g/"]
-)
-def test_photos_are_not_taken_for_output(key: str) -> None:
-    assert not is_output_key(key)
 
 
 def test_joined_batches_are_the_columns_one_after_the_other() -> None:
@@ -118,17 +88,23 @@ def test_joining_nothing_gives_a_batch_of_no_faces() -> None:
     assert joined.embeddings.dtype == np.float32
 
 
-@pytest.mark.parametrize("second", [timedelta(seconds=1), timedelta(milliseconds=1)])
-def test_only_what_is_older_than_the_stored_version_is_overtaken(second: timedelta) -> None:
-    assert is_overtaken(NOON - second, NOON)
-    assert not is_overtaken(NOON, NOON)
-    assert not is_overtaken(NOON + second, NOON)
-
-
-def test_an_object_that_is_gone_is_never_overtaken_and_overtakes_nothing() -> None:
-    assert not is_overtaken(None, NOON)
-    assert not is_overtaken(NOON, None)
-    assert not is_overtaken(None, None)
+@pytest.mark.parametrize(
+    ("sequencer", "stored", "older"),
+    [
+        ("0A", "0B", True),
+        ("0B", "0A", False),
+        ("0A", "0A", False),
+        ("0A", "0A01", True),
+        ("0A0", "0A", False),
+        ("0b", "0C", True),
+        (None, "0A", False),
+        ("0A", None, False),
+    ],
+)
+def test_events_of_one_key_are_ordered_by_their_sequencers(
+    sequencer: str | None, stored: str | None, older: bool
+) -> None:
+    assert is_older(sequencer, stored) is older
 
 
 def test_two_results_of_one_photo_are_told_apart_even_when_alike() -> None:

@@ -24,6 +24,7 @@ def batch(image_ids: list[str], det_scores: list[float], sizes_px: list[float]) 
         person_ids=[None] * count,
         digests=[""] * count,
         etags=["etag-1"] * count,
+        crop_ranges=[None] * count,
     )
 
 
