@@ -74,7 +74,7 @@ def consumer_of(
 ) -> Consumer:
     """Drains after two empty polls, unless told otherwise."""
 
-    def handle(body: str, *, progress: Progress, is_last: bool = False) -> None:  # noqa: ARG001
+    def handle(body: str, *, progress: Progress, is_last: bool = False) -> None:
         progress()
         handler(body)
 

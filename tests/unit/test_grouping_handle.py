@@ -765,7 +765,7 @@ def test_telemetry_hears_of_a_run_its_people_and_its_stages(world: World) -> Non
     assert (sums[Metric.FULL_RUNS], sums[Metric.INCREMENTAL_RUNS], sums[Metric.FACES_GROUPED]) == (1, 0, 6)
     assert listener.metrics.values[Metric.PEOPLE] == [3]
     assert len(listener.metrics.values[Metric.GROUPING_SECONDS]) == 1
-    stages = ["read", "cluster", "people", "write people", "publish people", "publish", "write files"]
+    stages = ["read", "cluster", "people", "write people", "publish people", "publish", "write covers", "write files"]
     assert listener.tracer.stages == stages
     assert listener.tracer.facts == {"gallery": "g", "mode": "auto"}
 
