@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from app.core.errors import BadPhoto, LowQuality, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
-from app.core.messages import DetectImage, GroupGallery, parse_detection
+from app.core.messages import DetectImage, parse_detection
 from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, Progress, StoredObject
 from app.core.records import (
     FaceRecord,
@@ -27,6 +27,7 @@ from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
+from app.detection.changes import ChangeParts, request_grouping
 from app.detection.stage_times import StageTimes, report_metrics
 from app.telemetry.interface import Telemetry
 from app.vision.crops import encode_crops, encode_preview
@@ -73,7 +74,7 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         previous = parts.faces.find_image(photo)
         _check_same_photo(request, previous)
         index_photo(photo, previous, parts, progress, force=request.force)
-        request_grouping(request, parts)
+        request_grouping(request.gallery_id, _get_change_parts(parts))
 
 
 @dataclass
@@ -194,29 +195,10 @@ def make_saver(faces: FaceStore, owner: OwnerMetadata) -> Callable[[Sequence[Pho
     return save
 
 
-def request_grouping(request: DetectImage, parts: DetectionParts) -> None:
-    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay.
-
-    Where the gallery's people are of another model, that is logged once a window.
-    """
-    message = GroupGallery(gallery_id=request.gallery_id)
-    try:
-        if parts.galleries.mark_dirty(request.gallery_id, parts.grouping_delay_s):
-            # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
-            traceparent = parts.telemetry.tracer.traceparent()
-            parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
-            _warn_of_other_model(request.gallery_id, parts)
-    except RetryLater as error:
-        # This photo may have opened the window. Tried again sooner, it would find the window open and send nothing.
-        raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
-
-
-def _warn_of_other_model(gallery_id: str, parts: DetectionParts) -> None:
-    gallery, model_id = parts.galleries.find_gallery(gallery_id), parts.analyser.model_id
-    people_model = gallery.last_run.get("model") if gallery and gallery.last_run else model_id
-    if people_model != model_id:
-        about = {"gallery": gallery_id, "model": model_id, "people_model": people_model}
-        log.warning("photos are stored under another model than their gallery's people", extra=about)
+def _get_change_parts(parts: DetectionParts) -> ChangeParts:
+    return ChangeParts(
+        parts.galleries, parts.grouping_queue, parts.grouping_delay_s, parts.analyser.model_id, parts.telemetry
+    )
 
 
 def _store(result: PhotoResult, parts: DetectionParts) -> None:

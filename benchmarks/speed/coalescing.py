@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from types import SimpleNamespace
 from typing import Any, cast
 
 from app.adapters.aws import open_client
@@ -25,12 +24,11 @@ from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.clustering.neighbours import NeighbourSearch
-from app.core.messages import DetectImage
 from app.core.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.core.records import FaceBatch, ImageRecord
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
-from app.detection.handle import DetectionParts, request_grouping
+from app.detection.changes import ChangeParts, request_grouping
 from app.grouping.handle import GroupingParts, handle
 from app.health import Health
 from app.telemetry.interface import Telemetry
@@ -216,20 +214,14 @@ def _start_process(target: Any, *arguments: object) -> BaseProcess:  # noqa: ANN
 
 
 def _store_photos(place: Place, flood: Flood, number: int) -> None:
-    """Store the photos of one sender process, and after each one call `tell_grouping`, as detection does."""
+    """Store the photos of one sender process, and after each one call `request_grouping`, as detection does."""
     database = place.open_database()
-    parts = SimpleNamespace(
-        galleries=MongoGalleryStore(database),
-        grouping_queue=place.open_queue(),
-        grouping_delay_s=flood.delay_s,
-        telemetry=Telemetry(),
-    )
+    parts = ChangeParts(MongoGalleryStore(database), place.open_queue(), flood.delay_s, MODEL, Telemetry())
     begin = time.monotonic()
     for photo in range(number, flood.photos, SENDERS):
         time.sleep(max(0.0, begin + flood.seconds * photo / flood.photos - time.monotonic()))
         database["arrived"].insert_one({"_id": photo})
-        request = DetectImage(gallery_id=GALLERY, image_id=str(photo), s3_key=f"{GALLERY}/{photo}.jpg")
-        request_grouping(request, cast(DetectionParts, parts))
+        request_grouping(GALLERY, parts)
 
 
 def _group(place: Place, flood: Flood) -> None:
