@@ -74,6 +74,8 @@ def ensure_indexes(database: Database[Document]) -> None:
         database["images"].create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
         database["images"].create_index([("content", ASCENDING), ("model", ASCENDING)])
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
+        # Only galleries that have changed a short time ago have the field.
+        database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)
 
 
 def split_into_batches(items: Iterable[T], size: int = WRITE_BATCH) -> Iterator[list[T]]:

@@ -12,7 +12,8 @@ from app.clustering.identity import PersonMatches, match_people
 from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
-from app.core.errors import RejectMessage, RetryLater
+from app.core.coalescing import send_claimed
+from app.core.errors import RejectMessage
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
@@ -169,12 +170,11 @@ def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
     """
     delay_s = max(parts.grouping_delay_s, BUSY_DELAY_S)
     log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
-    try:
-        if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
-            parts.queue.send(request.model_dump_json(), delay_s, parts.telemetry.tracer.traceparent())
-    except RetryLater as error:
-        # The claim may be stored though sending failed: until it expires, this message would find it and send nothing.
-        raise RetryLater(str(error), delay_s + 1) from error
+    traceparent = parts.telemetry.tracer.traceparent()
+    if claim := parts.galleries.claim_message(request.gallery_id, delay_s):
+        send_claimed(claim, parts.galleries, parts.queue, delay_s, traceparent, request.mode)
+    elif request.mode == "full":
+        parts.queue.send(request.model_dump_json(), delay_s, traceparent)
 
 
 def _read_faces(run: GroupingRun, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
