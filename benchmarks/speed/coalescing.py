@@ -44,7 +44,7 @@ from local.stack import LocalStackError
 GALLERY, MODEL = "gallery", "model-0123456789ab"
 SENDERS, WORKERS = 3, 2
 VISIBILITY_S = 30
-LOOK_EVERY_S = 0.25
+WATCH_EVERY_S = 0.25
 PATIENCE_S = 120.0
 
 Processes = list[BaseProcess]
@@ -184,7 +184,7 @@ def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Proce
         done = state is not None and state.last_run is not None and state.last_run["revision"] == state.revision
         if done and not any(counts) and not any(sender.is_alive() for sender in senders):
             return most
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(WATCH_EVERY_S)
     raise LocalStackError(f"The gallery was not grouped within {PATIENCE_S:.0f} s after its last photo.")
 
 
