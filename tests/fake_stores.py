@@ -356,7 +356,7 @@ class FakePeopleStore(Outages):
         with self._galleries.run_fenced(lease):
             draft = self._drafts.pop(lease.gallery_id, None)
             if draft is None:
-                return
+                raise RetryLater(f"{lease.gallery_id} has no people to publish")
             self._published += 1
             for key, person in draft.people.items():
                 since = self.people[key].since if key in self.people else self._published

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReadPreference, ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -58,7 +58,10 @@ class GalleryLeases:
         try:
             # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a worker
             # that died in the middle of `run_fenced` counts as writing until the server ends its transaction (60 s).
-            with self._client.start_session() as session, session.start_transaction(write_concern=MAJORITY):
+            with (
+                self._client.start_session() as session,
+                session.start_transaction(write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY),
+            ):
                 lease = self._leases.find_one_and_update(
                     free, [{"$set": taken}], return_document=ReturnDocument.AFTER, session=session
                 )

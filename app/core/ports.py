@@ -272,7 +272,7 @@ class PeopleStore(Protocol):
         """
 
     def publish_people(self, lease: GalleryLease) -> None:
-        """Make all that was written visible to readers in one step; nothing happens where nothing was written."""
+        """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
 
 
 class PeopleEditor(Protocol):
