@@ -276,12 +276,18 @@ class FakeGalleryStore(Outages):
             gallery.check_at = self._clock.now()
             gallery.threshold = threshold
 
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        self._pass("lift_fence")
+        with self.run_fenced(lease) as gallery:
+            gallery.fence = above + 1
+            return replace(lease, fence=gallery.fence)
+
     def release(self, lease: GalleryLease) -> None:
         self._pass("release")
         gallery = self.galleries[lease.gallery_id]
         if gallery.owner == lease.owner:
             gallery.owner = None
-        if gallery.progress and gallery.progress[0] == lease.fence:
+        if gallery.progress and gallery.progress[0] <= lease.fence:
             gallery.progress = None
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -71,6 +71,12 @@ class GalleryLeases:
             raise
         return int(lease["fence"]) if lease else None
 
+    def lift(self, lease: GalleryLease, above: int) -> None:
+        """Make `above` + 1 the fence of this lease. Raises StaleFence where it is no longer the gallery's newest."""
+        held = {"_id": lease.gallery_id, "owner": lease.owner, "fence": lease.fence}
+        if not self._leases.update_one(held, {"$set": {"fence": above + 1}}).matched_count:
+            raise _make_stale(lease)
+
     def release(self, lease: GalleryLease) -> None:
         held = {"_id": lease.gallery_id, "owner": lease.owner}
         self._leases.update_one(held, {"$unset": {"owner": "", "until": ""}})
@@ -87,7 +93,7 @@ class GalleryLeases:
         def transaction(session: ClientSession) -> None:
             held = {"_id": lease.gallery_id, "owner": lease.owner, "fence": lease.fence}
             if not self._leases.update_one(held, {"$inc": {"writes": 1}}, session=session).matched_count:
-                raise StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
+                raise _make_stale(lease)
             write(session=session)
 
         run_in_transaction(self._client, transaction)
@@ -193,10 +199,15 @@ class MongoGalleryStore:
     def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
         self._change(gallery_id, {"threshold": threshold, **CHANGED})
 
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        with translate_mongo_errors("Lifting a gallery's fence"):
+            self._leases.lift(lease, above)
+        return replace(lease, fence=above + 1)
+
     def release(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Giving back a gallery's lease"):
             self._leases.release(lease)
-            mine = {"_id": lease.gallery_id, "progress.fence": lease.fence}
+            mine = {"_id": lease.gallery_id, "progress.fence": {"$lte": lease.fence}}
             self._galleries.update_one(mine, {"$unset": {"progress": ""}})
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
@@ -231,6 +242,10 @@ class MongoGalleryStore:
         return self._galleries.find_one_and_update(
             {"_id": gallery_id}, [{"$set": fields}], return_document=ReturnDocument.AFTER
         )
+
+
+def _make_stale(lease: GalleryLease) -> StaleFence:
+    return StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
 
 
 def _is_past(time: str | datetime) -> Document:

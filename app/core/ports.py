@@ -141,7 +141,7 @@ class ObjectStore(Protocol):
         """Write an object of the output bucket, replacing what is there."""
 
     def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
-        """As `put`, but raises StaleFence where the object there was written with a higher fence."""
+        """As `put`, but raises StaleFence, with that fence, where the object there was written with a higher one."""
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the output bucket; objects that are not there are no error."""
@@ -236,6 +236,12 @@ class GalleryStore(GalleryChanges, Protocol):
         """The exclusive lease of a gallery, or None while another owner holds it.
 
         The owner renews the lease by the same call. It keeps the fence, unless another owner had the lease in between.
+        """
+
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        """The same lease with a fence higher than `above`: for a gallery whose documents are older than its files.
+
+        Raises StaleFence once the lease was given back or taken by another owner.
         """
 
     def release(self, lease: GalleryLease) -> None:

@@ -424,3 +424,24 @@ def test_a_run_whose_time_is_over_is_recorded_while_nobody_else_has_the_lease(st
     stores.sleep(0.4)
     stores.galleries.record_run(lease, MODEL, {})
     assert lease_of(stores, "me").grouped == (0, MODEL)
+
+
+def test_the_fence_of_a_held_lease_is_lifted_and_grows_from_there(stores: Stores) -> None:
+    lease = stores.galleries.lift_fence(lease_of(stores, "me"), 200)
+    assert lease == replace(lease_of(stores, "me"), fence=201)
+    stores.galleries.record_run(lease, MODEL, {"output": "digest"})
+    stores.galleries.release(lease)
+    after = lease_of(stores, "you")
+    assert (after.fence, after.output) == (202, "digest")
+
+
+def test_a_lease_that_is_anothers_or_given_back_lifts_no_fence(stores: Stores) -> None:
+    lost = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    newer = lease_of(stores, "you")
+    with pytest.raises(StaleFence):
+        stores.galleries.lift_fence(lost, 200)
+    stores.galleries.release(newer)
+    with pytest.raises(StaleFence):
+        stores.galleries.lift_fence(newer, 200)
+    assert lease_of(stores, "third").fence == newer.fence + 1
