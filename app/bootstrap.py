@@ -20,10 +20,12 @@ from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue
 from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
+from app.core.coalescing import LOOK_EVERY_S, send_overdue
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
 from app.core.kill_points import KillPoints
-from app.core.ports import Progress
+from app.core.ports import GalleryChanges, MessageQueue, Progress
 from app.core.result_keys import ResultKeys
+from app.core.threads import BackgroundThread, repeat
 from app.core.thresholds import make_threshold
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -98,7 +100,7 @@ def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Tele
             if isinstance(settings, DetectionSettings):
                 service = _open_detection(settings, stack, shutdown, telemetry)
             else:
-                service = _open_grouping(settings, stack, telemetry)
+                service = _open_grouping(settings, stack, shutdown, telemetry)
             for probe in service.probes.values():
                 probe()
             if settings.process.watch_spot_notice:
@@ -165,6 +167,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
     )
+    _watch_owed_messages(parts.galleries, parts.grouping_queue, settings, stack, on_death)
     return Service(
         queue=_open_queue(settings, settings.source.queue_url),
         handler=partial(handle, parts=parts),
@@ -192,7 +195,7 @@ def _open_analyser(
     return Analyser(stack.enter_context(device), photos.limits, prefilter)
 
 
-def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Telemetry) -> Service:
+def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _open_packs(settings).read(settings.models.model_pack)
@@ -220,11 +223,22 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, telemetry: Tele
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
     )
+    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
+    _watch_owed_messages(parts.galleries, queue, settings, stack, on_death)
 
     def handle_message(body: str, *, progress: Progress, is_last: bool) -> None:
         handle(body, parts, progress)
 
     return Service(queue, handle_message, _make_probes(database, objects), parts.kill_points)
+
+
+def _watch_owed_messages(
+    galleries: GalleryChanges, queue: MessageQueue, settings: Settings, stack: ExitStack, on_death: Callable[[], None]
+) -> None:
+    """Look now and then for grouping messages that no worker has sent, for as long as the service runs."""
+    look = partial(send_overdue, galleries, queue, settings.messages.grouping_delay_s)
+    work = partial(repeat, every_s=LOOK_EVERY_S, action=look)
+    stack.enter_context(BackgroundThread("owed messages", work, join_s=5, on_death=on_death))
 
 
 def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":

@@ -182,8 +182,7 @@ class MessageSettings(Area):
 
     @model_validator(mode="after")
     def _check_delay(self) -> Self:
-        # A worker that dies between marking a gallery dirty and sending its grouping message leaves the sending to
-        # the redelivered photo, which sends only when the delay is over (see GalleryStore.mark_dirty).
+        # Nothing is lost without this rule (see app/core/coalescing.py); such a delay is a mistake in one of the two.
         if self.grouping_delay_s >= self.message_visibility_timeout:
             raise ValueError("GROUPING_DELAY_S must be smaller than MESSAGE_VISIBILITY_TIMEOUT")
         return self

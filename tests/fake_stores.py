@@ -5,15 +5,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.adapters.mongo import split_into_batches
+from app.adapters.mongo_galleries import SKEW_S
+from app.config import SQS_MAX_DELAY_S
 from app.core.errors import RejectMessage, RetryLater, StaleFence
 from app.core.naming import find_main_picture, find_orphaned_raws, settle_names
-from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, MessageClaim, RunProgress
 from app.core.records import (
     Changes,
     FaceBatch,
@@ -33,6 +37,7 @@ from app.core.roles import QualityBars
 from tests.fakes import Clock, Outages, RealClock
 
 READ_BATCH = 10_000
+NEVER = float("inf")
 
 
 class FakeFaceStore(Outages):
@@ -274,6 +279,10 @@ def _fields(face: FaceRecord) -> tuple[Any, ...]:
 class _Gallery:
     revision: int = 0
     due_at: float = float("-inf")
+    is_owed: bool = False
+    check_at: float = NEVER
+    claimed_by: str = ""
+    rescued: int = -1
     fence: int = 0
     owner: str | None = None
     until: float = float("-inf")
@@ -292,23 +301,65 @@ class FakeGalleryStore(Outages):
         self._clock = clock or RealClock()
         self._lock = threading.Lock()
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
+    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
         self._pass("mark_dirty")
         with self._lock:
-            gallery = self.galleries.setdefault(gallery_id, _Gallery())
-            gallery.revision += 1
-            return self._claim(gallery, delay_s)
+            self.galleries.setdefault(gallery_id, _Gallery()).revision += 1
+            return self._owe(gallery_id, delay_s)
 
-    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+    def claim_message(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
         self._pass("claim_message")
         with self._lock:
-            return self._claim(self.galleries.setdefault(gallery_id, _Gallery()), delay_s)
+            self.galleries.setdefault(gallery_id, _Gallery())
+            return self._owe(gallery_id, delay_s)
 
-    def _claim(self, gallery: _Gallery, delay_s: int) -> bool:
-        due = gallery.due_at <= self._clock.now()
-        if due:
-            gallery.due_at = self._clock.now() + delay_s
-        return due
+    def _owe(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
+        gallery, now = self.galleries[gallery_id], self._clock.now()
+        was_owed = gallery.is_owed
+        gallery.is_owed = was_owed or self._is_over(gallery.due_at, delay_s)
+        if gallery.is_owed and (not was_owed or self._is_over(gallery.check_at, CLAIM_S)):
+            return self._claim(gallery_id)
+        gallery.check_at = min(gallery.check_at, now + delay_s + CHECK_AFTER_S)
+        return None
+
+    def _is_over(self, time: float, longest_s: float) -> bool:
+        return not self._clock.now() < time <= self._clock.now() + longest_s + SKEW_S
+
+    def _claim(self, gallery_id: str) -> MessageClaim:
+        gallery, now = self.galleries[gallery_id], self._clock.now()
+        gallery.claimed_by, gallery.check_at = uuid4().hex, now + CLAIM_S
+        return MessageClaim(gallery_id, gallery.claimed_by, gallery.revision, datetime.fromtimestamp(now, UTC))
+
+    def claim_overdue(self) -> MessageClaim | None:
+        self._pass("claim_overdue")
+        with self._lock:
+            for gallery_id, gallery in self.galleries.items():
+                if gallery.check_at == NEVER or not self._is_over(gallery.check_at, SQS_MAX_DELAY_S + CHECK_AFTER_S):
+                    continue
+                grouped = gallery.grouped[0] if gallery.grouped else 0
+                if not gallery.is_owed and gallery.revision > grouped and gallery.rescued != gallery.revision:
+                    gallery.is_owed, gallery.rescued = True, gallery.revision
+                if gallery.is_owed:
+                    return self._claim(gallery_id)
+                gallery.check_at = NEVER
+        return None
+
+    def note_sent(self, claim: MessageClaim, delay_s: int) -> None:
+        self._pass("note_sent")
+        with self._lock:
+            gallery, now = self.galleries[claim.gallery_id], self._clock.now()
+            if gallery.claimed_by != claim.token:
+                return
+            gallery.due_at = claim.at.timestamp() + delay_s
+            gallery.is_owed = gallery.revision != claim.revision and gallery.due_at <= now
+            gallery.check_at = now if gallery.is_owed else gallery.due_at + CHECK_AFTER_S
+
+    def give_claim_back(self, claim: MessageClaim) -> None:
+        self._pass("give_claim_back")
+        with self._lock:
+            gallery = self.galleries[claim.gallery_id]
+            if gallery.claimed_by == claim.token:
+                gallery.check_at = self._clock.now()
 
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
         self._pass("find_gallery")
@@ -337,6 +388,7 @@ class FakeGalleryStore(Outages):
         with self._lock:
             gallery = self.galleries.setdefault(gallery_id, _Gallery())
             gallery.revision += 1
+            gallery.check_at = self._clock.now()
             gallery.quality = bars
 
     def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
@@ -344,14 +396,21 @@ class FakeGalleryStore(Outages):
         with self._lock:
             gallery = self.galleries.setdefault(gallery_id, _Gallery())
             gallery.revision += 1
+            gallery.check_at = self._clock.now()
             gallery.threshold = threshold
+
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        self._pass("lift_fence")
+        with self.run_fenced(lease) as gallery:
+            gallery.fence = above + 1
+            return replace(lease, fence=gallery.fence)
 
     def release(self, lease: GalleryLease) -> None:
         self._pass("release")
         gallery = self.galleries[lease.gallery_id]
         if gallery.owner == lease.owner:
             gallery.owner = None
-        if gallery.progress and gallery.progress[0] == lease.fence:
+        if gallery.progress and gallery.progress[0] <= lease.fence:
             gallery.progress = None
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
@@ -426,7 +485,7 @@ class FakePeopleStore(Outages):
         with self._galleries.run_fenced(lease):
             draft = self._drafts.pop(lease.gallery_id, None)
             if draft is None:
-                return
+                raise RetryLater(f"{lease.gallery_id} has no people to publish")
             self._published += 1
             for key, person in draft.people.items():
                 since = self.people[key].since if key in self.people else self._published

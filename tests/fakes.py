@@ -226,7 +226,7 @@ class FakeObjectStore(Outages):
         self._pass("replace")
         with self._lock:
             if self._fences.get(key, 0) > fence:
-                raise StaleFence(f"{key} was written with fence {self._fences[key]}")
+                raise StaleFence(f"{key} was written with fence {self._fences[key]}", stored_fence=self._fences[key])
             self.put(key, data, content_type)
             self._fences[key] = fence
 

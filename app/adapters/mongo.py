@@ -9,6 +9,7 @@ from pymongo import ASCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, PyMongoError
+from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
@@ -36,12 +37,21 @@ def translate_mongo_errors(action: str) -> Iterator[None]:
 
 
 def open_database(uri: str, default_name: str, setting: str) -> Database[Document]:
-    """The database an URI names, or `default_name`. Connects lazily. Raises BadConfiguration for a wrong URI."""
+    """The database an URI names, or `default_name`. Connects lazily. Raises BadConfiguration for a wrong URI.
+
+    Whatever the URI prefers, the primary is asked: what a secondary has not got yet would be taken for missing. And
+    only what a majority has counts: a fail-over could undo a photo for which the message is deleted already.
+    """
     bounds = {"serverSelectionTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
     missing: dict[str, Any] = {name: value for name, value in bounds.items() if name.lower() not in uri.lower()}
     try:
         client: MongoClient[Document] = MongoClient(uri, tz_aware=True, appname="face-worker", **missing)
-        return client.get_default_database(default_name)
+        return client.get_default_database(
+            default_name,
+            read_preference=ReadPreference.PRIMARY,
+            write_concern=MAJORITY,
+            read_concern=ReadConcern("majority"),
+        )
     except (ConfigurationError, InvalidURI, ValueError) as error:
         # The URI holds a password, so the message must not repeat it.
         raise BadConfiguration(f"{setting} is not a usable MongoDB URI: {type(error).__name__}.") from None
@@ -75,6 +85,8 @@ def ensure_indexes(database: Database[Document]) -> None:
         database["images"].create_index([("gallery_id", ASCENDING), ("name", ASCENDING)])
         database["images"].create_index([("content", ASCENDING), ("model", ASCENDING)])
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
+        # Only galleries that have changed a short time ago have the field.
+        database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)
 
 
 def split_into_batches(items: Iterable[T], size: int = WRITE_BATCH) -> Iterator[list[T]]:

@@ -2,25 +2,32 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReadPreference, ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate_mongo_errors
+from app.config import SQS_MAX_DELAY_S
 from app.core.errors import RetryLater, StaleFence
-from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, MessageClaim, RunProgress
 from app.core.records import ImageRecord, PhotoRef
 from app.core.roles import FORMER_NAMES, QualityBars
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NEXT_REVISION = {"$add": [{"$ifNull": ["$revision", 0]}, 1]}
+REVISION = {"$ifNull": ["$revision", 0]}
+NEXT_REVISION = {"$add": [REVISION, 1]}
+IS_OWED = {"$ne": [{"$ifNull": ["$grouping_owed", None]}, None]}
+CHANGED = {"revision": NEXT_REVISION, "grouping_check_at": "$$NOW"}
+"""The caller sends the grouping message of this change. If it dies before, the next look at the gallery finds it."""
+SKEW_S = 5
+"""A command's `$$NOW` may be older than what another command has written before it."""
 WRITE_CONFLICT = 112
 """https://www.mongodb.com/docs/manual/reference/error-codes/"""
 
@@ -51,7 +58,10 @@ class GalleryLeases:
         try:
             # In a transaction a conflict fails at once; outside, this would wait for whoever is writing, and a worker
             # that died in the middle of `run_fenced` counts as writing until the server ends its transaction (60 s).
-            with self._client.start_session() as session, session.start_transaction(write_concern=MAJORITY):
+            with (
+                self._client.start_session() as session,
+                session.start_transaction(write_concern=MAJORITY, read_preference=ReadPreference.PRIMARY),
+            ):
                 lease = self._leases.find_one_and_update(
                     free, [{"$set": taken}], return_document=ReturnDocument.AFTER, session=session
                 )
@@ -60,6 +70,12 @@ class GalleryLeases:
                 return None
             raise
         return int(lease["fence"]) if lease else None
+
+    def lift(self, lease: GalleryLease, above: int) -> None:
+        """Make `above` + 1 the fence of this lease. Raises StaleFence where it is no longer the gallery's newest."""
+        held = {"_id": lease.gallery_id, "owner": lease.owner, "fence": lease.fence}
+        if not self._leases.update_one(held, {"$set": {"fence": above + 1}}).matched_count:
+            raise _make_stale(lease)
 
     def release(self, lease: GalleryLease) -> None:
         held = {"_id": lease.gallery_id, "owner": lease.owner}
@@ -77,7 +93,7 @@ class GalleryLeases:
         def transaction(session: ClientSession) -> None:
             held = {"_id": lease.gallery_id, "owner": lease.owner, "fence": lease.fence}
             if not self._leases.update_one(held, {"$inc": {"writes": 1}}, session=session).matched_count:
-                raise StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
+                raise _make_stale(lease)
             write(session=session)
 
         run_in_transaction(self._client, transaction)
@@ -87,23 +103,70 @@ class MongoGalleryStore:
     """`galleries` and `leases`."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._galleries: Collection[Document] = database["galleries"]
+        # A fail-over that undid a change or a run would leave a gallery ungrouped.
+        self._galleries: Collection[Document] = database.get_collection("galleries", write_concern=MAJORITY)
         self._leases = GalleryLeases(database)
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
-        return self._claim(gallery_id, delay_s, {"revision": NEXT_REVISION})
+    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
+        return self._owe(gallery_id, delay_s, {"revision": NEXT_REVISION})
 
-    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
-        return self._claim(gallery_id, delay_s, {})
+    def claim_message(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
+        return self._owe(gallery_id, delay_s, {})
 
-    def _claim(self, gallery_id: str, delay_s: int, fields: Document) -> bool:
-        """Whether this call opened the window of `delay_s`, and not another call before it."""
-        due, claim = _is_past("$grouping_due_at"), uuid4().hex
-        window = {
-            "grouping_due_at": {"$cond": [due, {"$add": ["$$NOW", delay_s * 1000]}, "$grouping_due_at"]},
-            "claimed_by": {"$cond": [due, claim, "$claimed_by"]},
+    def _owe(self, gallery_id: str, delay_s: int, fields: Document) -> MessageClaim | None:
+        # A clock that was put back would show a message as under way that has come long ago: none is sent further
+        # ahead than `delay_s`, and no claim lasts longer than CLAIM_S.
+        owes = {"$or": [IS_OWED, _is_over("$grouping_due_at", delay_s)]}
+        free = {"$and": [owes, {"$or": [{"$not": [IS_OWED]}, _is_over("$grouping_check_at", CLAIM_S)]}]}
+        token = uuid4().hex
+        check = {"$ifNull": ["$grouping_check_at", _after(delay_s + CHECK_AFTER_S)]}
+        claim = {
+            "grouping_owed": {"$cond": [owes, {"$ifNull": ["$grouping_owed", "$$NOW"]}, "$$REMOVE"]},
+            "grouping_check_at": {"$cond": [free, _after(CLAIM_S), check]},
+            "claimed_by": {"$cond": [free, token, "$claimed_by"]},
         }
-        return bool(self._change(gallery_id, {**fields, **window})["claimed_by"] == claim)
+        return _read_claim(self._change(gallery_id, {**fields, **claim}), token)
+
+    def claim_overdue(self) -> MessageClaim | None:
+        is_due = _is_over("$grouping_check_at", SQS_MAX_DELAY_S + CHECK_AFTER_S)
+        overdue = {"grouping_check_at": {"$type": "date"}, "$expr": is_due}
+        grouped = {"$ifNull": ["$last_run.revision", 0]}
+        forgotten = {"$and": [{"$gt": ["$revision", grouped]}, {"$ne": ["$grouping_rescued", "$revision"]}]}
+        owes = {"$or": [IS_OWED, forgotten]}
+        rescued = {"$cond": [{"$and": [{"$not": [IS_OWED]}, forgotten]}, "$revision", "$grouping_rescued"]}
+        while True:
+            token = uuid4().hex
+            claim = {
+                "grouping_owed": {"$cond": [owes, {"$ifNull": ["$grouping_owed", "$$NOW"]}, "$$REMOVE"]},
+                "grouping_check_at": {"$cond": [owes, _after(CLAIM_S), "$$REMOVE"]},
+                "grouping_rescued": rescued,
+                "claimed_by": {"$cond": [owes, token, "$claimed_by"]},
+            }
+            with translate_mongo_errors("Looking for owed grouping messages"):
+                gallery = self._galleries.find_one_and_update(
+                    overdue, [{"$set": claim}], return_document=ReturnDocument.AFTER
+                )
+            if gallery is None or (found := _read_claim(gallery, token)):
+                return found if gallery else None
+
+    def note_sent(self, claim: MessageClaim, delay_s: int) -> None:
+        comes_at = claim.at + timedelta(seconds=delay_s)
+        # A change since the claim is covered too, but for one after the message came: where sending took that long.
+        is_covered = {"$or": [{"$eq": [REVISION, claim.revision]}, {"$not": [_is_past(comes_at)]}]}
+        sent = {
+            "grouping_due_at": comes_at,
+            "grouping_owed": {"$cond": [is_covered, "$$REMOVE", "$$NOW"]},
+            "grouping_check_at": {"$cond": [is_covered, comes_at + timedelta(seconds=CHECK_AFTER_S), "$$NOW"]},
+        }
+        self._settle(claim, sent)
+
+    def give_claim_back(self, claim: MessageClaim) -> None:
+        self._settle(claim, {"grouping_check_at": "$$NOW"})
+
+    def _settle(self, claim: MessageClaim, fields: Document) -> None:
+        mine = {"_id": claim.gallery_id, "claimed_by": claim.token}
+        with translate_mongo_errors("Noting a grouping message"):
+            self._galleries.update_one(mine, [{"$set": fields}])
 
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
         with translate_mongo_errors("Reading a gallery"):
@@ -131,15 +194,20 @@ class MongoGalleryStore:
         return GalleryLease(gallery_id, owner, fence, revision, grouped, quality, threshold, output, run or {})
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
-        self._change(gallery_id, {"quality": _make_quality_fields(bars), "revision": NEXT_REVISION})
+        self._change(gallery_id, {"quality": _make_quality_fields(bars), **CHANGED})
 
     def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
-        self._change(gallery_id, {"threshold": threshold, "revision": NEXT_REVISION})
+        self._change(gallery_id, {"threshold": threshold, **CHANGED})
+
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        with translate_mongo_errors("Lifting a gallery's fence"):
+            self._leases.lift(lease, above)
+        return replace(lease, fence=above + 1)
 
     def release(self, lease: GalleryLease) -> None:
         with translate_mongo_errors("Giving back a gallery's lease"):
             self._leases.release(lease)
-            mine = {"_id": lease.gallery_id, "progress.fence": lease.fence}
+            mine = {"_id": lease.gallery_id, "progress.fence": {"$lte": lease.fence}}
             self._galleries.update_one(mine, {"$unset": {"progress": ""}})
 
     def report_progress(self, lease: GalleryLease, progress: RunProgress) -> None:
@@ -176,9 +244,33 @@ class MongoGalleryStore:
         )
 
 
-def _is_past(field: str) -> Document:
+def _make_stale(lease: GalleryLease) -> StaleFence:
+    return StaleFence(f"The lease of the gallery {lease.gallery_id} is no longer fence {lease.fence}.")
+
+
+def _is_past(time: str | datetime) -> Document:
     # Compared as numbers, which all servers with MongoDB's protocol do alike.
-    return {"$lte": [{"$toLong": {"$ifNull": [field, EPOCH]}}, {"$toLong": "$$NOW"}]}
+    return {"$lte": [_to_ms(time), {"$toLong": "$$NOW"}]}
+
+
+def _is_over(time: str, longest_s: int) -> Document:
+    """Whether the time is past, or further ahead than it can be unless the clock was put back."""
+    return {"$or": [_is_past(time), {"$gt": [_to_ms(time), {"$toLong": _after(longest_s + SKEW_S)}]}]}
+
+
+def _to_ms(time: str | datetime) -> Document:
+    return {"$toLong": {"$ifNull": [time, EPOCH]}}
+
+
+def _after(seconds: int) -> Document:
+    return {"$add": ["$$NOW", seconds * 1000]}
+
+
+def _read_claim(gallery: Document, token: str) -> MessageClaim | None:
+    if gallery.get("claimed_by") != token:
+        return None
+    at = gallery["grouping_check_at"] - timedelta(seconds=CLAIM_S)
+    return MessageClaim(gallery["_id"], token, gallery.get("revision", 0), at)
 
 
 class MongoOwnerMetadata:

@@ -20,6 +20,7 @@ from pymongo.database import Database
 
 from app.adapters.mongo import Document, split_into_batches, translate_mongo_errors
 from app.adapters.mongo_galleries import GalleryLeases
+from app.core.errors import RetryLater
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 
@@ -54,10 +55,15 @@ class MongoPeopleStore:
                 self._leases.run_fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
 
     def publish_people(self, lease: GalleryLease) -> None:
+        written = {"_id": lease.gallery_id, "writing": {"$type": "number"}}
+        publish: list[Document] = [{"$set": {"published": "$writing"}}, {"$unset": "writing"}]
+
+        def write(session: ClientSession) -> None:
+            if not self._galleries.update_one(written, publish, session=session).matched_count:
+                raise RetryLater(f"The gallery {lease.gallery_id} has no written people to publish: it was removed.")
+
         with translate_mongo_errors("Publishing people"):
-            gallery = self._read_gallery(lease)
-            if "writing" in gallery:
-                self._update_fenced(lease, {"$set": {"published": gallery["writing"]}, "$unset": {"writing": ""}})
+            self._leases.run_fenced(lease, write)
 
     def discard_unpublished(self, lease: GalleryLease) -> int:
         """Restore what a run that died has changed. Returns the version that is published."""

@@ -107,7 +107,8 @@ class S3Store:
         head = self._read_head(key)
         stored = int(head["Metadata"].get("fence", 0)) if head else 0
         if stored > fence:
-            raise StaleFence(f"s3://{self._output_bucket}/{key} was written with fence {stored}, this run has {fence}.")
+            reason = f"s3://{self._output_bucket}/{key} was written with fence {stored}, this run has {fence}."
+            raise StaleFence(reason, stored_fence=stored)
         condition = {"IfMatch": head["ETag"]} if head else {"IfNoneMatch": "*"}
         try:
             self._s3.put_object(

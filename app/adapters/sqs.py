@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from app.adapters.aws import open_client, read_error_code, translate_aws_errors
 from app.config import SQS_MAX_BATCH, SQS_MAX_VISIBILITY_S
-from app.core.errors import LeaseLost, Letter, RetryLater
+from app.core.errors import BadConfiguration, LeaseLost, Letter, RetryLater
 from app.core.ports import ReceivedMessage
 
 log = logging.getLogger(__name__)
@@ -18,30 +18,41 @@ log = logging.getLogger(__name__)
 MAX_REASON_CHARS = 1000
 TRACEPARENT = "traceparent"
 """The attribute that carries a trace: https://www.w3.org/TR/trace-context/#traceparent-header"""
-LOST_CODES = {
-    "ReceiptHandleIsInvalid",
-    "MessageNotInflight",
-    "AWS.SimpleQueueService.MessageNotInflight",
-    "InvalidParameterValue",
-}
-"""What SQS answers to a receipt handle that is no longer valid:
+LOST_CODES = frozenset(
+    {
+        "ReceiptHandleIsInvalid",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+        "InvalidParameterValue",
+    }
+)
+"""What SQS answers to a receipt handle that is no longer valid. To a call without a receipt handle, as a send, the last
+one means something else:
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html"""
+MISSING_CODES = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"}
+LEAST_RECEIVES = 2
 
 
 @contextmanager
-def translate_sqs_errors(action: str) -> Iterator[None]:
-    """As `translate_aws_errors`, with LeaseLost for a receipt handle that is no longer valid."""
+def translate_sqs_errors(action: str, lost_codes: frozenset[str] = frozenset()) -> Iterator[None]:
+    """As `translate_aws_errors`, with LeaseLost for `lost_codes`."""
     with translate_aws_errors(action, "SQS"):
         try:
             yield
         except ClientError as error:
-            if read_error_code(error) in LOST_CODES:
+            if read_error_code(error) in lost_codes:
                 raise LeaseLost(f"{action} failed: {read_error_code(error)}") from error
             raise
 
 
 class SqsQueue:
-    """One queue and, where it has a redrive policy, its dead-letter queue."""
+    """One queue and, where it has a redrive policy, its dead-letter queue.
+
+    `max_receives` is how often a message is received before SQS makes it a dead letter; None without such a policy.
+    Opening it raises BadConfiguration for a queue that this system can't use.
+    """
+
+    max_receives: int | None = None
 
     def __init__(self, queue_url: str, region: str, visibility_s: int) -> None:
         self._url = queue_url
@@ -51,8 +62,12 @@ class SqsQueue:
         self._receiver = open_client("sqs", region, read_timeout_s=30, attempts=1)
         self._beats = open_client("sqs", region, read_timeout_s=5, attempts=2)
         self._sqs = open_client("sqs", region, read_timeout_s=10)
-        self.max_receives: int | None = None
-        self._dead_letter_url = self._find_dead_letter_url()
+        self._dead_letter_url: str | None = None
+        policy = self._read_redrive_policy()
+        if policy:
+            self.max_receives, self._dead_letter_url = self._read_dead_letters(policy)
+        else:
+            log.warning("%s has no dead-letter queue: rejected messages are only logged", queue_url)
 
     def receive(self, max_messages: int, wait_s: int) -> list[ReceivedMessage]:
         with translate_sqs_errors("Receiving messages"):
@@ -77,7 +92,7 @@ class SqsQueue:
 
     def delete(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
         entries = [{"Id": str(row), "ReceiptHandle": message.receipt} for row, message in enumerate(messages)]
-        with translate_sqs_errors("Deleting messages"):
+        with translate_sqs_errors("Deleting messages", LOST_CODES):
             answer = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
         failed = []
         for entry in answer.get("Failed", []):
@@ -91,7 +106,7 @@ class SqsQueue:
 
     def hide(self, message: ReceivedMessage, for_s: float) -> None:
         seconds = max(0, min(round(for_s), SQS_MAX_VISIBILITY_S))
-        with translate_sqs_errors("Changing a message's visibility"):
+        with translate_sqs_errors("Changing a message's visibility", LOST_CODES):
             self._beats.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
@@ -117,16 +132,51 @@ class SqsQueue:
                 },
             )
 
-    def _find_dead_letter_url(self) -> str | None:
+    def _read_redrive_policy(self) -> str | None:
+        """The queue's redrive policy, as JSON."""
         with translate_sqs_errors(f"Reading the attributes of the queue {self._url}"):
-            answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
-            policy = answer.get("Attributes", {}).get("RedrivePolicy")
-            if not policy:
-                log.warning("%s has no dead-letter queue: rejected messages are only logged", self._url)
-                return None
-            self.max_receives = int(json.loads(policy).get("maxReceiveCount", 0)) or None
-            name = json.loads(policy)["deadLetterTargetArn"].rsplit(":", 1)[-1]
-            return str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
+            try:
+                # By name, the attribute FifoQueue can't be asked for where a queue is none.
+                answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+            except ClientError as error:
+                if read_error_code(error) in MISSING_CODES:
+                    raise BadConfiguration(
+                        f"There is no queue {self._url}: make it, or correct the setting that names it."
+                    ) from error
+                raise
+        attributes = answer.get("Attributes", {})
+        if self._url.endswith(".fifo") or attributes.get("FifoQueue") == "true":
+            raise BadConfiguration(
+                f"The queue {self._url} is a FIFO queue, which takes no delay for a single message. Make a standard "
+                "queue and name that."
+            )
+        return attributes.get("RedrivePolicy") or None
+
+    def _read_dead_letters(self, policy: str) -> tuple[int, str]:
+        """How often a message is received, and the URL of the dead-letter queue."""
+        try:
+            fields = json.loads(policy)
+            receives, arn = int(fields["maxReceiveCount"]), str(fields["deadLetterTargetArn"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadConfiguration(
+                f"The queue {self._url} has a redrive policy that can't be read ({policy}): correct it."
+            ) from error
+        if receives < LEAST_RECEIVES:
+            log.warning("%s has maxReceiveCount %d: no message is ever tried again; set it to 5", self._url, receives)
+        name = arn.rsplit(":", 1)[-1]
+        with translate_sqs_errors(f"Looking for the dead-letter queue {name}"):
+            try:
+                url = str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
+            except ClientError as error:
+                if read_error_code(error) in MISSING_CODES:
+                    raise BadConfiguration(
+                        f"The redrive policy of the queue {self._url} names the dead-letter queue {name}, which does "
+                        "not exist in this account and region: make it, or correct the policy."
+                    ) from error
+                raise
+        if url.rstrip("/") == self._url.rstrip("/"):
+            raise BadConfiguration(f"The queue {self._url} is its own dead-letter queue: name another one.")
+        return receives, url
 
 
 def _read_message(message: dict[str, Any]) -> ReceivedMessage:

@@ -44,7 +44,14 @@ class StoreUnavailable(RetryLater):
 
 
 class StaleFence(RetryLater):
-    """A write with an old fencing token was refused: another worker has taken the gallery's lease since."""
+    """A write with an old fencing token was refused: another worker has taken the gallery's lease since.
+
+    `stored_fence` is that of the object which was not replaced, None where something else was refused.
+    """
+
+    def __init__(self, reason: str, delay_s: float | None = None, stored_fence: int | None = None) -> None:
+        super().__init__(reason, delay_s)
+        self.stored_fence = stored_fence
 
 
 class DeviceOutOfMemory(RetryLater):

@@ -90,6 +90,23 @@ class GalleryState:
     progress: RunProgress | None
 
 
+CLAIM_S = 30
+"""How long a claim of a grouping message keeps others from sending it: longer than a send commonly takes."""
+CHECK_AFTER_S = 900
+"""How long after its message should have come a gallery is looked at: is it grouped?"""
+
+
+@dataclass(frozen=True)
+class MessageClaim:
+    """The duty to send a gallery's grouping message now. `at` is when it was claimed, by the database server's clock,
+    and `revision` the gallery's at that time."""
+
+    gallery_id: str
+    token: str
+    revision: int
+    at: datetime
+
+
 class MessageQueue(Protocol):
     """A queue with leases.
 
@@ -135,7 +152,7 @@ class ObjectStore(Protocol):
         """Write an object of the output bucket, replacing what is there."""
 
     def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
-        """As `put`, but raises StaleFence where the object there was written with a higher fence."""
+        """As `put`, but raises StaleFence, with that fence, where the object there was written with a higher one."""
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the output bucket; objects that are not there are no error."""
@@ -203,17 +220,37 @@ class FaceReader(Protocol):
 
 
 class GalleryChanges(Protocol):
-    """Which galleries have changed. Raises RetryLater while the database does not answer."""
+    """Which galleries have changed, and the grouping messages that they owe (see app/core/coalescing.py).
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> bool:
-        """Count a change. True where the caller must send a grouping message for the gallery, delayed by `delay_s`.
+    Times are the database server's, so that workers' clocks don't matter. Raises RetryLater while the database does not
+    answer.
+    """
 
-        That is once in `delay_s`. A change within that time needs no other message: the one that is sent already will
-        be received after the change. Times are the database server's, so that workers' clocks don't matter.
+    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
+        """Count a change. From then on a grouping message is owed, unless one was sent that is received later.
+
+        A claim where the caller must send the message now, delayed by `delay_s`. None where nothing is owed, or where
+        another caller claimed it less than CLAIM_S ago.
         """
 
-    def claim_message(self, gallery_id: str, delay_s: int) -> bool:
+    def claim_message(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
         """As `mark_dirty`, but without a change: for a gallery that could not be grouped yet."""
+
+    def claim_overdue(self) -> MessageClaim | None:
+        """Claim a message of any gallery that is owed and that nobody sends; None where there is none.
+
+        It is also owed, once for each revision, where the last run is older than the gallery's revision CHECK_AFTER_S
+        after its message should have come.
+        """
+
+    def note_sent(self, claim: MessageClaim, delay_s: int) -> None:
+        """The claimed message was sent, delayed by `delay_s`: it covers the changes until it is received.
+
+        Nothing happens where the claim is another caller's by now.
+        """
+
+    def give_claim_back(self, claim: MessageClaim) -> None:
+        """The claimed message was not sent: the next caller may claim it at once."""
 
     def set_quality(self, gallery_id: str, bars: QualityBars | None) -> None:
         """Set this gallery's quality bars from its next run on, None for the pack's. This counts as a change."""
@@ -232,6 +269,12 @@ class GalleryStore(GalleryChanges, Protocol):
         """The exclusive lease of a gallery, or None while another owner holds it.
 
         The owner renews the lease by the same call. It keeps the fence, unless another owner had the lease in between.
+        """
+
+    def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
+        """The same lease with a fence higher than `above`: for a gallery whose documents are older than its files.
+
+        Raises StaleFence once the lease was given back or taken by another owner.
         """
 
     def release(self, lease: GalleryLease) -> None:
@@ -268,7 +311,7 @@ class PeopleStore(Protocol):
         """
 
     def publish_people(self, lease: GalleryLease) -> None:
-        """Make all that was written visible to readers in one step; nothing happens where nothing was written."""
+        """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
 
 
 class PeopleEditor(Protocol):

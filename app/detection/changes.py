@@ -3,8 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from app.core.errors import RetryLater
-from app.core.messages import GroupGallery
+from app.core.coalescing import send_claimed
 from app.core.ports import GalleryChanges, MessageQueue
 from app.telemetry.interface import Telemetry
 
@@ -23,20 +22,16 @@ class ChangeParts:
 
 
 def request_grouping(gallery_id: str, parts: ChangeParts) -> None:
-    """Mark the gallery as changed, and send its grouping message where this change opens the window of the delay.
+    """Mark the gallery as changed, and send its grouping message where one is owed (see app/core/coalescing.py).
 
     Where the gallery's people are of another model, that is logged once a window.
     """
-    message = GroupGallery(gallery_id=gallery_id)
-    try:
-        if parts.galleries.mark_dirty(gallery_id, parts.grouping_delay_s):
-            # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
-            traceparent = parts.telemetry.tracer.traceparent()
-            parts.grouping_queue.send(message.model_dump_json(), parts.grouping_delay_s, traceparent)
-            _warn_of_other_model(gallery_id, parts)
-    except RetryLater as error:
-        # This photo may have opened the window. Tried again sooner, it would find the window open and send nothing.
-        raise RetryLater(str(error), delay_s=parts.grouping_delay_s + 1) from error
+    claim = parts.galleries.mark_dirty(gallery_id, parts.grouping_delay_s)
+    if claim:
+        # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
+        traceparent = parts.telemetry.tracer.traceparent()
+        send_claimed(claim, parts.galleries, parts.grouping_queue, parts.grouping_delay_s, traceparent)
+        _warn_of_other_model(gallery_id, parts)
 
 
 def _warn_of_other_model(gallery_id: str, parts: ChangeParts) -> None:

@@ -12,7 +12,8 @@ from app.clustering.identity import PersonMatches, match_people
 from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
-from app.core.errors import RejectMessage, RetryLater
+from app.core.coalescing import send_claimed
+from app.core.errors import RejectMessage, StaleFence
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
@@ -72,8 +73,12 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     try:
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
             _check_model(lease, parts)
-            with GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer) as run:
-                group_gallery(run, parts, full=request.mode == "full")
+            run = GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer)
+            try:
+                with run:
+                    group_gallery(run, parts, full=request.mode == "full")
+            finally:
+                lease = run.lease
     finally:
         parts.galleries.release(lease)
 
@@ -140,7 +145,7 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     counts = {"faces": len(faces), "unassigned": unassigned, "people": len(groups.people), "photos": len(images)}
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
     summary = {**counts, **how, "seconds": seconds, "stages_s": run.end_stages()}
-    parts.galleries.record_run(lease, parts.model_id, {**summary, "output": output})
+    parts.galleries.record_run(run.lease, parts.model_id, {**summary, "output": output})
     _report_run(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
 
@@ -181,12 +186,11 @@ def _claim_later_message(request: GroupGallery, parts: GroupingParts) -> None:
     """
     delay_s = max(parts.grouping_delay_s, BUSY_DELAY_S)
     log.info("gallery is being grouped", extra={"gallery": request.gallery_id, "mode": request.mode})
-    try:
-        if parts.galleries.claim_message(request.gallery_id, delay_s) or request.mode == "full":
-            parts.queue.send(request.model_dump_json(), delay_s, parts.telemetry.tracer.traceparent())
-    except RetryLater as error:
-        # The claim may be stored though sending failed: until it expires, this message would find it and send nothing.
-        raise RetryLater(str(error), delay_s + 1) from error
+    traceparent = parts.telemetry.tracer.traceparent()
+    if claim := parts.galleries.claim_message(request.gallery_id, delay_s):
+        send_claimed(claim, parts.galleries, parts.queue, delay_s, traceparent, request.mode)
+    elif request.mode == "full":
+        parts.queue.send(request.model_dump_json(), delay_s, traceparent)
 
 
 def _read_faces(run: GroupingRun, parts: GroupingParts, *, with_embeddings: bool) -> FaceBatch:
@@ -211,11 +215,26 @@ def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonR
 
 
 def _write_files(run: GroupingRun, parts: GroupingParts, groups: Groups, page: str) -> None:
-    gallery_id, fence = run.lease.gallery_id, run.lease.fence
-    parts.objects.replace(parts.keys.groups(gallery_id), groups.model_dump_json().encode(), "application/json", fence)
+    gallery_id = run.lease.gallery_id
+    _replace_file(run, parts, parts.keys.groups(gallery_id), groups.model_dump_json().encode(), "application/json")
     parts.kill_points.reach("after-groups")
     run.keep()
-    parts.objects.replace(parts.keys.page(gallery_id), page.encode(), "text/html; charset=utf-8", fence)
+    _replace_file(run, parts, parts.keys.page(gallery_id), page.encode(), "text/html; charset=utf-8")
+
+
+def _replace_file(run: GroupingRun, parts: GroupingParts, key: str, data: bytes, content_type: str) -> None:
+    """Write a file of the gallery. Raises StaleFence once another worker has the lease."""
+    try:
+        parts.objects.replace(key, data, content_type, run.lease.fence)
+    except StaleFence as stale:
+        if stale.stored_fence is None:
+            raise
+        # While this run's lease is the newest, nobody can have written with a higher fence, except in a time of which
+        # MongoDB knows nothing: it was restored, or the gallery was removed there by hand.
+        run.lift_fence(stale.stored_fence)
+        about = {"gallery": run.lease.gallery_id, "key": key, "fence": stale.stored_fence}
+        log.warning("a file is newer than its gallery in MongoDB, and is replaced", extra=about)
+        parts.objects.replace(key, data, content_type, run.lease.fence)
 
 
 def _report_run(found: PeopleUpdate, faces: int, people: int, seconds: float, parts: GroupingParts) -> None:

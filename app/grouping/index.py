@@ -1,19 +1,22 @@
 """The index of a gallery: its last grouping, kept on the local disk so that the next run can be an incremental one.
 
 The index is a cache of one file a gallery; MongoDB has the truth. Where the file is missing, damaged, or of another
-model or threshold, the run is a full one.
+model or threshold, the run is a full one. A file is an archive of arrays (npz) and, after it, the archive's digest: the
+archive's own checksums don't cover the headers that say how large an array is.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,12 @@ ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities
 SCALARS = {"typical": "typical", "typical_people": "typical_person", "strength": "strength"}
 SCALARS |= {"all_at_once": "full_run_faces", "changed": "changed", "used_threshold": "threshold"}
 """Name in the file → name in `Grouping`."""
+OF_EACH_FACE = {"roles": np.int8, "labels": np.int64, "beyond": np.float64, "beyond_people": np.float64}
+"""(N,) arrays → their type."""
+LISTS_OF_EACH_FACE = {"embeddings": np.float32, "indices": np.int32, "similarities": np.float32}
+"""(N,…) arrays → their type."""
+DIGEST_BYTES = 32
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,24 +51,30 @@ class GalleryIndex:
     max_bytes: int
 
     def load(self, gallery_id: str, model_id: str, threshold: Threshold) -> StoredGrouping | None:
-        """The grouping that the last run on this machine stored, None where none can be used."""
+        """The grouping that the last run on this machine stored, None where none can be used.
+
+        A file that is damaged is logged and removed.
+        """
         path, about = self._path(gallery_id, model_id), _describe_contents(gallery_id, model_id, threshold)
         try:
-            # Reading an array verifies its checksum in the archive.
-            with path.open("rb") as file, np.load(file) as stored:
-                header = json.loads(_decode_text(stored["header"]))
-                if {name: header.get(name) for name in about} != about:
-                    log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
-                    return None
-                arrays = {name: stored[name] for name in ARRAYS}
+            with path.open("rb") as file:
+                _check_digest(file)
+                with np.load(file) as stored:
+                    header = json.loads(_decode_text(stored["header"]))
+                    if {name: header.get(name) for name in about} != about:
+                        log.info("gallery index rebuilt: it is of another setting", extra={"gallery": gallery_id})
+                        return None
+                    known = _read_known({name: stored[name] for name in ARRAYS}, header)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             log.warning("gallery index rebuilt: it is broken", extra={"gallery": gallery_id, "error": str(error)})
+            with suppress(OSError):
+                path.unlink()
             return None
         with suppress(OSError):
             os.utime(path)
-        return _read_known(arrays, header)
+        return known
 
     def save(self, gallery_id: str, model_id: str, threshold: Threshold, known: StoredGrouping) -> None:
         """Store the grouping for the next run. On a full disk nothing is stored, and the next run is a full one."""
@@ -83,17 +98,27 @@ class GalleryIndex:
         path = self._path(gallery_id, model_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                part = Path(file.name)
-                try:
-                    np.savez(file, **arrays)
-                    file.close()
-                    part.replace(path)
-                finally:
-                    part.unlink(missing_ok=True)
-            self._make_room()
+            with _lock(self.folder):
+                for part in self.folder.glob("tmp*.part"):
+                    # Of a run that was killed: only the owner of the lock writes.
+                    part.unlink()
+                self._write(arrays, path)
+                self._make_room()
         except OSError as error:
             log.warning("gallery index not kept", extra={"gallery": gallery_id, "error": str(error)})
+
+    def _write(self, arrays: dict[str, Any], path: Path) -> None:
+        with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+            part = Path(file.name)
+            try:
+                np.savez(file, **arrays)
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                file.write(_compute_digest(file, size))
+                file.close()
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         files = sorted(self.folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
@@ -109,11 +134,51 @@ class GalleryIndex:
         return self.folder / f"{name}.npz"
 
 
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """While inside, no other process of this machine writes to the folder. The lock ends with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_digest(file: IO[bytes]) -> None:
+    """Raises ValueError where the file is not as it was written."""
+    size = file.seek(0, os.SEEK_END) - DIGEST_BYTES
+    file.seek(0)
+    if size < 0 or _compute_digest(file, size) != file.read():
+        raise ValueError("its digest is another one")
+    file.seek(0)
+
+
+def _compute_digest(file: IO[bytes], size: int) -> bytes:
+    """The digest of the next `size` bytes, which are read."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    while size > 0 and (chunk := file.read(min(size, CHUNK_BYTES))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.digest()
+
+
 def _describe_contents(gallery_id: str, model_id: str, threshold: Threshold) -> dict[str, Any]:
     return {"version": VERSION, "gallery": gallery_id, "model": model_id, "threshold": asdict(threshold)}
 
 
 def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> StoredGrouping:
+    """Raises ValueError where the arrays are not those of one grouping."""
+    face_ids, digests = _decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"])
+    for name, kind in (OF_EACH_FACE | LISTS_OF_EACH_FACE).items():
+        array, axes = arrays[name], 1 if name in OF_EACH_FACE else 2
+        if array.dtype != kind or array.ndim != axes or len(array) != len(face_ids):
+            raise ValueError(f"{name} has the type {array.dtype} and the shape {array.shape}")
+    indices = arrays["indices"]
+    if len(digests) != len(face_ids) or indices.shape != arrays["similarities"].shape:
+        raise ValueError("its arrays are of different lengths")
+    if indices.min(initial=-1) < -1 or indices.max(initial=-1) >= len(face_ids):
+        raise ValueError("it has neighbours that are no faces")
     neighbours = Neighbours(arrays["indices"].astype(np.int64), arrays["similarities"])
     # Every run numbers the photos again.
     photos = np.zeros(len(arrays["labels"]), np.int64)
@@ -124,7 +189,7 @@ def _read_known(arrays: dict[str, NDArray[Any]], header: dict[str, Any]) -> Stor
         person_excess=arrays["beyond_people"],
         **{field: header[stored] for stored, field in SCALARS.items()},
     )
-    return StoredGrouping(_decode_lines(arrays["face_ids"]), _decode_lines(arrays["digests"]), grouping)
+    return StoredGrouping(face_ids, digests, grouping)
 
 
 def _encode_text(text: str) -> NDArray[np.uint8]:

@@ -75,6 +75,11 @@ class GroupingRun(BackgroundThread):
         self._progress()
         self._renew()
 
+    def lift_fence(self, above: int) -> None:
+        """Go on with a fence higher than `above`. Raises StaleFence once another worker has the lease."""
+        with self._lock:
+            self.lease = self._galleries.lift_fence(self.lease, above)
+
     def end_stages(self) -> dict[str, float]:
         """End the current stage. Returns stage → seconds for all stages."""
         self._end_stage()

@@ -5,7 +5,7 @@ import importlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ Download = Callable[[str, Path], None]
 
 PARTS = ".parts"
 """Beside the weights: files of the source `https` until all of them are there."""
+
+ASIDE = ".fetch-"
+"""Beside the weights: how the folders begin in which an install gathers the files."""
 
 MOVED_BUILDERS = {"app.packs.build_open": "app.packs.open_pack.build"}
 """The former module of a builder, which older manifests name → its module."""
@@ -87,6 +90,10 @@ class PackStore:
         # No lock where all files are there: none can be made in the image, which is read-only.
         if not _is_complete(manifest, weights):
             self._fetch_once(manifest, weights)
+        elif any(weights.glob(f"{ASIDE}*")):
+            # Left by an install that was killed at its very end. The pack can be used though they can't be removed.
+            with suppress(BadModelPack), _lock(manifest, weights):
+                _remove_leftovers(weights)
         _verify(manifest, weights)
         return InstalledPack(manifest, weights, home)
 
@@ -132,12 +139,13 @@ class PackStore:
 
     def _fetch_once(self, manifest: PackManifest, weights: Path) -> None:
         with _lock(manifest, weights):
+            _remove_leftovers(weights)
             if not _is_complete(manifest, weights):
                 self._fetch(manifest, weights)
 
     def _fetch(self, manifest: PackManifest, weights: Path) -> None:
         """Put all files into a temporary folder, check them, and move each into place in one step."""
-        with tempfile.TemporaryDirectory(dir=weights, prefix=".fetch-") as aside:
+        with tempfile.TemporaryDirectory(dir=weights, prefix=ASIDE) as aside:
             self._download_or_build(manifest, Path(aside))
             _verify(manifest, Path(aside))
             for name in manifest.weight_files:
@@ -175,6 +183,12 @@ def _lock(manifest: PackManifest, weights: Path) -> Iterator[None]:
             f"The weights of the pack {manifest.name} can't be written to {weights}: {error}. "
             "Mount a writable folder there, or bring them into the image."
         ) from error
+
+
+def _remove_leftovers(weights: Path) -> None:
+    """Remove the folders of installs that were killed. Only for the owner of the lock, who has none yet."""
+    for folder in weights.glob(f"{ASIDE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _download_parts(manifest: PackManifest, aside: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
@@ -24,9 +25,11 @@ from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.clustering.neighbours import NeighbourSearch
+from app.core.coalescing import LOOK_EVERY_S, send_overdue
 from app.core.ports import FaceReader, ObjectStore, ReceivedMessage
 from app.core.records import FaceBatch, ImageRecord
 from app.core.roles import QualityBars
+from app.core.threads import BackgroundThread, repeat
 from app.core.thresholds import Threshold
 from app.detection.changes import ChangeParts, request_grouping
 from app.grouping.handle import GroupingParts, handle
@@ -41,7 +44,7 @@ from local.stack import LocalStackError
 GALLERY, MODEL = "gallery", "model-0123456789ab"
 SENDERS, WORKERS = 3, 2
 VISIBILITY_S = 30
-LOOK_EVERY_S = 0.25
+WATCH_EVERY_S = 0.25
 PATIENCE_S = 120.0
 
 Processes = list[BaseProcess]
@@ -103,6 +106,9 @@ class SlowGallery:
         self._database["runs"].insert_one({"photos": photos, "pid": os.getpid()})
         time.sleep(self._run_s)
         return iter(())
+
+    def find_other_model(self, _gallery_id: str, _model_id: str) -> None:
+        return None
 
     def read_images(self, _gallery_id: str) -> Iterator[ImageRecord]:
         return iter(())
@@ -178,7 +184,7 @@ def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Proce
         done = state is not None and state.last_run is not None and state.last_run["revision"] == state.revision
         if done and not any(counts) and not any(sender.is_alive() for sender in senders):
             return most
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(WATCH_EVERY_S)
     raise LocalStackError(f"The gallery was not grouped within {PATIENCE_S:.0f} s after its last photo.")
 
 
@@ -249,7 +255,9 @@ def _group(place: Place, flood: Flood) -> None:
     options = ConsumerOptions(
         threads=1, batch_size=1, visibility_s=VISIBILITY_S, wait_s=1, deadline_s=20, stuck_after_s=300
     )
-    Consumer(queue, work, options, Shutdown(), ConsumerContext(Health(None))).run()
+    look = partial(send_overdue, parts.galleries, queue, flood.delay_s)
+    with BackgroundThread("owed messages", partial(repeat, every_s=LOOK_EVERY_S, action=look)):
+        Consumer(queue, work, options, Shutdown(), ConsumerContext(Health(None))).run()
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import TypeVar
+from uuid import uuid4
 
 import pytest
+from pymongo import MongoClient
 
+from app.adapters.mongo import Document
+from app.adapters.mongo_galleries import MongoGalleryStore
 from app.core.errors import StaleFence
-from app.core.ports import GalleryLease, GalleryState, RunProgress
+from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, RunProgress
 from app.core.roles import QualityBars
 from tests.stores import MODEL, Stores
 
 T = TypeVar("T")
 THREADS = 8
+TIMES = ("grouping_due_at", "grouping_owed", "grouping_check_at")
 READING = RunProgress("read", 0.0, None, datetime(2024, 6, 1, 12, tzinfo=UTC))
 
 
@@ -37,62 +42,199 @@ def lease_of(stores: Stores, owner: str, ttl_s: float = 60) -> GalleryLease:
     return lease
 
 
+def change(stores: Stores, delay_s: int, gallery: str = "g") -> bool:
+    """What a photo does. Whether it sent the gallery's message."""
+    claim = stores.galleries.mark_dirty(gallery, delay_s)
+    if claim:
+        stores.galleries.note_sent(claim, delay_s)
+    return claim is not None
+
+
+def wait(stores: Stores, delay_s: int) -> bool:
+    """What a grouping message does whose gallery is being grouped. Whether it left another message."""
+    claim = stores.galleries.claim_message("g", delay_s)
+    if claim:
+        stores.galleries.note_sent(claim, delay_s)
+    return claim is not None
+
+
+def owed_after(stores: Stores, seconds: float) -> list[str]:
+    """The galleries whose message is owed and sent by nobody, some seconds after all that is stored now."""
+    if stores.database is None:
+        stores.sleep(seconds)
+    else:
+        shift_times(stores, -seconds)
+    found = []
+    while claim := stores.galleries.claim_overdue():
+        found.append(claim.gallery_id)
+    return found
+
+
+def shift_times(stores: Stores, seconds: float) -> None:
+    """Put the database's clock back by so many seconds, as seen by what is stored."""
+    if stores.database is None:
+        stores.sleep(-seconds)
+        return
+    for gallery in stores.database["galleries"].find():
+        times = {name: gallery[name] + timedelta(seconds=seconds) for name in TIMES if gallery.get(name)}
+        stores.database["galleries"].update_one({"_id": gallery["_id"]}, {"$set": {"seen": True, **times}})
+
+
 def test_the_first_change_owes_a_message_and_those_within_the_delay_do_not(stores: Stores) -> None:
-    assert stores.galleries.mark_dirty("g", 60)
-    assert not stores.galleries.mark_dirty("g", 60)
-    assert not stores.galleries.mark_dirty("g", 60)
+    assert [change(stores, 60) for _ in range(3)] == [True, False, False]
 
 
 def test_a_change_after_the_delay_owes_a_message_again(stores: Stores) -> None:
-    assert stores.galleries.mark_dirty("g", 1)
-    assert not stores.galleries.mark_dirty("g", 1)
+    assert [change(stores, 1) for _ in range(2)] == [True, False]
     stores.sleep(1.1)
-    assert stores.galleries.mark_dirty("g", 1)
-    assert not stores.galleries.mark_dirty("g", 1)
+    assert [change(stores, 1) for _ in range(2)] == [True, False]
 
 
 def test_a_change_within_the_delay_does_not_put_the_next_message_off(stores: Stores) -> None:
-    stores.galleries.mark_dirty("g", 1)
+    change(stores, 1)
     stores.sleep(0.6)
-    stores.galleries.mark_dirty("g", 1)
+    change(stores, 1)
     stores.sleep(0.6)
-    assert stores.galleries.mark_dirty("g", 1)
+    assert change(stores, 1)
 
 
 def test_galleries_have_delays_of_their_own(stores: Stores) -> None:
-    assert stores.galleries.mark_dirty("g", 60)
-    assert stores.galleries.mark_dirty("other", 60)
+    assert change(stores, 60)
+    assert change(stores, 60, "other")
 
 
 def test_without_a_delay_every_change_owes_a_message(stores: Stores) -> None:
-    assert [stores.galleries.mark_dirty("g", 0) for _ in range(3)] == [True] * 3
+    assert [change(stores, 0) for _ in range(3)] == [True] * 3
 
 
 def test_of_changes_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -> None:
-    owed = at_the_same_time(lambda _: stores.galleries.mark_dirty("g", 60))
-    assert sorted(owed) == [False] * (THREADS - 1) + [True]
+    claims = at_the_same_time(lambda _: stores.galleries.mark_dirty("g", 60))
+    assert len([claim for claim in claims if claim]) == 1
     assert lease_of(stores, "me").revision == THREADS
 
 
 def test_a_claim_owes_a_message_once_in_its_delay_and_counts_no_change(stores: Stores) -> None:
-    stores.galleries.mark_dirty("g", 0)
-    assert stores.galleries.claim_message("g", 1)
-    assert not stores.galleries.claim_message("g", 1)
+    change(stores, 0)
+    assert [wait(stores, 1) for _ in range(2)] == [True, False]
     stores.sleep(1.1)
-    assert stores.galleries.claim_message("g", 1)
+    assert wait(stores, 1)
     assert lease_of(stores, "me").revision == 1
 
 
 def test_a_change_and_a_claim_share_one_message(stores: Stores) -> None:
-    assert stores.galleries.mark_dirty("g", 60)
-    assert not stores.galleries.claim_message("g", 60)
-    assert stores.galleries.claim_message("other", 60)
-    assert not stores.galleries.mark_dirty("other", 60)
+    assert change(stores, 60)
+    assert not wait(stores, 60)
 
 
 def test_of_claims_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -> None:
-    owed = at_the_same_time(lambda _: stores.galleries.claim_message("g", 60))
-    assert sorted(owed) == [False] * (THREADS - 1) + [True]
+    claims = at_the_same_time(lambda _: stores.galleries.claim_message("g", 60))
+    assert len([claim for claim in claims if claim]) == 1
+
+
+def test_a_message_whose_sender_died_before_sending_is_owed_to_whoever_comes_once_the_claim_is_over(
+    stores: Stores,
+) -> None:
+    assert stores.galleries.mark_dirty("g", 1)
+    assert stores.galleries.mark_dirty("g", 1) is None
+    assert owed_after(stores, CLAIM_S - 2) == []
+    assert owed_after(stores, 3) == ["g"]
+    assert stores.galleries.mark_dirty("g", 1) is None
+    shift_times(stores, -CLAIM_S - 1)
+    assert change(stores, 60)
+    assert owed_after(stores, 50) == []
+
+
+def test_a_message_that_could_not_be_sent_is_owed_at_once(stores: Stores) -> None:
+    claim = stores.galleries.mark_dirty("g", 60)
+    assert claim
+    stores.galleries.give_claim_back(claim)
+    assert change(stores, 60)
+    claim = stores.galleries.mark_dirty("other", 60)
+    assert claim
+    stores.galleries.give_claim_back(claim)
+    assert owed_after(stores, 0) == ["other"]
+
+
+def test_a_claim_that_is_anothers_by_now_settles_nothing(stores: Stores) -> None:
+    late = stores.galleries.mark_dirty("g", 60)
+    assert late
+    assert owed_after(stores, CLAIM_S + 1) == ["g"]
+    stores.galleries.give_claim_back(late)
+    stores.galleries.note_sent(late, 600)
+    assert stores.galleries.mark_dirty("g", 60) is None
+    assert owed_after(stores, CLAIM_S + 1) == ["g"]
+
+
+def test_a_change_while_the_message_is_sent_is_covered_by_it_unless_it_may_have_come_before_the_change(
+    stores: Stores,
+) -> None:
+    for gallery, delay_s in (("covered", 60), ("too slow", 0)):
+        claim = stores.galleries.mark_dirty(gallery, delay_s)
+        assert claim
+        stores.sleep(0.01)
+        assert stores.galleries.mark_dirty(gallery, delay_s) is None
+        stores.galleries.note_sent(claim, delay_s)
+    assert owed_after(stores, 0) == ["too slow"]
+
+
+def test_a_clock_that_is_put_back_hides_no_change(stores: Stores) -> None:
+    change(stores, 30)
+    shift_times(stores, 3_600)
+    assert change(stores, 30)
+    assert stores.galleries.mark_dirty("dead", 30)
+    shift_times(stores, 3_600)
+    assert change(stores, 30, "dead")
+    assert stores.galleries.mark_dirty("late", 30)
+    shift_times(stores, 3_600)
+    assert "late" in owed_after(stores, 0)
+
+
+def test_a_gallery_that_is_not_grouped_long_after_its_message_is_owed_another_once(stores: Stores) -> None:
+    change(stores, 30)
+    assert owed_after(stores, 25 + CHECK_AFTER_S) == []
+    shift_times(stores, -10)
+    claim = stores.galleries.claim_overdue()
+    assert claim
+    stores.galleries.note_sent(claim, 30)
+    assert owed_after(stores, 31 + CHECK_AFTER_S) == []
+    assert change(stores, 30)
+    assert owed_after(stores, 31 + CHECK_AFTER_S) == ["g"]
+
+
+def test_a_gallery_that_is_grouped_is_owed_nothing(stores: Stores) -> None:
+    change(stores, 30)
+    stores.galleries.record_run(lease_of(stores, "me"), MODEL, {})
+    assert owed_after(stores, 31 + CHECK_AFTER_S) == []
+    assert owed_after(stores, 31 + CHECK_AFTER_S) == []
+
+
+def test_a_setting_of_a_gallery_is_grouped_though_its_sender_died(stores: Stores) -> None:
+    stores.galleries.set_threshold("g", 0.6)
+    stores.galleries.set_quality("other", None)
+    assert sorted(owed_after(stores, 0)) == ["g", "other"]
+
+
+def test_of_those_who_look_for_owed_messages_at_the_same_time_exactly_one_gets_each(stores: Stores) -> None:
+    for gallery in "ab":
+        claim = stores.galleries.mark_dirty(gallery, 60)
+        assert claim
+        stores.galleries.give_claim_back(claim)
+    claims = at_the_same_time(lambda _: stores.galleries.claim_overdue())
+    assert sorted(claim.gallery_id for claim in claims if claim) == ["a", "b"]
+
+
+def test_a_gallery_of_the_former_version_keeps_its_window(mongo_client: MongoClient[Document]) -> None:
+    database = mongo_client[f"test_{uuid4().hex}"]
+    now = datetime.now(UTC)
+    for gallery, due in (("open", now + timedelta(seconds=20)), ("over", now - timedelta(seconds=1))):
+        former = {"_id": gallery, "revision": 7, "grouping_due_at": due, "claimed_by": "a former worker"}
+        database["galleries"].insert_one(former)
+    galleries = MongoGalleryStore(database)
+    assert galleries.mark_dirty("open", 30) is None
+    claim = galleries.mark_dirty("over", 30)
+    assert claim
+    assert claim.revision == 8
+    mongo_client.drop_database(database)
 
 
 def test_a_gallery_that_was_never_marked_is_unknown(stores: Stores) -> None:
@@ -282,3 +424,24 @@ def test_a_run_whose_time_is_over_is_recorded_while_nobody_else_has_the_lease(st
     stores.sleep(0.4)
     stores.galleries.record_run(lease, MODEL, {})
     assert lease_of(stores, "me").grouped == (0, MODEL)
+
+
+def test_the_fence_of_a_held_lease_is_lifted_and_grows_from_there(stores: Stores) -> None:
+    lease = stores.galleries.lift_fence(lease_of(stores, "me"), 200)
+    assert lease == replace(lease_of(stores, "me"), fence=201)
+    stores.galleries.record_run(lease, MODEL, {"output": "digest"})
+    stores.galleries.release(lease)
+    after = lease_of(stores, "you")
+    assert (after.fence, after.output) == (202, "digest")
+
+
+def test_a_lease_that_is_anothers_or_given_back_lifts_no_fence(stores: Stores) -> None:
+    lost = lease_of(stores, "me", 0.2)
+    stores.sleep(0.4)
+    newer = lease_of(stores, "you")
+    with pytest.raises(StaleFence):
+        stores.galleries.lift_fence(lost, 200)
+    stores.galleries.release(newer)
+    with pytest.raises(StaleFence):
+        stores.galleries.lift_fence(newer, 200)
+    assert lease_of(stores, "third").fence == newer.fence + 1

@@ -12,7 +12,7 @@ from pymongo.monitoring import CommandStartedEvent
 
 from app.adapters.mongo import WRITE_BATCH, Document
 from app.adapters.mongo_people import MongoPeopleStore
-from app.core.errors import StaleFence
+from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 from tests.fake_stores import FakePeopleStore
@@ -192,10 +192,11 @@ def test_discarding_leaves_the_documents_as_they_were(stores: Stores) -> None:
     assert stores.snapshot() == before
 
 
-def test_publishing_without_having_written_changes_nothing(stores: Stores) -> None:
+def test_publishing_without_having_written_is_an_error_and_changes_nothing(stores: Stores) -> None:
     old = write_and_die(stores)
     known(stores)
-    stores.people.publish_people(lease_of(stores, "tester"))
+    with pytest.raises(RetryLater):
+        stores.people.publish_people(lease_of(stores, "tester"))
     assert stores.look("g") == old
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 
-from app.adapters.sqs import SqsQueue
-from app.core.errors import LeaseLost, Letter, RetryLater
+from app.adapters.sqs import LOST_CODES, SqsQueue
+from app.core.errors import BadConfiguration, LeaseLost, Letter, RetryLater
 from app.core.ports import MessageQueue, ReceivedMessage
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeClock, FakeQueue
@@ -205,6 +206,99 @@ def test_what_sqs_rejects_without_a_dead_letter_queue_is_logged(aws: str, caplog
     assert (last.levelno, last.body) == (logging.ERROR, "broken")
 
 
-def test_a_queue_that_does_not_exist_asks_to_retry_later(aws: str) -> None:
-    with pytest.raises(RetryLater, match="NonExistentQueue"):
+def make_queue(name: str, **attributes: str) -> str:
+    url: str = aws_client("sqs", REGION).create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+    return url
+
+
+def redrive_to(name: str, receives: object = 5) -> str:
+    arn = f"arn:aws:sqs:{REGION}:123456789012:{name}"
+    return json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": receives})
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, operation: str, code: str) -> None:
+    """SQS answers to this operation with this error."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+    monkeypatch.setattr(aws_client("sqs", REGION), operation, fail, raising=False)
+    monkeypatch.setattr("app.adapters.sqs.open_client", lambda *_, **__: aws_client("sqs", REGION))
+
+
+def test_a_queue_that_does_not_exist_is_refused(aws: str) -> None:
+    with pytest.raises(BadConfiguration, match=r"There is no queue .*nowhere: make it"):
         SqsQueue(f"{aws}/123456789012/nowhere", REGION, VISIBILITY_S)
+
+
+def test_a_fifo_queue_is_refused(aws: str) -> None:
+    url = make_queue(f"work-{uuid4().hex}.fifo", FifoQueue="true")
+    with pytest.raises(BadConfiguration, match=r"is a FIFO queue.* Make a standard queue"):
+        SqsQueue(url, REGION, VISIBILITY_S)
+
+
+def test_a_queue_whose_messages_are_never_tried_again_is_logged(aws: str, caplog: pytest.LogCaptureFixture) -> None:
+    dead = f"dead-{uuid4().hex}"
+    make_queue(dead)
+    url = make_queue(f"work-{uuid4().hex}", RedrivePolicy=redrive_to(dead, 1))
+    assert SqsQueue(url, REGION, VISIBILITY_S).max_receives == 1
+    assert "no message is ever tried again" in caplog.text
+
+
+def test_a_queue_whose_dead_letter_queue_was_removed_is_refused(aws: str) -> None:
+    dead = f"dead-{uuid4().hex}"
+    dead_url = make_queue(dead)
+    url = make_queue(f"work-{uuid4().hex}", RedrivePolicy=redrive_to(dead))
+    aws_client("sqs", REGION).delete_queue(QueueUrl=dead_url)
+    with pytest.raises(BadConfiguration, match=f"the dead-letter queue {dead}, which does not exist"):
+        SqsQueue(url, REGION, VISIBILITY_S)
+
+
+@pytest.mark.parametrize("policy", ["no JSON", "[]", "{}", '{"deadLetterTargetArn": "a", "maxReceiveCount": null}'])
+def test_a_redrive_policy_that_can_not_be_read_is_refused(
+    aws: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_queue(f"work-{uuid4().hex}")
+    answer = {"Attributes": {"RedrivePolicy": policy}}
+    monkeypatch.setattr(aws_client("sqs", REGION, read_timeout_s=10), "get_queue_attributes", lambda **_: answer)
+    with pytest.raises(BadConfiguration, match="a redrive policy that can't be read"):
+        SqsQueue(url, REGION, VISIBILITY_S)
+
+
+def test_a_queue_that_is_its_own_dead_letter_queue_is_refused(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"work-{uuid4().hex}"
+    url = make_queue(name)
+    answer = {"Attributes": {"RedrivePolicy": redrive_to(name)}}
+    monkeypatch.setattr(aws_client("sqs", REGION, read_timeout_s=10), "get_queue_attributes", lambda **_: answer)
+    with pytest.raises(BadConfiguration, match="its own dead-letter queue"):
+        SqsQueue(url, REGION, VISIBILITY_S)
+
+
+def test_a_queue_knows_how_often_its_messages_are_received(aws: str) -> None:
+    dead = f"dead-{uuid4().hex}"
+    make_queue(dead)
+    url = make_queue(f"work-{uuid4().hex}", RedrivePolicy=redrive_to(dead, "6"))
+    assert SqsQueue(url, REGION, VISIBILITY_S).max_receives == 6
+    assert SqsQueue(make_queue(f"lonely-{uuid4().hex}"), REGION, VISIBILITY_S).max_receives is None
+
+
+@pytest.mark.parametrize("operation", ["send_message", "receive_message"])
+def test_a_wrong_parameter_of_a_call_without_a_receipt_is_no_lost_lease(
+    aws: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_queue(f"work-{uuid4().hex}")
+    answer_with(monkeypatch, operation, "InvalidParameterValue")
+    queue = SqsQueue(url, REGION, VISIBILITY_S)
+    with pytest.raises(RetryLater, match="InvalidParameterValue"):
+        queue.send("body", 5) if operation == "send_message" else queue.receive(1, 0)
+
+
+@pytest.mark.parametrize("code", sorted(LOST_CODES))
+def test_a_wrong_receipt_is_a_lost_lease(aws: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = make_queue(f"work-{uuid4().hex}")
+    answer_with(monkeypatch, "change_message_visibility", code)
+    queue = SqsQueue(url, REGION, VISIBILITY_S)
+    queue.send("body")
+    (message,) = queue.receive(1, 1)
+    with pytest.raises(LeaseLost, match=code):
+        queue.hide(message, 5)

@@ -1,7 +1,10 @@
 """Incremental runs find the people that a full run would find."""
 
+import hashlib
+import io
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,6 +272,103 @@ def test_a_broken_index_is_logged_and_not_used(
     file.write_bytes({"flip": bytes(data), "cut": bytes(data[:-100]), "empty": b"", "text": b"not an index"}[damage])
     assert index.load("g", "m", THRESHOLD) is None
     assert caplog.messages == ["gallery index rebuilt: it is broken"]
+
+
+def damage_at_random(data: bytes, chance: np.random.Generator) -> bytes:
+    """The data with a few bytes changed, removed, doubled or cut off."""
+    place, count = int(chance.integers(len(data))), int(chance.integers(1, 5))
+    some = chance.bytes(count)
+    ways = [
+        data[:place] + some + data[place + count :],
+        data[:place] + data[place + count :],
+        data[:place] + some + data[place:],
+        data[:place],
+    ]
+    return ways[int(chance.integers(len(ways)))]
+
+
+def test_no_damage_of_an_index_makes_a_run_fail_or_go_wrong(index: GalleryIndex) -> None:
+    gallery = small_gallery()
+    first = gallery.run(None)
+    index.save("g", "m", THRESHOLD, first.known)
+    (file,) = index.folder.iterdir()
+    data, chance = file.read_bytes(), np.random.default_rng(7)
+    for _ in range(3_000):
+        damaged = damage_at_random(data, chance)
+        file.write_bytes(damaged)
+        known = index.load("g", "m", THRESHOLD)
+        assert (known is None) == (damaged != data)
+        assert file.exists() == (damaged == data)
+    assert gallery.run(index.load("g", "m", THRESHOLD)).kind == "full"
+
+
+WRONG = {
+    "shorter": lambda array: array[:-1],
+    "flat": np.ravel,
+    "narrower": lambda array: array[:, :-1],
+    "of another type": lambda array: array.astype(np.float16),
+    "beyond the faces": lambda array: np.full_like(array, len(array)),
+    "negative": lambda array: np.full_like(array, -2),
+    "no text": lambda _: np.frombuffer(b"\xff\n", np.uint8),
+    "cut": lambda array: array[: array.tolist().index(ord("\n")) + 1],
+}
+"""Arrays of an index as no run writes them."""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *(f"{name} shorter" for name in ("embeddings", "roles", "similarities", "labels", "beyond", "beyond_people")),
+        *(f"{name} flat" for name in ("embeddings", "indices", "similarities")),
+        *(f"{name} of another type" for name in ("embeddings", "roles", "indices", "similarities", "labels", "beyond")),
+        "indices narrower",
+        "indices beyond the faces",
+        "indices negative",
+        "face_ids no text",
+        "digests cut",
+        "header no text",
+    ],
+)
+def test_an_index_whose_arrays_do_not_fit_is_removed(
+    index: GalleryIndex, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.save("g", "m", THRESHOLD, small_gallery().run(None).known)
+    (file,) = index.folder.iterdir()
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    name, _, how = what.partition(" ")
+    arrays[name] = WRONG[how](arrays[name])
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)
+    digest = hashlib.blake2b(archive.getvalue(), digest_size=index_module.DIGEST_BYTES).digest()
+    file.write_bytes(archive.getvalue() + digest)
+    assert index.load("g", "m", THRESHOLD) is None
+    assert caplog.messages == ["gallery index rebuilt: it is broken"]
+    assert not file.exists()
+
+
+def test_what_killed_runs_left_behind_is_removed(tmp_path: Path) -> None:
+    known = small_gallery().run(None).known
+    index = GalleryIndex(tmp_path, max_bytes=10**9)
+    (tmp_path / "tmpabc123.part").write_bytes(bytes(1_000))
+    index.save("g", "m", THRESHOLD, known)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
+
+
+def test_what_another_run_is_writing_is_left_to_it(tmp_path: Path) -> None:
+    known = small_gallery().run(None).known
+    index = GalleryIndex(tmp_path, max_bytes=10**9)
+    part = tmp_path / "tmpabc123.part"
+    with ThreadPoolExecutor(1) as pool:
+        with index_module._lock(tmp_path):
+            part.write_bytes(b"being written")
+            saving = pool.submit(index.save, "g", "m", THRESHOLD, known)
+            with pytest.raises(TimeoutError):
+                saving.result(0.2)
+            assert part.exists()
+            part.unlink()
+        saving.result(10)
+    assert index.load("g", "m", THRESHOLD) is not None
 
 
 def test_the_files_used_longest_ago_make_room(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import hashlib
 import importlib
 import multiprocessing
+import os
 import sys
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -87,6 +89,34 @@ def test_weights_may_lie_behind_a_link_whose_folder_is_made_when_they_come(
     (models / "toy").symlink_to(tmp_path / "volume" / "models" / "toy")
     PackStore(models).install("toy")
     assert (tmp_path / "volume" / "models" / "toy" / "detector.onnx").read_bytes() == CONTENT["detector.onnx"]
+
+
+def install_and_die(models: Path) -> None:
+    """What a process does that is killed while it installs a pack."""
+    module = importlib.import_module("toy_builder")
+    module.build = lambda target: ((target / "detector.onnx").write_bytes(b"half"), os.kill(os.getpid(), SIGKILL))
+    PackStore(models).install("toy")
+
+
+def test_what_a_killed_install_left_behind_is_removed_by_the_next(models: Path, builder: Path) -> None:
+    write_manifest(models, source=BUILT)
+    dying = multiprocessing.get_context("fork").Process(target=install_and_die, args=(models,))
+    dying.start()
+    dying.join(PATIENCE_S)
+    assert dying.exitcode == -SIGKILL
+    assert [file.name[:7] for file in (models / "toy").iterdir() if file.is_dir()] == [".fetch-"]
+    installed = PackStore(models).install("toy")
+    assert {file.name for file in installed.weights.iterdir()} == {*CONTENT, ".lock"}
+
+
+def test_an_install_that_was_killed_at_its_very_end_leaves_nothing_either(models: Path, builder: Path) -> None:
+    write_manifest(models, source=BUILT)
+    write_weights(models / "toy")
+    (models / "toy" / ".fetch-x").mkdir()
+    (models / "toy" / ".fetch-x" / "spare").touch()
+    installed = PackStore(models).install("toy")
+    assert {file.name for file in installed.weights.iterdir()} == {*CONTENT, ".lock"}
+    assert not builder.exists()
 
 
 def test_an_unknown_pack_names_the_known_ones(models: Path) -> None:
