@@ -16,7 +16,7 @@ from app.adapters.aws import open_client
 from app.adapters.dead_letters import DeadLetter, DeadLetters, Move
 from app.adapters.sqs import SqsQueue
 from app.admin import __main__ as admin
-from app.core.errors import BadConfiguration, RetryLater
+from app.core.errors import BadConfiguration, Letter, RetryLater
 from tests.conftest import REGION, aws_client
 
 PATIENCE_S = 10.0
@@ -35,7 +35,7 @@ class Rig:
         for body in bodies:
             self.queue.send(body)
             (message,) = self.queue.receive(1, wait_s=1)
-            self.queue.reject(message, f"{body} is broken.")
+            self.queue.reject(message, [Letter(body, f"{body} is broken.")])
 
     def look(self, count: int) -> list[DeadLetter]:
         """All letters, once there are this many: SQS moves them in its own time."""
@@ -133,7 +133,7 @@ def test_letters_that_are_rejected_again_at_once_do_not_go_round_for_ever(rig: R
     for _ in rig.letters.move_one_by_one(per_second=500):
         moved += 1
         for message in rig.queue.receive(10, wait_s=1):
-            rig.queue.reject(message, "still broken")
+            rig.queue.reject(message, [Letter(message.body, "still broken")])
     assert moved == 2
     assert {letter.reason for letter in rig.look(2)} == {"still broken"}
 

@@ -59,7 +59,7 @@ def use_everything(database: MongoDatabase) -> None:
     ensure_indexes(database)
     ping(database)
     result = photo_result(photo())
-    assert faces.save_photos([result]) == []
+    assert faces.save_photos([result]).overtaken == []
     assert faces.find_image(photo())
     faces.find_twin("content", MODEL)
     faces.find_other_model("g", MODEL)
