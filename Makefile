@@ -73,6 +73,10 @@ idempotence: setup ## is a result the same after five more messages?
 fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
 	$(PYTHON) -m benchmarks fuzz
 
+.PHONY: hostile
+hostile: setup ## 200 photos and 40 files made to hurt, under a limit of 2 GB: memory, time, and what becomes of each
+	$(PYTHON) -m benchmarks hostile
+
 .PHONY: chaos
 chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
 	$(PYTHON) -m benchmarks chaos

@@ -41,6 +41,7 @@ BENCHMARKS = {
     "chaos": Benchmark("chaos.__main__", "whether anything is lost or done twice when machines die", True),
     "exits": Benchmark("robustness.exits", "seconds from SIGTERM to the end", True),
     "fuzz": Benchmark("robustness.fuzz", "whether hostile input crashes or hangs a worker", True),
+    "hostile": Benchmark("robustness.hostile", "whether files made to hurt stop the service or any photo", True),
     "idempotence": Benchmark("robustness.idempotence", "whether a result is the same after five more messages", True),
     "memory": Benchmark("robustness.memory", "whether the memory of the detection service grows", True),
     "storm": Benchmark("robustness.storm", "whether 2,000 tiny photos at once stay within bounds", True),
