@@ -11,7 +11,6 @@ missing, the peak is above 80 % of the limit, or a photo took more than 20 s.
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -167,7 +166,7 @@ def _measure_memory_files(pid: int) -> dict[int, int]:
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                if os.readlink(descriptor).startswith("/memfd:"):
+                if str(descriptor.readlink()).startswith("/memfd:"):
                     about = descriptor.stat()
                     found[about.st_ino] = about.st_blocks * 512
     return found
@@ -199,10 +198,8 @@ def _find_slowest(lines: Sequence[str]) -> tuple[str, float]:
 
 def _estimate_cpu_s(entry: Mapping[str, Any]) -> float:
     """CPU seconds of a photo by its log line. Stages in the service are counted by the clock, without their waits."""
-    seconds, in_child = entry["seconds"], entry["decode_cpu_s"]
-    here = sum(
-        value for stage, value in seconds.items() if stage in ("detect", "embed", "align", "prefilter", "quality")
-    )
+    seconds, in_child = entry["seconds"], entry.get("decode_cpu_s", 0.0)
+    here = sum(seconds.get(stage, 0.0) for stage in ("detect", "embed", "align", "prefilter", "quality"))
     decode = in_child or seconds.get("decode", 0.0)
     return float(decode + max(0.0, here - seconds.get("device_wait", 0.0)))
 

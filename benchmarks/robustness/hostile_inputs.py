@@ -33,7 +33,8 @@ _ORDINARY = (
 
 def write_ordinary(folder: Path, count: int) -> None:
     """Photos with a face, of the sizes and formats that cameras and programs write; no two files are the same."""
-    portrait = cv2.imread(str(Path(skimage.__file__).parent / "data" / "astronaut.png"))[..., ::-1]
+    with Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png") as file:
+        portrait = np.asarray(file.convert("RGB"))
     made: dict[int, bytes] = {}
     for number, kind in zip(range(count), cycle(range(len(_ORDINARY))), strict=False):
         ending, file_format, side, options = _ORDINARY[kind]
