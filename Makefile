@@ -89,6 +89,10 @@ exits: setup ## seconds from SIGTERM to the end, idle and busy, at production's 
 storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
 	$(PYTHON) -m benchmarks storm
 
+.PHONY: decoding
+decoding: setup ## what it costs that untrusted pictures are decoded in child processes: IMAGES= PACK=
+	$(PYTHON) -m benchmarks decoding --images $(IMAGES) --pack $(PACK) --json
+
 .PHONY: detection
 detection: setup ## photos a second against insightface's loop (PACK=manifest of an SCRFD pack, IMAGES=folder)
 	$(PYTHON) -m benchmarks detection --pack $(PACK) --images $(IMAGES) --json

@@ -31,6 +31,7 @@ BENCHMARKS = {
     ),
     "verification": Benchmark("accuracy.verification", "accuracy of verification, against insightface's pipeline"),
     "coalescing": Benchmark("speed.coalescing", "grouping runs that a burst of photos leads to"),
+    "decoding": Benchmark("speed.decoding", "what it costs that untrusted pictures are decoded in child processes"),
     "detection": Benchmark("speed.detection", "photos a second against insightface's loop"),
     "load": Benchmark("speed.load", "messages a second through worker processes with a stub for the networks"),
     "loading": Benchmark("speed.loading", "seconds until grouping has a gallery's faces"),

@@ -144,6 +144,12 @@ class Decoders:
     ) -> Image:
         if is_plain_jpeg(data):
             return here.decode(data, limits, enough_px)
+        return self.decode_in_child(data, header, limits, enough_px, times)
+
+    def decode_in_child(
+        self, data: bytes, header: PhotoHeader, limits: PhotoLimits, enough_px: int | None, times: StageTimes
+    ) -> Image:
+        """As `decode`, also for files that it decodes in the thread."""
         memory = count_decode_bytes(header)
         answer, file = self._ask({"wants": "image", "enough_px": enough_px}, data, limits, memory, times)
         return _map(file, answer["shape"])
