@@ -49,9 +49,7 @@ _HEADER_BYTES = 64_000_000
 
 def count_decode_bytes(header: PhotoHeader) -> int:
     """Upper bound of the memory that decoding takes: the decoder's own, or the picture and its copy for the service."""
-    pixels = header.width_px * header.height_px
-    decoder: int = getattr(header, "decode_bytes", 16 * pixels)  # until every header tells it
-    return max(decoder, 2 * CHANNELS * pixels)
+    return max(header.decode_bytes, 2 * CHANNELS * header.width_px * header.height_px)
 
 
 class Decoder(Protocol):

@@ -24,7 +24,7 @@ from app.vision.decode import PhotoHeader, decode, read_header
 from tests import photos
 
 LIMITS = PhotoLimits(10_000_000, 10_000_000)
-SMALL = PhotoHeader("PNG", 10, 10)
+SMALL = PhotoHeader("PNG", 10, 10, 1_000)
 PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[2]
 
@@ -228,7 +228,7 @@ from app.detection.stage_times import StageTimes
 from app.vision.decode import PhotoHeader
 decoders._SERVER = "tests.misbehaving_decoder"
 def ask(pool, word):
-    return pool.decode(word, PhotoHeader("PNG", 10, 10), PhotoLimits(), None, StageTimes())
+    return pool.decode(word, PhotoHeader("PNG", 10, 10, 1000), PhotoLimits(), None, StageTimes())
 with decoders.Decoders(2, cpu_s=600) as pool:
     pid = int.from_bytes(ask(pool, b"pid").tobytes(), "big")
     threading.Thread(target=ask, args=(pool, b"spin")).start()
