@@ -149,15 +149,17 @@ def repeat_sampling(service: ServiceUnderLimit) -> Any:  # noqa: ANN401 - a thre
 def measure_tree(pid: int) -> int:
     """Resident bytes of a process and all below it. What several of them share counts once: each has its part of it
     (proc(5), smaps_rollup, Pss). Memory that they pass to each other and have not mapped is added."""
-    total, files = 0, dict[int, int]()
+    total, files, mapped = 0, dict[int, int](), set[int]()
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for each in [process, *process.children(recursive=True)]:
             with suppress(OSError):
                 rollup = Path(f"/proc/{each.pid}/smaps_rollup").read_text("ascii")
                 total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
+                maps = Path(f"/proc/{each.pid}/maps").read_text("utf-8").splitlines()
+                mapped |= {int(line.split()[4]) for line in maps if "/memfd:" in line}
             files |= _measure_memory_files(each.pid)
-    return total + sum(files.values())
+    return total + sum(size for inode, size in files.items() if inode not in mapped)
 
 
 def _measure_memory_files(pid: int) -> dict[int, int]:
