@@ -236,7 +236,7 @@ def jpeg_of_many_scans(scans: int, width_px: int = 64, height_px: int = 48) -> b
 
 
 def written_tiff(tags: dict[int, tuple[int, list[int]]], segments: list[bytes], *, tiled: bool = False) -> bytes:
-    """A little-endian TIFF of one page, from tag → type (3: 16 bits, 4: 32 bits) and values, and its strips or tiles."""
+    """A little-endian TIFF of one page: tag → type (3: 16 bits, 4: 32 bits) and values, and its strips or tiles."""
     data, offsets = bytearray(b"II*\0\0\0\0\0"), []
     for segment in segments:
         offsets.append(len(data))

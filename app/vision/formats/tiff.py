@@ -446,7 +446,10 @@ def _decode_segment(
         if found[0] > width_px or found[1] > height_px or found[2] != page.samples:
             raise make_damaged("TIFF", "the JPEG in it has another size than its strip or tile.")
         # Such a JPEG says that it holds YCbCr, and the TIFF that it holds RGB: readers don't agree on what counts.
-        if page.photometric == _RGB and (b"JFIF\0" in packed[:64] or b"Adobe" in packed[:256]):
+        adobe = packed.find(b"Adobe", 0, 256)
+        if page.photometric == _RGB and (
+            b"JFIF\0" in packed[:64] or (adobe >= 0 and packed[adobe + 11 : adobe + 12] != b"\0")
+        ):
             raise make_unsupported("a TIFF of RGB whose JPEG names its colours differently")
     samples, place, _ = decode_segment(packed, index, jpegtables=tables)
     row, column = place[2], place[3]
