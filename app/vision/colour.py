@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 MOST_PROFILE_BYTES = 4_000_000
 """A larger profile is skipped. Those of phones have 500 bytes, those of presses up to 3 MB."""
 _KEPT_TRANSFORMS = 16
-_BLOCK_PX = 1 << 20
+_BLOCK_PX = 1 << 18
 
 Transform = ImageCms.ImageCmsTransform | None
 

@@ -107,7 +107,8 @@ def _read_outline(data: bytes, limits: PhotoLimits) -> tuple[FormatName, Outline
         pixels = outline.width_px * outline.height_px
         if pixels > limits.max_pixels:
             raise BadPhoto(
-                f"The picture claims {pixels / 1e6:.1f} megapixels; at most {limits.max_pixels / 1e6:.1f} are accepted.",
+                f"The picture claims {pixels / 1e6:.1f} megapixels; "
+                f"at most {limits.max_pixels / 1e6:.1f} are accepted.",
                 "too large",
             )
     return format_name, outline

@@ -20,16 +20,17 @@ from PIL.AvifImagePlugin import AvifImageFile
 from app.core.arrays import Image
 from app.vision.colour import convert_pixels, convert_to_array
 from app.vision.formats.exif import read_orientation
-from app.vision.formats.outline import OUT_BYTES, PILLOW_BYTES, Outline, estimate_bytes, make_damaged
+from app.vision.formats.outline import PILLOW_BYTES, Outline, estimate_bytes, make_damaged
 
 _DECODE_THREADS = 4  # pi_heif's default
 _ANY_DECODER = ""
 _ICC_TYPES = ("rICC", "prof")
 """Colour boxes that hold an ICC profile (ISO/IEC 14496-12, colr)."""
 _MODES = {"RGB": 3, "RGBA": 4, "RGBa": 4, "L": 1, "LA": 2, "La": 2}
-_HEIF_PLANES, _DEEP_HEIF_PLANES = 3.0, 10.0
-_AVIF_PLANES = 6.0
-"""Planes of luma and chroma beside the RGB pixels, bytes a pixel at most: measured for 8 and for 10 bits."""
+_HEIF_BYTES, _DEEP_BYTES, _ALPHA_BYTES = 11.0, 16.0, 6.0
+"""The most that decoding a pixel takes, measured with 4:4:4 chroma: of 8 bits, of 10 or 12, and more for alpha."""
+_AVIF_PLANES = 9.0
+"""Planes of luma and chroma beside the RGB pixels, bytes a pixel: measured with 4:4:4 chroma in 10 bits."""
 # An item's entry: version and flags, its number, its protection, its type (infe, ISO/IEC 14496-12).
 _DESCRIBING_ITEM = re.compile(rb"(infe[\x02\x03].{7,9})(?:Exif|mime|uri )", re.DOTALL)
 
@@ -37,8 +38,7 @@ _DESCRIBING_ITEM = re.compile(rb"(infe[\x02\x03].{7,9})(?:Exif|mime|uri )", re.D
 def read_outline(data: bytes) -> Outline:
     image = _open_primary(data)
     (width_px, height_px), mode = image.size_mode
-    deep = image.bit_depth > 8
-    pixel = _count_channels(mode) + (_DEEP_HEIF_PLANES if deep else _HEIF_PLANES)
+    pixel = (_DEEP_BYTES if image.bit_depth > 8 else _HEIF_BYTES) + (_ALPHA_BYTES if mode.endswith(("A", "a")) else 0)
     profile = image.color_profile or {}
     icc = bytes(profile["data"]) if profile.get("type") in _ICC_TYPES else None
     return Outline(width_px, height_px, estimate_bytes(width_px * height_px, pixel), profile=icc)
@@ -55,7 +55,7 @@ def decode(data: bytes, outline: Outline, _enough_px: int | None = None) -> Imag
     channels = _count_channels(mode)
     rows = np.frombuffer(stored, np.uint8).reshape(-1, image.stride)[:height_px, : channels * width_px]
     if mode == "RGB":
-        pixels = np.ascontiguousarray(rows.reshape(height_px, width_px, 3)).copy()
+        pixels = np.array(rows).reshape(height_px, width_px, 3)
         convert_pixels(pixels, outline.profile)
         return pixels
     picture = Pil.frombytes(mode, (width_px, height_px), np.ascontiguousarray(rows).tobytes())
@@ -67,8 +67,8 @@ def read_avif_outline(data: bytes) -> Outline:
         # Pillow puts the turn of the boxes in place of what EXIF says.
         orientation = read_orientation(picture.info.get("exif", b""))
         channels = _count_channels(picture.mode)
-        pixel = _AVIF_PLANES + channels + PILLOW_BYTES
-        size = estimate_bytes(picture.width * picture.height, max(pixel, PILLOW_BYTES + OUT_BYTES))
+        pixel = _AVIF_PLANES + channels + PILLOW_BYTES + (_ALPHA_BYTES if channels == 4 else 0)
+        size = estimate_bytes(picture.width * picture.height, pixel)
         return Outline(*picture.size, size, orientation, picture.info.get("icc_profile"))
 
 

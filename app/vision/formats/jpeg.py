@@ -181,8 +181,8 @@ def _keep_scans(data: bytes, at: int) -> Iterator[bytes]:
 
 
 def _decode_patiently(data: bytes, outline: Outline) -> Image:
-    """A file with flaws. Some writers leave out the end marker; but libjpeg also fills missing pixels with grey, without
-    an error. So the file is completed in two ways: where all pixels are there, both give the same picture.
+    """A file with flaws. Some writers leave out the end marker; but libjpeg fills missing pixels with grey, without an
+    error. So the file is completed in two ways: where all pixels are there, both give the same picture.
     """
     plain, noisy = (_decode_tolerantly(data + tail + _END, outline) for tail in (b"", _NOISE))
     if plain.shape != noisy.shape or not np.array_equal(plain, noisy):
@@ -207,7 +207,8 @@ def read_frame(data: bytes) -> tuple[int, int, int]:
 
 
 def _read_header(data: bytes) -> _Header:
-    header, profile = _Header(), {}
+    header = _Header()
+    profile: dict[int, bytes] = {}
     for segment in _read_segments(data, 2):
         body = data[segment.begin + 4 : segment.end]
         if segment.marker in _FRAMES:
@@ -251,7 +252,7 @@ def _check(header: _Header, data: bytes) -> None:
         raise make_damaged("JPEG", "its frame names a sampling that can't be.")
     if header.is_buffered and _count_scans(data, header.scan_at) > MOST_SCANS:
         raise BadPhoto(
-            f"The JPEG has more than {MOST_SCANS} scans, which no camera or editor writes: decoding would take too long.",
+            f"The JPEG has more than {MOST_SCANS} scans, which no camera writes: decoding would take too long.",
             "too large",
         )
 

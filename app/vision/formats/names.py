@@ -120,10 +120,8 @@ def name_format(data: bytes) -> str | None:
         return "a camera's raw file" if readable == "camera raw" else readable
     if data[:4] == b"RIFF":
         return _RIFF.get(data[8:12], "a RIFF file that is no WebP")
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "a video (MP4)")
-    if data[4:8] in _QUICKTIME_ATOMS:
-        return "a video (QuickTime)"
+    if data[4:8] == b"ftyp" or data[4:8] in _QUICKTIME_ATOMS:
+        return _BRANDS.get(data[8:12], "a video (MP4)") if data[4:8] == b"ftyp" else "a video (QuickTime)"
     if data[257:262] == b"ustar":
         return "a tar archive"
     if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:

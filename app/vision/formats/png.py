@@ -22,7 +22,7 @@ from app.vision.formats.outline import (
 
 _START = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
-# Bits of a grey pixel of 8 bits or less, of a palette, and of a 16-bit grey pixel: Pillow takes one byte or two.
+# Colour types of one channel, of which Pillow takes one byte a pixel, or two of 16 bits.
 _GREY, _PALETTE = 0, 3
 
 
@@ -49,7 +49,7 @@ def read_outline(data: bytes) -> Outline:
         elif chunk.kind == b"iCCP" and profile is None and _is_sound(data, chunk):
             profile = _read_profile(_get_body(data, chunk))
     native = PILLOW_BYTES if colour not in (_GREY, _PALETTE) else max(1, bits // 8)
-    size = estimate_bytes(width_px * height_px, native + OUT_BYTES, 2 * len(data))
+    size = estimate_bytes(width_px * height_px, native + OUT_BYTES, len(data))
     return Outline(width_px, height_px, size, orientation, profile)
 
 

@@ -26,7 +26,7 @@ def read_outline(data: bytes) -> Outline:
     outline = jpeg.read_outline(embedded)
     longer = max(outline.width_px, outline.height_px)
     if longer < _LEAST_PX:
-        _refuse(f"the JPEG in it has {outline.width_px}×{outline.height_px} px; {_LEAST_PX:,} px are needed")
+        _refuse(f"the JPEG in it has {outline.width_px} by {outline.height_px} px; {_LEAST_PX:,} px are needed")
     orientation = _ORIENTATIONS.get(flip, 1)
     if orientation >= 5 and sideways(outline):
         orientation = 1

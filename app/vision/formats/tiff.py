@@ -55,6 +55,8 @@ _TYPES = {
     17: "i8",
     18: "u8",
 }
+_LIBRARY_BYTES = 45_000_000
+"""What tifffile and imagecodecs take once they are imported, which the first TIFF does."""
 _MOST_DIRECTORIES, _MOST_TAGS, _MOST_SEGMENTS = 1_000, 4_096, 100_000
 
 _GREY_INVERTED, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -191,9 +193,10 @@ def read_outline(data: bytes) -> Outline:
     page = _choose_page(data)
     pixels = page.width_px * page.height_px
     segment_px = page.segment_px[0] * page.segment_px[1]
-    # A strip is decoded, put in order, and turned into 8 bits block by block.
-    sample_bytes = max(1, page.bits // 8)
-    size = estimate_bytes(pixels, OUT_BYTES, 3 * segment_px * page.samples * sample_bytes)
+    # A strip is unpacked, decoded and put in order; then it is turned into 8 bits block by block.
+    segment_bytes = segment_px * page.samples * max(1, page.bits // 8)
+    copies = 2 if page.compression == _NONE else 3
+    size = estimate_bytes(pixels, OUT_BYTES, copies * segment_bytes + _LIBRARY_BYTES)
     orientation = page.get(_ORIENTATION, 1)
     profile = page.read(_PROFILE)
     return Outline(
@@ -310,14 +313,18 @@ def _check(page: _Page) -> None:
     base = _BASE_CHANNELS[page.photometric]
     if not base <= page.samples <= base + 4 or (page.bits < 8 and page.samples > base):
         raise make_unsupported(f"a TIFF of {page.samples} samples a pixel in the colour model {page.photometric}")
+    _check_order(page)
+    _check_compression(page)
+    _check_segments(page)
+
+
+def _check_order(page: _Page) -> None:
     if page.get(_PLANAR, 1) not in (1, 2) or page.get(_DEPTH, 1) != 1:
         raise make_unsupported("a TIFF of another order of planes")
     if page.photometric == _CMYK and page.get(_INK_SET, 1) != 1:
         raise make_unsupported("a TIFF in other inks than CMYK")
     if page.get(_FILL_ORDER, 1) != 1:
         raise make_unsupported("a TIFF whose bits are in reverse order")
-    _check_compression(page)
-    _check_segments(page)
 
 
 def _check_compression(page: _Page) -> None:
@@ -343,11 +350,12 @@ def _check_segments(page: _Page) -> None:
     # The smallest tile is 16 px wide by the standard; those of usual writers have 256 or 512 px.
     if page.is_tiled and (width_px > max(2 * page.width_px, 1_024) or height_px > max(2 * page.height_px, 1_024)):
         raise BadPhoto(
-            f"The TIFF has tiles of {width_px}×{height_px} px for a picture of {page.width_px}×{page.height_px} px.",
+            f"The TIFF has tiles of {width_px} by {height_px} px for a picture of {page.width_px} by "
+            f"{page.height_px} px.",
             "too large",
         )
     across, down = page.grid
-    if across * down > _MOST_SEGMENTS:
+    if across * down * (page.samples if page.is_separate else 1) > _MOST_SEGMENTS:
         raise make_unsupported(f"a TIFF of more than {_MOST_SEGMENTS:,} strips or tiles")
 
 
@@ -382,6 +390,7 @@ def _make_decoder(page: _Page) -> Callable[..., Any]:
     import tifffile  # 0.14 s and 30 MB, for the few who send TIFF
 
     width_px, height_px = page.segment_px
+    count = page.grid[0] * page.grid[1] * (page.samples if page.is_separate else 1)
     entries: dict[int, list[int]] = {
         _WIDTH: [page.width_px],
         _LENGTH: [page.height_px],
@@ -397,9 +406,14 @@ def _make_decoder(page: _Page) -> Callable[..., Any]:
     if page.photometric == _YCBCR:
         entries[_SUBSAMPLING] = [1, 1]
     if page.is_tiled:
-        entries |= {_TILE_WIDTH: [width_px], _TILE_LENGTH: [height_px], _TILE_OFFSETS: [8], _TILE_BYTES: [1]}
+        entries |= {
+            _TILE_WIDTH: [width_px],
+            _TILE_LENGTH: [height_px],
+            _TILE_OFFSETS: [8] * count,
+            _TILE_BYTES: [1] * count,
+        }
     else:
-        entries |= {_ROWS_PER_STRIP: [height_px], _STRIP_OFFSETS: [8], _STRIP_BYTES: [1]}
+        entries |= {_ROWS_PER_STRIP: [height_px], _STRIP_OFFSETS: [8] * count, _STRIP_BYTES: [1] * count}
     file = BytesIO(_write_directory(entries, page.order))
     with tifffile.TiffFile(file, name="photo.tif") as opened:
         decode_segment: Callable[..., Any] = opened.pages.first.decode
@@ -431,6 +445,12 @@ def _decode_segment(
         found = read_frame(packed)
         if found[0] > width_px or found[1] > height_px or found[2] != page.samples:
             raise make_damaged("TIFF", "the JPEG in it has another size than its strip or tile.")
+        # Such a JPEG says that it holds YCbCr, and the TIFF that it holds RGB: readers don't agree on what counts.
+        adobe = packed.find(b"Adobe", 0, 256)
+        if page.photometric == _RGB and (
+            b"JFIF\0" in packed[:64] or (adobe >= 0 and packed[adobe + 11 : adobe + 12] != b"\0")
+        ):
+            raise make_unsupported("a TIFF of RGB whose JPEG names its colours differently")
     samples, place, _ = decode_segment(packed, index, jpegtables=tables)
     row, column = place[2], place[3]
     least = min(height_px, page.height_px - row), min(width_px, page.width_px - column)
@@ -490,4 +510,5 @@ def _read_palette(page: _Page) -> NDArray[Any]:
     stored = page.read(_COLOUR_MAP)
     assert stored is not None  # noqa: S101 - `_check` refuses a palette without colours
     colours = stored.reshape(3, -1).T
-    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+    palette: NDArray[Any] = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+    return palette
