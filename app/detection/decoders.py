@@ -43,7 +43,9 @@ _WALL_PER_CPU = 15
 """Seconds on the clock for each second of CPU time, after which a photo is stopped too: cores may be shared."""
 _KEPT_FILE_BYTES = 16_000_000
 _SLACK_BYTES = 96_000_000
-"""Addresses for the stacks of a decoder's threads and for what a library loads at its first photo."""
+"""Addresses for the stacks of a decoder's threads and for what a library loads at its first photo.
+
+The kernel bounds addresses, of which decoders reserve more than they use: half as much again as they hold."""
 _HEADER_BYTES = 64_000_000
 
 
@@ -159,7 +161,7 @@ class Decoders:
             "bytes": len(data),
             "limits": [limits.max_bytes, limits.max_pixels],
             "cpu_s": self._cpu_s,
-            "memory_bytes": memory + 2 * len(data) + _SLACK_BYTES,
+            "memory_bytes": memory + memory // 2 + 2 * len(data) + _SLACK_BYTES,
         }
         try:
             return self._try(request, data, times)
