@@ -73,6 +73,10 @@ idempotence: setup ## is a result the same after five more messages?
 fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
 	$(PYTHON) -m benchmarks fuzz
 
+.PHONY: hostile
+hostile: setup ## 200 photos and 40 files made to hurt, under a limit of 2 GB: memory, time, and what becomes of each
+	$(PYTHON) -m benchmarks hostile
+
 .PHONY: chaos
 chaos: setup ## workers killed and stores failing at every point: is anything lost or done twice?
 	$(PYTHON) -m benchmarks chaos
@@ -84,6 +88,10 @@ exits: setup ## seconds from SIGTERM to the end, idle and busy, at production's 
 .PHONY: storm
 storm: setup ## 2,000 tiny photos at once: memory, and nothing done twice
 	$(PYTHON) -m benchmarks storm
+
+.PHONY: decoding
+decoding: setup ## what it costs that untrusted pictures are decoded in child processes: IMAGES= PACK=
+	$(PYTHON) -m benchmarks decoding --images $(IMAGES) --pack $(PACK) --json
 
 .PHONY: detection
 detection: setup ## photos a second against insightface's loop (PACK=manifest of an SCRFD pack, IMAGES=folder)

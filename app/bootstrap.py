@@ -30,7 +30,7 @@ from app.core.thresholds import make_threshold
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
-from app.host import measure_memory_share
+from app.host import count_cores, find_memory_limit, measure_memory_share
 from app.packs.store import PackStore
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Metrics, Telemetry
@@ -162,7 +162,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         preview_side_px=settings.photos.preview_side_px,
         grouping_delay_s=settings.messages.grouping_delay_s,
         file_bytes=Budget(settings.photos.bytes_in_work),
-        pixels=Budget(settings.photos.pixels_in_work),
+        picture_bytes=Budget(settings.photos.choose_picture_bytes(find_memory_limit())),
         kill_points=_make_kill_points(settings),
         keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
@@ -173,7 +173,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         handler=partial(handle, parts=parts),
         probes=_make_probes(database, objects),
         kill_points=parts.kill_points,
-        has_room=lambda: not (parts.file_bytes.is_exhausted or parts.pixels.is_exhausted),
+        has_room=lambda: not (parts.file_bytes.is_exhausted or parts.picture_bytes.is_exhausted),
     )
 
 
@@ -181,18 +181,21 @@ def _open_analyser(
     settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
 ) -> "Analyser":
     from app.detection.analysis import Analyser
+    from app.detection.decoders import Decoders
     from app.detection.device import open_device
     from app.detection.prefilter import Prefilter
     from app.vision import golden
 
     wanted, photos = settings.device, settings.photos
+    # First, since it gets ready while the model pack is loaded.
+    decoders = stack.enter_context(Decoders(count_cores(), photos.photo_cpu_s))
     prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
     installed = _open_packs(settings).install(settings.models.model_pack)
     device = open_device(
         installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, on_death
     )
     golden.check_golden_photo(device.pack)
-    return Analyser(stack.enter_context(device), photos.limits, prefilter)
+    return Analyser(stack.enter_context(device), photos.limits, prefilter, decoders)
 
 
 def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:

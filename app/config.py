@@ -39,6 +39,9 @@ MetricsExporter = Literal["emf", "prometheus"]
 Compute = Literal["ecs", "batch", "local"]
 WantedDevice = Literal["auto", "cpu", "gpu"]
 
+PICTURE_SHARE = 0.45
+"""Of a container's memory, for pictures and their decoders. Networks and libraries take about 600 MB of 2 GB."""
+
 RARELY = "rarely set"
 """Marks a setting whose default serves nearly everybody; docs/configuration.md lists those apart."""
 
@@ -286,11 +289,26 @@ class PhotoSettings(Area):
         PhotoLimits().max_pixels, ge=1, description="A larger picture is rejected undecoded."
     )
     bytes_in_work: Annotated[int, RARELY] = Field(
-        200_000_000, ge=1, description="Bytes of photo files held at the same time; a larger file is worked on alone."
+        200_000_000, ge=1, description="Bytes of photo files held at the same time; a larger file is rejected."
     )
-    pixels_in_work: Annotated[int, RARELY] = Field(
-        200_000_000, ge=1, description="Pixels decoded at the same time; a larger photo is worked on alone."
+    picture_memory_mb: Annotated[int | None, RARELY] = Field(
+        None,
+        ge=1,
+        description="Megabytes that decoded pictures and their decoders may take at once; a photo that needs more is "
+        "rejected. Unset, it is 45 % of the container's or the machine's memory.",
     )
+    pixels_in_work: Annotated[int | None, RARELY] = Field(
+        None, ge=1, description="Former way to set PICTURE_MEMORY_MB, as pixels of 8 bytes; used where that is unset."
+    )
+    photo_cpu_s: Annotated[float, RARELY] = Field(
+        8, gt=0, description="Seconds of CPU time after which the decoding of one photo is stopped."
+    )
+
+    def choose_picture_bytes(self, memory_bytes: int) -> int:
+        """Bytes that decoded pictures and their decoders may take on a machine with so much memory."""
+        if self.picture_memory_mb is not None:
+            return self.picture_memory_mb * 1_000_000
+        return self.pixels_in_work * 8 if self.pixels_in_work else round(PICTURE_SHARE * memory_bytes)
 
     @property
     def limits(self) -> PhotoLimits:

@@ -21,6 +21,12 @@ def measure_memory_share() -> float:
     return max(0, used - _read_inactive_file_bytes()) / limit
 
 
+def find_memory_limit() -> int:
+    """Bytes that this process may use: its container's limit (cgroup v2 or v1), or the machine's memory."""
+    limits = (_read_number("memory.max"), _read_number("memory/memory.limit_in_bytes"), psutil.virtual_memory().total)
+    return min(limit for limit in limits if limit)  # cgroup v1 writes a huge number where there is no limit
+
+
 def count_cores() -> int:
     """Cores that this process may keep busy: those it may run on, or fewer where its container has a quota."""
     allowed = len(os.sched_getaffinity(0))

@@ -203,3 +203,133 @@ def webp_claiming_268_megapixels() -> bytes:
     data = bytearray(animated("WEBP"))
     data[24:30] = b"\xff\x3f\x00" * 2
     return bytes(data)
+
+
+def png_chunk(kind: bytes, body: bytes, crc: int | None = None) -> bytes:
+    """A chunk of a PNG, with a wrong checksum if one is given."""
+    return _png_chunk(kind, body)[:-4] + struct.pack(">I", crc) if crc is not None else _png_chunk(kind, body)
+
+
+def png_with(*chunks: bytes, mode: str = "RGB", **options: Any) -> bytes:
+    """A PNG with further chunks right behind its header."""
+    data = png(mode, **options)
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def jpeg_with(*segments: bytes, **options: Any) -> bytes:
+    """A JPEG with further segments right behind its start."""
+    data = jpeg(**options)
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def jpeg_segment(marker: int, body: bytes, length: int | None = None) -> bytes:
+    """A segment of a JPEG, with a wrong length if one is given."""
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2 if length is None else length) + body
+
+
+def jpeg_of_many_scans(scans: int, width_px: int = 64, height_px: int = 48) -> bytes:
+    """A progressive grey JPEG whose coefficients come in so many scans of which most say nothing."""
+    data = saved(Image.fromarray(gradient(width_px, height_px)).convert("L"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    body = data[last:-2]
+    return data[:-2] + body * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def written_tiff(tags: dict[int, tuple[int, list[int]]], segments: list[bytes], *, tiled: bool = False) -> bytes:
+    """A little-endian TIFF of one page: tag → type (3: 16 bits, 4: 32 bits) and values, and its strips or tiles."""
+    data, offsets = bytearray(b"II*\0\0\0\0\0"), []
+    for segment in segments:
+        offsets.append(len(data))
+        data += segment + b"\0" * (len(segment) % 2)
+    tags = {**tags, 324 if tiled else 273: (4, offsets), 325 if tiled else 279: (4, [len(part) for part in segments])}
+    entries = b""
+    for tag, (kind, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        if len(packed) > 4:
+            at = len(data)
+            data += packed + b"\0" * (len(packed) % 2)
+            packed = struct.pack("<I", at)
+        entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    struct.pack_into("<I", data, 4, len(data))
+    return bytes(data) + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
+
+
+def dng(width_px: int, height_px: int, orientation: int = 1) -> bytes:
+    """A camera's raw file as LibRaw knows them: a thumbnail first, the sensor's pixels, and a JPEG of that size."""
+    import tifffile
+
+    camera = [
+        (271, 2, None, "Maker", True),
+        (272, 2, None, "Model 1", True),
+        (274, 3, 1, orientation, True),
+        (50706, 1, 4, (1, 4, 0, 0), True),
+        (50708, 2, None, "Maker Model 1", True),
+    ]
+    sensor = [
+        (33421, 3, 2, (2, 2), True),
+        (33422, 1, 4, (0, 1, 1, 2), True),
+        (50717, 4, 1, 4095, True),
+        (50721, 10, 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),
+    ]
+    file = BytesIO()
+    with tifffile.TiffWriter(file, byteorder="<") as writer:
+        writer.write(gradient(40, 30), photometric="rgb", subfiletype=1, subifds=2, extratags=camera)
+        pattern = np.full((height_px, width_px), 1000, np.uint16)
+        writer.write(pattern, photometric=32803, subfiletype=0, extratags=sensor)
+        embedded = jpeg(pixels=gradient(width_px, height_px))
+        writer.write(
+            iter([embedded]),
+            shape=(height_px, width_px, 3),
+            dtype=np.uint8,
+            photometric="ycbcr",
+            compression=7,
+            subfiletype=1,
+            rowsperstrip=height_px,
+        )
+    return file.getvalue()
+
+
+def heic_grid(columns: int, rows: int) -> bytes:
+    """A HEIC of many tiles, as telephones write: each is the 64 by 64 px that the small one is cut from."""
+    return _make_grid(bytes(_HEIC), columns, rows)
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def _make_grid(single: bytes, columns: int, rows: int) -> bytes:
+    """Item 1 is the grid, all others are the one tile of `single`, whose bytes they share (ISO/IEC 23008-12)."""
+    hvcc_at = single.index(b"hvcC") - 4
+    hvcc = single[hvcc_at : hvcc_at + int.from_bytes(single[hvcc_at : hvcc_at + 4], "big")]
+    tile = single[single.index(b"mdat") + 4 :][:0x96]
+    count, width_px, height_px = columns * rows, 64 * columns, 64 * rows
+    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width_px, height_px)
+    infe = [(1, b"grid"), *((2 + n, b"hvc1") for n in range(count))]
+    iinf = b"".join(_box(b"infe", struct.pack(">IHH", 2 << 24, item, 0) + kind + b"\0") for item, kind in infe)
+    properties = _box(b"ipco", hvcc + _ispe(64, 64) + _ispe(width_px, height_px))
+    links = struct.pack(">HBB", 1, 1, 3) + b"".join(struct.pack(">HBBB", 2 + n, 2, 0x81, 2) for n in range(count))
+    ipma = _box(b"ipma", struct.pack(">II", 0, count + 1) + links)
+    dimg = _box(b"dimg", struct.pack(f">HH{count}H", 1, count, *range(2, 2 + count)))
+    ftyp = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
+
+    def meta(grid_at: int, tile_at: int) -> bytes:
+        places = [(1, grid_at, len(grid)), *((2 + n, tile_at, len(tile)) for n in range(count))]
+        iloc = b"".join(struct.pack(">HHHII", item, 0, 1, at, length) for item, at, length in places)
+        return _box(
+            b"meta",
+            b"\0\0\0\0"
+            + _box(b"hdlr", b"\0" * 8 + b"pict" + b"\0" * 13)
+            + _box(b"pitm", struct.pack(">IH", 0, 1))
+            + _box(b"iinf", struct.pack(">IH", 0, count + 1) + iinf)
+            + _box(b"iprp", properties + ipma)
+            + _box(b"iref", struct.pack(">I", 0) + dimg)
+            + _box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, count + 1) + iloc),
+        )
+
+    begin = len(ftyp) + len(meta(0, 0)) + 8
+    return ftyp + meta(begin, begin + len(grid)) + _box(b"mdat", grid + tile)
+
+
+def _ispe(width_px: int, height_px: int) -> bytes:
+    return _box(b"ispe", struct.pack(">III", 0, width_px, height_px))

@@ -9,12 +9,14 @@ from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
 from app.core.records import PhotoResult
 from app.core.stages import Stage
+from app.detection.budget import Budget
+from app.detection.decoders import DecodeHere, Decoder, count_decode_bytes
 from app.detection.device import Device
 from app.detection.prefilter import Prefilter
 from app.detection.stage_times import StageTimes
-from app.vision.decode import PhotoHeader, decode
+from app.vision.decode import PhotoHeader
 from app.vision.face_pack import FacePack
-from app.vision.photo_quality import Verdict
+from app.vision.photo_quality import LEAST_COPY_PX, Verdict
 from app.vision.quality.inputs import FaceColumns
 from app.vision.quality.measures import measure_quality, split_into_rows
 from app.vision.types import Detections
@@ -27,6 +29,7 @@ class Analyser:
     device: Device
     limits: PhotoLimits
     prefilter: Prefilter = field(default_factory=Prefilter)
+    decoder: Decoder = field(default_factory=DecodeHere)
 
     @property
     def model_id(self) -> str:
@@ -64,7 +67,8 @@ def analyse_photo(
     verdict = verdict or analyser.prefilter.judge_header(header)
     with device.cpu:
         with times.stage(Stage.DECODE):
-            image = decode(data, analyser.limits, device.pack.choose_view_px(header.width_px, header.height_px))
+            view_px = device.pack.choose_view_px(header.width_px, header.height_px)
+            image = analyser.decoder.decode(data, header, analyser.limits, view_px, times)
         with times.stage(Stage.PREFILTER):
             verdict = verdict or analyser.prefilter.judge_image(image)
     if twin is not None:
@@ -88,6 +92,13 @@ def analyse_photo(
     return PhotoAnalysis(image, detections, in_image, quality, device.pack.make_embeddings(vectors), verdict)
 
 
+def decode_thumbnail(data: bytes, analyser: Analyser, budget: Budget, times: StageTimes) -> Image:
+    """(H,W,3) uint8 RGB of a photo's thumbnail, as large as the pre-filter needs it. Raises BadPhoto."""
+    header = analyser.decoder.read_header(data, analyser.limits, times)
+    with budget.hold(count_decode_bytes(header), times.progress):
+        return analyser.decoder.decode(data, header, analyser.limits, LEAST_COPY_PX, times)
+
+
 def _decode_details(
     data: bytes, header: PhotoHeader, image: Image, in_image: Detections, analyser: Analyser, times: StageTimes
 ) -> tuple[Image, Detections]:
@@ -96,7 +107,8 @@ def _decode_details(
     if detail <= 1 or image.shape[1] >= header.width_px:
         return image, in_image
     with analyser.device.cpu, times.stage(Stage.DECODE):
-        sharper = decode(data, analyser.limits, round(max(image.shape[:2]) * detail))
+        enough_px = round(max(image.shape[:2]) * detail)
+        sharper = analyser.decoder.decode(data, header, analyser.limits, enough_px, times)
     return sharper, in_image.scale_to(_get_size(sharper) / _get_size(image))
 
 

@@ -77,8 +77,12 @@ class Batcher(Generic[Item, Answer]):
     def _serve(self, closing: threading.Event) -> None:
         while self._await_work(closing):
             with self._turn:
-                if batch := self._gather():
-                    self._answer(batch)
+                self._answer_next()
+
+    def _answer_next(self) -> None:
+        # A function of its own: a variable of the loop would keep the last pictures until others come.
+        if batch := self._gather():
+            self._answer(batch)
 
     def _await_work(self, closing: threading.Event) -> bool:
         """Wait for items. False at the end, once no item waits any more."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from app.core.errors import BadPhoto, FatalWorkerError, Letter, LowQuality, PhotoGone, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
@@ -30,15 +31,16 @@ from app.core.records import (
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
 from app.core.stages import Stage
-from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
+from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo, decode_thumbnail
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.detection.changes import ChangeParts, request_grouping
+from app.detection.decoders import count_decode_bytes
 from app.detection.stage_times import StageTimes, report_metrics
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 from app.vision.crops import encode_crops, encode_preview
-from app.vision.decode import PhotoHeader, read_header
+from app.vision.decode import PhotoHeader
 from app.vision.photo_quality import Verdict
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class DetectionParts:
     preview_side_px: int
     grouping_delay_s: int
     file_bytes: Budget
-    pixels: Budget
+    picture_bytes: Budget
     kill_points: KillPoints
     keys: ResultKeys = field(default_factory=ResultKeys)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -212,15 +214,16 @@ def _examine(
                 examined.stored = parts.objects.describe(photo)
                 if _is_settled(previous, examined.stored, parts, force=force):
                     return None
-                verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits)
+                decode = partial(decode_thumbnail, analyser=analyser, budget=parts.picture_bytes, times=times)
+                verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits, decode)
         with times.stage(Stage.FETCH):
             examined.stored = opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
             if _is_settled(previous, opened, parts, force=force):
                 return None
-            held.enter_context(parts.file_bytes.hold(opened.size_bytes))
+            held.enter_context(parts.file_bytes.hold(opened.size_bytes, times.progress))
             data = opened.read()
-        header = read_header(data, analyser.limits)
-        held.enter_context(parts.pixels.hold(header.width_px * header.height_px))
+        header = analyser.decoder.read_header(data, analyser.limits, times)
+        held.enter_context(parts.picture_bytes.hold(count_decode_bytes(header), times.progress))
         parts.kill_points.reach("mid-inference")
         content = hashlib.sha256(data).hexdigest()
         examined.twin = None if force else parts.faces.find_twin(content, analyser.model_id)
@@ -266,6 +269,7 @@ def _store_and_report(
             "reason": image.reason,
             "twin": examined.twin and examined.twin.image.photo.document_id,
             "seconds": times.seconds,
+            "decode_cpu_s": round(times.decode_cpu_s, 3),
         },
     )
     _index_others(saved.to_index, parts)

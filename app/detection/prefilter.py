@@ -1,6 +1,7 @@
 """The pre-filter: judges before the networks run whether a face can be recognised in a photo."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,7 +10,7 @@ from app.core.errors import BadPhoto, LowQuality, PhotoGone
 from app.core.pictures import PhotoLimits
 from app.core.ports import ObjectStore
 from app.core.records import PhotoRef, make_thumbnail_key
-from app.vision.decode import PhotoHeader, decode
+from app.vision.decode import PhotoHeader
 from app.vision.photo_quality import LEAST_COPY_PX, Verdict, judge_photo, judge_photo_size
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,16 @@ class Prefilter:
             return None
         return replace(photo, key=make_thumbnail_key(self.thumbnail_key, photo))
 
-    def judge_thumbnail(self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits) -> Verdict | None:
-        """The verdict on a thumbnail. None where it is missing, too small or unreadable: then the photo is judged."""
+    def judge_thumbnail(
+        self, thumbnail: PhotoRef, objects: ObjectStore, limits: PhotoLimits, decode: Callable[[bytes], Image]
+    ) -> Verdict | None:
+        """The verdict on a thumbnail. None where it is missing, too small or unreadable: then the photo is judged.
+
+        `decode` gives its pixels with a longer side of LEAST_COPY_PX or more, where it has so many.
+        """
         try:
             with objects.open(thumbnail, limits.max_bytes) as stored:
-                image = decode(stored.read(), limits, LEAST_COPY_PX)
+                image = decode(stored.read())
         except (BadPhoto, PhotoGone) as bad:
             log.info("no thumbnail to judge by: %s", bad, extra={"image": thumbnail.document_id})
             return None

@@ -14,17 +14,18 @@ SECONDS_DIGITS = 4
 
 class StageTimes:
     """Measures the stages of one photo: `seconds` by the stages' labels, and a span of each where there are traces.
-    `progress` is called as each stage begins."""
+    `progress` is called as each stage begins. `decode_cpu_s` is the CPU time of the processes that decoded it."""
 
     def __init__(self, progress: Callable[[], None] = lambda: None, tracer: Tracer = NO_TRACER) -> None:
         self.seconds: dict[str, float] = {}
-        self._progress = progress
+        self.decode_cpu_s = 0.0
+        self.progress = progress
         self._tracer = tracer
         self._begun = time.perf_counter()
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        self._progress()
+        self.progress()
         start = time.perf_counter()
         try:
             with self._tracer.stage(stage.label):

@@ -3,7 +3,7 @@
 `python -m benchmarks storm [--photos 2000] [--pack PACK] [--bound-mb 600]`
 
 The bound is on the resident memory of the detection service: the networks and libraries, plus what BATCH_SIZE messages
-and PIXELS_IN_WORK may take. The exit code is 1 where it is exceeded, or where a photo was processed twice.
+and PICTURE_MEMORY_MB may take. The exit code is 1 where it is exceeded, or where a photo was processed twice.
 """
 
 import argparse

@@ -30,9 +30,10 @@ from app.core.arrays import Floats
 from app.core.pictures import PhotoLimits
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.budget import Budget
+from app.detection.decoders import count_decode_bytes
 from app.detection.device import open_device
 from app.detection.stage_times import StageTimes
-from app.host import count_cores
+from app.host import count_cores, find_memory_limit
 from app.packs.store import InstalledPack, PackStore
 from app.vision.decode import read_header
 from app.vision.embedder import Embedder
@@ -184,13 +185,13 @@ class Pipeline:
 
     analyser: Analyser
     counted: Sequence[CountedSession]
-    pixels: Budget = field(default_factory=lambda: Budget(_get_default("pixels_in_work")))
+    pictures: Budget = field(default_factory=lambda: Budget(PhotoSettings().choose_picture_bytes(find_memory_limit())))
 
     def __call__(self, photo: Path) -> tuple[Found, StageTimes]:
         times = StageTimes()
         data = photo.read_bytes()
         header = read_header(data, LIMITS)
-        with self.pixels.hold(header.width_px * header.height_px):
+        with self.pictures.hold(count_decode_bytes(header)):
             analysis = analyse_photo(data, header, self.analyser, times)
         return Found(analysis.detections.boxes, analysis.embeddings), times
 

@@ -8,7 +8,7 @@ from PIL import Image as Pil
 
 from app.core.arrays import Image
 from app.core.pictures import PhotoLimits
-from app.detection import analysis
+from app.detection import decoders
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo
 from app.detection.device import Device
 from app.detection.stage_times import StageTimes
@@ -56,7 +56,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         widths.append(image.shape[1])
         return image
 
-    monkeypatch.setattr(analysis, "decode", noted)
+    monkeypatch.setattr(decoders.here, "decode", noted)
     return widths
 
 

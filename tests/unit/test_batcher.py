@@ -1,4 +1,6 @@
 import threading
+import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -167,3 +169,18 @@ def test_a_thread_that_dies_says_so() -> None:
             assert died.wait(PATIENCE_S)
     finally:
         threading.excepthook = before
+
+
+def test_a_batcher_lets_go_of_what_it_has_answered() -> None:
+    class Picture:
+        pass
+
+    picture = Picture()
+    seen = weakref.ref(picture)
+    with Batcher[Picture, int]("forgetting", lambda items: [len(items)], most=1) as batcher:
+        assert batcher.ask(picture)[0] == 1
+        del picture
+        until = time.monotonic() + PATIENCE_S
+        while seen() is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert seen() is None

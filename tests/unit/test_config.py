@@ -6,6 +6,7 @@ from app.config import (
     RARELY,
     DetectionSettings,
     GroupingSettings,
+    PhotoSettings,
     list_fields,
     load_settings,
     make_settings_page,
@@ -229,3 +230,11 @@ def test_rays_memory_is_given_in_bytes_or_with_a_unit(env: pytest.MonkeyPatch, n
     assert load_grouping().search.ray_memory_per_process == 4 * 2**30
     env.setenv(name, "3000000000")
     assert load_grouping().search.ray_memory_per_process == 3_000_000_000
+
+
+def test_the_memory_for_pictures_is_what_is_set_or_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PhotoSettings().choose_picture_bytes(2_000_000_000) == 900_000_000
+    monkeypatch.setenv("PIXELS_IN_WORK", "50000000")
+    assert PhotoSettings().choose_picture_bytes(2_000_000_000) == 400_000_000
+    monkeypatch.setenv("PICTURE_MEMORY_MB", "300")
+    assert PhotoSettings().choose_picture_bytes(2_000_000_000) == 300_000_000

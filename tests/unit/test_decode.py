@@ -12,7 +12,7 @@ from PIL import Image as Pil
 
 from app.core.errors import BadPhoto
 from app.core.pictures import PhotoLimits
-from app.vision.decode import PhotoHeader, decode, read_header
+from app.vision.decode import decode, read_header
 from tests import photos
 
 LIMITS = PhotoLimits(max_bytes=50_000_000, max_pixels=150_000_000)
@@ -125,7 +125,8 @@ def test_a_heic_is_rotated_once_by_its_container_and_never_by_its_exif(quarters:
     data = photos.heic(quarters, exif_orientation)
     expected = np.rot90(GRADIENT, -quarters)
     assert_close(decode(data, LIMITS), expected, 12)
-    assert read_header(data, LIMITS) == PhotoHeader("HEIF", expected.shape[1], expected.shape[0])
+    header = read_header(data, LIMITS)
+    assert (header.format, header.height_px, header.width_px) == ("HEIF", *expected.shape[:2])
 
 
 def test_a_metadata_item_of_an_unreadable_type_does_not_end_the_process() -> None:
@@ -153,11 +154,11 @@ def test_an_orientation_nobody_defined_changes_nothing(orientation: int) -> None
     ("data", "sentence"),
     [
         (b"", "The file is empty."),
-        (photos.text_named_jpg(), "not a picture that can be read (it begins with 'This is a sh')."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "not a picture that can be read (it begins with '%!PS-Adobe-3')."),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "not a picture that can be read"),
+        (photos.text_named_jpg(), "not a picture that can be read (it is text)."),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not a picture that can be read (it is a PostScript document (EPS))."),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "not a picture that can be read (it is a video (MP4))."),
         (photos.jpeg_claiming_200_megapixels(), "claims 200.0 megapixels; at most 150.0 are accepted."),
-        (photos.webp_claiming_268_megapixels(), "claims too many megapixels; at most 150.0 are accepted."),
+        (photos.webp_claiming_268_megapixels(), "claims 268.4 megapixels; at most 150.0 are accepted."),
     ],
 )
 def test_what_cannot_be_accepted_is_refused_in_one_sentence(
@@ -183,7 +184,8 @@ def test_a_picture_one_pixel_over_the_limit_is_refused() -> None:
 def test_photos_between_pils_own_limit_and_ours_are_accepted_without_a_warning() -> None:
     assert Pil.MAX_IMAGE_PIXELS is not None
     assert Pil.MAX_IMAGE_PIXELS < 144_000_000
-    assert read_header(photos.png_bomb(12_000, 12_000), LIMITS) == PhotoHeader("PNG", 12_000, 12_000)
+    header = read_header(photos.png_bomb(12_000, 12_000), LIMITS)
+    assert (header.format, header.width_px, header.height_px) == ("PNG", 12_000, 12_000)
 
 
 def test_a_bomb_is_refused_from_its_header_in_no_time_and_no_memory() -> None:
@@ -235,7 +237,7 @@ def test_a_file_that_is_cut_off_is_refused_and_never_filled_up_with_grey(data: b
 
 
 def test_a_webp_that_is_cut_off_is_refused() -> None:
-    with pytest.raises(BadPhoto, match="The WebP is damaged"):
+    with pytest.raises(BadPhoto, match="cut off"):
         decode(photos.webp()[:-100], LIMITS)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,16 +16,18 @@ from app.core.errors import RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.messages import parse_grouping
 from app.core.pictures import PhotoLimits
-from app.core.ports import OpenObject
+from app.core.ports import OpenObject, Progress
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, make_face_id
 from app.core.result_keys import ResultKeys
 from app.detection.analysis import Analyser
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
+from app.detection.decoders import count_decode_bytes
 from app.detection.device import Device
 from app.detection.handle import DetectionParts, handle, make_saver
 from app.detection.prefilter import Prefilter, PrefilterMode
 from app.telemetry.catalogue import Metric
+from app.vision.decode import read_header
 from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
 from tests import photos
@@ -66,7 +69,7 @@ class World:
             preview_side_px=32,
             grouping_delay_s=DELAY_S,
             file_bytes=Budget(1_000_000),
-            pixels=Budget(1_000_000),
+            picture_bytes=Budget(10_000_000),
             kill_points=KillPoints(),
         )
         self.parts = replace(self.parts, **changes)
@@ -133,18 +136,37 @@ def test_the_log_line_of_a_photo_has_what_was_found_and_how_long_each_stage_took
     assert (logged["image"], logged["faces"]) == (PHOTO.document_id, 2)
     assert (logged["reason"], logged["twin"]) == (None, None)
     assert set(logged["seconds"]) == {*world.image().timings_s, "store"}
+    assert logged["decode_cpu_s"] == 0
 
 
-def test_a_photos_bytes_and_pixels_are_held_while_it_is_worked_on() -> None:
+def test_a_photos_bytes_and_what_its_decoding_takes_are_held_while_it_is_worked_on() -> None:
     held: list[int] = []
 
     class Recorded(Budget):
-        def hold(self, amount: int) -> AbstractContextManager[None]:
+        def hold(self, amount: int, progress: Progress = lambda: None) -> AbstractContextManager[None]:
             held.append(amount)
-            return super().hold(amount)
+            return super().hold(amount, progress)
 
-    World(file_bytes=Recorded(1), pixels=Recorded(1)).detect()
-    assert held == [len(photos.jpeg()), 64 * 48]
+    world = World(file_bytes=Recorded(1_000_000), picture_bytes=Recorded(1_000_000))
+    world.detect()
+    header = read_header(photos.jpeg(), world.parts.analyser.limits)
+    assert held == [len(photos.jpeg()), count_decode_bytes(header)]
+
+
+@pytest.mark.parametrize("budget", ["file_bytes", "picture_bytes"])
+def test_a_photo_that_can_never_fit_is_rejected_by_its_need_and_not_let_in_alone(budget: str) -> None:
+    world = World(**{budget: Budget(10)})
+    world.detect()
+    assert world.image().status is ImageStatus.REJECTED
+    assert re.search(r"too large for this worker's memory \(needs \d+ MB\)", str(world.image().reason))
+
+
+def test_a_thumbnail_is_held_in_the_budget_too() -> None:
+    world = judging("enforce", BLANK)
+    world.parts = replace(world.parts, picture_bytes=Budget(10))
+    world.detect()
+    # It is no thumbnail to judge by, and then the photo itself doesn't fit.
+    assert "too large for this worker's memory" in str(world.image().reason)
 
 
 def test_a_message_that_comes_again_costs_no_look(world: World) -> None:

@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from app import host
-from app.host import measure_memory_share
+from app.host import find_memory_limit, measure_memory_share
 
 MB = 1_000_000
 
@@ -52,3 +52,25 @@ def test_without_a_limit_the_share_is_the_machines(
 
 def test_this_machine_has_a_share_between_nothing_and_all() -> None:
     assert 0 < measure_memory_share() < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "limit"),
+    [
+        ("memory.max", "400000000", 400 * MB),
+        ("memory.max", "max", 1000 * MB),
+        ("memory/memory.limit_in_bytes", "300000000", 300 * MB),
+        ("memory/memory.limit_in_bytes", "9223372036854771712", 1000 * MB),
+        ("cgroup.procs", "1", 1000 * MB),
+    ],
+)
+def test_the_limit_of_memory_is_the_containers_or_the_machines(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, limit: int
+) -> None:
+    class Machine:
+        total, available = 1000 * MB, 400 * MB
+
+    monkeypatch.setattr(psutil, "virtual_memory", Machine)
+    (cgroup / name).parent.mkdir(exist_ok=True)
+    (cgroup / name).write_text(f"{content}\n")
+    assert find_memory_limit() == limit

@@ -6,7 +6,7 @@ from PIL import Image as Pil
 
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
-from app.vision.jpeg import choose_reduction, decode_jpeg
+from app.vision.formats.jpeg import choose_reduction, decode_jpeg
 from tests import photos
 
 LIMITS = PhotoLimits(10_000_000, 10_000_000)
