@@ -5,6 +5,7 @@
     gallery GALLERY                                                    its last run, and the progress of the present one
     quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
     threshold --gallery G (--similarity S | --reset)                   the similarity threshold of a gallery
+    repair [--gallery G] [--dry-run]                                   what former versions left wrong
     people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
 
 Prints a line for each item, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
@@ -29,6 +30,7 @@ from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
 from app.admin.printing import Say
+from app.admin.repair import repair_galleries
 from app.config import read_setting
 from app.core.errors import FatalWorkerError, WorkerError
 from app.core.messages import DetectImage
@@ -276,6 +278,13 @@ def _make_parser() -> argparse.ArgumentParser:
     what.add_argument("--image", help="this photo's id alone; without it, all photos of the gallery")
     what.add_argument("--group", action="store_true", help="no photo: group the gallery's faces in full")
     again.set_defaults(run=replay_messages)
+
+    mend = commands.add_parser(
+        "repair", parents=[every], help="find what former versions left wrong, and have it mended"
+    )
+    mend.add_argument("--gallery", help="this gallery alone; without it, all of them")
+    mend.add_argument("--dry-run", action="store_true", help="only say what is wrong")
+    mend.set_defaults(run=repair_galleries)
 
     one = commands.add_parser("gallery", parents=[every], help="its last run, and the progress of the present one")
     one.add_argument("gallery")

@@ -64,6 +64,8 @@ class DetectImage(_Message):
     version_id: Text | None = None
     force: bool = False
     """Analyse the photo again even where this version of it is stored already."""
+    redo_pictures: bool = False
+    """Write the photo's crops and preview anew; what was found in it is kept."""
     sequencer: Text | None = None
     """S3's number of the event that the message follows: an older one of the same key is ignored."""
 
@@ -94,6 +96,7 @@ class PhotoRequest:
     photo: PhotoRef
     is_event: bool = False
     force: bool = False
+    redo_pictures: bool = False
     sequencer: str | None = None
     body: str = ""
 
@@ -116,7 +119,14 @@ def parse_detection(body: str, default_bucket: str) -> DetectionWork:
     if envelope.message is not None:
         message = _validate(_detect_image, envelope.message, "detect_image")
         photo = message.photo(default_bucket)
-        return DetectionWork([PhotoRequest(photo, force=message.force, sequencer=message.sequencer, body=body)])
+        request = PhotoRequest(
+            photo,
+            force=message.force,
+            redo_pictures=message.redo_pictures,
+            sequencer=message.sequencer,
+            body=body,
+        )
+        return DetectionWork([request])
     requests: list[PhotoRequest] = []
     letters = [Letter(one.body, one.reason) for one in envelope.refused]
     kind = envelope.refused[-1].kind if envelope.refused else "invalid"

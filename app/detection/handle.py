@@ -183,7 +183,7 @@ def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress
     times = StageTimes(progress, parts.telemetry.tracer)
     examined = Examined(photo, edition)
     try:
-        image = _examine(examined, previous, parts, times, force=request.force)
+        image = _examine(examined, request, previous, parts, times)
     except PhotoGone as gone:
         if request.is_event:
             return _remove(photo, previous, edition, parts, progress)
@@ -200,7 +200,11 @@ def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress
 
 
 def _examine(
-    examined: Examined, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes, *, force: bool
+    examined: Examined,
+    request: PhotoRequest,
+    previous: ImageRecord | None,
+    parts: DetectionParts,
+    times: StageTimes,
 ) -> ImageRecord | None:
     """Fetch the photo, analyse it and put its pictures; None where it is stored already."""
     photo, analyser = examined.photo, parts.analyser
@@ -212,13 +216,13 @@ def _examine(
         if thumbnail := analyser.prefilter.find_thumbnail(photo):
             with times.stage(Stage.THUMBNAIL):
                 examined.stored = parts.objects.describe(photo)
-                if _is_settled(previous, examined.stored, parts, force=force):
+                if _is_settled(previous, examined.stored, parts, request):
                     return None
                 decode = partial(decode_thumbnail, analyser=analyser, budget=parts.picture_bytes, times=times)
                 verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits, decode)
         with times.stage(Stage.FETCH):
             examined.stored = opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
-            if _is_settled(previous, opened, parts, force=force):
+            if _is_settled(previous, opened, parts, request):
                 return None
             held.enter_context(parts.file_bytes.hold(opened.size_bytes, times.progress))
             data = opened.read()
@@ -226,7 +230,7 @@ def _examine(
         held.enter_context(parts.picture_bytes.hold(count_decode_bytes(header), times.progress))
         parts.kill_points.reach("mid-inference")
         content = hashlib.sha256(data).hexdigest()
-        examined.twin = None if force else parts.faces.find_twin(content, analyser.model_id)
+        examined.twin = None if request.force else parts.faces.find_twin(content, analyser.model_id)
         analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
         with times.stage(Stage.PICTURES):
             image = _put_pictures(
@@ -347,9 +351,11 @@ def _give_up(request: PhotoRequest, parts: DetectionParts, error: Exception) -> 
         log.exception("the failure could not be stored", extra={"image": request.photo.document_id})
 
 
-def _is_settled(previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, *, force: bool) -> bool:
+def _is_settled(
+    previous: ImageRecord | None, stored: StoredObject, parts: DetectionParts, request: PhotoRequest
+) -> bool:
     """Whether there is nothing to do: this content is stored by the same model."""
-    if previous is None or force or previous.status not in SEEN:
+    if previous is None or request.force or request.redo_pictures or previous.status not in SEEN:
         return False
     if (previous.etag, previous.model_id) != (stored.etag, parts.analyser.model_id):
         return False

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
@@ -86,10 +86,10 @@ class Desk:
         for body in bodies:
             self.detection.send(body)
             (message,) = self.detection.receive(1, wait_s=1)
-            self.detection.reject(message, "It is not JSON.")
+            self.detection.reject(message, [Letter(body, "It is not JSON.")])
 
-    def store(self, image_id: str, version_id: str | None = None) -> None:
-        photo = PhotoRef("gallery", image_id, "photos", f"gallery/{image_id}.jpg", version_id)
+    def store(self, image_id: str) -> None:
+        photo = PhotoRef("gallery", image_id, "photos", f"gallery/{image_id}.jpg", image_id)
         self.faces.save_photos([PhotoResult(ImageRecord(photo, ImageStatus.NO_FACES, model_id="m"))])
 
 
@@ -177,24 +177,25 @@ def test_where_sqs_cannot_move_letters_the_sentence_names_the_way_that_works(des
     assert desk.objects("dlq", "list", "--queue", "detection") == []
 
 
-def test_one_photo_is_sent_again_as_it_was_stored(desk: Desk) -> None:
-    desk.store("one", version_id="v1")
+def test_one_photo_is_sent_again(desk: Desk) -> None:
+    desk.store("one")
     desk.store("two")
     done = desk.admin("replay", "--gallery", "gallery", "--image", "one")
     assert (done.returncode, done.stdout) == (0, "sent: gallery/one (was no_faces)\n")
     (message,) = desk.detection.receive(10, wait_s=1)
-    (request,) = parse_detection(message.body)
-    assert request.photo("other") == PhotoRef("gallery", "one", "photos", "gallery/one.jpg", "v1")
+    (request,) = parse_detection(message.body, "other").requests
+    assert request.photo == PhotoRef("gallery", "one", "photos", "gallery/one.jpg", "one")
+    assert request.force
 
 
 def test_all_photos_of_a_gallery_are_sent_again(desk: Desk) -> None:
     for image_id in ("one", "two", "three"):
         desk.store(image_id)
     printed = desk.objects("replay", "--gallery", "gallery")
-    sent = [parse_detection(message.body)[0] for message in desk.detection.receive(10, wait_s=1)]
-    assert {request.image_id for request in sent} == {"one", "two", "three"}
+    bodies = [message.body for message in desk.detection.receive(10, wait_s=1)]
+    sent = [parse_detection(body, "other").requests[0].photo for body in bodies]
+    assert {photo.image_id for photo in sent} == {"one", "two", "three"}
     assert {item["image_id"] for item in printed} == {"one", "two", "three"}
-    assert all(request.version_id is None for request in sent)
 
 
 def test_a_full_grouping_is_ordered_without_a_photo(desk: Desk) -> None:
@@ -237,6 +238,48 @@ def test_bars_that_make_no_sense_are_refused(desk: Desk, arguments: tuple[str, .
 
 
 FACES = [face_record(photo(name, "gallery"), 0).face_id for name in "abc"]
+
+
+def test_what_former_versions_left_wrong_is_found_and_a_message_is_sent_for_each(
+    desk: Desk, mongo_client: MongoClient[Document]
+) -> None:
+    bucket = f"photos-{uuid4().hex}"
+    s3 = aws_client("s3", REGION)
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for key in ("IMG_1.MOV", "IMG_1.JPG", "swapped.jpg", "right.jpg", "day 1/", "stored before.jpg"):
+        s3.put_object(Bucket=bucket, Key=f"gallery/{key}", Body=b"file")
+
+    def store(file: str, **changes: Any) -> None:
+        name = file.rpartition(".")[0]
+        result = photo_result(PhotoRef("gallery", name, bucket, f"gallery/{file}", name))
+        desk.faces.save_photos([replace(result, **changes)])
+
+    for file in ("IMG_1.MOV", "swapped.jpg", "right.jpg", "gone.jpg", "stored before.jpg"):
+        store(file)
+    database = mongo_client[desk.settings["GALLERY_IMAGES_MONGO_URI"].rpartition("/")[2]]
+    # As a former version stored them.
+    database["images"].update_many(
+        {"_id": {"$in": ["gallery/IMG_1", "gallery/stored before"]}}, {"$unset": {"name": ""}}
+    )
+    database["images"].update_one({"_id": "gallery/IMG_1"}, {"$set": {"status": "rejected", "face_count": 0}})
+    database["faces"].delete_many({"image_id": "IMG_1"})
+    database["faces"].update_many({"image_id": "swapped"}, {"$unset": {"crop_range": ""}})
+    expected = {
+        "gallery/IMG_1.JPG": "photo without a record",
+        "gallery/IMG_1.MOV": "record of a former version",
+        "gallery/gone.jpg": "record without a photo",
+        "gallery/stored before.jpg": "record of a former version",
+        "gallery/swapped.jpg": "pictures of a former version",
+    }
+    for arguments in (("--dry-run",), ("--gallery", "gallery")):
+        with patch.dict(desk.settings, {"BUCKET_NAME": bucket}):
+            found = desk.objects("repair", *arguments)
+        assert {item["key"]: item["fault"] for item in found} == expected
+        bodies = [message.body for message in desk.detection.receive(10, wait_s=1)]
+        requests = [parse_detection(body, "other").requests[0] for body in bodies]
+        assert {request.photo.key: request.redo_pictures for request in requests} == (
+            {} if arguments == ("--dry-run",) else {key: key == "gallery/swapped.jpg" for key in expected}
+        )
 
 
 def make_people(desk: Desk) -> None:
