@@ -38,12 +38,14 @@ FAULT_MENU = (
     Faults({"reset": 1.0}),
 )
 KILL_POINTS: dict[str, tuple[str, ...]] = {
-    "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-delete"),
+    "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-remove", "after-delete"),
     "grouping": ("after-receive", "before-publish", "after-publish", "after-groups", "after-delete"),
 }
 """See app.core.kill_points. Some points are reached more often than others, so each kills at the first to third
 time."""
 ALL_POINTS = [f"{service}/{point}" for service, points in KILL_POINTS.items() for point in points]
+NEEDS_DELETIONS = frozenset({"detection/after-remove"})
+"""Points that are reached only where photos are deleted."""
 
 Kind = Literal["kill", "term", "stop", "fault", "clock"]
 
@@ -67,7 +69,7 @@ class Plan:
     kill_points: dict[str, list[str]]
 
 
-def make_plan(seed: int, kills: int, seconds: float) -> Plan:
+def make_plan(seed: int, kills: int, seconds: float, *, has_deletions: bool = False) -> Plan:
     """The plan of a seed. In half of the kills a worker kills itself at a kill point."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     services = ["detection", "detection", "grouping"]
@@ -84,7 +86,8 @@ def make_plan(seed: int, kills: int, seconds: float) -> Plan:
     ]
     points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}
     # Points are taken in turn, in an order that depends on the seed, so that over many seeds each gets its kills.
-    order = chance.sample(ALL_POINTS, len(ALL_POINTS))
+    reached = [point for point in ALL_POINTS if has_deletions or point not in NEEDS_DELETIONS]
+    order = chance.sample(reached, len(reached))
     for row in range(kills // 2):
         service, point = order[row % len(order)].split("/")
         points[service].append(f"{point}:{chance.randint(1, 3)}")
