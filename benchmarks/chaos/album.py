@@ -116,9 +116,11 @@ class _Buckets:
         if not versions:
             return "put"
         if versions[-1] is None:
-            return self._chance.choice(["put", "restore"])
+            again: list[ChangeKind] = ["put", "restore"]
+            return self._chance.choice(again)
         can_roll_back = is_versioned and len(versions) > 1 and versions[-2] is not None
-        return self._chance.choices(["put", "delete", "roll back"], [60, 30, 60 * can_roll_back])[0]
+        kinds: list[ChangeKind] = ["put", "delete", "roll back"]
+        return self._chance.choices(kinds, [60, 30, 60 * can_roll_back])[0]
 
 
 def _plan_deliveries(changes: Sequence[Change], chance: random.Random) -> list[Delivery]:
@@ -156,8 +158,8 @@ def make_file(picture: int, ending: str) -> bytes:
 
 
 def _make_image(picture: int) -> Image.Image | None:
-    """Of every twelve, nine have a face, two have none, and one is None: a file that can't be read. Each has a colour of
-    its own, so that a crop tells from which it is."""
+    """Of every twelve, nine have a face, two have none, and one is None: a file that can't be read. Each has a colour
+    of its own, so that a crop tells from which it is."""
     kind = picture % 12
     if kind == 11:
         return None
