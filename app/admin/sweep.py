@@ -108,11 +108,11 @@ def _read_named(gallery_id: str, database: MongoDatabase) -> _Named:
 
     with translate_mongo_errors("Reading what a gallery names"):
         images, crops, groups = run_in_transaction(database.client, read)
-    previews = {_read_preview(image) for image in images}
+    previews = {key for image in images if (key := _read_preview(image))}
     editions: dict[str, int] = {}
     for slot, edition in chain.from_iterable(group.get("editions", {}).items() for group in groups):
         editions[slot] = min(edition, editions.get(slot, edition))
-    return _Named(frozenset({*crops, *previews} - {None}), editions)
+    return _Named(frozenset({*crops, *previews}), editions)
 
 
 def _read_preview(image: Document) -> str | None:

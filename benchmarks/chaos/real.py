@@ -1,4 +1,4 @@
-"""One round of the real workload: an album is changed during a storm of faults, and checked by what it is in the end."""
+"""One round of the real workload: an album is changed during a storm of faults, then checked by its end."""
 
 import hashlib
 import time

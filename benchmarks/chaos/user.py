@@ -114,7 +114,7 @@ class User(BackgroundThread):
     def _say(self, lease: GalleryLease, kind: Kind, person_id: str, faces: list[FaceRef]) -> None:
         """Make the edit, and note what was meant. Only photos change meanwhile: the lease keeps all others away."""
         cover_id = self._find_cover(lease.gallery_id, person_id) if kind == "confirm" else None
-        named = [face.face_id for face in faces] + [cover_id] * (cover_id is not None)
+        named = [face.face_id for face in faces] + ([cover_id] if cover_id else [])
         before = self._read_faces(named)
         edit = self._editor.confirm_faces if kind == "confirm" else self._editor.reject_faces
         edit(lease, person_id, faces)
