@@ -211,7 +211,8 @@ def _compare_crop(name: str, stored: bytes, face: Document, picture: Image.Image
 
 def _compare(name: str, stored: NDArray[np.float32], right: NDArray[np.float32]) -> list[str]:
     if stored.shape != right.shape:
-        return [f"{name} has {stored.shape[1]} x {stored.shape[0]} pixels, not {right.shape[1]} x {right.shape[0]}."]
+        sizes = [f"{shape[1]} x {shape[0]} pixels" for shape in (stored.shape, right.shape)]
+        return [f"{name} shows another picture, of {' instead of '.join(sizes)}."]
     difference = float(np.abs(stored - right).mean())
     return [f"{name} shows another picture, by {difference:.0f} of 255."] if difference > SAME_PICTURE else []
 
