@@ -15,7 +15,7 @@ from benchmarks.chaos.__main__ import SUMS, summarise_rounds
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event, JournalReader, measure_redelivery_times
 from benchmarks.chaos.nemesis import make_plan
-from benchmarks.chaos.snapshot import DeadLetter, Snapshot
+from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
 from benchmarks.chaos.workload import Sent, make_workload
 
 DETECTION_DEAD = "detection-dead-letters"
@@ -23,7 +23,7 @@ CROPS, PREVIEW = "face-worker/g/faces/i.jpg/01234567-0-c-m.crops", "face-worker/
 GROUPS, PAGE = "face-worker/g/groups.json", "face-worker/g/people.html"
 
 
-def face(index: int, person: str | None = "p1") -> dict:
+def face(index: int, person: str | None = "p1") -> Document:
     return {
         "_id": f"g/i/m/{index}",
         "gallery_id": "g",
