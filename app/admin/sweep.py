@@ -35,7 +35,7 @@ class _Unreadable(WorkerError):
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
     """The pictures that a gallery's records and faces name, and the edition of each of its photos, by slot."""
 
     keys: frozenset[str]
@@ -69,7 +69,7 @@ def sweep_pictures(options: argparse.Namespace, say: Say) -> None:
                 continue
             now = time.time()
             old = [(key, now - at.timestamp()) for key, at in listed if now - at.timestamp() >= options.older_than_s]
-            gone = [key for key, age_s in old if key not in named.keys and _is_over(key, age_s, named)]
+            gone = [key for key, age_s in old if key not in named.keys and is_over(key, age_s, named)]
             objects.remove(gone)
             removed += len(gone)
             for key in gone:
@@ -94,7 +94,7 @@ def _list_pictures(gallery_id: str, objects: S3Store, keys: ResultKeys) -> Itera
         yield from ((key, at) for key, at in objects.list_keys(former) if keys.is_result(key))
 
 
-def _read_named(gallery_id: str, database: MongoDatabase) -> _Named:
+def _read_named(gallery_id: str, database: MongoDatabase) -> Named:
     """Read in one transaction: the faces of a photo that gets another id meanwhile would be missed otherwise."""
     of_this: Document = {"gallery_id": gallery_id}
     names = {"_id": {"$gte": f"{gallery_id}/", "$lt": f"{gallery_id}0"}}  # `0` is the character after `/`.
@@ -112,7 +112,7 @@ def _read_named(gallery_id: str, database: MongoDatabase) -> _Named:
     editions: dict[str, int] = {}
     for slot, edition in chain.from_iterable(group.get("editions", {}).items() for group in groups):
         editions[slot] = min(edition, editions.get(slot, edition))
-    return _Named(frozenset({*crops, *previews}), editions)
+    return Named(frozenset({*crops, *previews}), editions)
 
 
 def _read_preview(image: Document) -> str | None:
@@ -124,7 +124,7 @@ def _read_preview(image: Document) -> str | None:
         ) from error
 
 
-def _is_over(key: str, age_s: float, named: _Named) -> bool:
+def is_over(key: str, age_s: float, named: Named) -> bool:
     """Whether no worker can name the picture any more: its photo has another edition since, or all messages are gone
     for which it can have been written."""
     found = _NUMBERED.fullmatch(key.rpartition("/")[2])
