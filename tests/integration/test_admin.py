@@ -24,9 +24,10 @@ from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
+from app.adapters.mongo_pictures import NamedPictures
 from app.adapters.sqs import SqsQueue
 from app.admin.__main__ import main
-from app.admin.sweep import MESSAGE_LIFE_S, Named, is_over
+from app.admin.sweep import MESSAGE_LIFE_S, is_over
 from app.core.messages import parse_detection, parse_grouping
 from app.core.ports import RunProgress
 from app.core.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
@@ -458,4 +459,4 @@ def test_a_sweep_removes_nothing_of_a_gallery_with_a_record_that_cannot_be_read(
 @pytest.mark.parametrize(("age_s", "expected"), [(MESSAGE_LIFE_S - 1, False), (MESSAGE_LIFE_S + 1, True)])
 def test_a_picture_that_was_never_named_is_over_once_no_message_can_lead_to_it(age_s: float, expected: bool) -> None:
     (key, *_) = left_by_killed_worker("one")
-    assert is_over(key, age_s, Named(frozenset(), {})) is expected
+    assert is_over(key, age_s, NamedPictures(frozenset(), {})) is expected
