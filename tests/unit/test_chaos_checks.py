@@ -178,6 +178,22 @@ def test_poison_redriven_after_another_number_of_receives_is_wrong(run: Snapshot
     assert f"after {count} receives" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
 
 
+def test_poison_that_a_worker_rejects_at_its_last_try_may_be_redriven_by_the_queue_too(run: Snapshot) -> None:
+    run.dead_letters.append(DeadLetter(DETECTION_DEAD, "z", "slow", "The last try failed.", "5"))
+    events = receives("bad", 1) + receives("slow", 5)
+    assert checks.find_wrong_dead_letters(SENT, run, events, max_receives=5) == []
+    run.dead_letters.append(DeadLetter(DETECTION_DEAD, "z", "slow", "The last try failed.", "4"))
+    assert "rejected 2 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+
+
+def test_poison_that_is_redriven_twice_or_is_no_dead_letter_is_wrong(run: Snapshot) -> None:
+    events = receives("bad", 1) + receives("slow", 5)
+    run.dead_letters.append(run.dead_letters[1])
+    assert "redriven 2 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+    del run.dead_letters[1:]
+    assert "redriven 0 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+
+
 def test_poison_rejected_more_often_than_received_is_wrong(run: Snapshot) -> None:
     run.dead_letters.append(replace(run.dead_letters[0], receive_count="2"))
     events = receives("bad", 1) + receives("slow", 5)
