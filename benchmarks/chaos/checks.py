@@ -202,8 +202,8 @@ def find_wrong_dead_letters(
             redrives = sum(letter.reason is None for letter in letters)
             if rejections > 1 or redrives > 1 or not letters or receives != max_receives:
                 wrong.append(
-                    f"Message {one.number} was rejected {rejections} times and redriven {redrives} times after {receives} "
-                    f"receives, not once after {max_receives}."
+                    f"Message {one.number} was rejected {rejections} times and redriven {redrives} times after "
+                    f"{receives} receives, not once after {max_receives}."
                 )
     return wrong
 

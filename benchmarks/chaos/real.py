@@ -29,6 +29,8 @@ from benchmarks.chaos.workload import NO_SUCH_BUCKET
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
 
 VERSIONED = "chaos-versioned"
+FEWEST_WORDS, LATE_WORDS_S = 20, 40.0
+"""On a slow machine the workers may have found nobody until the end of the storm: then the user goes on for so long."""
 PICTURE_ENDINGS = (".crops", ".jpg", ".webp")
 
 
@@ -46,6 +48,7 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
         with FenceWatch(world) as watch, fleet:
             with User(world, seed) as user:
                 run_storm(fleet, nemesis, uploader.run, options)
+                user.await_words(FEWEST_WORDS, LATE_WORDS_S)
             redriven, unrest = settle(world, lambda letter: not is_bad_letter(letter), options.patience_s)
             exits = list(fleet.exits)
         sweep(world)

@@ -75,6 +75,12 @@ class User(BackgroundThread):
         self._editor = MongoPeopleEditor(world.database)
         super().__init__("user", partial(repeat, every_s=EVERY_S, action=self._edit_something))
 
+    def await_words(self, count: int, patience_s: float) -> None:
+        """Wait until so many words were said, or until it has taken too long."""
+        until = time.monotonic() + patience_s
+        while len(self.diary.words) < count and self.is_alive and time.monotonic() < until:
+            time.sleep(0.2)
+
     def _edit_something(self) -> None:
         gallery_id = f"gallery-{self._chance.randrange(GALLERIES)}"
         with suppress(ClientError, PyMongoError, RetryLater):
