@@ -15,18 +15,22 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from app.core.pictures import split_ending
 from benchmarks.chaos.workload import make_picture
 
 GALLERIES = 4
 STEMS = ("IMG_1", "IMG_1.png", "faces/é+3")
 """The second one's JPEG claims the id that the first one's PNG has beside a JPEG."""
-ENDINGS = {".jpg": 8, ".png": 4, ".heic": 3, ".nef": 3, ".mov": 2, ".xmp": 2}
+ENDINGS = {".jpg": 10, ".png": 5, ".heic": 3, ".nef": 3, ".mov": 1, ".xmp": 1}
 """Endings, and how often each is drawn. What is inside is a JPEG but in `.png`, for its first bytes tell its format."""
 PICTURES = 48
 """Few, so that the same bytes often have several keys."""
 FORMATS = {".png": "PNG"}
 SAME_NAME_IN_BOTH = 3
 """The gallery with photos in both buckets."""
+BURSTS, BURST_S = 0.45, 0.3
+"""The share of changes that follow the one before within this time, at the same name: workers race for them."""
+SAME_ENDING = 0.7
 REPEATED, MERGED, WITH_BAD = 0.2, 0.3, 0.3
 LATE_S = ((0.5, 0.0), (0.8, 3.0), (1.0, 15.0))
 """By share of the messages: how long after its change a message is sent at most."""
@@ -75,8 +79,13 @@ def make_plan(count: int, seed: int, seconds: float, plain: str, versioned: str)
     """`count` changes within `seconds`; the last messages come a little later."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     buckets = _Buckets(chance, plain, versioned)
-    times = sorted(chance.uniform(0, seconds) for _ in range(count))
-    changes = [buckets.change(number, at_s) for number, at_s in enumerate(times)]
+    changes: list[Change] = []
+    for number, at_s in enumerate(sorted(chance.uniform(0, seconds) for _ in range(count))):
+        last = changes[-1] if changes else None
+        if last and chance.random() < BURSTS:
+            changes.append(buckets.change(number, last.at_s + chance.uniform(0, BURST_S), last.place))
+        else:
+            changes.append(buckets.change(number, max(at_s, last.at_s if last else 0)))
     return AlbumPlan(changes, _plan_deliveries(changes, chance))
 
 
@@ -87,8 +96,9 @@ class _Buckets:
         self._chance, self._plain, self._versioned = chance, plain, versioned
         self._versions: dict[Place, list[int | None]] = {}
 
-    def change(self, number: int, at_s: float) -> Change:
-        place = self._draw_place()
+    def change(self, number: int, at_s: float, near: Place | None = None) -> Change:
+        """Draw a change, with `near` one of the same name."""
+        place = self._draw_place(near)
         versions = self._versions.setdefault(place, [])
         kind = self._draw_kind(versions, is_versioned=place[0] == self._versioned)
         picture = None
@@ -105,9 +115,13 @@ class _Buckets:
             versions[:] = [] if picture is None else [picture]
         return Change(number, at_s, kind, place, picture)
 
-    def _draw_place(self) -> Place:
-        gallery = self._chance.randrange(GALLERIES)
+    def _draw_place(self, near: Place | None) -> Place:
+        if near and self._chance.random() < SAME_ENDING:
+            return near
         ending = self._chance.choices(list(ENDINGS), list(ENDINGS.values()))[0]
+        if near:
+            return near[0], split_ending(near[1])[0] + ending
+        gallery = self._chance.randrange(GALLERIES)
         key = f"gallery-{gallery}/{self._chance.choice(STEMS)}{ending}"
         in_both = self._chance.choice([self._plain, self._versioned])
         return (in_both if gallery == SAME_NAME_IN_BOTH else [self._plain, self._versioned][gallery % 2]), key

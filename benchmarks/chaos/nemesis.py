@@ -28,6 +28,8 @@ STOP_S = {"detection": VISIBILITY_S + 3.0, "grouping": 2 * VISIBILITY_S + 6.0}
 plus the delay of the message that another worker sends when it finds the lease taken."""
 TERM_TIMEOUT_S = 120.0
 SLOW = Faults({"delay": 1.0}, delay_s=0.2)
+RACES = Faults({"delay": 0.6}, delay_s=0.8)
+"""A database this slow makes it likely that two workers have the same photo at the same time."""
 CLOCK_STEPS_S = (-3600, -90, 45, 600, 7200)
 FAULT_MENU = (
     Faults({"drop-answer": 0.4}),
@@ -69,7 +71,7 @@ class Plan:
     kill_points: dict[str, list[str]]
 
 
-def make_plan(seed: int, kills: int, seconds: float, *, has_deletions: bool = False) -> Plan:
+def make_plan(seed: int, kills: int, seconds: float, *, changes_photos: bool = False) -> Plan:
     """The plan of a seed. In half of the kills a worker kills itself at a kill point."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     services = ["detection", "detection", "grouping"]
@@ -84,9 +86,12 @@ def make_plan(seed: int, kills: int, seconds: float, *, has_deletions: bool = Fa
         Strike(chance.uniform(0, seconds), "fault", STORES[row % 3], chance.uniform(2, 5), chance.choice(FAULT_MENU))
         for row in range(max(3, round(seconds / 5)))
     ]
+    if changes_photos:
+        races = range(max(2, round(seconds / 8)))
+        strikes += [Strike(chance.uniform(0, seconds), "fault", "mongo", chance.uniform(3, 6), RACES) for _ in races]
     points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}
     # Points are taken in turn, in an order that depends on the seed, so that over many seeds each gets its kills.
-    reached = [point for point in ALL_POINTS if has_deletions or point not in NEEDS_DELETIONS]
+    reached = [point for point in ALL_POINTS if changes_photos or point not in NEEDS_DELETIONS]
     order = chance.sample(reached, len(reached))
     for row in range(kills // 2):
         service, point = order[row % len(order)].split("/")

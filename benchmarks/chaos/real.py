@@ -41,7 +41,7 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
     allowed = {"ALLOWED_BUCKETS": f"{NO_SUCH_BUCKET},{VERSIONED}"}
     with World(replace(world_options, settings={**allowed, **world_options.settings})) as world:
         _make_versioned_bucket(world)
-        nemesis = Nemesis(world, plan_faults(seed, options.kills, options.seconds, has_deletions=True), seed)
+        nemesis = Nemesis(world, plan_faults(seed, options.kills, options.seconds, changes_photos=True), seed)
         workers = {"detection": options.workers, "grouping": GROUPING_WORKERS}
         fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.make_environment)
         uploader = Uploader(world, plan, seed)

@@ -327,7 +327,7 @@ def test_a_plan_has_every_kind_of_change_and_announces_each_at_least_once() -> N
     first = {number: min(one.at_s for one in plan.deliveries if number in one.changes) for number in announced}
     assert all(at_s >= plan.changes[number].at_s for number, at_s in first.items())
     assert max(at_s - plan.changes[number].at_s for number, at_s in first.items()) > 5
-    assert len(plan.bad_records) > 3
+    assert len(plan.bad_records) > 1
     assert {one.place[0] for one in plan.changes} == {"plain", "versioned"}
 
 
