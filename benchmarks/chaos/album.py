@@ -28,7 +28,7 @@ PICTURES = 48
 FORMATS = {".png": "PNG"}
 SAME_NAME_IN_BOTH = 3
 """The gallery with photos in both buckets."""
-BURSTS, BURST_S = 0.45, 0.3
+BURSTS, BURST_S = 0.45, 1.5
 """The share of changes that follow the one before within this time, at the same name: workers race for them."""
 SAME_ENDING = 0.7
 REPEATED, MERGED, WITH_BAD = 0.2, 0.3, 0.3

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import album_checks, checks
@@ -31,6 +32,8 @@ from benchmarks.chaos.world import SETTINGS, World, WorldOptions
 VERSIONED = "chaos-versioned"
 FEWEST_WORDS, LATE_WORDS_S = 20, 40.0
 """On a slow machine the workers may have found nobody until the end of the storm: then the user goes on for so long."""
+OVERTAKEN = b"photo changed meanwhile"
+"""The log line of app.detection.handle."""
 PICTURE_ENDINGS = (".crops", ".jpg", ".webp")
 
 
@@ -77,6 +80,7 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
         "words": len(words),
         "words_refused": user.diary.refused,
         "words_left": album_checks.count_words(run),
+        "races": _count_races(world_options.home / "logs"),
         "redriven_innocent": redriven,
         "seconds": round(time.monotonic() - began, 1),
         **describe_round(world, nemesis, exits, found, others),
@@ -101,6 +105,11 @@ def read_pictures(world: World) -> dict[str, bytes]:
     bucket = SETTINGS["FACE_GROUP_BUCKET_NAME"]
     keys = [key for key in _list_keys(world, bucket) if key.endswith(PICTURE_ENDINGS)]
     return {key: world.s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+def _count_races(logs: Path) -> int:
+    """How often a worker found its photo changed by another one."""
+    return sum(log.read_bytes().count(OVERTAKEN) for log in logs.glob("detection-*.log"))
 
 
 def _list_keys(world: World, bucket: str) -> list[str]:
