@@ -57,7 +57,8 @@ def guess_name(image_id: str, key: str) -> str | None:
 def make_long_id(photo: PhotoRef) -> str:
     """The id of a photo that doesn't have its plain id: `IMG_1.png`."""
     name, ending = photo.plain_id, split_ending(photo.key)[1]
-    return name if name.endswith(ending) else f"{name}{ending}"
+    # An id that was made of the key has lost an ending, though it may look as if it had one: `IMG_1.png.png`.
+    return name if photo.name is None and name.endswith(ending) else f"{name}{ending}"
 
 
 def _choose_long_id(photo: PhotoRef, used: Collection[str]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from app.core.errors import WorkerError
 from benchmarks.chaos.nemesis import ALL_POINTS
+from benchmarks.chaos.real import run_real_round
 from benchmarks.chaos.storm import RoundOptions, run_calm, run_round
 from benchmarks.chaos.world import VISIBILITY_S, WorldOptions
 
@@ -34,6 +35,10 @@ SUMS = (
     "duplicated",
     "fence_violations",
     "orphans",
+    "swapped",
+    "revived",
+    "ungrouped",
+    "misplaced",
     "kills",
     "faults",
     "stops",
@@ -60,10 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_rounds(options: argparse.Namespace, round_options: RoundOptions, world: WorldOptions) -> list[dict[str, Any]]:
-    calm = run_calm(round_options, replace(world, home=world.home / "calm"))
+    simple = options.workload == "simple"
+    calm = run_calm(round_options, replace(world, home=world.home / "calm")) if simple else None
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
-        result = run_round(round_options, replace(world, home=world.home / f"seed-{seed}", seed=seed), calm)
+        mine = replace(world, home=world.home / f"seed-{seed}", seed=seed)
+        result = run_round(round_options, mine, calm) if calm else run_real_round(round_options, mine)
         print(json.dumps(result), flush=True)
         results.append(result)
     return results
@@ -71,7 +78,7 @@ def _run_rounds(options: argparse.Namespace, round_options: RoundOptions, world:
 
 def summarise_rounds(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The result of all rounds. Half of all redeliveries must be in time, where there are enough of them."""
-    sums = {name: sum(result[name] for result in results) for name in SUMS}
+    sums = {name: sum(result.get(name, 0) for result in results) for name in SUMS}
     struck = sum((Counter(result["kills_at"]) for result in results), Counter[str]())
     redelivery_s = [time_s for result in results for time_s in result["redelivery_s"]]
     median_s = statistics.median(redelivery_s) if len(redelivery_s) >= FEWEST_REDELIVERIES else None
@@ -91,7 +98,10 @@ def summarise_rounds(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
-    parser.add_argument("--messages", type=int, default=60, help="messages of a round (60)")
+    parser.add_argument(
+        "--workload", choices=["simple", "real"], default="real", help="photos that come once, or real uploads (real)"
+    )
+    parser.add_argument("--messages", type=int, default=60, help="messages of a round, or changes of buckets (60)")
     parser.add_argument("--kills", type=int, default=6, help="SIGKILLs of a round (6)")
     parser.add_argument("--seconds", type=float, default=60, help="how long a storm lasts (60)")
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (0)")

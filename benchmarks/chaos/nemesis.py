@@ -28,6 +28,8 @@ STOP_S = {"detection": VISIBILITY_S + 3.0, "grouping": 2 * VISIBILITY_S + 6.0}
 plus the delay of the message that another worker sends when it finds the lease taken."""
 TERM_TIMEOUT_S = 120.0
 SLOW = Faults({"delay": 1.0}, delay_s=0.2)
+RACES = Faults({"delay": 0.6}, delay_s=0.8)
+"""A database this slow makes it likely that two workers have the same photo at the same time."""
 CLOCK_STEPS_S = (-3600, -90, 45, 600, 7200)
 FAULT_MENU = (
     Faults({"drop-answer": 0.4}),
@@ -38,12 +40,14 @@ FAULT_MENU = (
     Faults({"reset": 1.0}),
 )
 KILL_POINTS: dict[str, tuple[str, ...]] = {
-    "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-delete"),
+    "detection": ("after-receive", "mid-inference", "after-put", "after-save", "after-remove", "after-delete"),
     "grouping": ("after-receive", "before-publish", "after-publish", "after-groups", "after-delete"),
 }
 """See app.core.kill_points. Some points are reached more often than others, so each kills at the first to third
 time."""
 ALL_POINTS = [f"{service}/{point}" for service, points in KILL_POINTS.items() for point in points]
+NEEDS_DELETIONS = frozenset({"detection/after-remove"})
+"""Points that are reached only where photos are deleted."""
 
 Kind = Literal["kill", "term", "stop", "fault", "clock"]
 
@@ -67,7 +71,7 @@ class Plan:
     kill_points: dict[str, list[str]]
 
 
-def make_plan(seed: int, kills: int, seconds: float) -> Plan:
+def make_plan(seed: int, kills: int, seconds: float, *, changes_photos: bool = False) -> Plan:
     """The plan of a seed. In half of the kills a worker kills itself at a kill point."""
     chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
     services = ["detection", "detection", "grouping"]
@@ -82,9 +86,13 @@ def make_plan(seed: int, kills: int, seconds: float) -> Plan:
         Strike(chance.uniform(0, seconds), "fault", STORES[row % 3], chance.uniform(2, 5), chance.choice(FAULT_MENU))
         for row in range(max(3, round(seconds / 5)))
     ]
+    if changes_photos:
+        races = range(max(2, round(seconds / 8)))
+        strikes += [Strike(chance.uniform(0, seconds), "fault", "mongo", chance.uniform(3, 6), RACES) for _ in races]
     points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}
     # Points are taken in turn, in an order that depends on the seed, so that over many seeds each gets its kills.
-    order = chance.sample(ALL_POINTS, len(ALL_POINTS))
+    reached = [point for point in ALL_POINTS if changes_photos or point not in NEEDS_DELETIONS]
+    order = chance.sample(reached, len(reached))
     for row in range(kills // 2):
         service, point = order[row % len(order)].split("/")
         points[service].append(f"{point}:{chance.randint(1, 3)}")

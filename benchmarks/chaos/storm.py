@@ -1,19 +1,24 @@
 """One round: a workload is sent during a storm of faults, and checked when all queues are empty again."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.chaos import checks
-from benchmarks.chaos.fleet import Fleet
+from benchmarks.chaos.fleet import Exit, Fleet
 from benchmarks.chaos.journal import JournalReader, measure_redelivery_times
 from benchmarks.chaos.nemesis import Nemesis, make_plan
-from benchmarks.chaos.snapshot import Snapshot, read_dead_letters, read_snapshot
+from benchmarks.chaos.snapshot import DeadLetter, Snapshot, read_dead_letters, read_snapshot
 from benchmarks.chaos.watch import FenceWatch
-from benchmarks.chaos.workload import Sent, Workload, make_calm_messages, make_workload
+from benchmarks.chaos.workload import Sent, make_calm_messages, make_workload
 from benchmarks.chaos.world import QUEUE_VARIABLES, SETTINGS, SHUTDOWN_DEADLINE_S, VISIBILITY_S, World, WorldOptions
+from local.stack import ROOT, LocalStackError
 
 GROUPING_WORKERS = 2
 SENDING_SHARE = 0.7
@@ -60,15 +65,17 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         workers = {"detection": options.workers, "grouping": GROUPING_WORKERS}
         fleet = Fleet(world.environment, world_options.home / "logs", workers, nemesis.make_environment)
         with FenceWatch(world) as watch, fleet:
-            run_storm(world, fleet, nemesis, workload, options)
-            redriven, unrest = settle(world, workload.messages, options.patience_s)
+            within_s = options.seconds * SENDING_SHARE
+            run_storm(fleet, nemesis, lambda: send(world, workload.messages, within_s), options)
+            is_innocent = partial(checks.is_innocent, sent=workload.messages)
+            redriven, unrest = settle(world, is_innocent, options.patience_s)
             exits = list(fleet.exits)
+        sweep(world)
         run = read_snapshot(world)
-        events = JournalReader(world.journal_path).read()
-        faults = sum(proxy.felt.total() for proxy in world.proxies.values())
-    times_s = measure_redelivery_times(events, exits, VISIBILITY_S)
+    events = JournalReader(world.journal_path).read()
     found = {
-        "lost": [*checks.find_lost_messages(workload.messages, run), *checks.find_ungrouped_galleries(run)],
+        "lost": checks.find_lost_messages(workload.messages, run),
+        "ungrouped": checks.find_ungrouped_galleries(run),
         "duplicated": checks.find_duplicated_results(run, calm),
         "fence_violations": checks.find_fence_violations(run, events, watch.seen),
         "orphans": checks.find_orphans(run),
@@ -78,37 +85,50 @@ def run_round(options: RoundOptions, world_options: WorldOptions, calm: Snapshot
         *checks.find_different_photos(run, calm),
         *checks.find_different_groups(run, calm),
         *checks.find_wrong_dead_letters(workload.messages, run, events, options.max_receives),
-        *checks.find_slow_exits(nemesis.sigterm_exit_s, nemesis.never_ended, SHUTDOWN_DEADLINE_S + EXIT_SLACK_S),
-        *checks.find_unexpected_exits(exits),
     ]
-    violations = [sentence for sentences in found.values() for sentence in sentences] + others
     return {
         "seed": seed,
+        "workload": "simple",
         "sent": len(workload.messages),
         "stored": sum(checks.is_stored(one, run) for one in workload.messages),
         "dead_lettered": sum(checks.is_dead(one, run) for one in workload.messages),
+        "redriven_innocent": redriven,
+        "seconds": round(time.monotonic() - began, 1),
+        **describe_round(world, nemesis, exits, found, others),
+    }
+
+
+def describe_round(
+    world: World, nemesis: Nemesis, exits: Sequence[Exit], found: Mapping[str, list[str]], others: list[str]
+) -> dict[str, Any]:
+    """The part of a round's result that every workload has: what was done to the workers, and what is wrong."""
+    events = JournalReader(world.journal_path).read()
+    others = [
+        *others,
+        *checks.find_slow_exits(nemesis.sigterm_exit_s, nemesis.never_ended, SHUTDOWN_DEADLINE_S + EXIT_SLACK_S),
+        *checks.find_unexpected_exits(exits),
+    ]
+    times_s = measure_redelivery_times(events, exits, VISIBILITY_S)
+    violations = [sentence for sentences in found.values() for sentence in sentences] + others
+    return {
         **{name: len(sentences) for name, sentences in found.items()},
         "kills": sum(one.code == -9 for one in exits),
         "kills_at": dict(sorted(checks.count_kills(exits).items())),
-        "faults": faults,
+        "faults": sum(proxy.felt.total() for proxy in world.proxies.values()),
         "stops": nemesis.stops,
         "sigterms": len(nemesis.sigterm_exit_s),
         "clock_steps": nemesis.clock_steps,
         "refused_receipts": sum(event.event == "refuse" for event in events),
-        "redriven_innocent": redriven,
         "redelivery_s": [round(time_s, 1) for time_s in times_s],
         "max_sigterm_exit_s": round(max(nemesis.sigterm_exit_s), 1) if nemesis.sigterm_exit_s else None,
-        "strict": world_options.strict,
-        "seconds": round(time.monotonic() - began, 1),
+        "strict": world.options.strict,
         "violations": violations[:SHOWN_VIOLATIONS],
     }
 
 
-def run_storm(world: World, fleet: Fleet, nemesis: Nemesis, workload: Workload, options: RoundOptions) -> None:
+def run_storm(fleet: Fleet, nemesis: Nemesis, send_all: Callable[[], None], options: RoundOptions) -> None:
     """Send all messages while the plan is carried out. Afterwards there are no faults."""
-    sender = threading.Thread(
-        target=send, args=(world, workload.messages, options.seconds * SENDING_SHARE), daemon=True
-    )
+    sender = threading.Thread(target=send_all, daemon=True)
     sender.start()
     nemesis.carry_out(fleet)
     sender.join()
@@ -133,7 +153,7 @@ def send(world: World, messages: Sequence[Sent], within_s: float) -> None:
         world.sqs.send_message(QueueUrl=world.queues["detection"], MessageBody=message.body)
 
 
-def settle(world: World, sent: Sequence[Sent], patience_s: float) -> tuple[int, list[str]]:
+def settle(world: World, is_innocent: Callable[[DeadLetter], bool], patience_s: float) -> tuple[int, list[str]]:
     """Wait until the queues are empty, and redrive messages that the storm has dead-lettered. Returns how many these
     were, and a sentence for what is still wrong."""
     redriven = 0
@@ -141,7 +161,7 @@ def settle(world: World, sent: Sequence[Sent], patience_s: float) -> tuple[int, 
         unrest = await_quiet(world, patience_s)
         if unrest:
             return redriven, [unrest]
-        count = redrive_innocent(world, sent)
+        count = redrive_innocent(world, is_innocent)
         redriven += count
         if not count:
             return redriven, []
@@ -174,11 +194,20 @@ def count_messages(world: World) -> dict[str, int]:
     return counts
 
 
-def redrive_innocent(world: World, sent: Sequence[Sent]) -> int:
+def redrive_innocent(world: World, is_innocent: Callable[[DeadLetter], bool]) -> int:
     """Redrive the messages that are not poison, as an operator does after an outage. Returns how many."""
-    letters = read_dead_letters(world, must_delete=lambda letter: checks.is_innocent(letter, sent))
-    innocent = [letter for letter in letters if checks.is_innocent(letter, sent)]
+    letters = read_dead_letters(world, must_delete=is_innocent)
+    innocent = [letter for letter in letters if is_innocent(letter)]
     for letter in innocent:
         source = letter.queue.removesuffix("-dead-letters")
         world.sqs.send_message(QueueUrl=world.queues[source], MessageBody=letter.body)
     return len(innocent)
+
+
+def sweep(world: World) -> None:
+    """Remove what killed workers have left behind, as an operator does."""
+    command = [sys.executable, "-m", "app.admin", "sweep", "--older-than-s", "0", "--json"]
+    environment = {**os.environ, **world.environment}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LocalStackError(f"The sweep failed: {done.stderr.strip()}")

@@ -70,12 +70,17 @@ def make_calm_messages(photos: dict[tuple[str, str], bytes]) -> list[Sent]:
 
 def make_photo(row: int) -> bytes:
     """A JPEG that is different for each row. Of every twelve, nine have a face, two have none and one is cut off."""
+    data = _encode_jpeg(make_picture(row))
+    # Half a picture would still be decoded; a header alone is not.
+    return data[:120] + row.to_bytes(4, "big") if row % 12 == 11 else data
+
+
+def make_picture(row: int) -> Image.Image:
+    """A picture that is different for each row, with a face but for two of every twelve."""
     kind = row % 12
     if kind in (4, 9):
-        return _encode_jpeg(_make_faceless(row))
-    data = _encode_jpeg(_make_portrait(row) if kind < 4 else _make_passer_by(row))
-    # Half a picture would still be decoded; a header alone is not.
-    return data[:120] + row.to_bytes(4, "big") if kind == 11 else data
+        return _make_faceless(row)
+    return _make_portrait(row) if kind < 4 else _make_passer_by(row)
 
 
 def _make_portrait(row: int) -> Image.Image:

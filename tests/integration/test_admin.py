@@ -24,14 +24,18 @@ from app.adapters.mongo import Document
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_people import MongoPeopleStore
+from app.adapters.mongo_pictures import NamedPictures
 from app.adapters.sqs import SqsQueue
 from app.admin.__main__ import main
+from app.admin.sweep import MESSAGE_LIFE_S, is_over
+from app.core.errors import Letter
 from app.core.messages import parse_detection, parse_grouping
 from app.core.ports import RunProgress
 from app.core.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
+from app.core.result_keys import ResultKeys
 from local.stack import ROOT
 from tests.conftest import REGION, aws_client
-from tests.stores import MODEL, face_record, photo, photo_result
+from tests.stores import CONTENT, MODEL, face_record, photo, photo_result
 
 WITHOUT = ("QUEUE_URL", "GROUP_FACE_QUEUE_URL", "GALLERY_IMAGES_MONGO_URI")
 
@@ -396,3 +400,107 @@ def test_bars_are_stored_under_the_names_that_workers_of_the_version_before_read
         gallery = client.get_default_database()["galleries"].find_one({"_id": "gallery"})
     assert gallery is not None
     assert gallery["quality"] == {"found": 40, "join": 10}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results bucket of a desk."""
+
+    desk: Desk
+    bucket: str
+
+    def sweep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.desk.admin("sweep", *arguments, FACE_GROUP_BUCKET_NAME=self.bucket, AWS_DEFAULT_REGION=REGION)
+
+    def put(self, *keys: str) -> None:
+        for key in keys:
+            aws_client("s3", REGION).put_object(Bucket=self.bucket, Key=key, Body=b"picture")
+
+    def keys(self) -> set[str]:
+        listed = aws_client("s3", REGION).list_objects_v2(Bucket=self.bucket)
+        return {item["Key"] for item in listed.get("Contents", [])}
+
+    def store(self, name: str, gallery: str = "gallery", edition: int = 0) -> set[str]:
+        """Store a photo of this edition, with its pictures. Returns their keys."""
+        of, keys = photo(name, gallery), ResultKeys()
+        result = photo_result(of)
+        preview, crops = keys.preview(of, edition, CONTENT), keys.crops(of, edition, CONTENT, MODEL)
+        faces = [replace(face, crop_key=crops) for face in result.faces]
+        stored = PhotoResult(replace(result.image, preview_key=preview), faces, edition)
+        assert not self.desk.faces.save_photos([stored]).overtaken
+        self.put(preview, crops)
+        return {preview, crops}
+
+
+@pytest.fixture
+def results(desk: Desk) -> Results:
+    bucket = f"results-{uuid4().hex}"
+    aws_client("s3", REGION).create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return Results(desk, bucket)
+
+
+def left_by_killed_worker(name: str, gallery: str = "gallery", edition: int = 0) -> set[str]:
+    of, keys = photo(name, gallery), ResultKeys()
+    return {keys.preview(of, edition, "0" * 64), keys.crops(of, edition, "0" * 64, MODEL)}
+
+
+def test_a_sweep_removes_the_pictures_that_no_record_names_and_no_worker_can_name_any_more(results: Results) -> None:
+    named = results.store("one") | results.store("two", "other")
+    left, elsewhere = left_by_killed_worker("one"), left_by_killed_worker("two", "other")
+    results.put(*left, *elsewhere)
+    done = results.sweep("--gallery", "gallery", "--older-than-s", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "2 pictures removed that no record names"
+    assert results.keys() == named | elsewhere
+    printed = [json.loads(line) for line in results.sweep("--older-than-s", "0", "--json").stdout.splitlines()]
+    assert {one["key"] for one in printed[:-1]} == elsewhere
+    assert printed[-1] == {"removed": 2}
+    assert results.keys() == named
+
+
+def test_a_sweep_leaves_what_is_young_and_what_a_worker_may_be_about_to_store(results: Results) -> None:
+    named, left = results.store("one"), left_by_killed_worker("one")
+    next_ones = left_by_killed_worker("one", edition=1) | left_by_killed_worker("never stored")
+    results.put(*left, *next_ones)
+    results.sweep()
+    assert results.keys() == named | left | next_ones
+    results.sweep("--older-than-s", "0")
+    assert results.keys() == named | next_ones
+
+
+def test_a_sweep_removes_the_pictures_of_a_gallery_that_has_no_photo_any_more(results: Results) -> None:
+    results.desk.galleries.mark_dirty("gallery", 0)
+    left = results.store("one")
+    assert results.desk.faces.remove_photo(photo("one", "gallery"), 1) is not None
+    assert results.keys() == left
+    results.sweep("--older-than-s", "0")
+    assert results.keys() == set()
+
+
+def test_a_sweep_knows_former_crops_and_touches_no_photo_of_a_bucket_that_has_both(results: Results) -> None:
+    former = "gallery/faces/one/model-0123456789ab-0.webp"
+    photos = {"gallery/faces/one/portrait.jpg", "gallery/previews/one.jpg", "gallery/one.jpg"}
+    results.put(former, *photos)
+    named = results.store("one")
+    results.sweep("--older-than-s", "0")
+    assert results.keys() == photos | named
+
+
+def test_a_sweep_removes_nothing_of_a_gallery_with_a_record_that_cannot_be_read(results: Results) -> None:
+    kept = results.store("one") | left_by_killed_worker("one")
+    named, left = results.store("two", "other"), left_by_killed_worker("two", "other")
+    results.put(*kept, *left)
+    with MongoClient[Document](results.desk.settings["GALLERY_IMAGES_MONGO_URI"]) as client:
+        images = client.get_default_database()["images"]
+        images.update_one({"gallery_id": "gallery"}, {"$set": {"status": "of a newer version"}})
+    done = results.sweep("--older-than-s", "0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("The record gallery/one can't be read")
+    assert "Nothing was removed there." in done.stderr
+    assert results.keys() == kept | named
+
+
+@pytest.mark.parametrize(("age_s", "expected"), [(MESSAGE_LIFE_S - 1, False), (MESSAGE_LIFE_S + 1, True)])
+def test_a_picture_that_was_never_named_is_over_once_no_message_can_lead_to_it(age_s: float, expected: bool) -> None:
+    (key, *_) = left_by_killed_worker("one")
+    assert is_over(key, age_s, NamedPictures(frozenset(), {})) is expected

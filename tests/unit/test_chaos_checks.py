@@ -15,13 +15,15 @@ from benchmarks.chaos.__main__ import SUMS, summarise_rounds
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event, JournalReader, measure_redelivery_times
 from benchmarks.chaos.nemesis import make_plan
-from benchmarks.chaos.snapshot import DeadLetter, Snapshot
+from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
 from benchmarks.chaos.workload import Sent, make_workload
 
 DETECTION_DEAD = "detection-dead-letters"
+CROPS, PREVIEW = "face-worker/g/faces/i.jpg/01234567-0-c-m.crops", "face-worker/g/previews/i.jpg/01234567-0-c.jpg"
+GROUPS, PAGE = "face-worker/g/groups.json", "face-worker/g/people.html"
 
 
-def face(index: int, person: str | None = "p1") -> dict:
+def face(index: int, person: str | None = "p1") -> Document:
     return {
         "_id": f"g/i/m/{index}",
         "gallery_id": "g",
@@ -29,7 +31,10 @@ def face(index: int, person: str | None = "p1") -> dict:
         "embedding": np.eye(4, dtype=np.float32)[index],
         "box": [0.0, 0.0, 10.0, 10.0 + index],
         "landmarks": [[1.0, 2.0]] * 5,
-        "crop_key": f"g/faces/i/m-{index}.webp",
+        "crop_key": CROPS,
+        "crop_range": [10 * index, 10],
+        "digest": f"digest-{index}",
+        "etag": "e",
         "person_id": person,
     }
 
@@ -38,7 +43,7 @@ def face(index: int, person: str | None = "p1") -> dict:
 def run() -> Snapshot:
     """One gallery with one photo of two faces of one person, and two dead letters."""
     image = {"_id": "g/i", "gallery_id": "g", "image_id": "i", "status": "indexed", "reason": None, "face_count": 2}
-    image |= {"width": 5, "height": 5, "model": "m", "etag": "e"}
+    image |= {"width": 5, "height": 5, "model": "m", "etag": "e", "preview_key": PREVIEW}
     faces = {one["_id"]: one for one in (face(0), face(1))}
     listed = [{"face_id": name} for name in faces]
     return Snapshot(
@@ -47,9 +52,7 @@ def run() -> Snapshot:
         people={"g/p1": {"_id": "g/p1", "gallery_id": "g", "person_id": "p1", "status": "active", "version": 3}},
         galleries={"g": {"_id": "g", "revision": 7, "published": 3, "last_run": {"revision": 7, "fence": 5}}},
         groups={"g": {"people": [{"person_id": "p1", "faces": listed}], "unassigned": [], "skipped": []}},
-        keys=frozenset(
-            {"g/faces/i/m-0.webp", "g/faces/i/m-1.webp", "g/previews/i.jpg", "g/groups.json", "g/people.html"}
-        ),
+        keys=frozenset({CROPS, PREVIEW, GROUPS, PAGE}),
         dead_letters=[
             DeadLetter(DETECTION_DEAD, "x", "bad", "not JSON"),
             DeadLetter(DETECTION_DEAD, "y", "slow", None),
@@ -133,9 +136,9 @@ def another_face(run: Snapshot) -> Snapshot:
         (change("people:g/p1:version", 4), "1 documents are of a version after 3"),
         (change("faces:g/i/m/0:version", 4), "1 documents are of a version after 3"),
         (change("galleries:g:writing", 4), "a version was begun and not finished"),
-        (drop("g/faces/i/m-0.webp"), "g/faces/i/m-0.webp is missing"),
-        (drop("g/previews/i.jpg"), "g/previews/i.jpg is missing"),
-        (add("g/faces/i/m-9.webp"), "g/faces/i/m-9.webp belongs to nothing"),
+        (drop(CROPS), f"{CROPS} is missing"),
+        (drop(PREVIEW), f"{PREVIEW} is missing"),
+        (add(f"{CROPS}.crops"), f"{CROPS}.crops belongs to nothing"),
         (add("g/strange"), "g/strange is not a key"),
         (change("images:g/i:face_count", 1), "has 2 faces and says 1"),
     ],
@@ -173,6 +176,22 @@ def test_poison_that_is_dead_lettered_as_it_should_be_is_fine(run: Snapshot) -> 
 def test_poison_redriven_after_another_number_of_receives_is_wrong(run: Snapshot, count: int) -> None:
     events = receives("bad", 1) + receives("slow", count)
     assert f"after {count} receives" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+
+
+def test_poison_that_a_worker_rejects_at_its_last_try_may_be_redriven_by_the_queue_too(run: Snapshot) -> None:
+    run.dead_letters.append(DeadLetter(DETECTION_DEAD, "z", "slow", "The last try failed.", "5"))
+    events = receives("bad", 1) + receives("slow", 5)
+    assert checks.find_wrong_dead_letters(SENT, run, events, max_receives=5) == []
+    run.dead_letters.append(DeadLetter(DETECTION_DEAD, "z", "slow", "The last try failed.", "4"))
+    assert "rejected 2 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+
+
+def test_poison_that_is_redriven_twice_or_is_no_dead_letter_is_wrong(run: Snapshot) -> None:
+    events = receives("bad", 1) + receives("slow", 5)
+    run.dead_letters.append(run.dead_letters[1])
+    assert "redriven 2 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
+    del run.dead_letters[1:]
+    assert "redriven 0 times" in checks.find_wrong_dead_letters(SENT, run, events, max_receives=5)[0]
 
 
 def test_poison_rejected_more_often_than_received_is_wrong(run: Snapshot) -> None:

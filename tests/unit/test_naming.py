@@ -56,6 +56,12 @@ def test_of_two_photos_the_ending_decides_who_has_the_plain_id(first: str, secon
     assert settle([named(first), named(second)]) == {f"g/{first}": "IMG_1", f"g/{second}": second}
 
 
+def test_a_name_that_looks_as_if_it_had_an_ending_keeps_the_one_that_it_has_lost() -> None:
+    ids = settle([named("IMG_1.png.jpg"), named("IMG_1.png.png")], "IMG_1.png")
+    assert ids == {"g/IMG_1.png.jpg": "IMG_1.png", "g/IMG_1.png.png": "IMG_1.png.png"}
+    assert settle([named("IMG_1.mov.mov", NOT_A_PHOTO)], "IMG_1.mov") == {"g/IMG_1.mov.mov": "IMG_1.mov.mov"}
+
+
 @pytest.mark.parametrize(("status", "alone"), [(REJECTED, "IMG_1"), (NOT_A_PHOTO, "IMG_1.JPG")])
 def test_a_file_that_cannot_be_read_never_keeps_the_plain_id_from_a_picture(status: ImageStatus, alone: str) -> None:
     members = [named("IMG_1.JPG", status), named("IMG_1.tif", ImageStatus.NO_FACES)]
