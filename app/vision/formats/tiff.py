@@ -502,7 +502,8 @@ def _put_on_white(colour: NDArray[Any], alpha: NDArray[Any], *, is_multiplied: b
     """Where `is_multiplied`, the colours are darkened by their alpha already, and white is only added."""
     share = alpha.astype(np.uint16)
     light = colour.astype(np.uint16) * (255 if is_multiplied else share)
-    return np.minimum((light + 255 * (255 - share) + 127) // 255, 255).astype(np.uint8)
+    mixed: NDArray[Any] = np.minimum((light + 255 * (255 - share) + 127) // 255, 255).astype(np.uint8)
+    return mixed
 
 
 def _read_palette(page: _Page) -> NDArray[Any]:
