@@ -40,6 +40,8 @@ def read_outline(data: bytes) -> Outline:
     if not chunks or chunks[0].kind != b"IHDR":
         raise make_damaged("PNG", "it doesn't begin with a header.")
     width_px, height_px, bits, colour = struct.unpack_from(">IIBB", _get_body(data, chunks[0]))
+    if colour == _PALETTE and not any(chunk.kind == b"PLTE" for chunk in chunks):
+        raise make_damaged("PNG", "its palette is missing.")
     if not width_px or not height_px:
         raise make_damaged("PNG", "it has no pixels.")
     orientation, profile = UPRIGHT, None
