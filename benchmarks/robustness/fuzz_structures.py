@@ -26,7 +26,7 @@ JPEG_STARTS = (
     b"Photoshop 3.0\0",
 )
 # Tags of a TIFF that say how pixels are stored, and some that say nothing of them.
-TIFF_TAGS = (254, 255, 258, 259, 262, 266, 274, 277, 278, 284, 317, 320, 322, 323, 330, 332, 338, 339, 530, 700, 34665)
+TIFF_TAGS = (254, 255, 258, 259, 262, 266, 277, 278, 284, 317, 320, 322, 323, 330, 332, 338, 339, 530, 700, 34665)
 TIFF_VALUES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 120, 65_535, 32_773, 32_946, 4_294_967_295)
 Chance = random.Random
 

@@ -1,4 +1,4 @@
-"""What a header says of the memory that decoding takes is never too little, and not far too much for ordinary photos."""
+"""What a header says of the memory that decoding takes is never too little, and not far too much."""
 
 import json
 import subprocess

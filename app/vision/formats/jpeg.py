@@ -312,8 +312,13 @@ def _find_landmark(data: bytes, at: int) -> int:
             inner_end = data.find(_END, begin)
             at = inner_end + 2 if inner_end >= 0 else begin + 2
             continue
-        end = begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
-        if end >= begin + 4 and data[end : end + 1] == b"\xff":
+        length = int.from_bytes(data[begin + 2 : begin + 4], "big")
+        if data[begin + 1] == _SCAN:
+            # Coded pixels follow it, so only its own length tells it: two bytes a component, and six more.
+            is_segment = length in (8, 10, 12, 14) and length == 6 + 2 * data[begin + 4]
+        else:
+            is_segment = length > 2 and data[begin + 2 + length : begin + 3 + length] == b"\xff"
+        if is_segment:
             return begin
         at = begin + 2
     return len(data)

@@ -311,7 +311,11 @@ def _check(page: _Page) -> None:
     if page.bits not in _GOOD_BITS[page.photometric]:
         raise make_unsupported(f"a TIFF of {page.bits} bits a sample in the colour model {page.photometric}")
     base = _BASE_CHANNELS[page.photometric]
-    if not base <= page.samples <= base + 4 or (page.bits < 8 and page.samples > base):
+    named = page.read(_EXTRA_SAMPLES)
+    extra = page.samples - base
+    # Some writers of RGBA don't say what their fourth channel is; it is left out.
+    is_named = extra == (0 if named is None else len(named)) or (page.photometric == _RGB and extra == 1)
+    if not 0 <= extra <= 4 or (page.bits < 8 and extra) or not is_named:
         raise make_unsupported(f"a TIFF of {page.samples} samples a pixel in the colour model {page.photometric}")
     _check_order(page)
     _check_compression(page)
