@@ -42,16 +42,32 @@ def make_structure_case(seed: int, number: int) -> tuple[bytes, bytes]:
     return sound, changed
 
 
-def read_otherwise(data: bytes) -> NDArray[np.uint8] | None:
-    """What Pillow or tifffile see in a file; None where they see nothing, or not in 8 bits of colour."""
+def read_otherwise(data: bytes) -> list[NDArray[np.uint8]]:
+    """What Pillow and tifffile see in a file, (H,W,3) each, as far as they see anything in colours that are plain."""
+    return [seen for seen in (_read_by_pillow(data), _read_by_tifffile(data)) if seen is not None]
+
+
+def _read_by_pillow(data: bytes) -> NDArray[np.uint8] | None:
     try:
         with Pil.open(BytesIO(data)) as picture:
             picture.load()
-            if picture.mode in ("RGB", "L", "P", "CMYK", "1"):
-                return np.asarray(picture.convert("RGB"))
+            is_plain = picture.mode in ("RGB", "L", "P", "CMYK", "1")
+            return np.asarray(picture.convert("RGB")) if is_plain else None
     except Exception:  # noqa: BLE001 - it is only asked for its view
         return None
-    return None
+
+
+def _read_by_tifffile(data: bytes) -> NDArray[np.uint8] | None:
+    try:
+        with tifffile.TiffFile(BytesIO(data)) as opened:
+            page = opened.pages.first
+            samples, photometric = page.asarray(), int(page.photometric)  # type: ignore[union-attr]
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    eight = (samples >> 8 if samples.dtype == np.uint16 else samples).astype(np.uint8)
+    if eight.ndim == 2 and photometric in (0, 1):
+        return np.repeat((eight if photometric else 255 - eight)[..., None], 3, axis=2)
+    return eight[..., :3] if eight.ndim == 3 and photometric == 2 else None
 
 
 def _change_png(chance: Chance, data: bytes) -> bytes:

@@ -76,7 +76,7 @@ def test_another_picture_than_its_bytes_say_is_a_finding(monkeypatch: pytest.Mon
     assert fuzzer.settle_structure(sound, sound) == "structure decoded"
     assert fuzzer.settle_structure(sound, changed) == "structure decoded as another reader does"
     assert fuzzer.settle_structure(sound, sound[:60]) == "structure rejected"
-    monkeypatch.setattr(fuzzer, "read_otherwise", lambda data: None)
+    monkeypatch.setattr(fuzzer, "read_otherwise", lambda data: [])
     assert fuzzer.settle_structure(sound, changed).startswith("wrong picture")
 
 

@@ -315,7 +315,8 @@ def _check(page: _Page) -> None:
     extra = page.samples - base
     # Some writers of RGBA don't say what their fourth channel is; it is left out.
     is_named = extra == (0 if named is None else len(named)) or (page.photometric == _RGB and extra == 1)
-    if not 0 <= extra <= 4 or (page.bits < 8 and extra) or not is_named:
+    has_known_extras = named is None or all(int(kind) <= _UNASSOCIATED for kind in named[:8])
+    if not 0 <= extra <= 4 or (page.bits < 8 and extra) or not is_named or not has_known_extras:
         raise make_unsupported(f"a TIFF of {page.samples} samples a pixel in the colour model {page.photometric}")
     _check_order(page)
     _check_compression(page)
