@@ -70,7 +70,7 @@ idempotence: setup ## is a result the same after five more messages?
 	$(PYTHON) -m benchmarks idempotence --images $(IMAGES) --pack $(PACK)
 
 .PHONY: fuzz
-fuzz: setup ## 100,000 mutated messages and 5,000 mutated pictures
+fuzz: setup ## 100,000 mutated messages, 5,000 mutated pictures and 5,000 with another structure
 	$(PYTHON) -m benchmarks fuzz
 
 .PHONY: hostile

@@ -2,9 +2,12 @@
 
 Random and mutated message bodies go through both parsers, and mutated image files through the decoder, in child
 processes: a crash of native code, or a hang of over 5 s, ends that child and is counted. Every input must be accepted,
-or refused with a reason. Case N of a seed is the same on every machine; findings are printed on standard error.
+or refused with a reason. Of some pictures only the structure is changed: PNG's chunks, TIFF's tags, JPEG's markers,
+WebP's chunks and HEIF's boxes. These must give the same pixels as before, or those that another reader sees in the
+changed file, or be refused; all else is a wrong picture. Case N of a seed is the same on every machine; findings are
+printed on standard error.
 
-`python -m benchmarks fuzz [--messages 100000] [--images 5000] [--seed 0]`
+`python -m benchmarks fuzz [--messages 100000] [--images 5000] [--structures 5000] [--seed 0]`
 """
 
 import argparse
@@ -28,6 +31,7 @@ from app.core.messages import parse_detection, parse_grouping
 from app.core.pictures import PhotoLimits
 from app.vision.decode import decode
 from benchmarks.robustness.fuzz_inputs import make_image_case, make_message_case
+from benchmarks.robustness.fuzz_structures import make_structure_case, read_otherwise
 
 HANG_S = 5.0
 IDLE_FACTOR = 4
@@ -50,6 +54,7 @@ class Tally:
     findings: list[str] = field(default_factory=list)
     crashes: int = 0
     hangs: int = 0
+    wrong_pictures: int = 0
     slowest_s: float = 0.0
 
 
@@ -57,27 +62,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks fuzz", description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--structures", type=int, default=5_000, help="pictures whose structure alone is changed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    tally = fuzz(options.messages, options.images, options.seed)
+    tally = fuzz(options.messages, options.images, options.seed, structures=options.structures)
     for finding in tally.findings:
         print(finding, file=sys.stderr)
     result = {
         "messages": options.messages,
         "images": options.images,
+        "structures": options.structures,
         "crashes": tally.crashes,
         "hangs": tally.hangs,
+        "wrong_pictures": tally.wrong_pictures,
         "slowest_s": round(tally.slowest_s, 3),
         "outcomes": dict(sorted(tally.outcomes.items())),
     }
     print(json.dumps(result))
-    return 1 if tally.crashes or tally.hangs else 0
+    return 1 if tally.crashes or tally.hangs or tally.wrong_pictures else 0
 
 
-def fuzz(messages: int, images: int, seed: int, settle: Callable[[Case, int], str] | None = None) -> Tally:
+def fuzz(
+    messages: int, images: int, seed: int, settle: Callable[[Case, int], str] | None = None, structures: int = 0
+) -> Tally:
     """Run `settle` (tests have their own) on all cases, in as many children as there are cores."""
     # Several threads may take items from the iterator of a list.
-    cases: Iterator[Case] = iter([*(("message", n) for n in range(messages)), *(("image", n) for n in range(images))])
+    counts = {"message": messages, "image": images, "structure": structures}
+    cases: Iterator[Case] = iter([(kind, number) for kind, count in counts.items() for number in range(count)])
     tally, lock = Tally(), threading.Lock()
 
     def work() -> None:
@@ -92,7 +103,7 @@ def fuzz(messages: int, images: int, seed: int, settle: Callable[[Case, int], st
         thread.start()
     for thread in threads:
         thread.join()
-    if tally.outcomes.total() != messages + images:
+    if tally.outcomes.total() != sum(counts.values()):
         raise RuntimeError("a thread of the fuzzer died; see its traceback above")
     return tally
 
@@ -102,6 +113,8 @@ def settle_case(case: Case, seed: int) -> str:
     kind, number = case
     if kind == "image":
         return f"image {settle_image(make_image_case(seed, number))}"
+    if kind == "structure":
+        return settle_structure(*make_structure_case(seed, number))
     return f"message {settle_message(make_message_case(seed, number))}"
 
 
@@ -134,6 +147,21 @@ def settle_image(data: bytes) -> str:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise TypeError(f"decoded to {image.dtype} {image.shape}")
     return "decoded"
+
+
+def settle_structure(sound: bytes, changed: bytes) -> str:
+    """`changed` is `sound` with another structure. A different picture is a finding, unless its bytes do say so."""
+    try:
+        pixels = decode(changed, LIMITS)
+    except (BadPhoto, RetryLater) as error:
+        _require_reason(error)
+        return "structure rejected"
+    if np.array_equal(pixels, decode(sound, LIMITS)):
+        return "structure decoded"
+    others = [other for other in read_otherwise(changed) if other.shape == pixels.shape]
+    if any(np.abs(pixels.astype(int) - other).max() <= 1 for other in others):
+        return "structure decoded as another reader does"
+    return f"wrong picture: {changed[:4]!r}"
 
 
 def _require_reason(error: Exception) -> None:
@@ -225,8 +253,9 @@ def _count(tally: Tally, case: Case, outcome: str, seconds: float) -> None:
     tally.slowest_s = max(tally.slowest_s, seconds)
     tally.crashes += kind == "crash"
     tally.hangs += kind == "hang"
+    tally.wrong_pictures += kind == "wrong picture"
     tally.outcomes[kind] += 1
-    if kind in ("crash", "hang"):
+    if kind in ("crash", "hang", "wrong picture"):
         tally.findings.append(f"{case[0]} {case[1]}: {outcome}")
 
 

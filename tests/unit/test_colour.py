@@ -7,7 +7,8 @@ from PIL import Image as Pil
 from PIL import ImageCms
 
 from app.core.pictures import PhotoLimits
-from app.vision.colour import convert_to_srgb
+from app.vision import colour
+from app.vision.colour import convert_pixels, convert_to_array, convert_to_srgb
 from app.vision.decode import decode
 from tests import photos
 
@@ -72,3 +73,30 @@ def test_several_threads_share_a_transform() -> None:
     for thread in threads:
         thread.join()
     assert together == dict.fromkeys(range(len(pictures)), True)
+
+
+def test_profiles_are_not_kept_and_those_over_4_mb_are_not_read() -> None:
+    grey = Pil.new("L", (8, 8), 100)
+    transforms = colour._Transforms()
+    for number in range(40):
+        transforms.find(b"no profile" + bytes(1_000) + bytes([number]), "RGB")
+    assert len(transforms._kept) == 16
+    assert all(len(key[0]) == 32 for key in transforms._kept)
+    padded = swapped_primaries() + bytes(4_000_000)
+    assert convert_to_srgb(Pil.new("RGB", (8, 8), (200, 40, 40)), padded).getpixel((0, 0)) == (200, 40, 40)
+    assert convert_to_srgb(grey, None) is grey
+
+
+def test_blocks_give_what_the_whole_picture_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Pil.fromarray(photos.noise(150, 70)).convert("RGBA")
+    whole.putalpha(Pil.fromarray(photos.noise(150, 70, seed=1)).convert("L"))
+    expected, plain = convert_to_array(whole, swapped_primaries()), photos.noise(150, 70)
+    in_place = plain.copy()
+    convert_pixels(in_place, swapped_primaries())
+    for block_px in (10, 150, 999):
+        monkeypatch.setattr(colour, "_BLOCK_PX", block_px)
+        assert np.array_equal(convert_to_array(whole, swapped_primaries()), expected)
+        again = plain.copy()
+        convert_pixels(again, swapped_primaries())
+        assert np.array_equal(again, in_place)
+        assert not np.array_equal(again, plain)

@@ -16,6 +16,8 @@ from benchmarks.robustness.fuzz_inputs import (
     make_image_samples,
     make_message_case,
 )
+from benchmarks.robustness.fuzz_structures import make_structure_case
+from tests import photos
 
 
 def misbehave(case: Case, seed: int) -> str:
@@ -32,10 +34,11 @@ def misbehave(case: Case, seed: int) -> str:
 
 @pytest.mark.slow
 def test_a_short_run_finds_no_crash_and_no_hang_and_settles_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--messages", "2000", "--images", "60"]) == 0
+    assert main(["--messages", "2000", "--images", "60", "--structures", "300"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["crashes"], result["hangs"]) == (0, 0)
-    assert sum(result["outcomes"].values()) == 2060
+    assert (result["crashes"], result["hangs"], result["wrong_pictures"]) == (0, 0, 0)
+    assert sum(result["outcomes"].values()) == 2360
+    assert {"structure decoded", "structure rejected"} <= result["outcomes"].keys()
     assert {"message accepted", "message rejected", "image decoded", "image rejected"} <= result["outcomes"].keys()
 
 
@@ -57,7 +60,7 @@ def test_native_crashes_hangs_and_surprises_are_counted_named_and_survived(monke
 @pytest.mark.slow
 def test_a_finding_fails_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(fuzzer, "settle_case", misbehave)
-    assert main(["--messages", "0", "--images", "2"]) == 1
+    assert main(["--messages", "0", "--images", "2", "--structures", "0"]) == 1
     assert "image 1: crash" in capsys.readouterr().err
 
 
@@ -66,6 +69,22 @@ def test_a_case_is_the_same_each_time_and_another_for_another_seed() -> None:
         first = [make(7, number) for number in range(40)]
         assert [make(7, number) for number in range(40)] == first
         assert [make(8, number) for number in range(40)] != first
+
+
+def test_another_picture_than_its_bytes_say_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, changed = photos.png(), photos.png("L")
+    assert fuzzer.settle_structure(sound, sound) == "structure decoded"
+    assert fuzzer.settle_structure(sound, changed) == "structure decoded as another reader does"
+    assert fuzzer.settle_structure(sound, sound[:60]) == "structure rejected"
+    monkeypatch.setattr(fuzzer, "read_otherwise", lambda data: [])
+    assert fuzzer.settle_structure(sound, changed).startswith("wrong picture")
+
+
+def test_every_format_is_changed_and_a_case_is_the_same_each_time() -> None:
+    cases = [make_structure_case(3, number) for number in range(60)]
+    assert [make_structure_case(3, number) for number in range(60)] == cases
+    assert len({sound[:4] for sound, _ in cases}) >= 5
+    assert sum(sound != changed for sound, changed in cases) > 50
 
 
 def test_every_sample_is_damaged_in_some_case() -> None:

@@ -115,7 +115,10 @@ def test_a_further_channel_of_unknown_meaning_changes_nothing() -> None:
 def test_strips_and_tiles_of_jpeg_come_out_right(layout: dict[str, Any], subsampling: tuple[int, int]) -> None:
     # tifffile turns RGB into YCbCr for it.
     data = written(GRADIENT, photometric="rgb", compression="jpeg", subsampling=subsampling, **layout)
-    assert_shows(data, GRADIENT, 12)
+    # Half the chroma bleeds over the edges of the picture, into what fills the last tiles.
+    assert_shows(data, GRADIENT, 12 if subsampling == (1, 1) or "tile" not in layout else 80)
+    with Pil.open(BytesIO(data)) as picture:
+        assert_shows(data, np.asarray(picture.convert("RGB")), 4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

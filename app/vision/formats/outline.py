@@ -8,7 +8,7 @@ OUT_BYTES = 3
 """Bytes of one pixel of the result: 8 bits each of red, green and blue."""
 PILLOW_BYTES = 4
 """Bytes of one pixel in Pillow's memory, in every mode of more than one channel."""
-LEAST_BYTES = 6_000_000
+LEAST_BYTES = 8_000_000
 """What a decoder needs whatever the size: tables, buffers, and one block of pixels in each step of a conversion."""
 
 

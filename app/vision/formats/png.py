@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
+import imagecodecs
 from PIL.PngImagePlugin import PngImageFile
 
 from app.core.arrays import Image
@@ -39,7 +40,11 @@ def read_outline(data: bytes) -> Outline:
     chunks = list(_read_chunks(data))
     if not chunks or chunks[0].kind != b"IHDR":
         raise make_damaged("PNG", "it doesn't begin with a header.")
+    if not _is_sound(data, chunks[0]):
+        raise make_damaged("PNG", "its header has a wrong checksum.")
     width_px, height_px, bits, colour = struct.unpack_from(">IIBB", _get_body(data, chunks[0]))
+    if colour == _PALETTE and not any(chunk.kind == b"PLTE" for chunk in chunks):
+        raise make_damaged("PNG", "its palette is missing.")
     if not width_px or not height_px:
         raise make_damaged("PNG", "it has no pixels.")
     orientation, profile = UPRIGHT, None
@@ -76,18 +81,25 @@ def _get_body(data: bytes, chunk: _Chunk) -> bytes:
 
 
 def _is_sound(data: bytes, chunk: _Chunk) -> bool:
-    return zlib.crc32(memoryview(data)[chunk.begin + 4 : chunk.end - 4]) == int.from_bytes(
-        data[chunk.end - 4 : chunk.end], "big"
-    )
+    # By libdeflate, in a quarter of zlib's time.
+    body = memoryview(data)[chunk.begin + 4 : chunk.end - 4]
+    checksum = imagecodecs.deflate_crc32(body)  # type: ignore[arg-type]  # any buffer will do
+    return bool(checksum == int.from_bytes(data[chunk.end - 4 : chunk.end], "big"))
 
 
 def _keep_pixels(data: bytes) -> bytes:
-    """The same PNG with its header, palette, transparency and pixels alone. Their checksums stay as they are."""
+    """The same PNG with its header, palette, transparency and pixels alone.
+
+    Pillow doesn't compare the checksums of pixels, and would show what a flipped bit makes of them.
+    """
     view, parts = memoryview(data), [memoryview(_START)]
     for chunk in _read_chunks(data):
-        needed = chunk.kind in (b"IHDR", b"PLTE", b"IDAT") or (chunk.kind == b"tRNS" and _is_sound(data, chunk))
-        if needed:
+        if chunk.kind not in (b"IHDR", b"PLTE", b"IDAT", b"tRNS"):
+            continue
+        if _is_sound(data, chunk):
             parts.append(view[chunk.begin : chunk.end])
+        elif chunk.kind != b"tRNS":
+            raise make_damaged("PNG", f"its chunk {chunk.kind.decode()} has a wrong checksum.")
     if len(parts) < 3:
         raise CutOff("PNG")
     return b"".join([*parts, _END])

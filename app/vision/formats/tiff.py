@@ -311,7 +311,12 @@ def _check(page: _Page) -> None:
     if page.bits not in _GOOD_BITS[page.photometric]:
         raise make_unsupported(f"a TIFF of {page.bits} bits a sample in the colour model {page.photometric}")
     base = _BASE_CHANNELS[page.photometric]
-    if not base <= page.samples <= base + 4 or (page.bits < 8 and page.samples > base):
+    named = page.read(_EXTRA_SAMPLES)
+    extra = page.samples - base
+    # Some writers of RGBA don't say what their fourth channel is; it is left out.
+    is_named = extra == (0 if named is None else len(named)) or (page.photometric == _RGB and extra == 1)
+    has_known_extras = named is None or all(int(kind) <= _UNASSOCIATED for kind in named[:8])
+    if not 0 <= extra <= 4 or (page.bits < 8 and extra) or not is_named or not has_known_extras:
         raise make_unsupported(f"a TIFF of {page.samples} samples a pixel in the colour model {page.photometric}")
     _check_order(page)
     _check_compression(page)
@@ -502,7 +507,8 @@ def _put_on_white(colour: NDArray[Any], alpha: NDArray[Any], *, is_multiplied: b
     """Where `is_multiplied`, the colours are darkened by their alpha already, and white is only added."""
     share = alpha.astype(np.uint16)
     light = colour.astype(np.uint16) * (255 if is_multiplied else share)
-    return np.minimum((light + 255 * (255 - share) + 127) // 255, 255).astype(np.uint8)
+    mixed: NDArray[Any] = np.minimum((light + 255 * (255 - share) + 127) // 255, 255).astype(np.uint8)
+    return mixed
 
 
 def _read_palette(page: _Page) -> NDArray[Any]:
