@@ -22,6 +22,7 @@ from local.stack import ROOT, SERVICES, LocalStack
 
 console = Console(highlight=False)
 SHOWN_SKIPPED = 8
+EXIT_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -32,6 +33,9 @@ def main() -> int:
     except WorkerError as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted. ./dev_worker.sh status says what runs, and ./dev_worker.sh stop ends it.")
+        return EXIT_INTERRUPTED
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -64,10 +68,12 @@ def _leave_running(stack: LocalStack, options: argparse.Namespace) -> int:
 def _run_album(stack: LocalStack, options: argparse.Namespace) -> int:
     photos = options.photos or _open_sample()
     find_photos(photos)  # An unusable folder is reported before anything is started for it.
-    was_running = stack.is_running("detection")
     begin = time.monotonic()
+    was_running = True
     try:
-        _start_stack(stack, options.pack)
+        with stack.locked():
+            was_running = stack.is_running("detection")
+            _start_stack(stack, options.pack)
         ready = time.monotonic()
         with Album(photos, stack.environment) as album:
             console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}", soft_wrap=True)
@@ -137,9 +143,10 @@ def _start_stack(stack: LocalStack, pack: str) -> list[str]:
     if "/" in pack or pack.endswith(".toml"):
         # A relative path is resolved here, because the services run in the repository's folder.
         pack = str(Path(pack).resolve())
-    with console.status("Starting AWS and MongoDB stand-ins and both services…"):
+    with console.status("Starting local AWS, MongoDB and both services…"):
         started = stack.start(pack)
     stack.check_services()
+    console.print(stack.describe_database(), soft_wrap=True)
     return started
 
 
