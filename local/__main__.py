@@ -16,7 +16,7 @@ from rich.table import Table
 from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.grouping.output import Groups
-from local.album import Album, find_photos, list_outputs
+from local.album import Album, count_left_out, find_photos, list_outputs
 from local.sample import make_sample_album
 from local.stack import ROOT, SERVICES, LocalStack
 
@@ -77,6 +77,7 @@ def _run_album(stack: LocalStack, options: argparse.Namespace) -> int:
         ready = time.monotonic()
         with Album(photos, stack.environment) as album:
             console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}", soft_wrap=True)
+            _tell_left_out(photos)
             _follow(album, stack)
             groups = album.collect(options.out)
         now = time.monotonic()
@@ -92,8 +93,15 @@ def _send_photos(stack: LocalStack, options: argparse.Namespace) -> int:
     stack.enter_environment()
     with Album(options.photos, stack.environment) as album:
         album.send()
+        _tell_left_out(options.photos)
         console.print(f"Sent {len(album.photos)} photos as gallery {album.gallery_id}; see ./dev_worker.sh status.")
     return 0
+
+
+def _tell_left_out(folder: Path) -> None:
+    if left_out := count_left_out(folder):
+        files = ", ".join(f"{count} {ending}" for ending, count in left_out.items())
+        console.print(f"Left out, because they are no pictures: {files}.", soft_wrap=True)
 
 
 def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:

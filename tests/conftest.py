@@ -7,19 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from app.adapters.aws import open_client
 from app.adapters.mongo import Document, ensure_indexes
+from local.database import Database, Mongod, NoMongod, SecantusDB, find_mongod
 from tests.fakes import FakeClock
-from tests.stores import Stores
+from tests.stores import CLIENTS, Stores
 
 REGION = "eu-central-1"
 START_TIMEOUT_S = 60.0
@@ -66,30 +66,51 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def secantus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a SecantusDB server of this session, without a database name."""
-    port, home = _free_port(), tmp_path_factory.mktemp("secantus")
-    program = str(Path(sys.executable).parent / "secantusd-py")
-    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(home / "data")]
-    uri = f"mongodb://127.0.0.1:{port}"
-    with _server(command, home) as still_alive:
-        _wait_until(lambda: _mongo_answers(uri), still_alive)
+    with _run_database(SecantusDB(), tmp_path_factory.mktemp("secantus")) as uri:
         yield uri
 
 
 @pytest.fixture(scope="session")
-def mongo_client(mongo_uri: str) -> Iterator["MongoClient[Document]"]:
-    with MongoClient[Document](mongo_uri, tz_aware=True) as client:
+def mongo_uri(secantus_uri: str) -> str:
+    return secantus_uri
+
+
+@pytest.fixture(scope="session")
+def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real mongod of this session, a replica set of one member. Skips where none starts; the gate must not."""
+    with _run_database(find_mongod_or_skip(), tmp_path_factory.mktemp("mongod")) as uri:
+        yield uri
+
+
+def find_mongod_or_skip() -> Mongod:
+    try:
+        return find_mongod()
+    except NoMongod as missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
+
+
+@pytest.fixture(scope="session")
+def mongo_client(secantus_uri: str) -> Iterator["MongoClient[Document]"]:
+    with MongoClient[Document](secantus_uri, tz_aware=True) as client:
         yield client
 
 
-@pytest.fixture(params=["fake", "mongo"])
+@pytest.fixture(scope="session")
+def mongod_client(mongod_uri: str) -> Iterator["MongoClient[Document]"]:
+    with MongoClient[Document](mongod_uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["fake", *CLIENTS])
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
-    """The database's ports over empty collections: once the fakes, once MongoDB. Both begin with nothing stored."""
+    """The database's ports over empty collections: the fakes, SecantusDB, and a real mongod. All begin with nothing
+    stored."""
     if request.param == "fake":
         yield Stores.of_fakes(FakeClock())
         return
-    client: MongoClient[Document] = request.getfixturevalue("mongo_client")
+    client: MongoClient[Document] = request.getfixturevalue(CLIENTS[request.param])
     database = client[f"test_{uuid4().hex}"]
     ensure_indexes(database)
     yield Stores.of_mongo(database, time.sleep)
@@ -104,6 +125,16 @@ def shared_dir() -> Path:
     if missing:
         pytest.skip(f"the test album and models are not here: {' and '.join(missing)} missing")
     return folder
+
+
+@contextmanager
+def _run_database(database: Database, home: Path) -> Iterator[str]:
+    port, data = _free_port(), home / "data"
+    data.mkdir()
+    with _server(database.make_command(port, data), home) as still_alive:
+        _wait_until(lambda: database.is_ready(port), still_alive)
+        # Told of a URI without the set's name, the driver finds out by itself.
+        yield f"mongodb://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -144,12 +175,6 @@ def _wait_until(condition: Callable[[], bool], still_alive: Callable[[], None]) 
 def _port_answers(port: int) -> bool:
     with closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _mongo_answers(uri: str) -> bool:
-    with suppress(PyMongoError), MongoClient[Document](uri, serverSelectionTimeoutMS=500) as client:
-        return bool(client.admin.command("ping")["ok"])
-    return False
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ from app.core.errors import StaleFence
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 from tests.fake_stores import FakePeopleStore
-from tests.stores import OnceBefore, Stores, View, face_record, photo, photo_result
+from tests.stores import ON_SERVERS, OnceBefore, Stores, View, face_record, photo, photo_result
 
 NAMES = ("a", "b", "c")
 FACE_IDS = {name: face_record(photo(name), 0).face_id for name in NAMES}
@@ -274,7 +274,7 @@ class DiesBefore:
             raise Dead
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 @pytest.mark.parametrize("cleaned", [True, False], ids=["cleaned up after", "dying while it cleans up"])
 def test_a_run_that_dies_before_any_of_its_writes_leaves_the_old_version_or_the_new(
     stores: Stores, mongo_uri: str, monkeypatch: pytest.MonkeyPatch, cleaned: bool
@@ -406,7 +406,7 @@ def save_with(
         store.publish_people(lease)
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_a_lease_is_not_taken_over_within_a_transaction_and_is_right_after(stores: Stores, mongo_uri: str) -> None:
     save_photos(stores)
     lease, taken = lease_of(stores, "me", 0.2), []
@@ -421,7 +421,7 @@ def test_a_lease_is_not_taken_over_within_a_transaction_and_is_right_after(store
     assert lease_of(stores, "you").fence > lease.fence
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_writes_nothing(
     stores: Stores, mongo_uri: str
 ) -> None:
