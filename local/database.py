@@ -130,9 +130,9 @@ def choose_database(wanted: str | None = None, environment: Mapping[str, str] = 
 
 
 def find_mongod(environment: Mapping[str, str] = os.environ) -> Mongod:
-    """The first mongod that starts. One that `MONGOD` names is the only one that is tried. Raises NoMongod."""
+    """The first mongod that starts; only that of `MONGOD` where it has a path. Raises NoMongod."""
     named = environment.get("MONGOD")
-    if named:
+    if named and named != "none":
         return _try(Path(named), f"MONGOD={named}")
     reasons = []
     for origin, path in (("the search path", _find_on_path(environment)), (f"the package {WHEEL}", _find_in_wheel())):

@@ -27,7 +27,7 @@ from app.adapters.aws import open_client
 from app.config import list_fields
 from app.core.errors import WorkerError
 from app.packs.manifest import read_manifest
-from local.database import Database, choose_database
+from local.database import Database, DatabaseName, choose_database
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120.0
@@ -84,10 +84,11 @@ class State:
 
 
 class LocalStack:
-    """Starts, finds and stops the processes under one folder."""
+    """Starts, finds and stops the processes under one folder. `database` is wanted where one is started here."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: DatabaseName | None = None) -> None:
         self._home = home
+        self._wanted_database = database
         self._state_file = home / "state.json"
         self._lock = FileLock(home / "lock", timeout=LOCK_TIMEOUT_S)
         self.logs = home / "logs"
@@ -226,7 +227,7 @@ class LocalStack:
             state.ports["aws"] = _find_free_port()
             state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{state.ports['aws']}"
         if not self._get_users("GALLERY_IMAGES_MONGO_URI"):
-            database = self._database = choose_database()
+            database = self._database = choose_database(self._wanted_database)
             port = state.ports["mongo"] = _find_free_port()
             state.database = database.name
             defaults["GALLERY_INDEX_DIR"] = str(self._home / database.index)

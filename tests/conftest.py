@@ -2,12 +2,9 @@
 
 import fcntl
 import os
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -17,12 +14,12 @@ from pymongo import MongoClient
 
 from app.adapters.aws import open_client
 from app.adapters.mongo import Document, ensure_indexes
-from local.database import Database, Mongod, NoMongod, SecantusDB, find_mongod
+from local.database import SecantusDB
 from tests.fakes import FakeClock
+from tests.servers import find_mongod_or_skip, free_port, port_answers, run_database, run_server, wait_until
 from tests.stores import CLIENTS, Stores
 
 REGION = "eu-central-1"
-START_TIMEOUT_S = 60.0
 
 # Making a client costs boto3 a third of a second, more than most tests take in all.
 aws_client = cache(open_client)
@@ -47,11 +44,14 @@ def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a moto server of this session; boto3 finds it, and credentials for it, in the environment."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as environment, _server(command, tmp_path_factory.mktemp("moto")) as still_alive:
-        _wait_until(lambda: _port_answers(port), still_alive)
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        run_server(command, tmp_path_factory.mktemp("moto")) as still_alive,
+    ):
+        wait_until(lambda: port_answers(port), still_alive)
         environment.setenv("AWS_ENDPOINT_URL", url)
         environment.setenv("AWS_DEFAULT_REGION", REGION)
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -68,7 +68,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def secantus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a SecantusDB server of this session, without a database name."""
-    with _run_database(SecantusDB(), tmp_path_factory.mktemp("secantus")) as uri:
+    with run_database(SecantusDB(), tmp_path_factory.mktemp("secantus")) as uri:
         yield uri
 
 
@@ -80,15 +80,8 @@ def mongo_uri(secantus_uri: str) -> str:
 @pytest.fixture(scope="session")
 def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real mongod of this session, a replica set of one member. Skips where none starts; the gate must not."""
-    with _run_database(find_mongod_or_skip(), tmp_path_factory.mktemp("mongod")) as uri:
+    with run_database(find_mongod_or_skip(), tmp_path_factory.mktemp("mongod")) as uri:
         yield uri
-
-
-def find_mongod_or_skip() -> Mongod:
-    try:
-        return find_mongod()
-    except NoMongod as missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
 
 
 @pytest.fixture(scope="session")
@@ -125,59 +118,3 @@ def shared_dir() -> Path:
     if missing:
         pytest.skip(f"the test album and models are not here: {' and '.join(missing)} missing")
     return folder
-
-
-@contextmanager
-def _run_database(database: Database, home: Path) -> Iterator[str]:
-    port, data = _free_port(), home / "data"
-    data.mkdir()
-    with _server(database.make_command(port, data), home) as still_alive:
-        _wait_until(lambda: database.is_ready(port), still_alive)
-        # Told of a URI without the set's name, the driver finds out by itself.
-        yield f"mongodb://127.0.0.1:{port}"
-
-
-@contextmanager
-def _server(command: list[str], home: Path) -> Iterator[Callable[[], None]]:
-    """A process that ends with the `with`. Yields a check that fails, with its last words, once it is dead."""
-    log = home / "server.log"
-    # Nothing of a server's own code counts as ours, so coverage would only slow it down.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home, env=environment
-        )
-
-    def still_alive() -> None:
-        if process.poll() is not None:
-            pytest.fail(f"{command} ended with {process.returncode}: {log.read_text('utf-8', 'replace')[-500:]}")
-
-    try:
-        yield still_alive
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until(condition: Callable[[], bool], still_alive: Callable[[], None]) -> None:
-    until = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        still_alive()
-        if time.monotonic() > until:
-            pytest.fail(f"a server of the tests didn't answer within {START_TIMEOUT_S:.0f} s")
-        time.sleep(0.05)
-
-
-def _port_answers(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -261,16 +261,18 @@ class Dead(BaseException):
 
 
 class DiesBefore:
-    """`listener` lets its worker die before the number-th write."""
+    """`listener` lets its worker die before the number-th write. `sessions` are those of its open transactions."""
 
     def __init__(self, number: int) -> None:
         self.left = number
+        self.sessions: list[Document] = []
         self.listener = OnceBefore("commitTransaction", self._count)
 
-    def _count(self, _: CommandStartedEvent) -> None:
+    def _count(self, event: CommandStartedEvent) -> None:
         self.left -= 1
         self.listener.done = False
         if self.left <= 0:
+            self.sessions.append(event.command["lsid"])
             raise Dead
 
 
@@ -291,6 +293,8 @@ def test_a_run_that_dies_before_any_of_its_writes_leaves_the_old_version_or_the_
                 store.publish_people(lease)
             except Dead:
                 ends.append(stores.look("g"))
+                # What the server does by itself after 60 s; until then nobody can write what it has written.
+                stores.database.client.admin.command("killSessions", dead.sessions)
             else:
                 break
         stores.galleries.release(lease)
