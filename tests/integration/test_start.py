@@ -68,6 +68,14 @@ def test_a_database_that_cannot_be_reached_ends_the_start_without_the_password()
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_amazon_documentdb_ends_the_start_with_a_sentence_that_says_what_to_use() -> None:
+    uri = "mongodb://user:hunter2@faces.cluster-abc.eu-central-1.docdb.amazonaws.com:27017/?retryWrites=false"
+    done = start("-m", "app", **{**SETTINGS, "SERVICE_TYPE": "grouping", "GALLERY_IMAGES_MONGO_URI": uri})
+    assert done.returncode == 2, done.stderr
+    assert "GALLERY_IMAGES_MONGO_URI leads to Amazon DocumentDB" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_weights_come_from_a_bucket_and_a_missing_one_is_named(aws: str, tmp_path: Path) -> None:
     s3 = open_client("s3", "eu-central-1")
     s3.create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
