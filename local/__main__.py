@@ -109,6 +109,7 @@ def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
         console.print(f"{name:10} {'running' if stack.is_running(name) else 'not running'}")
     if not stack.is_running("detection"):
         return 1
+    console.print(stack.describe_database(), soft_wrap=True)
     stack.enter_environment()
     environment = stack.environment
     sqs = open_client("sqs", environment["AWS_DEFAULT_REGION"])

@@ -66,7 +66,7 @@ class Mongod:
     index: ClassVar[str] = "mongod-index"
 
     def describe(self) -> str:
-        return f"mongod {self.version} ({self.origin})"
+        return f"mongod {self.version} ({self.origin})."
 
     def make_command(self, port: int, data: Path, replica_set: str = "local") -> list[str]:
         """The command of one member. A replica set is needed for transactions, even with one member."""
@@ -96,7 +96,7 @@ class SecantusDB:
     index: ClassVar[str] = "index"
 
     def describe(self) -> str:
-        return f"SecantusDB, a stand-in{f' ({self.why})' if self.why else ''}"
+        return f"SecantusDB, a stand-in. {self.why}".rstrip()
 
     def make_command(self, port: int, data: Path) -> list[str]:
         # The lock that a killed SecantusDB leaves in its folder does not prevent a new one from starting.
@@ -120,7 +120,7 @@ def choose_database(wanted: str | None = None, environment: Mapping[str, str] = 
     """
     named = environment.get("MONGOD")
     if wanted == SecantusDB.name or (named == "none" and wanted is None):
-        return SecantusDB("" if wanted else "MONGOD=none")
+        return SecantusDB("" if wanted else "MONGOD=none asks for it.")
     try:
         return find_mongod(environment)
     except NoMongod as missing:
@@ -133,7 +133,10 @@ def find_mongod(environment: Mapping[str, str] = os.environ) -> Mongod:
     """The first mongod that starts; only that of `MONGOD` where it has a path. Raises NoMongod."""
     named = environment.get("MONGOD")
     if named and named != "none":
-        return _try(Path(named), f"MONGOD={named}")
+        try:
+            return _try(Path(named), f"MONGOD={named}")
+        except NoMongod as missing:
+            raise NoMongod(f"No mongod: {missing}. Name one that starts, or unset MONGOD.") from missing
     reasons = []
     for origin, path in (("the search path", _find_on_path(environment)), (f"the package {WHEEL}", _find_in_wheel())):
         if path is None:
@@ -143,7 +146,7 @@ def find_mongod(environment: Mapping[str, str] = os.environ) -> Mongod:
             return _try(path, origin)
         except NoMongod as missing:
             reasons.append(str(missing))
-    raise NoMongod(f"no mongod starts here: {'; '.join(reasons)}")
+    raise NoMongod(f"No mongod starts here: {'; '.join(reasons)}. MONGOD=PATH names one elsewhere.")
 
 
 def form_replica_set(ports: Sequence[int], settings: Mapping[str, Any] | None = None) -> bool:

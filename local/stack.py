@@ -203,7 +203,7 @@ class LocalStack:
         """Which MongoDB is used, and why."""
         if "mongo" not in self.state.ports:
             return "MongoDB: the server of GALLERY_IMAGES_MONGO_URI."
-        return f"MongoDB: {self._get_database().describe()}."
+        return f"MongoDB: {self._get_database().describe()}"
 
     def _get_users(self, name: str) -> str | None:
         """The value that the user has set in the environment of this process; None where none is set, or it is ours."""

@@ -47,9 +47,9 @@ def test_a_mongod_that_does_not_start_is_passed_over_with_the_reason(tmp_path: P
 
 
 def test_a_mongod_that_was_asked_for_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(NoMongod, match=r"does not start"):
+    with pytest.raises(NoMongod, match=r"^No mongod: that of MONGOD=.* does not start .*, or unset MONGOD\.$"):
         choose_database(None, {"PATH": "", "MONGOD": str(tmp_path / "none")})
-    with pytest.raises(NoMongod, match=r"^no mongod starts here: "):
+    with pytest.raises(NoMongod, match=r"^No mongod starts here: .* has none\. MONGOD=PATH names one elsewhere\.$"):
         choose_database("mongod", {"PATH": ""})
 
 
