@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole system on this machine: stand-ins for AWS and MongoDB, and both services.
+# Runs the whole system on this machine: a stand-in for AWS, a MongoDB, and both services.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 
@@ -17,7 +17,8 @@ Usage: ./dev_worker.sh [COMMAND]
 
 Logs and data lie in .local (another folder by DEV_WORKER_HOME, to run a second system beside the first).
 Settings come from the environment (see README.md). Where QUEUE_URL or GALLERY_IMAGES_MONGO_URI is set, the real
-service is used in place of the stand-in.
+service is used. Else MongoDB is a mongod: that of MONGOD=PATH, one on the search path, or that of a Python package;
+or SecantusDB, where none starts or with MONGOD=none.
 TEXT
 }
 

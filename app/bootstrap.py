@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from app.adapters.aws import open_client
 from app.adapters.ecs import TaskProtection
 from app.adapters.models import make_model_downloader
-from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping
+from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping, refuse_documentdb
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
 from app.adapters.mongo_people import MongoPeopleStore
@@ -310,6 +310,7 @@ def _open_database(settings: Settings, stack: ExitStack) -> MongoDatabase:
     uri = settings.stores.gallery_images_mongo_uri.get_secret_value()
     database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     stack.callback(database.client.close)
+    refuse_documentdb(database, "GALLERY_IMAGES_MONGO_URI")
     ensure_indexes(database)
     return database
 

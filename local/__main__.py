@@ -16,12 +16,13 @@ from rich.table import Table
 from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.grouping.output import Groups
-from local.album import Album, find_photos, list_outputs
+from local.album import Album, count_left_out, find_photos, list_outputs
 from local.sample import make_sample_album
 from local.stack import ROOT, SERVICES, LocalStack
 
 console = Console(highlight=False)
 SHOWN_SKIPPED = 8
+EXIT_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -32,6 +33,9 @@ def main() -> int:
     except WorkerError as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted. ./dev_worker.sh status says what runs, and ./dev_worker.sh stop ends it.")
+        return EXIT_INTERRUPTED
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -64,13 +68,16 @@ def _leave_running(stack: LocalStack, options: argparse.Namespace) -> int:
 def _run_album(stack: LocalStack, options: argparse.Namespace) -> int:
     photos = options.photos or _open_sample()
     find_photos(photos)  # An unusable folder is reported before anything is started for it.
-    was_running = stack.is_running("detection")
     begin = time.monotonic()
+    was_running = True
     try:
-        _start_stack(stack, options.pack)
+        with stack.locked():
+            was_running = stack.is_running("detection")
+            _start_stack(stack, options.pack)
         ready = time.monotonic()
         with Album(photos, stack.environment) as album:
             console.print(f"{len(album.photos)} photos of {photos} as gallery {album.gallery_id}", soft_wrap=True)
+            _tell_left_out(photos)
             _follow(album, stack)
             groups = album.collect(options.out)
         now = time.monotonic()
@@ -86,8 +93,15 @@ def _send_photos(stack: LocalStack, options: argparse.Namespace) -> int:
     stack.enter_environment()
     with Album(options.photos, stack.environment) as album:
         album.send()
+        _tell_left_out(options.photos)
         console.print(f"Sent {len(album.photos)} photos as gallery {album.gallery_id}; see ./dev_worker.sh status.")
     return 0
+
+
+def _tell_left_out(folder: Path) -> None:
+    if left_out := count_left_out(folder):
+        files = ", ".join(f"{count} {ending}" for ending, count in left_out.items())
+        console.print(f"Left out, because they are no pictures: {files}.", soft_wrap=True)
 
 
 def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
@@ -95,6 +109,7 @@ def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
         console.print(f"{name:10} {'running' if stack.is_running(name) else 'not running'}")
     if not stack.is_running("detection"):
         return 1
+    console.print(stack.describe_database(), soft_wrap=True)
     stack.enter_environment()
     environment = stack.environment
     sqs = open_client("sqs", environment["AWS_DEFAULT_REGION"])
@@ -137,9 +152,10 @@ def _start_stack(stack: LocalStack, pack: str) -> list[str]:
     if "/" in pack or pack.endswith(".toml"):
         # A relative path is resolved here, because the services run in the repository's folder.
         pack = str(Path(pack).resolve())
-    with console.status("Starting AWS and MongoDB stand-ins and both services…"):
+    with console.status("Starting local AWS, MongoDB and both services…"):
         started = stack.start(pack)
     stack.check_services()
+    console.print(stack.describe_database(), soft_wrap=True)
     return started
 
 

@@ -1,40 +1,49 @@
-"""The local stack: moto's server for AWS, SecantusDB for MongoDB, and both services, each as a process.
+"""The local stack: moto's server for AWS, a MongoDB (local/database.py), and both services, each as a process.
 
-The running processes are written to `.local/state.json`, so that a later command finds them. Where QUEUE_URL or
-GALLERY_IMAGES_MONGO_URI is set, real AWS or MongoDB is used and no stand-in is started.
+The running processes, their ports and their environment are written to `.local/state.json`, so that a later command
+finds them. Ports and environment are decided and written down before the first process is started, and a lock lets one
+command at a time start or stop anything: no service ever runs without the endpoint of its AWS. Where QUEUE_URL or
+GALLERY_IMAGES_MONGO_URI is set, real AWS or MongoDB is used and nothing is started in its place.
 """
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 import psutil
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from filelock import FileLock, Timeout
 
 from app.adapters.aws import open_client
 from app.config import list_fields
 from app.core.errors import WorkerError
 from app.packs.manifest import read_manifest
+from local.database import Database, DatabaseName, choose_database
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-SLOWEST_ANSWER_S = 300
+LOCK_TIMEOUT_S = 2 * START_TIMEOUT_S
 MAX_RECEIVE_COUNT = 5
 SERVICES = ("detection", "grouping")
 AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+NAMED_WITH_QUEUE = ("GROUP_FACE_QUEUE_URL", "BUCKET_NAME", "FACE_GROUP_BUCKET_NAME", "AWS_DEFAULT_REGION")
+"""What must be set beside QUEUE_URL: in real AWS, a default would name somebody else's bucket."""
+LEADS_ELSEWHERE = ("AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+"""Names, or beginnings of names, of variables that could lead boto3 past the local AWS."""
 
+LOCAL_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 LOCAL_DEFAULTS = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",
+    **LOCAL_CREDENTIALS,
     "AWS_DEFAULT_REGION": "eu-central-1",
     "BUCKET_NAME": "photos",
     "FACE_GROUP_BUCKET_NAME": "face-groups",
@@ -55,69 +64,119 @@ class LocalStackError(WorkerError):
 
 @dataclass
 class ProcessEntry:
-    """A started process. Its start time tells it from a later process with the same id."""
+    """A started process. Its start time tells it from a later process with the same id. Its words in the log begin at
+    `log_begin`."""
 
     pid: int
     started: float
+    log_begin: int = 0
 
 
 @dataclass
 class State:
-    """The running processes, and the environment with which they were started."""
+    """The running processes, and the environment with which they were started. `ports` has those of `aws` and `mongo`,
+    as far as these are started here; `database` is the name of the one that is."""
 
     processes: dict[str, ProcessEntry] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    database: str = ""
 
 
 class LocalStack:
-    """Starts, finds and stops the processes under one folder."""
+    """Starts, finds and stops the processes under one folder. `database` is wanted where one is started here."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: DatabaseName | None = None) -> None:
         self._home = home
+        self._wanted_database = database
         self._state_file = home / "state.json"
+        self._lock = FileLock(home / "lock", timeout=LOCK_TIMEOUT_S)
         self.logs = home / "logs"
-        self.state = self._read_state()
+        self._written = self._read_state_file()
+        self.state = _parse_state(self._written)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._entered: dict[str, str] = {}
+        """What this object has set in this process's own environment; all else in it is the user's."""
+        self._database: Database | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the services."""
-        return {**os.environ, **self.state.environment}
+        mine = dict(os.environ)
+        if "aws" in self.state.ports:
+            mine = {name: value for name, value in mine.items() if not name.startswith(LEADS_ELSEWHERE)}
+        return {**mine, **self.state.environment}
 
     def enter_environment(self) -> None:
-        """Set the services' environment in this process, too, because boto3 reads its settings there."""
-        os.environ.update(self.state.environment)
+        """Set the services' environment in this process, too, because boto3 reads its settings there.
+
+        Raises LocalStackError where this would lead to real AWS and nobody has named queues there.
+        """
+        environment = self.environment
+        if not environment.get("AWS_ENDPOINT_URL") and not self._get_users("QUEUE_URL"):
+            raise LocalStackError(
+                "The endpoint of the local AWS is not known, and without it photos would go to real AWS. Run "
+                "./dev_worker.sh stop, and then start anew; or set QUEUE_URL to use real AWS."
+            )
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        self._entered = dict(self.state.environment)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A context in which no other command starts or stops anything under this folder."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise LocalStackError(
+                f"Another command has been starting or stopping processes for {LOCK_TIMEOUT_S:.0f} s; end it first."
+            ) from None
+        try:
+            found = self._read_state_file()
+            if found != self._written:
+                self._written, self.state = found, _parse_state(found)
+            yield
+        finally:
+            self._lock.release()
 
     def is_running(self, name: str) -> bool:
         return self._process(name) is not None
 
     def start(self, pack: str) -> list[str]:
         """Start what isn't running yet, the services with this pack. Returns the names of the started processes."""
-        started = self.start_stores()
-        wanted = {"MODEL_PACK": pack, "DEV_WORKER_IMAGE": os.environ.get("DEV_WORKER_IMAGE", "")}
-        if wanted.items() - self.state.environment.items():
-            self.stop(SERVICES)
-        self.state.environment |= wanted
-        return [*started, *self._start_services()]
+        with self.locked():
+            started = self.start_stores()
+            wanted = {"MODEL_PACK": pack, "DEV_WORKER_IMAGE": os.environ.get("DEV_WORKER_IMAGE", "")}
+            if wanted.items() - self.state.environment.items():
+                self.stop(SERVICES)
+            self.state.environment |= wanted
+            return [*started, *self._start_services()]
 
     def start_stores(self) -> list[str]:
         """Start only AWS and MongoDB, make queues and buckets, and enter their environment."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        if not any(self.is_running(name) for name in self.state.processes):
-            defaults = {**LOCAL_DEFAULTS, "GALLERY_INDEX_DIR": str(self._home / "index")}
-            self.state = State(environment={k: v for k, v in defaults.items() if k not in os.environ})
-        started = [*self._start_aws(), *self._start_mongo()]
-        self.enter_environment()
-        if not os.environ.get("QUEUE_URL"):
-            self._make_queues_and_buckets()
+        with self.locked():
+            self.logs.mkdir(parents=True, exist_ok=True)
+            if not any(self.is_running(name) for name in self.state.processes):
+                self.state = self._decide()
+            self._write_state()
+            started = self._start_aws_and_mongo()
+            self.enter_environment()
+            if "aws" in self.state.ports:
+                self._make_queues_and_buckets()
+            self._write_state()
         return started
 
     def stop(self, names: tuple[str, ...] | None = None) -> list[str]:
         """Stop these processes, or all: first the services, then AWS and MongoDB."""
-        order = names or (*SERVICES, "mongo", "aws")
+        with self.locked():
+            return self._stop(names or (*SERVICES, "mongo", "aws"))
+
+    def _stop(self, names: tuple[str, ...]) -> list[str]:
         stopped = []
         for some in (SERVICES, ("mongo", "aws")):
-            chosen = [name for name in some if name in order]
+            chosen = [name for name in some if name in names]
             running = {name: found for name in chosen if (found := self._process(name))}
             for process in running.values():
                 process.terminate()
@@ -140,32 +199,66 @@ class LocalStack:
             if not self.is_running(name):
                 raise LocalStackError(f"The {name} service has ended: {self._read_last_line(name)}")
 
-    def _start_aws(self) -> list[str]:
-        if os.environ.get("QUEUE_URL") or self.is_running("aws"):
-            return []
-        port = _find_free_port()
-        self._spawn("aws", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
-        self._await_port("aws", port)
-        self.state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-        return ["aws"]
+    def describe_database(self) -> str:
+        """Which MongoDB is used, and why."""
+        if "mongo" not in self.state.ports:
+            return "MongoDB: the server of GALLERY_IMAGES_MONGO_URI."
+        return f"MongoDB: {self._get_database().describe()}"
 
-    def _start_mongo(self) -> list[str]:
-        if os.environ.get("GALLERY_IMAGES_MONGO_URI") or self.is_running("mongo"):
-            return []
-        port = _find_free_port()
-        data = self._home / "mongo"
-        data.mkdir(exist_ok=True)
-        # The lock that a killed SecantusDB leaves in its folder does not prevent a new one from starting.
-        program = str(Path(sys.executable).parent / "secantusd-py")
-        self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)])
-        self._await_port("mongo", port)
-        uri = f"mongodb://127.0.0.1:{port}"
-        # SecantusDB collects a whole answer before it sends the first byte: for 100,000 faces ten seconds and more.
-        timeout = f"socketTimeoutMS={SLOWEST_ANSWER_S * 1000}"
-        self.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images?{timeout}"
-        self.state.environment["HUEMN_MONGO_URI"] = f"{uri}/huemn"
-        self._await_mongo(uri)
-        return ["mongo"]
+    def _get_users(self, name: str) -> str | None:
+        """The value that the user has set in the environment of this process; None where none is set, or it is ours."""
+        value = os.environ.get(name)
+        return None if value == self._entered.get(name) else value
+
+    def _decide(self) -> State:
+        """A state without processes, with all ports and all of the environment that does not depend on a process.
+
+        Raises LocalStackError where real queues are named and the rest of what is in real AWS is not.
+        """
+        named = self._get_users("QUEUE_URL")
+        missing = [name for name in NAMED_WITH_QUEUE if named and not self._get_users(name)]
+        if missing:
+            raise LocalStackError(f"QUEUE_URL is set, so real AWS is used. Then set {', '.join(missing)}, too.")
+        state = State()
+        defaults = {"GALLERY_INDEX_DIR": str(self._home / "index"), **LOCAL_DEFAULTS}
+        if named:
+            defaults = {name: value for name, value in defaults.items() if name not in LOCAL_CREDENTIALS}
+        else:
+            state.ports["aws"] = _find_free_port()
+            state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{state.ports['aws']}"
+        if not self._get_users("GALLERY_IMAGES_MONGO_URI"):
+            database = self._database = choose_database(self._wanted_database)
+            port = state.ports["mongo"] = _find_free_port()
+            state.database = database.name
+            defaults["GALLERY_INDEX_DIR"] = str(self._home / database.index)
+            state.environment["GALLERY_IMAGES_MONGO_URI"] = database.make_uri(port, "gallery_images")
+            state.environment["HUEMN_MONGO_URI"] = database.make_uri(port, "huemn")
+        state.environment |= {name: value for name, value in defaults.items() if self._get_users(name) is None}
+        return state
+
+    def _get_database(self) -> Database:
+        if self._database is None or self._database.name != self.state.database:
+            self._database = choose_database(self.state.database or None)
+        return self._database
+
+    def _start_aws_and_mongo(self) -> list[str]:
+        """Both at once. What a command that was interrupted has started is waited for, too."""
+        ports, commands, answers = self.state.ports, dict[str, list[str]](), dict[str, Callable[[], bool]]()
+        if aws := ports.get("aws"):
+            commands["aws"] = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(aws)]
+            answers["aws"] = lambda: _is_listening(aws)
+        if mongo := ports.get("mongo"):
+            database = self._get_database()
+            data = self._home / database.data
+            data.mkdir(exist_ok=True)
+            commands["mongo"] = database.make_command(mongo, data)
+            answers["mongo"] = lambda: _is_listening(mongo) and database.is_ready(mongo)
+        wanted = [name for name in commands if not self.is_running(name)]
+        for name in wanted:
+            self._spawn(name, commands[name])
+        for name, answer in answers.items():
+            self._await(name, answer)
+        return wanted
 
     def _make_queues_and_buckets(self) -> None:
         environment = self.environment
@@ -183,11 +276,10 @@ class LocalStack:
 
     def _start_services(self) -> list[str]:
         wanted = [name for name in SERVICES if not self.is_running(name)]
-        begins = {name: self._log_size(name) for name in wanted}
         for name in wanted:
             self._spawn(name, self._make_command(f"run_{name}_service.py"))
-        for name, begin in begins.items():
-            self._await_ready(name, begin)
+        for name in SERVICES:
+            self._await_ready(name)
         return wanted
 
     def _make_command(self, script: str) -> list[str]:
@@ -201,7 +293,9 @@ class LocalStack:
         return ["docker", "run", "--rm", "--init", "--network=host", *environment, *mounts, image, script]
 
     def _spawn(self, name: str, command: list[str]) -> None:
-        with self._log(name).open("ab") as log:
+        begin = self._log(name).stat().st_size if self._log(name).exists() else 0
+        # A process that is not written down would never be found again.
+        with self._log(name).open("ab") as log, _hold_signals():
             child = subprocess.Popen(
                 command,
                 stdout=log,
@@ -211,39 +305,26 @@ class LocalStack:
                 cwd=ROOT,
                 start_new_session=True,
             )
-        self._children[name] = child
-        self.state.processes[name] = ProcessEntry(child.pid, psutil.Process(child.pid).create_time())
-        self._write_state()
+            self._children[name] = child
+            self.state.processes[name] = ProcessEntry(child.pid, psutil.Process(child.pid).create_time(), begin)
+            self._write_state()
 
-    def _await_port(self, name: str, port: int) -> None:
-        def answers() -> bool:
-            with closing(socket.socket()) as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        self._await(name, answers)
-
-    def _await_mongo(self, uri: str) -> None:
-        def answers() -> bool:
-            mongo: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=500)
-            with suppress(PyMongoError), mongo:
-                return bool(mongo.admin.command("ping")["ok"])
-            return False
-
-        self._await("mongo", answers)
-
-    def _await_ready(self, name: str, begin: int) -> None:
+    def _await_ready(self, name: str) -> None:
         def is_ready() -> bool:
             with self._log(name).open("rb") as log:
-                log.seek(begin)
+                log.seek(self.state.processes[name].log_begin)
                 return b'"message": "ready"' in log.read()
 
         self._await(name, is_ready)
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + START_TIMEOUT_S
-        while not condition():
+        while True:
+            # Asked first: what answers on its port may be another process.
             if not self.is_running(name):
                 raise LocalStackError(f"The {name} process ended while starting: {self._read_last_line(name)}")
+            if condition():
+                return
             if time.monotonic() > until:
                 raise LocalStackError(
                     f"The {name} process is not ready after {START_TIMEOUT_S:.0f} s: see {self._log(name)}."
@@ -264,26 +345,46 @@ class LocalStack:
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 
-    def _log_size(self, name: str) -> int:
-        return self._log(name).stat().st_size if self._log(name).exists() else 0
-
     def _read_last_line(self, name: str) -> str:
         lines = self._log(name).read_text("utf-8", "replace").strip().splitlines()
         return f"{lines[-1] if lines else 'its log is empty'} (log: {self._log(name)})"
 
-    def _read_state(self) -> State:
-        try:
-            fields = json.loads(self._state_file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return State()
-        processes = {name: ProcessEntry(**entry) for name, entry in fields["processes"].items()}
-        return State(processes, fields["environment"])
+    def _read_state_file(self) -> str:
+        return self._state_file.read_text("utf-8") if self._state_file.exists() else ""
 
     def _write_state(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
+        self._written = json.dumps(asdict(self.state), indent=2)
         partial = self._state_file.with_suffix(".part")
-        partial.write_text(json.dumps(asdict(self.state), indent=2), "utf-8")
+        partial.write_text(self._written, "utf-8")
         partial.replace(self._state_file)
+
+
+def _parse_state(text: str) -> State:
+    """The state of a state file; an empty one where there is none, or none that can be read."""
+    try:
+        fields = json.loads(text)
+        processes = {name: ProcessEntry(**entry) for name, entry in fields.pop("processes").items()}
+        return State(processes, **fields)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return State()
+
+
+@contextmanager
+def _hold_signals() -> Iterator[None]:
+    """A context in which Ctrl-C and SIGTERM wait until its end. Only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    former = {each: signal.signal(each, lambda number, _: held.append(number)) for each in (SIGINT, SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def _list_pack_folders(pack: str) -> set[Path]:
@@ -298,3 +399,8 @@ def _find_free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_listening(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

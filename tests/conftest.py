@@ -2,27 +2,24 @@
 
 import fcntl
 import os
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from app.adapters.aws import open_client
 from app.adapters.mongo import Document, ensure_indexes
+from local.database import SecantusDB
 from tests.fakes import FakeClock
-from tests.stores import Stores
+from tests.servers import find_mongod_or_skip, free_port, port_answers, run_database, run_server, wait_until
+from tests.stores import CLIENTS, Stores
 
 REGION = "eu-central-1"
-START_TIMEOUT_S = 60.0
 
 # Making a client costs boto3 a third of a second, more than most tests take in all.
 aws_client = cache(open_client)
@@ -47,11 +44,14 @@ def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a moto server of this session; boto3 finds it, and credentials for it, in the environment."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as environment, _server(command, tmp_path_factory.mktemp("moto")) as still_alive:
-        _wait_until(lambda: _port_answers(port), still_alive)
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        run_server(command, tmp_path_factory.mktemp("moto")) as still_alive,
+    ):
+        wait_until(lambda: port_answers(port), still_alive)
         environment.setenv("AWS_ENDPOINT_URL", url)
         environment.setenv("AWS_DEFAULT_REGION", REGION)
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -66,30 +66,44 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def secantus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a SecantusDB server of this session, without a database name."""
-    port, home = _free_port(), tmp_path_factory.mktemp("secantus")
-    program = str(Path(sys.executable).parent / "secantusd-py")
-    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(home / "data")]
-    uri = f"mongodb://127.0.0.1:{port}"
-    with _server(command, home) as still_alive:
-        _wait_until(lambda: _mongo_answers(uri), still_alive)
+    with run_database(SecantusDB(), tmp_path_factory.mktemp("secantus")) as uri:
         yield uri
 
 
 @pytest.fixture(scope="session")
-def mongo_client(mongo_uri: str) -> Iterator["MongoClient[Document]"]:
-    with MongoClient[Document](mongo_uri, tz_aware=True) as client:
+def mongo_uri(secantus_uri: str) -> str:
+    return secantus_uri
+
+
+@pytest.fixture(scope="session")
+def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real mongod of this session, a replica set of one member. Skips where none starts; the gate must not."""
+    with run_database(find_mongod_or_skip(), tmp_path_factory.mktemp("mongod")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def mongo_client(secantus_uri: str) -> Iterator["MongoClient[Document]"]:
+    with MongoClient[Document](secantus_uri, tz_aware=True) as client:
         yield client
 
 
-@pytest.fixture(params=["fake", "mongo"])
+@pytest.fixture(scope="session")
+def mongod_client(mongod_uri: str) -> Iterator["MongoClient[Document]"]:
+    with MongoClient[Document](mongod_uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["fake", *CLIENTS])
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
-    """The database's ports over empty collections: once the fakes, once MongoDB. Both begin with nothing stored."""
+    """The database's ports over empty collections: the fakes, SecantusDB, and a real mongod. All begin with nothing
+    stored."""
     if request.param == "fake":
         yield Stores.of_fakes(FakeClock())
         return
-    client: MongoClient[Document] = request.getfixturevalue("mongo_client")
+    client: MongoClient[Document] = request.getfixturevalue(CLIENTS[request.param])
     database = client[f"test_{uuid4().hex}"]
     ensure_indexes(database)
     yield Stores.of_mongo(database, time.sleep)
@@ -104,55 +118,3 @@ def shared_dir() -> Path:
     if missing:
         pytest.skip(f"the test album and models are not here: {' and '.join(missing)} missing")
     return folder
-
-
-@contextmanager
-def _server(command: list[str], home: Path) -> Iterator[Callable[[], None]]:
-    """A process that ends with the `with`. Yields a check that fails, with its last words, once it is dead."""
-    log = home / "server.log"
-    # Nothing of a server's own code counts as ours, so coverage would only slow it down.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home, env=environment
-        )
-
-    def still_alive() -> None:
-        if process.poll() is not None:
-            pytest.fail(f"{command} ended with {process.returncode}: {log.read_text('utf-8', 'replace')[-500:]}")
-
-    try:
-        yield still_alive
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until(condition: Callable[[], bool], still_alive: Callable[[], None]) -> None:
-    until = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        still_alive()
-        if time.monotonic() > until:
-            pytest.fail(f"a server of the tests didn't answer within {START_TIMEOUT_S:.0f} s")
-        time.sleep(0.05)
-
-
-def _port_answers(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _mongo_answers(uri: str) -> bool:
-    with suppress(PyMongoError), MongoClient[Document](uri, serverSelectionTimeoutMS=500) as client:
-        return bool(client.admin.command("ping")["ok"])
-    return False
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import bson
 import numpy as np
+import pytest
 from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -32,6 +33,10 @@ from tests.fakes import FakeClock
 MODEL = "toy-000000000000"
 CONTENT = "c0ffee" * 10
 TIMES = ("processed_at", "timings_s")
+CLIENTS = {"secantus": "mongo_client", "mongod": "mongod_client"}
+"""Kind of server → the fixture with a client of it."""
+ON_SERVERS = pytest.mark.parametrize("stores", CLIENTS, indirect=True)
+"""For tests of what only a server can show: without the fakes."""
 BOOKKEEPING = ("version", "was")
 """What tells readers which of a document's values counts; two ways to one result may differ in it."""
 

@@ -1,5 +1,6 @@
 """What all MongoDB adapters share: connecting, the translation of errors, transactions, indexes, batches."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -8,7 +9,14 @@ import pymongo
 from pymongo import ASCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, PyMongoError
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -17,6 +25,7 @@ from app.core.errors import BadConfiguration, RetryLater, StoreUnavailable
 Document = dict[str, Any]
 MongoDatabase = Database[Document]
 T = TypeVar("T")
+DOCUMENTDB_HOST = re.compile(r"\.docdb(-elastic)?\.amazonaws\.com", re.IGNORECASE)
 WRITE_BATCH = 1_000
 MAJORITY = WriteConcern("majority")
 TRANSACTION_S = 10.0
@@ -61,6 +70,25 @@ def ping(database: Database[Document]) -> None:
     """Raises RetryLater while the server does not answer."""
     with translate_mongo_errors("Asking for a sign of life"):
         database.command("ping")
+
+
+def refuse_documentdb(database: Database[Document], setting: str) -> None:
+    """Raises BadConfiguration where the server is Amazon DocumentDB, which lacks what leases and windows are made of.
+
+    It is told by its name or, behind a tunnel, by a command that no other server knows:
+    https://docs.aws.amazon.com/documentdb/latest/developerguide/db-instance-maintain.html
+    """
+    hosts = [host for host, _ in database.client.topology_description.server_descriptions()]
+    if not any(DOCUMENTDB_HOST.search(host) for host in hosts):
+        with translate_mongo_errors("Asking which server it is"):
+            try:
+                database.client.admin.command("getEngineVersion")
+            except OperationFailure:
+                return
+    raise BadConfiguration(
+        f"{setting} leads to Amazon DocumentDB, which has no pipelines in updates, no $$NOW and no retryable writes. "
+        "The services can't work with it: use MongoDB Atlas, or a replica set of MongoDB 4.4 or newer."
+    )
 
 
 def run_in_transaction(client: MongoClient[Document], write: Callable[[ClientSession], T]) -> T:

@@ -22,6 +22,8 @@ from benchmarks.chaos.nemesis import ALL_POINTS
 from benchmarks.chaos.real import run_real_round
 from benchmarks.chaos.storm import RoundOptions, run_calm, run_round
 from benchmarks.chaos.world import VISIBILITY_S, WorldOptions
+from benchmarks.common.command import add_database_option
+from local.database import choose_database
 
 REDELIVERY_SLACK_S = 5.0
 FEWEST_REDELIVERIES = 20
@@ -52,8 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     with ExitStack() as stack:
         home = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        world = WorldOptions(home.resolve(), options.pack, options.strict, options.max_receives)
         try:
+            database = choose_database(options.database).name
+            world = WorldOptions(home.resolve(), options.pack, options.strict, options.max_receives, database=database)
             results = _run_rounds(options, round_options, world)
         except WorkerError as error:
             print(error, file=sys.stderr)
@@ -71,6 +74,7 @@ def _run_rounds(options: argparse.Namespace, round_options: RoundOptions, world:
     for seed in range(options.seed, options.seed + options.seeds):
         mine = replace(world, home=world.home / f"seed-{seed}", seed=seed)
         result = run_round(round_options, mine, calm) if calm else run_real_round(round_options, mine)
+        result["database"] = world.database
         print(json.dumps(result), flush=True)
         results.append(result)
     return results
@@ -107,6 +111,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the first round's seed (0)")
     parser.add_argument("--seeds", type=int, default=1, help="rounds, each with its own seed (1)")
     parser.add_argument("--strict", action="store_true", help="refuse stale receipt handles, as AWS may")
+    add_database_option(parser)
     parser.add_argument("--workers", type=int, default=2, help="detection workers (2)")
     parser.add_argument("--max-receives", type=int, default=5, help="the queues' maxReceiveCount (5)")
     parser.add_argument("--pack", default="open", help="model pack (open)")

@@ -1,4 +1,4 @@
-"""The services' surroundings: stand-ins for AWS and MongoDB as processes, with a fault proxy before each store."""
+"""The services' surroundings: local AWS and MongoDB as processes, with a fault proxy before each store."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 from app.adapters.aws import open_client
 from benchmarks.chaos.proxy import FaultProxy
 from benchmarks.chaos.workload import NO_SUCH_BUCKET
+from local.database import DatabaseName, choose_database
 from local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
 
 START_TIMEOUT_S = 120.0
@@ -48,7 +49,8 @@ QUEUE_VARIABLES = {"detection": "QUEUE_URL", "grouping": "GROUP_FACE_QUEUE_URL"}
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """`max_receives` is the queues' maxReceiveCount; `settings` override SETTINGS."""
+    """`max_receives` is the queues' maxReceiveCount; `settings` override SETTINGS. `database` names the server in
+    MongoDB's place; None takes a mongod where one starts, else SecantusDB."""
 
     home: Path
     pack: str = "open"
@@ -56,6 +58,7 @@ class WorldOptions:
     max_receives: int = 5
     seed: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
+    database: DatabaseName | None = None
 
 
 class World:
@@ -64,6 +67,7 @@ class World:
     def __init__(self, options: WorldOptions) -> None:
         self.options = options
         self.journal_path = options.home / "journal.jsonl"
+        self.server = choose_database(options.database)
         self.pids: dict[str, int] = {}
         """The process of each stand-in: `aws` (SQS and S3) and `mongo`."""
         self._stack = ExitStack()
@@ -95,7 +99,6 @@ class World:
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(f"mongodb://127.0.0.1:{mongo_port}", tz_aware=True)
         self._stack.callback(self.mongo.close)
         self.database = self.mongo["gallery_images"]
-        self._await(lambda: bool(self.database.command("ping")["ok"]), "SecantusDB")
         self.queues = self._make_queues_and_buckets()
         self.environment = self._make_environment()
 
@@ -125,8 +128,8 @@ class World:
     def _start_mongo(self) -> int:
         port, data = _find_free_port(), self.options.home / "mongo"
         data.mkdir(exist_ok=True)
-        program = str(Path(sys.executable).parent / "secantusd-py")
-        self._spawn("mongo", [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)], port)
+        self._spawn("mongo", self.server.make_command(port, data), port)
+        self._await(lambda: self.server.is_ready(port), self.server.name)
         return port
 
     def _spawn(self, name: str, command: list[str], port: int) -> None:

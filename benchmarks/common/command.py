@@ -1,5 +1,6 @@
 """Common functions of the benchmarks' commands: finding photos, printing results, and reporting unusable input."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import WorkerError
+from local.database import DATABASE_NAMES
 
 PHOTO_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
 """Formats that both OpenCV and the service decode."""
@@ -15,6 +17,13 @@ PHOTO_ENDINGS = frozenset({".jpg", ".jpeg", ".png"})
 
 class UnusableInput(Exception):
     """The measurement is not possible with this input; the message is one sentence for the user."""
+
+
+def add_database_option(parser: argparse.ArgumentParser) -> None:
+    """`--database`: the server in MongoDB's place."""
+    parser.add_argument(
+        "--database", choices=DATABASE_NAMES, help="server in MongoDB's place (mongod where one starts, else secantus)"
+    )
 
 
 def is_photo(path: Path) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local.album import Album
+from local.database import DatabaseName
 from local.stack import LocalStack
 
 
@@ -19,18 +20,20 @@ def run_local_stack(pack: str, settings: Mapping[str, str] | None = None) -> Ite
 
 
 @contextmanager
-def run_local_stores(settings: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
-    """The same with AWS and MongoDB alone."""
-    with _open_stack(settings or {}) as stack:
+def run_local_stores(
+    settings: Mapping[str, str] | None = None, database: DatabaseName | None = None
+) -> Iterator[LocalStack]:
+    """The same with AWS and MongoDB alone. Raises NoMongod where a mongod is wanted as database and none starts."""
+    with _open_stack(settings or {}, database) as stack:
         stack.start_stores()
         yield stack
 
 
 @contextmanager
-def _open_stack(settings: Mapping[str, str]) -> Iterator[LocalStack]:
+def _open_stack(settings: Mapping[str, str], database: DatabaseName | None = None) -> Iterator[LocalStack]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="face-worker-") as home:
-        stack = LocalStack(Path(home))
+        stack = LocalStack(Path(home), database)
         try:
             os.environ.update(settings)
             yield stack

@@ -1,11 +1,11 @@
 """20,000 messages processed by workers with a stub for the networks: speed, memory, and whether any is lost or
 repeated.
 
-`python -m benchmarks load [--messages 20000] [--workers 2] [--json]`
+`python -m benchmarks load [--messages 20000] [--workers 2] [--database mongod|secantus] [--json]`
 
 The workers are the detection service with a stub in place of the networks (load_worker.py); SQS and S3 are moto's,
-MongoDB is SecantusDB. Every photo has other content. Few more messages are in the queue than the workers can hold,
-because moto goes through all of them at every call, and again for each message that it returns.
+MongoDB is a mongod or SecantusDB. Every photo has other content. Few more messages are in the queue than the workers
+can hold, because moto goes through all of them at every call, and again for each message that it returns.
 
 CPU seconds are given for each part: where all cores are busy, a part's share of them is its share of the time.
 `ceiling_per_s` is how many messages one core would process if a worker had it alone and the stores took no time;
@@ -33,9 +33,10 @@ from PIL import Image
 from app.core.messages import DetectImage
 from benchmarks.chaos.journal import JournalReader
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
-from benchmarks.common.command import print_result
+from benchmarks.common.command import add_database_option, print_result
 from benchmarks.speed.load_consumer import SQS_BATCH, measure_consumer_alone
 from benchmarks.speed.load_processes import Processes, Sample, compute_growth, compute_pace
+from local.database import DatabaseName
 from local.stack import LocalStackError
 
 THREADS, BATCH = 16, 24
@@ -69,9 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
+    add_database_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    result = print_result(lambda: measure(options.messages, options.workers), as_json=options.json)
+    result = print_result(lambda: measure(options.messages, options.workers, options.database), as_json=options.json)
     return 0 if result and is_sound(result) else 1
 
 
@@ -82,12 +84,13 @@ def is_sound(result: Mapping[str, Any]) -> bool:
     return not (result["lost"] or result["done_twice"] or unexplained or grew)
 
 
-def measure(messages: int, workers: int) -> dict[str, Any]:
-    """All figures. Raises LocalStackError where the queue stops getting shorter."""
+def measure(messages: int, workers: int, database: DatabaseName | None = None) -> dict[str, Any]:
+    """All figures. Raises LocalStackError where the queue stops getting shorter, and NoMongod where none starts."""
     alone = measure_consumer_alone(messages, THREADS, BATCH)
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
         home = Path(folder)
-        with World(WorldOptions(home, settings=PRODUCTION)) as world:
+        with World(WorldOptions(home, settings=PRODUCTION, database=database)) as world:
+            server = world.server.name
             put_photos(world, messages)
             with Processes(world, workers, home / "logs") as processes:
                 samples = run(world, processes, messages, workers * BATCH * (1 + WAITING_FOR_EACH_HELD))
@@ -96,6 +99,7 @@ def measure(messages: int, workers: int) -> dict[str, Any]:
     return {
         "messages": messages,
         "workers": workers,
+        "database": server,
         **compute_pace(samples, workers),
         **compute_growth(samples),
         "consumer_alone_per_s": round(alone),

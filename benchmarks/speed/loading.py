@@ -1,12 +1,12 @@
 """How long grouping takes to read a gallery's faces, and which share of that time is the database's.
 
-`python -m benchmarks loading [--faces 100000] [--dimension 512] [--json]`
+`python -m benchmarks loading [--faces 100000] [--dimension 512] [--database mongod|secantus] [--json]`
 
-Faces are stored as detection stores them, three a photo, nine of ten with a person, in a temporary database: on the
-local stand-in, or on the server of GALLERY_IMAGES_MONGO_URI where that is set.
+Faces are stored as detection stores them, three a photo, nine of ten with a person, in a temporary database: on a
+server that is started here, or on that of GALLERY_IMAGES_MONGO_URI where that is set.
 
 - `seconds`: read_faces with its batches joined; `cpu_seconds` and `server_cpu_seconds` are the CPU time of this process
-  and of the stand-in meanwhile
+  and of the server that was started meanwhile
 - `server_seconds`: the same query without decoding its answers
 - `decoding_seconds`: the decoding of these answers into columns
 - `seconds_without_embeddings`: the query of an incremental run, without embeddings
@@ -37,9 +37,10 @@ from app.core.result_keys import ResultKeys
 from app.vision.quality.fitted import load_quality_model
 from app.vision.quality.inputs import CHIP_PX, FaceColumns
 from app.vision.quality.measures import measure_quality, split_into_rows
-from benchmarks.common.command import print_result
+from benchmarks.common.command import add_database_option, print_result
 from benchmarks.common.peak import PeakMemory
 from benchmarks.common.running import run_local_stores
+from local.database import DatabaseName
 
 GALLERY, MODEL = "gallery", "model-0123456789ab"
 FACES_A_PHOTO = 3
@@ -55,16 +56,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--faces", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
+    add_database_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    measured = print_result(lambda: measure_loading(options.faces, options.dimension), as_json=options.json)
+    measured = print_result(
+        lambda: measure_loading(options.faces, options.dimension, options.database), as_json=options.json
+    )
     return 1 if measured is None else 0
 
 
-def measure_loading(count: int, dimension: int) -> dict[str, float]:
-    """The figures for a gallery of so many faces."""
+def measure_loading(count: int, dimension: int, wanted: DatabaseName | None = None) -> dict[str, float | str]:
+    """The figures for a gallery of so many faces. Raises NoMongod where one is wanted and none starts."""
     name = f"loading_{uuid4().hex}"
-    with run_local_stores() as stack:
+    with run_local_stores(database=wanted) as stack:
         uri = stack.environment["GALLERY_IMAGES_MONGO_URI"]
         database = open_database(uri, "gallery_images", "GALLERY_IMAGES_MONGO_URI")
         with translate_mongo_errors("Measuring"), database.client as client:
@@ -72,7 +76,7 @@ def measure_loading(count: int, dimension: int) -> dict[str, float]:
                 _fill(client[name], count, dimension)
                 server = stack.state.processes.get("mongo")
                 figures = _measure_figures(client[name], psutil.Process(server.pid) if server else None)
-                return {"faces": count, "dimension": dimension, **figures}
+                return {"faces": count, "dimension": dimension, "database": stack.state.database, **figures}
             finally:
                 client.drop_database(name)
 

@@ -30,7 +30,7 @@ from app.core.records import (
     join_batches,
 )
 from tests.integration.proxy import Proxy
-from tests.stores import MODEL, OnceBefore, Stores, face_record, photo, photo_result, store, unit_vector
+from tests.stores import MODEL, ON_SERVERS, OnceBefore, Stores, face_record, photo, photo_result, store, unit_vector
 
 OTHER_MODEL = "other-111111111111"
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -396,7 +396,7 @@ def save_with(
     return [result for result, one in zip(results, fresh, strict=True) if one in overtaken]
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 @pytest.mark.parametrize("known", [True, False])
 def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_then(
     stores: Stores, mongo_uri: str, known: bool
@@ -408,7 +408,7 @@ def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_th
     assert etags(stores) == {"a": "etag-3", "b": "etag-2"}
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 @pytest.mark.parametrize("command", ["delete faces", "update images", "commitTransaction"])
 def test_a_result_that_comes_while_another_is_written_waits_and_is_overtaken(
     stores: Stores, mongo_uri: str, command: str
@@ -429,7 +429,7 @@ def test_a_result_that_comes_while_another_is_written_waits_and_is_overtaken(
     assert len(faces_of(stores)) == 1
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_reads_again(
     stores: Stores, mongo_uri: str
 ) -> None:
@@ -443,14 +443,14 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_reads_agai
     assert etags(stores) == {"a": "etag-2", "b": "etag-1"}
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_an_uri_that_prefers_to_read_from_secondaries_stores_photos_too(stores: Stores, mongo_uri: str) -> None:
     with MongoClient[Document](f"{mongo_uri}/?readPreference=secondaryPreferred", tz_aware=True) as client:
         assert MongoFaceStore(client[stores.database.name]).save_photos([version(1)]).overtaken == []
     assert etags(stores) == {"a": "etag-1"}
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,7 +465,7 @@ def test_a_photo_that_another_worker_never_stops_writing_is_for_later(
     assert store(stores, [version(2)]) == []
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 @pytest.mark.parametrize("command", ["find", "update faces", "delete faces", "update images", "commitTransaction"])
 def test_an_outage_in_the_middle_leaves_all_as_it_was_and_the_same_call_again_repairs_it(
     stores: Stores, mongo_uri: str, command: str, monkeypatch: pytest.MonkeyPatch

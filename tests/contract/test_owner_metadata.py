@@ -13,7 +13,7 @@ from app.core.errors import StoreUnavailable
 from app.core.ports import OwnerMetadata
 from app.core.records import ImageStatus
 from tests.fake_stores import FakeOwnerMetadata
-from tests.stores import MODEL, image_record, photo
+from tests.stores import CLIENTS, MODEL, image_record, photo
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ def fake_rig() -> Rig:
     )
 
 
-@pytest.fixture(params=["fake", "mongo"])
+@pytest.fixture(params=["fake", *CLIENTS])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     if request.param == "fake":
         yield fake_rig()
         return
-    client = request.getfixturevalue("mongo_client")
+    client = request.getfixturevalue(CLIENTS[request.param])
     database = client[f"owner_{uuid4().hex}"]
 
     def add(image_id: str, fields: dict[str, object]) -> None:

@@ -151,6 +151,7 @@ def test_nothing_of_the_tests_or_the_local_stack_is_in_the_image(image: Path) ->
     installed = {path.name.split("-")[0].lower() for path in (image / "venv").glob("lib/*/site-packages/*.dist-info")}
     assert {"boto3", "onnxruntime", "faiss_cpu", "opencv_python_headless"} <= installed
     assert not installed & {"moto", "secantusdb", "pytest", "ruff", "mtcnn", "pip", "opencv_python"}
+    assert not [name for name in installed if name.startswith("fiftyone")], "it contains a mongod under the SSPL"
 
 
 def test_the_bill_of_materials_names_every_locked_package_with_its_hashes(tmp_path: Path) -> None:

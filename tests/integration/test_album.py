@@ -3,20 +3,27 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 from PIL import Image
 
-from benchmarks.common.running import run_local_stack
+from app.grouping.output import Groups
+from benchmarks.common.running import run_local_stack, wait_until_grouped
 from benchmarks.robustness.idempotence import measure
+from local.album import Album
 from local.stack import ROOT, LocalStack
 from tests.integration.test_bad_input import astronaut
 
 pytestmark = pytest.mark.slow
+SOON_S = 30.0
+"""Far less than the 180 s for which the command waits where nothing advances."""
 SHARED_PACK = ROOT / "tests" / "packs" / "shared-insightface.toml"
 
 
@@ -79,7 +86,8 @@ def test_an_album_of_ones_own_ends_with_a_summary_a_valid_result_and_a_page(tmp_
     jsonschema.validate(groups, schema)
     [face] = groups["people"][0]["faces"]
     assert face["image_id"] == "portrait 1"
-    with Image.open(out / "previews" / "portrait 1.jpg") as preview:
+    (path,) = (out / "previews" / "portrait 1.jpg").iterdir()
+    with Image.open(path) as preview:
         assert preview.size == (512, 512)
     assert not LocalStack(tmp_path / "home").is_running("detection"), "the album command left its services running"
 
@@ -116,6 +124,108 @@ def test_a_started_stack_takes_photos_tells_its_state_and_stops(tmp_path: Path) 
         stopped = dev_worker("stop", home=tmp_path)
     assert "detection" in stopped.stdout
     assert dev_worker("status", home=tmp_path).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with run_local_stack("open") as stack:
+        yield stack
+
+
+def process(folder: Path, stack: LocalStack, out: Path) -> Groups:
+    """The folder once through the running services, soon. Leaves in `out` what is in S3 now and nothing else."""
+    shutil.rmtree(out, ignore_errors=True)
+    begin = time.monotonic()
+    with Album(folder, stack.environment) as album:
+        album.send()
+        wait_until_grouped(album, stack)
+        groups = album.collect(out)
+    assert time.monotonic() - begin < SOON_S
+    return groups
+
+
+def photos_of(groups: Groups) -> dict[str, int]:
+    """Image id → its faces that were found, and 0 for a photo that is listed as skipped."""
+    faces = [face for person in groups.people for face in person.faces] + groups.unassigned
+    counts = {photo.image_id: 0 for photo in groups.skipped}
+    for face in faces:
+        counts[face.image_id] = counts.get(face.image_id, 0) + 1
+    return counts
+
+
+def count_analysed(stack: LocalStack) -> int:
+    lines = (stack.logs / "detection.log").read_text("utf-8").splitlines()
+    return sum(json.loads(line)["message"].startswith("photo indexed") for line in lines)
+
+
+def test_the_same_folder_again_is_soon_done_and_each_change_of_it_is_followed(
+    tmp_path: Path, stack: LocalStack
+) -> None:
+    folder, out = tmp_path / "day", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(astronaut())
+    Image.new("RGB", (64, 48), "teal").save(folder / "empty.jpg")
+    (folder / "broken.jpg").write_text("not a picture", "utf-8")
+    first = process(folder, stack, out)
+    analysed = count_analysed(stack)
+    assert photos_of(first) == {"a": 1, "broken": 0, "empty": 0}
+
+    assert process(folder, stack, out).people == first.people
+    assert count_analysed(stack) == analysed, "what was stored is analysed again"
+
+    with Image.open(folder / "a.png") as photo:
+        photo.convert("RGB").save(folder / "b.jpg", quality=95)
+    added = process(folder, stack, out)
+    assert photos_of(added) == {"a": 1, "b": 1, "broken": 0, "empty": 0}
+    assert [(person.person_id, person.photo_count) for person in added.people] == [(first.people[0].person_id, 2)]
+
+    shutil.copy(folder / "b.jpg", folder / "empty.jpg")
+    Image.new("RGB", (64, 48), "navy").save(folder / "b.jpg")
+    assert photos_of(process(folder, stack, out)) == {"a": 1, "b": 0, "broken": 0, "empty": 1}
+
+    (folder / "empty.jpg").unlink()
+    assert photos_of(process(folder, stack, out)) == {"a": 1, "b": 0, "broken": 0}
+    (folder / "broken.jpg").unlink()
+    (folder / "a.png").write_bytes((folder / "b.jpg").read_bytes())
+    assert photos_of(process(folder, stack, out)) == {"a": 0, "b": 0}
+
+
+def test_a_folder_with_pairs_sidecars_and_videos_is_processed_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    folder, out = tmp_path / "shoot", tmp_path / "out"
+    folder.mkdir()
+    (folder / "IMG_1.png").write_bytes(astronaut())
+    with Image.open(folder / "IMG_1.png") as photo:
+        photo.convert("RGB").save(folder / "IMG_1.JPG")
+    for name in ("IMG_1.MOV", "IMG_1.xmp", "._IMG_1.JPG"):
+        (folder / name).write_text("no picture", "utf-8")
+    done = dev_worker("album", str(folder), "--out", str(out), home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Left out, because they are no pictures: 1 .mov, 1 .xmp, 1 hidden." in done.stdout
+    groups = Groups.model_validate_json((out / "groups.json").read_bytes())
+    assert photos_of(groups) == {"IMG_1": 1, "IMG_1.png": 1}
+
+
+def test_a_folder_is_done_again_after_a_restart_that_lost_its_files(tmp_path: Path) -> None:
+    folder, home = tmp_path / "day", tmp_path / "home"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(astronaut())
+    Image.new("RGB", (64, 48), "teal").save(folder / "empty.jpg")
+    results, files = [], []
+    # The command stops everything at its end, and the local S3 and SQS keep nothing.
+    for run in ("first", "second", "third"):
+        if run == "third":
+            (folder / "b.png").write_bytes(astronaut() + b"after the end of the picture")
+        out, begin = tmp_path / run, time.monotonic()
+        done = dev_worker("album", str(folder), "--out", str(out), home=home)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert time.monotonic() - begin < 2 * SOON_S
+        results.append(Groups.model_validate_json((out / "groups.json").read_bytes()))
+        files.append({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()})
+    first, second, third = results
+    assert second.people == first.people
+    assert files[0] == files[1] < files[2], "pictures of the page are lost"
+    assert photos_of(third) == {"a": 1, "b": 1, "empty": 0}
+    assert third.people[0].person_id == first.people[0].person_id
 
 
 def test_five_more_messages_for_each_photo_change_no_byte(tmp_path: Path) -> None:

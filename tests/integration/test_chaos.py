@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from local.database import DATABASE_NAMES, DatabaseName
 from local.stack import ROOT
+from tests.servers import find_mongod_or_skip
 
 ZERO = ("lost", "duplicated", "fence_violations", "orphans", "ungrouped")
 REAL_ZERO = (*ZERO, "swapped", "revived", "misplaced")
@@ -37,9 +39,13 @@ def test_no_photo_is_lost_swapped_or_revived_whatever_is_uploaded_while_workers_
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_nothing_is_lost_or_done_twice_while_workers_die_and_networks_lie() -> None:
+@pytest.mark.parametrize("database", DATABASE_NAMES)
+def test_nothing_is_lost_or_done_twice_while_workers_die_and_networks_lie(database: DatabaseName) -> None:
+    if database == "mongod":
+        find_mongod_or_skip()
     small = ["--messages", "24", "--kills", "3", "--seconds", "10", "--max-receives", "2", "--seed", "7", "--strict"]
-    result = run_round("--workload", "simple", *small)
+    result = run_round("--workload", "simple", *small, "--database", database)
+    assert result["database"] == database
     assert (result["stored"], result["dead_lettered"]) == (22, 2)
     assert dict.fromkeys(ZERO, 0) == {name: result[name] for name in ZERO}
     assert result["kills"] >= 3

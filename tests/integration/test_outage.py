@@ -1,6 +1,5 @@
 """A store that is away for ten seconds costs time, and nothing else."""
 
-import os
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ def behind_proxies() -> Iterator[tuple[Services, dict[str, Proxy]]]:
         s3_port = urlsplit(straight.environment["AWS_ENDPOINT_URL"]).port
         mongo_port = urlsplit(straight.environment["GALLERY_IMAGES_MONGO_URI"]).port
         with Proxy(s3_port) as s3, Proxy(mongo_port) as mongo:
-            os.environ["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{s3.port}"
+            stack.state.environment["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{s3.port}"
             # Without directConnection the driver would ask the server for its own address and go there.
             uri = f"mongodb://127.0.0.1:{mongo.port}"
             stack.state.environment["GALLERY_IMAGES_MONGO_URI"] = f"{uri}/gallery_images?directConnection=true"
