@@ -56,14 +56,14 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
             exits = list(fleet.exits)
         sweep(world)
         run, files, pictures = read_snapshot(world), read_files(world), read_pictures(world)
-    words = user.diary.words
+    words = album_checks.Words(user.diary.words, uploader.history, run)
     found = {
         "lost": [*album_checks.find_lost_files(files, run), *album_checks.find_wrong_letters(plan.bad_records, run)],
         "duplicated": album_checks.find_duplicated_files(run),
         "swapped": album_checks.find_swapped(files, run, pictures),
         "revived": album_checks.find_revived(files, run),
         "ungrouped": album_checks.find_ungrouped(run),
-        "misplaced": album_checks.find_misplaced(words, uploader.history, run),
+        "misplaced": album_checks.find_misplaced(words),
         "fence_violations": checks.find_fence_violations(run, JournalReader(world.journal_path).read(), watch.seen),
         "orphans": [*checks.find_orphans(run), *album_checks.find_left_covers(run)],
     }
@@ -77,8 +77,9 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
         "stored": sum(album_checks.get_place(image) in files for image in run.images.values()),
         "faces": len(run.faces),
         "dead_lettered": sum(map(is_bad_letter, run.dead_letters)),
-        "words": len(words),
+        "words": len(user.diary.words),
         "words_refused": user.diary.refused,
+        "words_held": sum(1 for _ in words.list_held()),
         "words_left": album_checks.count_words(run),
         "races": _count_races(world_options.home / "logs"),
         "redriven_innocent": redriven,
