@@ -1,8 +1,9 @@
 """One round of the real workload: an album is changed during a storm of faults, then checked by its end."""
 
 import hashlib
+import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.chaos.storm import (
     sweep,
 )
 from benchmarks.chaos.uploader import Uploader
-from benchmarks.chaos.user import User
+from benchmarks.chaos.user import Diary, User
 from benchmarks.chaos.watch import FenceWatch
 from benchmarks.chaos.workload import NO_SUCH_BUCKET
 from benchmarks.chaos.world import SETTINGS, World, WorldOptions
@@ -56,6 +57,7 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
             exits = list(fleet.exits)
         sweep(world)
         run, files, pictures = read_snapshot(world), read_files(world), read_pictures(world)
+    _keep_diary(user.diary, world_options.home)
     words = album_checks.Words(user.diary.words, uploader.history, run)
     found = {
         "lost": [*album_checks.find_lost_files(files, run), *album_checks.find_wrong_letters(plan.bad_records, run)],
@@ -106,6 +108,12 @@ def read_pictures(world: World) -> dict[str, bytes]:
     bucket = SETTINGS["FACE_GROUP_BUCKET_NAME"]
     keys = [key for key in _list_keys(world, bucket) if key.endswith(PICTURE_ENDINGS)]
     return {key: world.s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+def _keep_diary(diary: Diary, home: Path) -> None:
+    """For whoever looks into a round that went wrong."""
+    lines = [json.dumps(asdict(word)) for word in diary.words]
+    (home / "words.jsonl").write_text("\n".join(lines), "utf-8")
 
 
 def _count_races(logs: Path) -> int:
