@@ -7,8 +7,9 @@ The right end is computed here in a few lines of its own, not by the code that i
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -266,53 +267,68 @@ def find_left_covers(run: Snapshot) -> list[str]:
     return wrong
 
 
-def find_misplaced(words: Sequence[Word], history: Mapping[Place, Sequence[Moment]], run: Snapshot) -> list[str]:
-    """Words on faces that users didn't mean, and words that are gone from faces whose photo has stayed."""
-    into = {(one["gallery_id"], one["person_id"]): one.get("merged_into") for one in run.people.values()}
+class Words:
+    """What users have said, looked up by the faces that are stored in the end."""
 
-    def resolve(gallery_id: str, person_id: str) -> str:
-        while further := into.get((gallery_id, person_id)):
+    def __init__(self, words: Iterable[Word], history: Mapping[Place, Sequence[Moment]], run: Snapshot) -> None:
+        self._run, self._history = run, history
+        self._into = {(one["gallery_id"], one["person_id"]): one.get("merged_into") for one in run.people.values()}
+        self._said: dict[tuple[str, Place | None, str], list[Word]] = defaultdict(list)
+        for word in words:
+            self._said[word.gallery_id, word.place, word.digest].append(word)
+
+    def resolve(self, gallery_id: str, person_id: str) -> str:
+        """The person that this one is now."""
+        while further := self._into.get((gallery_id, person_id)):
             person_id = further
         return person_id
 
+    def find(self, face: Document, image: Document) -> list[Word]:
+        """What was said of this face of this content, in order."""
+        places = (get_place(image), None)
+        about = [word for place in places for word in self._said[face["gallery_id"], place, face["digest"]]]
+        return sorted((word for word in about if word.content in (None, image["content"])), key=lambda word: word.at)
+
+    def list_faces(self) -> Iterator[tuple[Document, list[Word]]]:
+        """All faces of photos, and what was said of each."""
+        for _, face in sorted(self._run.faces.items()):
+            if image := self._run.images.get(f"{face['gallery_id']}/{face['image_id']}"):
+                yield face, self.find(face, image)
+
+    def list_held(self) -> Iterator[tuple[Document, Word]]:
+        """The faces on which a word must be, and the last word on each."""
+        for face, about in self.list_faces():
+            if about and about[-1].is_sure and about[-1].place and _has_stayed(about[-1], self._history):
+                yield face, about[-1]
+
+
+def find_misplaced(words: Words) -> list[str]:
+    """Words on faces that users didn't mean, and words that are gone from faces whose photo has stayed."""
     wrong = []
-    said: dict[tuple[Place | None, str], list[Word]] = defaultdict(list)
-    for word in words:
-        said[word.place, word.digest].append(word)
-    for face_id, face in sorted(run.faces.items()):
-        image = run.images.get(f"{face['gallery_id']}/{face['image_id']}")
-        if image is None:
-            continue
-        gallery_id, place = face["gallery_id"], get_place(image)
-        about = [
-            word
-            for where in (place, None)
-            for word in said[where, face["digest"]]
-            if word.gallery_id == gallery_id and word.content in (None, image["content"])
-        ]
-        confirmed = {resolve(gallery_id, word.person_id) for word in about if word.kind == "confirm"}
-        rejected = {resolve(gallery_id, word.person_id) for word in about if word.kind == "reject"}
-        has_word = face.get("assigned_by") == "user"
-        now = face.get("person_id")
-        if has_word and now not in confirmed:
-            wrong.append(f"{face_id} is confirmed as {now}, which nobody said of it.")
-        refused = {resolve(gallery_id, one) for one in face.get("rejected", ())}
-        wrong += [f"{face_id} is rejected for {one}, which nobody said of it." for one in sorted(refused - rejected)]
-        last = max(about, key=lambda word: word.at, default=None)
-        if last is None or not last.is_sure or not _has_stayed(last, history.get(place, ())):
-            continue
-        person = resolve(gallery_id, last.person_id)
-        if last.kind == "confirm" and (not has_word or now != person):
-            wrong.append(f"{face_id} was confirmed as {person}; now it is {now}'s, by {face.get('assigned_by')}.")
-        if last.kind == "reject" and person not in refused:
-            wrong.append(f"{face_id} was rejected for {person}, and nothing says so now.")
+    for face, about in words.list_faces():
+        resolve = partial(words.resolve, face["gallery_id"])
+        confirmed = {resolve(word.person_id) for word in about if word.kind == "confirm"}
+        rejected = {resolve(word.person_id) for word in about if word.kind == "reject"}
+        person = face.get("person_id")
+        if face.get("assigned_by") == "user" and person not in confirmed:
+            wrong.append(f"{face['_id']} is confirmed as {person}, which nobody said of it.")
+        refused = {resolve(one) for one in face.get("rejected", ())} - rejected
+        wrong += [f"{face['_id']} is rejected for {one}, which nobody said of it." for one in sorted(refused)]
+    for face, word in words.list_held():
+        meant, person = words.resolve(word.gallery_id, word.person_id), face.get("person_id")
+        refused = {words.resolve(word.gallery_id, one) for one in face.get("rejected", ())}
+        if word.kind == "confirm" and (face.get("assigned_by"), person) != ("user", meant):
+            wrong.append(f"{face['_id']} was confirmed as {meant}; now it is {person}'s, by {face.get('assigned_by')}.")
+        if word.kind == "reject" and meant not in refused:
+            wrong.append(f"{face['_id']} was rejected for {meant}, and nothing says so now.")
     return wrong
 
 
-def _has_stayed(word: Word, moments: Sequence[Moment]) -> bool:
+def _has_stayed(word: Word, history: Mapping[Place, Sequence[Moment]]) -> bool:
     """Whether the file had the word's content all the time, from before the word until the end."""
     if word.place is None or word.place[1].endswith(RAW):
         return False  # A raw file loses its faces while a JPEG is beside it.
+    moments = history.get(word.place, ())
     since = max((row for row, one in enumerate(moments) if one.at <= word.at - IN_WORK_S), default=0)
     contents = {one.data and hashlib.sha256(one.data).hexdigest() for one in moments[since:]}
     return contents == {word.content}

@@ -54,6 +54,9 @@ class Case:
     words: list[Word] = field(default_factory=list)
     history: dict[album.Place, list[Moment]] = field(default_factory=dict)
 
+    def find_words(self) -> album_checks.Words:
+        return album_checks.Words(self.words, self.history, self.run)
+
     def find_wrong(self) -> list[str]:
         return [
             *album_checks.find_lost_files(self.files, self.run),
@@ -63,7 +66,7 @@ class Case:
             *album_checks.find_swapped(self.files, self.run, self.pictures),
             *album_checks.find_ungrouped(self.run),
             *album_checks.find_left_covers(self.run),
-            *album_checks.find_misplaced(self.words, self.history, self.run),
+            *album_checks.find_misplaced(self.find_words()),
             *album_checks.find_wrong_letters([0], self.run),
         ]
 
@@ -245,6 +248,7 @@ def test_words_on_the_faces_that_were_meant_are_right(case: Case) -> None:
     case.run.faces["g/IMG_1.png/m/0"]["rejected"] = ["p2"]
     assert case.find_wrong() == []
     assert album_checks.count_words(case.run) == 2
+    assert len(list(case.find_words().list_held())) == 2
 
 
 def test_a_word_follows_its_person_into_another_one(case: Case) -> None:
@@ -288,7 +292,7 @@ def test_a_word_on_another_photo_with_the_same_face_is_misplaced(case: Case) -> 
     case.run.faces["g/IMG_1.png/m/0"] |= {"digest": "digest of IMG_1", "assigned_by": "user"}
     case.run.images["g/IMG_1.png"]["content"] = case.run.images["g/IMG_1"]["content"]
     say(case, "confirm", "g/IMG_1/m/0", is_sure=False)
-    found = album_checks.find_misplaced(case.words, case.history, case.run)
+    found = album_checks.find_misplaced(case.find_words())
     assert found == ["g/IMG_1.png/m/0 is confirmed as p1, which nobody said of it."]
 
 

@@ -14,7 +14,7 @@ from benchmarks.chaos import checks
 from benchmarks.chaos.__main__ import SUMS, summarise_rounds
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event, JournalReader, measure_redelivery_times
-from benchmarks.chaos.nemesis import make_plan
+from benchmarks.chaos.nemesis import RACES, make_plan
 from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
 from benchmarks.chaos.workload import Sent, make_workload
 
@@ -254,6 +254,13 @@ def test_a_plan_has_the_kills_it_was_asked_for() -> None:
     plan = make_plan(0, kills=7, seconds=60)
     named = sum(map(len, plan.kill_points.values()))
     assert named + sum(strike.kind == "kill" for strike in plan.strikes) == 7
+
+
+def test_only_a_plan_for_changing_photos_kills_at_deletions_and_slows_the_database_down() -> None:
+    plans = [make_plan(seed, 24, 60, changes_photos=changes) for changes in (True, False) for seed in range(3)]
+    points = [[point.partition(":")[0] for point in plan.kill_points["detection"]] for plan in plans]
+    assert ["after-remove" in some for some in points] == [True] * 3 + [False] * 3
+    assert [any(strike.faults is RACES for strike in plan.strikes) for plan in plans] == [True] * 3 + [False] * 3
 
 
 def test_a_workload_has_its_duplicates_and_poison_and_no_two_equal_bodies() -> None:
