@@ -61,7 +61,7 @@ def _read_by_tifffile(data: bytes) -> NDArray[np.uint8] | None:
     try:
         with tifffile.TiffFile(BytesIO(data)) as opened:
             page = opened.pages.first
-            samples, photometric = page.asarray(), int(page.photometric)  # type: ignore[union-attr]
+            samples, photometric = page.asarray(), int(page.photometric)
     except Exception:  # noqa: BLE001 - as above
         return None
     eight = (samples >> 8 if samples.dtype == np.uint16 else samples).astype(np.uint8)
