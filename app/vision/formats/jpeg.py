@@ -100,6 +100,8 @@ def read_outline(data: bytes) -> Outline:
 
 def decode(data: bytes, outline: Outline, enough_px: int | None = None) -> Image:
     """(h,w,3) uint8 sRGB, not turned. A sound file in colour or grey takes one pass; all others take more patience."""
+    if read_frame(data)[2] == 4:
+        return _decode_inks(keep_pixels(data), outline)
     pixels = decode_jpeg(data, outline.width_px, outline.height_px, enough_px)
     if pixels is None:
         plain = keep_pixels(data)
@@ -178,6 +180,14 @@ def _keep_scans(data: bytes, at: int) -> Iterator[bytes]:
         elif marker < 0xC0 or length < 2 or at > len(data):
             # No marker can stand here. What the decoder makes of it is what browsers make of it.
             at = begin + 2
+
+
+def _decode_inks(data: bytes, outline: Outline) -> Image:
+    """CMYK or YCCK, by Pillow: libjpeg-turbo's own way to RGB knows no profile."""
+    try:
+        return _decode_tolerantly(data, outline)
+    except OSError:
+        return _decode_patiently(data, outline)
 
 
 def _decode_patiently(data: bytes, outline: Outline) -> Image:
