@@ -48,6 +48,8 @@ FROM ${PYTHON}
 ENV MALLOC_ARENA_MAX=2 HEALTH_FILE=/tmp/health.json GALLERY_INDEX_DIR=/var/lib/face-worker
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# As in app/__init__.py, for programs of the image that do not go through it, such as Ray's nodes.
+ENV ORT_DISABLE_TELEMETRY=1 RAY_USAGE_STATS_ENABLED=0
 RUN groupadd --gid 10001 worker \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin worker \
     && install --directory --owner=10001 --group=10001 /var/lib/face-worker

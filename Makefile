@@ -5,6 +5,8 @@ PACK ?= open
 IMAGES ?= .local/sample-album
 # Tests start hundreds of processes; without bytecode on disk each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
+# Terraform would ask its maker for newer versions.
+export CHECKPOINT_DISABLE = 1
 
 .PHONY: help
 help: ## show this list

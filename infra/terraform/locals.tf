@@ -12,6 +12,9 @@ locals {
     role => { create = existing == null, name = existing == null ? "${var.name}-${role}-${local.account}" : existing }
   }
   photo_bucket_arn = "arn:${local.partition}:s3:::${local.buckets.photos.name}"
+  shared_bucket    = local.buckets.photos.name == local.buckets.results.name
+  photo_rule_name  = "${var.name}-photos"
+  photo_rule_arn   = "arn:${local.partition}:events:${local.region}:${local.account}:rule/${local.photo_rule_name}"
 
   image = "${module.registry.repository.url}:${var.image_tag}"
 

@@ -13,7 +13,8 @@ module "queues" {
   max_receive_count    = var.queues.max_receive_count
   retention_s          = var.queues.retention_s
   kms_key_arn          = var.kms_key_arn
-  photo_bucket         = var.photo_notifications.enabled ? { arn = local.photo_bucket_arn, account_id = local.account } : null
+  photo_bucket         = var.photo_notifications.enabled && !local.shared_bucket ? { arn = local.photo_bucket_arn, account_id = local.account } : null
+  photo_rule_arn       = var.photo_notifications.enabled && local.shared_bucket ? local.photo_rule_arn : null
 }
 
 module "storage" {
@@ -24,9 +25,12 @@ module "storage" {
   force_destroy        = var.force_destroy
   former_versions_days = var.former_versions_days
   photos_expire_days   = var.photos_expire_days
+  results_prefix       = var.results_prefix
   photo_notifications = var.photo_notifications.enabled ? {
-    queue_arn = module.queues.arn_for_photo_bucket
-    prefixes  = var.photo_prefixes
+    queue_arn      = module.queues.arn_for_photo_bucket
+    prefixes       = var.photo_prefixes
+    rule_name      = local.photo_rule_name
+    dead_queue_arn = module.queues.queues.detection.dead.arn
   } : null
 }
 
@@ -69,6 +73,8 @@ module "iam" {
   photo_bucket_names   = concat([local.buckets.photos.name], var.further_photo_buckets)
   photo_prefixes       = var.photo_prefixes
   results_bucket_arn   = module.storage.buckets["results"].arn
+  results_prefix       = var.results_prefix
+  former_galleries     = var.former_galleries
   models_bucket_arn    = module.storage.buckets["models"].arn
   model_prefix         = var.model_prefix
   secret_arns          = { for service, settings in local.secret_settings : service => values(settings) }

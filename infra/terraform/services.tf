@@ -6,6 +6,7 @@ locals {
       AWS_DEFAULT_REGION         = local.region
       GROUP_FACE_QUEUE_URL       = module.queues.queues.grouping.url
       FACE_GROUP_BUCKET_NAME     = module.storage.buckets["results"].name
+      RESULTS_PREFIX             = var.results_prefix
       MESSAGE_VISIBILITY_TIMEOUT = tostring(var.queues.visibility_timeout_s)
       ENVIRONMENT                = var.environment
       METRICS                    = "emf"

@@ -29,10 +29,37 @@ variable "photo_prefixes" {
     condition     = !anytrue([for prefix in var.photo_prefixes : prefix == "" || strcontains(prefix, "*")])
     error_message = "photo_prefixes must not be empty nor hold *: it is added."
   }
+
+  validation {
+    condition     = var.existing_buckets.photos == null || var.existing_buckets.photos != var.existing_buckets.results || !anytrue([for prefix in var.photo_prefixes : startswith(var.results_prefix, prefix) || startswith(prefix, var.results_prefix)])
+    error_message = "photo_prefixes must leave results_prefix out where one bucket holds photos and results: results would be announced as photos."
+  }
+}
+
+variable "results_prefix" {
+  description = "Beginning of the keys of all results (RESULTS_PREFIX). It is reserved: no photo's key may begin with it."
+  type        = string
+  default     = "face-worker/"
+
+  # As RESULTS_PREFIX in app/config.py.
+  validation {
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9._-]{0,60}/$", var.results_prefix))
+    error_message = "results_prefix must be one folder, such as face-worker/: 1 to 61 letters, digits, dots, hyphens and underscores, and a slash."
+  }
+}
+
+variable "former_galleries" {
+  description = <<-TEXT
+    Whether the stack was there before results_prefix. Results of its galleries may then lie outside of it: they can be
+    read and removed, and workers of the former version can write them until the next deploy. A new stack sets it to
+    false, above all where one bucket holds photos and results.
+  TEXT
+  type        = bool
+  default     = true
 }
 
 variable "photo_notifications" {
-  description = "Whether the photo bucket announces new photos to the detection queue. Replaces notifications the bucket may have."
+  description = "Whether the photo bucket announces new, deleted and restored photos to the detection queue. Replaces notifications the bucket may have."
   type        = object({ enabled = bool })
   default     = { enabled = false }
 }

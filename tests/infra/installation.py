@@ -35,6 +35,7 @@ VARIABLES = {
     "traffic_share": 25,
     "force_destroy": True,
     "photo_notifications": {"enabled": True},
+    "former_galleries": False,
     "model_prefix": "packs/",
     "further_photo_buckets": ["more-photos"],
     "worker_log_group": "/face-worker-test/workers",

@@ -126,6 +126,57 @@ run "grouping_gets_neither_the_owners_database_nor_what_only_detection_reads" {
   }
 }
 
+run "both_services_write_below_the_prefix" {
+  command = plan
+  variables {
+    results_prefix = "faces-of-ours/"
+  }
+  assert {
+    condition     = alltrue([for environment in local.environment : environment["RESULTS_PREFIX"] == "faces-of-ours/"])
+    error_message = "a service writes elsewhere"
+  }
+}
+
+run "the_buckets_own_notification_goes_to_detection" {
+  command = plan
+  variables {
+    photo_notifications = { enabled = true }
+  }
+  assert {
+    condition     = !local.shared_bucket
+    error_message = "photos and results are taken for one bucket"
+  }
+}
+
+run "one_bucket_for_photos_and_results_is_announced_by_a_rule" {
+  command = plan
+  variables {
+    existing_buckets    = { photos = "ours", results = "ours" }
+    photo_notifications = { enabled = true }
+  }
+  assert {
+    condition     = local.shared_bucket && local.photo_rule_arn == "arn:aws:events:eu-central-1:111122223333:rule/face-worker-test-photos"
+    error_message = "the rule is another"
+  }
+}
+
+run "photo_prefixes_that_hold_the_results_of_the_same_bucket_are_refused" {
+  command = plan
+  variables {
+    existing_buckets = { photos = "ours", results = "ours" }
+    photo_prefixes   = ["face"]
+  }
+  expect_failures = [var.photo_prefixes]
+}
+
+run "a_results_prefix_that_the_worker_would_refuse_is_refused" {
+  command = plan
+  variables {
+    results_prefix = "face-worker"
+  }
+  expect_failures = [var.results_prefix]
+}
+
 run "neither_ecs_nor_batch_is_refused" {
   command = plan
   variables {

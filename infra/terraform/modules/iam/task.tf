@@ -20,10 +20,21 @@ locals {
   photo_buckets  = [for name in var.photo_bucket_names : "arn:${local.partition}:s3:::${name}"]
   photo_prefixes = length(var.photo_prefixes) == 0 ? ["*"] : [for prefix in var.photo_prefixes : "${prefix}*"]
 
-  # The keys of results: see app/core/records.py.
-  written = {
+  # The keys of results, below results_prefix: see app/core/result_keys.py. Detection writes pictures and removes those of
+  # former contents. Grouping replaces its files where they are older than its run, and copies crops as covers.
+  results = {
+    detection = {
+      WritePictures = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["faces/*", "previews/*"] }
+    }
+    grouping = {
+      ReadCrops    = { actions = ["s3:GetObject"], keys = ["faces/*"] }
+      ReplaceFiles = { actions = ["s3:GetObject", "s3:PutObject"], keys = ["groups.json", "people.html"] }
+      WriteCovers  = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["covers/*"] }
+    }
+  }
+  former_results = !var.former_galleries ? {} : {
     detection = ["*/faces/*", "*/previews/*"]
-    grouping  = ["*/groups.json", "*/people.html"]
+    grouping  = ["*/faces/*", "*/groups.json", "*/people.html"]
   }
 }
 
@@ -58,8 +69,9 @@ data "aws_iam_policy_document" "task" {
     for_each = each.key == "detection" ? [true] : []
 
     content {
-      sid       = "ReadPhotos"
-      actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+      sid = "ReadPhotos"
+      # Workers of before results_prefix read the version that a message names.
+      actions   = concat(["s3:GetObject"], var.former_galleries ? ["s3:GetObjectVersion"] : [])
       resources = [for pair in setproduct(local.photo_buckets, local.photo_prefixes) : join("/", pair)]
     }
   }
@@ -82,21 +94,37 @@ data "aws_iam_policy_document" "task" {
     }
   }
 
-  statement {
-    sid       = "WriteResults"
-    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
-    resources = [for pattern in local.written[each.key] : "${var.results_bucket_arn}/${pattern}"]
+  dynamic "statement" {
+    for_each = local.results[each.key]
+
+    content {
+      sid       = statement.key
+      actions   = statement.value.actions
+      resources = [for key in statement.value.keys : "${var.results_bucket_arn}/${var.results_prefix}*/${key}"]
+    }
   }
 
+  dynamic "statement" {
+    for_each = contains(keys(local.former_results), each.key) ? [local.former_results[each.key]] : []
+
+    content {
+      sid       = "HandleFormerResults"
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+      resources = [for pattern in statement.value : "${var.results_bucket_arn}/${pattern}"]
+    }
+  }
+
+  # Detection lists a photo's pictures, grouping a gallery's covers. "IfExists" as above, and for the question at the
+  # start whether the bucket is there.
   statement {
-    sid       = "TellMissingResults"
+    sid       = "ListResults"
     actions   = ["s3:ListBucket"]
     resources = [var.results_bucket_arn]
 
     condition {
       test     = "StringLikeIfExists"
       variable = "s3:prefix"
-      values   = local.written[each.key]
+      values   = ["${var.results_prefix}*"]
     }
   }
 

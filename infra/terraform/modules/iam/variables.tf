@@ -34,6 +34,21 @@ variable "results_bucket_arn" {
   type        = string
 }
 
+variable "results_prefix" {
+  description = "Beginning of all results' keys."
+  type        = string
+
+  validation {
+    condition     = endswith(var.results_prefix, "/") && !strcontains(var.results_prefix, "*")
+    error_message = "results_prefix must end with / and hold no *."
+  }
+}
+
+variable "former_galleries" {
+  description = "Whether results of before results_prefix, whose keys begin with the gallery, may be read, written and removed as well."
+  type        = bool
+}
+
 variable "models_bucket_arn" {
   description = "Bucket of the packs' weights."
   type        = string

@@ -15,7 +15,7 @@ output "queues" {
 }
 
 output "arn_for_photo_bucket" {
-  description = "The detection queue's ARN, once its policy lets the photo bucket send: S3 tries it at once."
+  description = "The detection queue's ARN, once its policy lets the photo bucket or its rule send: S3 tries it at once."
   value       = aws_sqs_queue.work["detection"].arn
   depends_on  = [aws_sqs_queue_policy.queue]
 }

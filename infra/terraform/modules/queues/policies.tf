@@ -1,4 +1,5 @@
-# Nobody speaks to a queue without TLS; S3 may send to detection where photo_bucket_arn is set.
+# Nobody speaks to a queue without TLS. S3 may send to detection where photo_bucket is set, EventBridge where
+# photo_rule_arn is: then also to the dead letters, where what it could not send goes.
 
 locals {
   all = merge(
@@ -52,6 +53,27 @@ data "aws_iam_policy_document" "queue" {
         test     = "StringEquals"
         variable = "aws:SourceAccount"
         values   = [statement.value.account_id]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = contains(["detection", "detection-dead"], each.key) && var.photo_rule_arn != null ? [var.photo_rule_arn] : []
+
+    content {
+      sid       = "PhotoRuleSends"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.all[each.key].arn]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = [statement.value]
       }
     }
   }

@@ -37,7 +37,13 @@ variable "retention_s" {
 }
 
 variable "kms_key_arn" {
-  description = "KMS key of yours for the messages; null encrypts with SQS's own. Its policy must let S3 use it where S3 sends."
+  description = "KMS key of yours for the messages; null encrypts with SQS's own. Its policy must let S3, or EventBridge, use it where that sends."
+  type        = string
+  default     = null
+}
+
+variable "photo_rule_arn" {
+  description = "EventBridge rule that announces photos to the detection queue; null for none."
   type        = string
   default     = null
 }

@@ -47,8 +47,16 @@ variable "photos_expire_days" {
   }
 }
 
+variable "results_prefix" {
+  description = "Beginning of all results' keys, which are never announced as photos."
+  type        = string
+}
+
 variable "photo_notifications" {
-  description = "Queue that hears of new photos, and the key prefixes it hears of (none: all); null for no notifications."
-  type        = object({ queue_arn = string, prefixes = list(string) })
+  description = <<-TEXT
+    Queue that hears of photos, and the key prefixes it hears of (none: all); null for no notifications. rule_name and
+    dead_queue_arn are used where the photo bucket holds the results as well.
+  TEXT
+  type        = object({ queue_arn = string, prefixes = list(string), rule_name = string, dead_queue_arn = string })
   default     = null
 }

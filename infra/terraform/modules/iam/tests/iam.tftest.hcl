@@ -21,6 +21,8 @@ variables {
   }
   photo_bucket_names = ["photos"]
   results_bucket_arn = "arn:aws:s3:::results"
+  results_prefix     = "face-worker/"
+  former_galleries   = false
   models_bucket_arn  = "arn:aws:s3:::models"
   secret_arns = {
     detection = ["arn:aws:secretsmanager:eu-central-1:111122223333:secret:g-abcdef", "arn:aws:secretsmanager:eu-central-1:111122223333:secret:h-abcdef"]
@@ -62,6 +64,55 @@ run "grouping_reads_no_photos_and_detection_only_those_of_its_prefixes" {
       for statement in data.aws_iam_policy_document.task["grouping"].statement : [for resource in statement.resources : strcontains(resource, "photos")]
     ]))
     error_message = "grouping reads photos"
+  }
+}
+
+run "each_service_reaches_its_own_results_below_the_prefix_alone" {
+  assert {
+    condition = {
+      for statement in data.aws_iam_policy_document.task["detection"].statement : statement.sid => [statement.actions, statement.resources]
+      if anytrue([for resource in statement.resources : startswith(resource, "arn:aws:s3:::results/")])
+      } == {
+      WritePictures = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*", "arn:aws:s3:::results/face-worker/*/previews/*"])]
+    }
+    error_message = "detection reaches other results"
+  }
+  assert {
+    condition = {
+      for statement in data.aws_iam_policy_document.task["grouping"].statement : statement.sid => [statement.actions, statement.resources]
+      if anytrue([for resource in statement.resources : startswith(resource, "arn:aws:s3:::results/")])
+      } == {
+      ReadCrops    = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
+      ReplaceFiles = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html"])]
+      WriteCovers  = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/covers/*"])]
+    }
+    error_message = "grouping reaches other results"
+  }
+  assert {
+    condition = alltrue([
+      for document in data.aws_iam_policy_document.task :
+      [for statement in document.statement : [statement.actions, one(statement.condition).values] if statement.sid == "ListResults"] == [[toset(["s3:ListBucket"]), tolist(["face-worker/*"])]]
+    ])
+    error_message = "a service lists more than the results, or none"
+  }
+  assert {
+    condition     = !anytrue(flatten([for document in data.aws_iam_policy_document.task : [for statement in document.statement : contains(statement.actions, "s3:GetObjectVersion")]]))
+    error_message = "versions are read, which no code does"
+  }
+}
+
+run "former_galleries_stay_readable_and_removable" {
+  variables {
+    former_galleries = true
+  }
+  assert {
+    condition = {
+      for service, document in data.aws_iam_policy_document.task : service => one([for statement in document.statement : statement.resources if statement.sid == "HandleFormerResults"])
+      } == {
+      detection = toset(["arn:aws:s3:::results/*/faces/*", "arn:aws:s3:::results/*/previews/*"])
+      grouping  = toset(["arn:aws:s3:::results/*/faces/*", "arn:aws:s3:::results/*/groups.json", "arn:aws:s3:::results/*/people.html"])
+    }
+    error_message = "a former gallery's results are out of reach"
   }
 }
 
@@ -123,6 +174,7 @@ run "patterns_in_names_are_refused" {
   variables {
     photo_bucket_names = ["photos-*"]
     model_prefix       = "*/"
+    results_prefix     = "*/"
   }
-  expect_failures = [var.photo_bucket_names, var.model_prefix]
+  expect_failures = [var.photo_bucket_names, var.model_prefix, var.results_prefix]
 }

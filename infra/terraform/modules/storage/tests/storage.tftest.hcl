@@ -10,6 +10,7 @@ variables {
     results = { name = "face-results", create = true }
     models  = { name = "face-models", create = true }
   }
+  results_prefix = "face-worker/"
 }
 
 run "a_bucket_that_exists_is_only_referred_to" {
@@ -68,13 +69,93 @@ run "photos_go_after_some_days_only_where_asked_for" {
   }
 }
 
-run "each_prefix_is_announced" {
+run "each_prefix_is_announced_with_uploads_deletions_and_restores" {
   variables {
-    photo_notifications = { queue_arn = "arn:aws:sqs:eu-central-1:111122223333:q", prefixes = ["a/", "b/"] }
+    photo_notifications = {
+      queue_arn      = "arn:aws:sqs:eu-central-1:111122223333:q"
+      prefixes       = ["a/", "b/"]
+      rule_name      = "face-worker-test-photos"
+      dead_queue_arn = "arn:aws:sqs:eu-central-1:111122223333:q-dead"
+    }
   }
   assert {
     condition     = [for queue in aws_s3_bucket_notification.photos[0].queue : queue.filter_prefix] == ["a/", "b/"]
     error_message = "not each prefix is announced"
+  }
+  assert {
+    condition     = alltrue([for queue in aws_s3_bucket_notification.photos[0].queue : queue.events == toset(["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectRestore:Completed"])])
+    error_message = "uploads, deletions or restores are not announced"
+  }
+  assert {
+    condition     = !aws_s3_bucket_notification.photos[0].eventbridge && length(aws_cloudwatch_event_rule.photos) + length(aws_cloudwatch_event_target.photos) == 0
+    error_message = "a bucket of its own goes by way of EventBridge as well: each photo would be announced twice"
+  }
+}
+
+run "photos_in_one_bucket_with_the_results_are_announced_by_a_rule_that_leaves_the_results_out" {
+  variables {
+    buckets = {
+      photos  = { name = "customers-photos", create = false }
+      results = { name = "customers-photos", create = false }
+      models  = { name = "face-models", create = true }
+    }
+    photo_notifications = {
+      queue_arn      = "arn:aws:sqs:eu-central-1:111122223333:q"
+      prefixes       = []
+      rule_name      = "face-worker-test-photos"
+      dead_queue_arn = "arn:aws:sqs:eu-central-1:111122223333:q-dead"
+    }
+  }
+  override_data {
+    target = data.aws_s3_bucket.existing
+    values = { id = "customers-photos", arn = "arn:aws:s3:::customers-photos" }
+  }
+  assert {
+    condition     = aws_s3_bucket_notification.photos[0].eventbridge && length(aws_s3_bucket_notification.photos[0].queue) == 0
+    error_message = "S3 announces photos by itself, and with them the results"
+  }
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.photos[0].event_pattern).detail.object.key == [{ anything-but = { prefix = "face-worker/" } }]
+    error_message = "the results are announced as photos"
+  }
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.photos[0].event_pattern).detail.bucket.name == ["customers-photos"]
+    error_message = "another bucket's photos are announced"
+  }
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.photos[0].event_pattern)["detail-type"] == ["Object Created", "Object Deleted", "Object Restore Completed"]
+    error_message = "uploads, deletions or restores are not announced"
+  }
+  assert {
+    condition = (
+      aws_cloudwatch_event_target.photos[0].arn == "arn:aws:sqs:eu-central-1:111122223333:q" &&
+      aws_cloudwatch_event_target.photos[0].dead_letter_config[0].arn == "arn:aws:sqs:eu-central-1:111122223333:q-dead"
+    )
+    error_message = "the rule leads elsewhere, or what it can't send is lost"
+  }
+}
+
+run "prefixes_of_photos_in_one_bucket_with_the_results_are_the_rules_keys" {
+  variables {
+    buckets = {
+      photos  = { name = "customers-photos", create = false }
+      results = { name = "customers-photos", create = false }
+      models  = { name = "face-models", create = true }
+    }
+    photo_notifications = {
+      queue_arn      = "arn:aws:sqs:eu-central-1:111122223333:q"
+      prefixes       = ["a/", "b/"]
+      rule_name      = "face-worker-test-photos"
+      dead_queue_arn = "arn:aws:sqs:eu-central-1:111122223333:q-dead"
+    }
+  }
+  override_data {
+    target = data.aws_s3_bucket.existing
+    values = { id = "customers-photos", arn = "arn:aws:s3:::customers-photos" }
+  }
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.photos[0].event_pattern).detail.object.key == [{ prefix = "a/" }, { prefix = "b/" }]
+    error_message = "other keys are announced"
   }
 }
 
