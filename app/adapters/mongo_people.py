@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from pymongo import DeleteOne, UpdateOne
+from pymongo import DESCENDING, DeleteOne, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -69,6 +69,9 @@ class MongoPeopleStore:
         """Restore what a run that died has changed. Returns the version that is published."""
         gallery = self._read_gallery(lease)
         published: int = gallery.get("published", 0)
+        if not gallery.keys() & {"published", "writing"} and (published := self._find_last_version(lease)):
+            # Somebody removed the gallery's document: readers would take all of its people for not published yet.
+            self._update_fenced(lease, {"$set": {"published": published}})
         if "writing" in gallery:
             unpublished = {"gallery_id": lease.gallery_id, "version": {"$gt": published}}
             for person in split_into_batches(self._people.find(unpublished)):
@@ -77,6 +80,13 @@ class MongoPeopleStore:
                 self._leases.run_fenced(lease, partial(self._faces.bulk_write, list(map(_restore_face, face))))
             self._update_fenced(lease, {"$unset": {"writing": ""}})
         return published
+
+    def _find_last_version(self, lease: GalleryLease) -> int:
+        """The highest version in the gallery's people and faces, 0 where it has no people yet."""
+        mine, newest = {"gallery_id": lease.gallery_id}, [("version", DESCENDING)]
+        person = self._people.find_one(mine, ["version"], sort=newest)
+        face = self._faces.find_one(mine, ["version"], sort=newest) if person else None
+        return max(one.get("version") or 0 for one in (person or {}, face or {}))
 
     def _read_gallery(self, lease: GalleryLease) -> Document:
         return self._galleries.find_one({"_id": lease.gallery_id}, ["published", "writing"]) or {}

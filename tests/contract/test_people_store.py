@@ -442,3 +442,18 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_writes_not
         save_with(stores, mongo_uri, end_and_take_over, lease)
     assert taken[0].fence > lease.fence
     assert stores.database["faces"].count_documents({"person_id": "p1"}) == 0
+
+
+@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+def test_people_of_a_gallery_whose_document_was_removed_by_hand_are_seen_after_its_next_run(stores: Stores) -> None:
+    save_photos(stores)
+    save(stores, "p1", moves=moves_of({"a": "p1"}))
+    save(stores, "p2", moves=moves_of({"b": "p2"}))
+    assert stores.database is not None
+    for name in ("galleries", "leases"):
+        stores.database[name].delete_one({"_id": "g"})
+    assert known(stores).keys() == {"p1", "p2"}
+    save(stores, "p3", moves=moves_of({"c": "p3"}))
+    view = stores.look("g")
+    assert view.statuses == dict.fromkeys(("p1", "p2", "p3"), "active")
+    assert view.person_ids == ["p1", "p2", "p3"]
