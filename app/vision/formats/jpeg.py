@@ -47,7 +47,7 @@ _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Of the markers, these alone make pixels: frames, tables of codes (DHT, DAC) and quantisation (DQT), restarts (DRI).
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _NEEDED = _FRAMES | _TABLES | {_SCAN}
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _LANDMARK = re.compile(rb"\xff(?:\xd8\xff|[\xc0-\xc4\xc9\xca\xdb\xdd\xda])", re.DOTALL)
 
@@ -292,16 +292,14 @@ def _read_segments(data: bytes, at: int) -> Iterator[_Segment]:
         begin = found
         while data[begin + 1 : begin + 2] == b"\xff":
             begin += 1
-        if begin + 4 > len(data):
+        if begin + 4 > len(data) or data[begin + 1] == 0xD9:
             return
         marker = data[begin + 1]
-        if marker == 0xD9:
-            return
         if marker == 0xD8:
             # A thumbnail, from a segment that says it were shorter.
             at = _skip_inner(data, begin)
             continue
-        if marker in _WITHOUT_LENGTH or marker == 0:
+        if marker in _WITHOUT_LENGTH:
             at = begin + 2
             continue
         end = begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
