@@ -70,6 +70,7 @@ JPEG_SEGMENTS = {
     "EXIF whose length ends in the tables": photos.jpeg_segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0", length=100),
     "EXIF of a wrong length with a thumbnail": photos.jpeg_segment(0xE1, b"Exif\0\0" + THUMBNAIL, length=50_000),
     "EXIF that ends in its thumbnail": photos.jpeg_segment(0xE1, b"Exif\0\0" + THUMBNAIL, length=300),
+    "thumbnail behind a segment that says it is empty": photos.jpeg_segment(0xE5, THUMBNAIL, length=2),
     "segment of length 0": photos.jpeg_segment(0xE5, b"", length=0),
     "comment of length 1": photos.jpeg_segment(0xFE, b"", length=1),
     "profile that is none": photos.jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + random_bytes(50).replace(b"\xff", b"\0")),

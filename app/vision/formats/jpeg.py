@@ -37,6 +37,8 @@ _FACTORS = (8, 4, 2, 1)
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _NOISE = bytes(range(1, 255))
 _ICC_START, _ADOBE_START, _JFIF_START = b"ICC_PROFILE\0", b"Adobe", b"JFIF\0"
+_LEAST_TELLING = 16
+"""Bytes of a whole Adobe segment; JFIF's has 18."""
 _SCAN = 0xDA
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -45,7 +47,7 @@ _PROGRESSIVE = frozenset({0xC2, 0xCA})
 # Of the markers, these alone make pixels: frames, tables of codes (DHT, DAC) and quantisation (DQT), restarts (DRI).
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _NEEDED = _FRAMES | _TABLES | {_SCAN}
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _LANDMARK = re.compile(rb"\xff(?:\xd8\xff|[\xc0-\xc4\xc9\xca\xdb\xdd\xda])", re.DOTALL)
 
@@ -152,6 +154,7 @@ def keep_pixels(data: bytes) -> bytes:
         tells_colours = (segment.marker == 0xEE and body.startswith(_ADOBE_START)) or (
             segment.marker == 0xE0 and body.startswith(_JFIF_START)
         )
+        tells_colours = tells_colours and segment.end - segment.begin >= _LEAST_TELLING
         if segment.marker in _NEEDED or (tells_colours and segment.sound):
             parts.append(data[segment.begin : segment.end])
         if segment.marker == _SCAN:
@@ -289,12 +292,14 @@ def _read_segments(data: bytes, at: int) -> Iterator[_Segment]:
         begin = found
         while data[begin + 1 : begin + 2] == b"\xff":
             begin += 1
-        if begin + 4 > len(data):
+        if begin + 4 > len(data) or data[begin + 1] == 0xD9:
             return
         marker = data[begin + 1]
-        if marker == 0xD9:
-            return
-        if marker in _WITHOUT_LENGTH or marker == 0:
+        if marker == 0xD8:
+            # A thumbnail, from a segment that says it were shorter.
+            at = _skip_inner(data, begin)
+            continue
+        if marker in _WITHOUT_LENGTH:
             at = begin + 2
             continue
         end = begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
@@ -319,8 +324,7 @@ def _find_landmark(data: bytes, at: int) -> int:
     while (found := _LANDMARK.search(data, at)) is not None:
         begin = found.start()
         if data[begin + 1] == 0xD8:
-            inner_end = data.find(_END, begin)
-            at = inner_end + 2 if inner_end >= 0 else begin + 2
+            at = _skip_inner(data, begin)
             continue
         length = int.from_bytes(data[begin + 2 : begin + 4], "big")
         if data[begin + 1] == _SCAN:
@@ -332,6 +336,12 @@ def _find_landmark(data: bytes, at: int) -> int:
             return begin
         at = begin + 2
     return len(data)
+
+
+def _skip_inner(data: bytes, at: int) -> int:
+    """Behind the end of the JPEG that begins at `at`."""
+    end = data.find(_END, at)
+    return end + 2 if end >= 0 else len(data)
 
 
 def _join_profile(parts: dict[int, bytes]) -> bytes | None:

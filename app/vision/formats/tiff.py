@@ -387,6 +387,9 @@ def _read_segments(page: _Page) -> tuple[NDArray[Any], NDArray[Any]]:
             raise CutOff("TIFF")
         if begin < 8 or length <= 0:
             raise make_damaged("TIFF", "some of its strips or tiles are missing.")
+    row_bytes = -(-page.segment_px[0] * page.bits * (1 if page.is_separate else page.samples) // 8)
+    if page.compression == _NONE and needed == 1 and int(lengths[0]) >= 2 * row_bytes * page.segment_px[1]:
+        raise make_damaged("TIFF", "it has twice the bytes that its pixels need.")
     return offsets, lengths
 
 
