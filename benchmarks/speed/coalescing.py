@@ -185,7 +185,11 @@ def _watch(flood: Flood, place: Place, database: MongoDatabase, processes: Proce
         if done and not any(counts) and not any(sender.is_alive() for sender in senders):
             return most
         time.sleep(WATCH_EVERY_S)
-    raise LocalStackError(f"The gallery was not grouped within {PATIENCE_S:.0f} s after its last photo.")
+    sending = sum(sender.is_alive() for sender in senders)
+    raise LocalStackError(
+        f"The gallery was not grouped within {PATIENCE_S:.0f} s after the time of its last photo: {state}; "
+        f"messages that are visible, in flight and delayed: {counts}; {sending} senders are not done."
+    )
 
 
 def _find_owner_of_first_run(database: MongoDatabase, workers: Processes) -> BaseProcess | None:
