@@ -61,10 +61,12 @@ def _read_by_tifffile(data: bytes) -> NDArray[np.uint8] | None:
     try:
         with tifffile.TiffFile(BytesIO(data)) as opened:
             page = opened.pages.first
-            samples, photometric = page.asarray(), int(page.photometric)
+            samples, photometric, bits = page.asarray(), int(page.photometric), int(page.bitspersample)
     except Exception:  # noqa: BLE001 - as above
         return None
     eight = (samples >> 8 if samples.dtype == np.uint16 else samples).astype(np.uint8)
+    if bits < 8:
+        eight = eight * np.uint8(255 // ((1 << bits) - 1))
     if eight.ndim == 2 and photometric in (0, 1):
         return np.repeat((eight if photometric else 255 - eight)[..., None], 3, axis=2)
     return eight[..., :3] if eight.ndim == 3 and photometric == 2 else None
