@@ -16,7 +16,7 @@ from tests.infra.installation import ROOT, VARIABLES
 
 pytestmark = [
     pytest.mark.timeout(900),
-    pytest.mark.skipif("INFRA_TEST" not in os.environ, reason="applying Terraform takes long: `make infra-test` does it"),
+    pytest.mark.skipif("INFRA_TEST" not in os.environ, reason="applying it takes minutes: `make infra-test` does it"),
 ]
 ONLY = ("module.queues", "module.storage")
 NETWORK = {"vpc_id": "vpc-1", "subnet_ids": ["subnet-1"]}

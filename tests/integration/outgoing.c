@@ -1,6 +1,6 @@
 /* Preloaded into a process, this appends a line to the file that OUTGOING_FILE names for each host name that is looked
-   up and each address that is connected or sent to: process id, what, name or address, port. Everything is then done as
-   without it. Sockets of this machine (AF_UNIX) leave nothing and are left out. A program that makes its own system
+   up and each address that is connected or sent to: process id, what, name or address, port. Look-ups of names beyond
+   this machine fail, so that a test sends nothing itself; all else is done as without it. Sockets of this machine (AF_UNIX) leave nothing and are left out. A program that makes its own system
    calls, such as one in Go, is not seen. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,6 +36,11 @@ static void write_address(const char *what, const struct sockaddr *address) {
     }
 }
 
+/* Whether a name is neither an address nor one of this machine: it has a dot, and a letter besides. */
+static int is_outside(const char *name) {
+    return strchr(name, '.') && !strchr(name, ':') && name[strspn(name, "0123456789.")] != '\0';
+}
+
 /* The function of this name that would run without this library. */
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -43,6 +48,7 @@ int getaddrinfo(const char *restrict name, const char *restrict service, const s
                 struct addrinfo **restrict result) {
     /* Without a name, it asks for an address to listen on. */
     if (name) write_line("lookup", name, 0);
+    if (name && is_outside(name)) return EAI_FAIL;
     return REAL(getaddrinfo)(name, service, hints, result);
 }
 

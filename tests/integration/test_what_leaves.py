@@ -68,6 +68,7 @@ def run_recorded_services(record: OutgoingRecord) -> Iterator[Services]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_both_services_speak_to_the_configured_stores_alone(record: OutgoingRecord) -> None:
     with run_recorded_services(record) as services:
         stack = services.stack
