@@ -87,6 +87,8 @@ def make_plan(seed: int, kills: int, seconds: float, *, changes_photos: bool = F
         for row in range(max(3, round(seconds / 5)))
     ]
     if changes_photos:
+        # A worker that goes on after a stop stores what it read before: the file may be another one by then.
+        strikes += some("stop", max(2, round(seconds / 12)), ["detection"])
         races = range(max(2, round(seconds / 8)))
         strikes += [Strike(chance.uniform(0, seconds), "fault", "mongo", chance.uniform(3, 6), RACES) for _ in races]
     points: dict[str, list[str]] = {service: [] for service in KILL_POINTS}

@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import MongoClient
 
 from app.adapters.aws import open_client
+from app.core.result_keys import ResultKeys
 from local.stack import LocalStack
 
 PATIENCE_S = 90.0
@@ -61,7 +62,7 @@ class Services:
             return all_in and run.get("revision") == gallery["revision"]
 
         wait_for(up_to_date, "the grouping run")
-        return self.output(f"{gallery_id}/groups.json")
+        return self.output(ResultKeys().groups(gallery_id))
 
     def output(self, key: str) -> dict[str, Any]:
         answer = self.s3.get_object(Bucket=self.environment["FACE_GROUP_BUCKET_NAME"], Key=key)

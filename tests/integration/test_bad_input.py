@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import skimage
 
+from app.core.result_keys import ResultKeys
 from tests import photos
 from tests.integration.services import Services, wait_for
 
@@ -101,14 +102,16 @@ def test_a_gallery_without_faces_gets_an_empty_result_and_a_page(services: Servi
     groups = services.grouped("faceless", photos=1)
     assert groups["people"] == []
     assert groups["skipped"][0]["image_id"] == "scene"
-    page = services.s3.get_object(Bucket=services.environment["FACE_GROUP_BUCKET_NAME"], Key="faceless/people.html")
+    page = services.s3.get_object(
+        Bucket=services.environment["FACE_GROUP_BUCKET_NAME"], Key=ResultKeys().page("faceless")
+    )
     assert b"<html" in page["Body"].read()
 
 
 def test_a_grouping_message_for_a_gallery_that_does_not_exist_gives_an_empty_result(services: Services) -> None:
     services.send({"type": "group_gallery", "gallery_id": "nobody", "mode": "full"}, queue="GROUP_FACE_QUEUE_URL")
     wait_for(lambda: services.database["galleries"].find_one({"_id": "nobody", "last_run": {"$ne": None}}), "the run")
-    assert services.output("nobody/groups.json")["people"] == []
+    assert services.output(ResultKeys().groups("nobody"))["people"] == []
 
 
 def test_the_same_content_under_two_names_is_one_person_twice(services: Services) -> None:

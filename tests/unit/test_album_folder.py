@@ -22,7 +22,8 @@ def fill(folder: Path, *names: str) -> Path:
         (["x.tif", "x.png", "x.webp"], {"x": "x.webp", "x.png": "x.png", "x.tif": "x.tif"}),
         (["x.bmp", "x.gif"], {"x": "x.bmp", "x.gif": "x.gif"}),
         (["x.JPG", "x.jpg", "x.jpeg"], {"x": "x.JPG", "x.jpg": "x.jpg", "x.jpeg": "x.jpeg"}),
-        (["a.jpg", "a.png", "a.png.jpg"], {"a": "a.jpg", "a.png": "a.png", "a.png.jpg": "a.png.jpg"}),
+        (["a.jpg", "a.png.jpg"], {"a": "a.jpg", "a.png": "a.png.jpg"}),
+        (["a.NEF", "a.JPG"], {"a": "a.JPG", "a.NEF": "a.NEF"}),
     ],
 )
 def test_of_files_with_one_name_one_has_it_as_its_id_and_the_others_keep_their_endings(
