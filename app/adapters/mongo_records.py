@@ -35,7 +35,8 @@ def make_image_fields(image: ImageRecord) -> Document:
         "gallery_id": photo.gallery_id,
         "image_id": photo.image_id,
         "name": photo.name,
-        "s3": {"bucket": photo.bucket, "key": photo.key},
+        # The version is for workers of former versions, which read it.
+        "s3": {"bucket": photo.bucket, "key": photo.key, "version_id": None},
         "etag": image.etag,
         "last_modified": image.last_modified,
         "width": image.width_px,

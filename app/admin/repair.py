@@ -60,11 +60,13 @@ def find_faults(gallery_id: str, database: MongoDatabase, bucket: str, region: s
     # removed meanwhile has a message of its own.
     objects = set(_list_keys(bucket, f"{gallery_id}/", region))
     former_crops = _find_former_crops(gallery_id, database)
-    known: set[str] = set()
+    known = _list_former_results(gallery_id, database)
     for document in database["images"].find({"gallery_id": gallery_id}):
         image = read_image_record(document)
         if image.photo.bucket == bucket:
             known.add(image.photo.key)
+        if image.preview_key:
+            known.add(image.preview_key)
         if what := _judge(image, "name" in document, image.photo.image_id in former_crops, objects, bucket):
             yield what
     for key in sorted(objects - known):
@@ -90,6 +92,12 @@ def _find_former_crops(gallery_id: str, database: MongoDatabase) -> set[str]:
     """Ids of photos with faces whose crops are objects of their own, which may be another version's."""
     former = {"gallery_id": gallery_id, "crop_range": None}
     return set(database["faces"].distinct("image_id", former))
+
+
+def _list_former_results(gallery_id: str, database: MongoDatabase) -> set[str]:
+    """Keys that are no photos where photos and results share a bucket: a former version wrote them."""
+    crops = database["faces"].distinct("crop_key", {"gallery_id": gallery_id, "crop_range": None})
+    return {f"{gallery_id}/groups.json", f"{gallery_id}/people.html", *crops}
 
 
 def _list_keys(bucket: str, prefix: str, region: str) -> Iterator[str]:

@@ -22,11 +22,13 @@ from pymongo import MongoClient
 from app.adapters.aws import open_client
 from app.core.errors import WorkerError
 from app.core.messages import DetectImage
+from app.core.result_keys import ResultKeys
 from benchmarks.common.running import run_local_stack, wait_until_grouped
 from local.album import Album
 from local.stack import LocalStack
 
 TIMES = ("processed_at", "timings_s")
+KEYS = ("crop_key", "preview_key")
 GALLERY = "idempotence"
 TIMEOUT_S = 600
 
@@ -67,14 +69,21 @@ def take_snapshot(environment: Mapping[str, str]) -> dict[str, str]:
         for collection in ("images", "faces"):
             for document in mongo.get_default_database()[collection].find({"gallery_id": GALLERY}):
                 fields = {name: value for name, value in document.items() if name not in TIMES}
+                fields |= {name: _remove_edition(fields[name]) for name in KEYS if fields.get(name)}
                 hashes[f"{collection}/{document['_id']}"] = hashlib.sha256(bson.encode(fields)).hexdigest()
     s3 = open_client("s3", environment["AWS_DEFAULT_REGION"])
     bucket = environment["FACE_GROUP_BUCKET_NAME"]
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{GALLERY}/"):
-        for item in page.get("Contents", []):
-            if item["Key"].endswith((".webp", ".jpg")):
-                hashes[item["Key"]] = item["ETag"]
+    for prefix in ResultKeys().picture_folders(GALLERY):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            hashes |= {_remove_edition(item["Key"]): item["ETag"] for item in page.get("Contents", [])}
     return hashes
+
+
+def _remove_edition(key: str) -> str:
+    """The key of a picture without how often its photo was written, which is all that may differ."""
+    folder, slash, file = key.rpartition("/")
+    slot, _, rest = file.split("-", 2)
+    return f"{folder}{slash}{slot}-{rest}"
 
 
 def _send_again(album: Album, environment: Mapping[str, str], times: int) -> int:

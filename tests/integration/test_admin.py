@@ -250,7 +250,8 @@ def test_what_former_versions_left_wrong_is_found_and_a_message_is_sent_for_each
     bucket = f"photos-{uuid4().hex}"
     s3 = aws_client("s3", REGION)
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    for key in ("IMG_1.MOV", "IMG_1.JPG", "swapped.jpg", "right.jpg", "day 1/", "stored before.jpg"):
+    former = ("groups.json", "people.html", "previews/swapped.jpg", "faces/swapped.webp")
+    for key in ("IMG_1.MOV", "IMG_1.JPG", "swapped.jpg", "right.jpg", "day 1/", "stored before.jpg", *former):
         s3.put_object(Bucket=bucket, Key=f"gallery/{key}", Body=b"file")
 
     def store(file: str, **changes: Any) -> None:
@@ -267,7 +268,9 @@ def test_what_former_versions_left_wrong_is_found_and_a_message_is_sent_for_each
     )
     database["images"].update_one({"_id": "gallery/IMG_1"}, {"$set": {"status": "rejected", "face_count": 0}})
     database["faces"].delete_many({"image_id": "IMG_1"})
-    database["faces"].update_many({"image_id": "swapped"}, {"$unset": {"crop_range": ""}})
+    crops = {"$unset": {"crop_range": ""}, "$set": {"crop_key": "gallery/faces/swapped.webp"}}
+    database["faces"].update_many({"image_id": "swapped"}, crops)
+    database["images"].update_one({"_id": "gallery/swapped"}, {"$unset": {"preview_key": ""}})
     expected = {
         "gallery/IMG_1.JPG": "photo without a record",
         "gallery/IMG_1.MOV": "record of a former version",

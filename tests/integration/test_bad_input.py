@@ -47,7 +47,12 @@ def test_the_rest_of_the_album_is_finished_and_the_bad_ones_are_listed(services:
     skipped = {photo["image_id"]: photo for photo in groups["skipped"]}
     assert skipped["broken"]["status"] == "rejected"
     assert "cut off" in skipped["broken"]["reason"]
-    assert skipped["empty-scene"] == {"image_id": "empty-scene", "status": "no_faces", "reason": "No face was found."}
+    assert skipped["empty-scene"] == {
+        "image_id": "empty-scene",
+        "key": "mixed/empty-scene.jpg",
+        "status": "no_faces",
+        "reason": "No face was found.",
+    }
 
 
 def test_by_default_the_prefilter_notes_what_it_thinks_of_a_photo_and_loses_none(services: Services) -> None:

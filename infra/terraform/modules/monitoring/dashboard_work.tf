@@ -8,7 +8,8 @@ locals {
     "PhotoSeconds", "FetchSeconds", "DecodeSeconds", "DetectSeconds", "DeviceWaitSeconds", "EmbedSeconds", "StoreSeconds",
   ]
   own_names = concat(local.photo_seconds, [
-    "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "Faces", "FaceQuality",
+    "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "NotPhotos", "PhotosRemoved",
+    "EventsIgnored", "Faces", "FaceQuality",
     "DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize",
     "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
     "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
@@ -94,7 +95,10 @@ locals {
     {
       title = "How photos end"
       lines = [
-        for name in ["PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits"] :
+        for name in [
+          "PhotosIndexed", "PhotosWithoutFaces", "PhotosLowQuality", "PhotosRejected", "TwinHits", "NotPhotos", "PhotosRemoved",
+          "EventsIgnored",
+        ] :
         concat(local.own.detection[name], [{ label = name }])
       ]
     },
