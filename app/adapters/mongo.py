@@ -112,6 +112,8 @@ def ensure_indexes(database: Database[Document]) -> None:
         database["images"].create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
         database["images"].create_index([("gallery_id", ASCENDING), ("name", ASCENDING)])
         database["images"].create_index([("content", ASCENDING), ("model", ASCENDING)])
+        # Made here for another reason too: transactions that both make a collection would conflict.
+        database["photo_names"].create_index([("gallery_id", ASCENDING)])
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
         # Only galleries that have changed a short time ago have the field.
         database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)

@@ -444,7 +444,7 @@ def test_a_worker_paused_so_long_that_the_server_ends_its_transaction_writes_not
     assert stores.database["faces"].count_documents({"person_id": "p1"}) == 0
 
 
-@pytest.mark.parametrize("stores", ["mongo"], indirect=True)
+@ON_SERVERS
 def test_people_of_a_gallery_whose_document_was_removed_by_hand_are_seen_after_its_next_run(stores: Stores) -> None:
     save_photos(stores)
     save(stores, "p1", moves=moves_of({"a": "p1"}))

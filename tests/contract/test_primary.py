@@ -15,7 +15,7 @@ from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
 from app.adapters.mongo_people import MongoPeopleStore
 from app.core.records import FaceMove, PersonRecord, PersonStatus
-from tests.stores import MODEL, photo, photo_result
+from tests.stores import MODEL, ON_SERVERS, photo, photo_result
 
 READS = {"find", "aggregate", "distinct", "count"}
 
@@ -32,6 +32,9 @@ class Commands(CommandListener):
     def succeeded(self, event: CommandSucceededEvent) -> None: ...
 
     def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+pytestmark = ON_SERVERS
 
 
 @pytest.fixture

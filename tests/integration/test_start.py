@@ -209,7 +209,8 @@ def test_a_start_after_one_that_was_interrupted_completes_it(tmp_path: Path) -> 
             wait_for_process(tmp_path, process)
             first.send_signal(signal.SIGINT)
             words, _ = first.communicate(timeout=60)
-            assert first.returncode == 130, words
+            # A fast machine may have started everything before the signal came.
+            assert first.returncode == 130 or (process == "detection" and "Started" in words), words
             assert "Traceback" not in words
         assert "Started" in end(dev_worker(tmp_path))
         check_that_services_use_local_aws(tmp_path)

@@ -116,6 +116,8 @@ KINDS: dict[str, Callable[[], bytes]] = {
 }
 # Where little is decoded, what every decoder has beside the pixels weighs more.
 _SMALL_ALLOWANCE = 12_000_000
+_FIRST_TIFF = 45_000_000
+"""What the first TIFF of a process adds at most: its libraries. How much of them is resident differs."""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,8 @@ def measured(files: dict[str, Path]) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_estimate_is_enough_and_not_far_too_much(kind: str, measured: dict[str, tuple[int, int]]) -> None:
     estimate, real = measured[kind]
-    assert real <= estimate <= 2.3 * real + _SMALL_ALLOWANCE
+    libraries = _FIRST_TIFF if "TIFF" in kind else 0
+    assert real <= estimate <= 2.3 * real + _SMALL_ALLOWANCE + libraries
 
 
 ORDINARY: dict[str, Callable[[], bytes]] = {
