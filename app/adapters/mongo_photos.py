@@ -24,11 +24,15 @@ Writes = list[InsertOne[Document] | UpdateOne | UpdateMany | DeleteOne | DeleteM
 
 @dataclass
 class _Group:
-    """The photos that claim one id, as they are stored, and the editions of all that ever did, by slot."""
+    """The photos that claim one id, as they are stored, and the editions of all that ever did, by slot.
+
+    `document_ids` are those of the photos when they were read; `members` get fewer as a photo is replaced or removed.
+    """
 
     gallery_id: str
     name: str
     members: list[ImageRecord] = field(default_factory=list)
+    document_ids: set[str] = field(default_factory=set)
     editions: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -162,9 +166,8 @@ class PhotoWriter:
     def _find_taken(self, group: _Group, members: Iterable[ImageRecord], session: ClientSession) -> set[str]:
         """Of the ids that the members may get, those that other records of the gallery have."""
         wanted = [f"{group.gallery_id}/{make_long_id(one.photo)}" for one in members]
-        own = {one.photo.document_id for one in group.members}
         found = self._images.find({"_id": {"$in": wanted}}, ["image_id"], session=session)
-        return {one["image_id"] for one in found if one["_id"] not in own}
+        return {one["image_id"] for one in found if one["_id"] not in group.document_ids}
 
     def _rewrite(self, old: ImageRecord, now: ImageRecord, plan: _Plan, session: ClientSession) -> None:
         """Give another photo's record the id and status that it has now."""
@@ -225,6 +228,7 @@ class PhotoWriter:
             for key in dict.fromkeys([document["_id"], _get_name_key(image.photo)]):
                 if key in groups:
                     groups[key].members.append(image)
+                    groups[key].document_ids.add(document["_id"])
         for document in self._names.find({"_id": {"$in": list(groups)}}, session=session):
             groups[document["_id"]].editions = document.get("editions", {})
         return groups

@@ -91,6 +91,24 @@ def test_in_whatever_order_files_of_one_name_come_each_photo_is_stored_and_has_t
     }
 
 
+def test_a_photo_that_is_stored_again_keeps_the_id_that_it_has(stores: Stores) -> None:
+    own = PhotoResult(photo_result(PhotoRef("g", "42", "photos", "elsewhere/7.jpg"), 0).image)
+    files = [
+        result("IMG_1.JPG"),
+        result("IMG_1.png"),
+        refused("IMG_1.MOV", ImageStatus.NOT_A_PHOTO),
+        refused("IMG_1.tif"),
+        refused("IMG_2.MOV", ImageStatus.NOT_A_PHOTO),
+        own,
+    ]
+    save(stores, *files)
+    before = ids(stores)
+    assert before["IMG_2.MOV"] == "IMG_2.MOV"
+    for _ in range(3):
+        save(stores, *files)
+        assert ids(stores) == before
+
+
 def test_photos_of_one_name_that_are_stored_in_one_batch_are_all_stored(stores: Stores) -> None:
     store(stores, [result("IMG_1.png"), result("IMG_1.JPG"), result("IMG_2.png"), refused("IMG_1.tif")])
     assert ids(stores) == {
