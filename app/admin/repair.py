@@ -40,15 +40,16 @@ def repair_galleries(options: argparse.Namespace, say: Say) -> None:
     database = open_database(read_setting("gallery_images_mongo_uri"), "gallery_images", "GALLERY_IMAGES_MONGO_URI")
     counts: Counter[str] = Counter()
     with database.client:
-        galleries = [options.gallery] if options.gallery else sorted(database["images"].distinct("gallery_id"))
+        known = sorted(database["images"].distinct("gallery_id"))
+        if options.gallery and options.gallery not in known:
+            raise WorkerError(f"MongoDB knows no photo of the gallery {options.gallery}.")
+        galleries = [options.gallery] if options.gallery else known
         for gallery_id in galleries:
             for fault in find_faults(gallery_id, database, bucket, region):
                 counts[fault.what] += 1
                 say(f"{fault.what}: s3://{fault.bucket}/{fault.key}", {"fault": fault.what, "key": fault.key})
                 if queue:
                     queue.send(fault.body)
-    if options.gallery and not galleries:
-        raise WorkerError(f"MongoDB knows no gallery {options.gallery}.")
     if not options.json:
         done = "would be sent" if options.dry_run else "sent"
         say(f"{counts.total()} messages {done}, {len(galleries)} galleries looked at.", {})
