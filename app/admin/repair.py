@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.adapters.aws import open_client, translate_aws_errors
 from app.adapters.mongo import MongoDatabase, open_database
 from app.adapters.mongo_records import read_image_record
+from app.adapters.s3 import S3Store
 from app.adapters.sqs import SqsQueue
 from app.admin.people import SEND_VISIBILITY_S
 from app.admin.printing import Say
@@ -59,9 +59,13 @@ def find_faults(gallery_id: str, database: MongoDatabase, bucket: str, region: s
     """Everything of a gallery that a message must have mended."""
     # The bucket is listed first: a photo that is uploaded and stored meanwhile has a record then, and one that is
     # removed meanwhile has a message of its own.
-    objects = set(_list_keys(bucket, f"{gallery_id}/", region))
-    former_crops = _find_former_crops(gallery_id, database)
-    known = _list_former_results(gallery_id, database)
+    objects = {key for key, _ in S3Store(bucket, region).list_keys(f"{gallery_id}/")}
+    # Photos whose crops are objects of their own, which may be another version's. Where photos and results share a
+    # bucket, these and the files are no photos.
+    former = database["faces"].find({"gallery_id": gallery_id, "crop_range": None}, ["image_id", "crop_key"])
+    crops = {face["crop_key"]: face["image_id"] for face in former}
+    former_crops = set(crops.values())
+    known = {f"{gallery_id}/groups.json", f"{gallery_id}/people.html", *crops}
     for document in database["images"].find({"gallery_id": gallery_id}):
         image = read_image_record(document)
         if image.photo.bucket == bucket:
@@ -87,25 +91,6 @@ def _judge(
     if not is_current:
         return Fault("record of a former version", photo.bucket, photo.key, _make_event(photo.bucket, photo.key))
     return None
-
-
-def _find_former_crops(gallery_id: str, database: MongoDatabase) -> set[str]:
-    """Ids of photos with faces whose crops are objects of their own, which may be another version's."""
-    former = {"gallery_id": gallery_id, "crop_range": None}
-    return set(database["faces"].distinct("image_id", former))
-
-
-def _list_former_results(gallery_id: str, database: MongoDatabase) -> set[str]:
-    """Keys that are no photos where photos and results share a bucket: a former version wrote them."""
-    crops = database["faces"].distinct("crop_key", {"gallery_id": gallery_id, "crop_range": None})
-    return {f"{gallery_id}/groups.json", f"{gallery_id}/people.html", *crops}
-
-
-def _list_keys(bucket: str, prefix: str, region: str) -> Iterator[str]:
-    s3 = open_client("s3", region)
-    with translate_aws_errors(f"Listing s3://{bucket}/{prefix}", "S3"):
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            yield from (item["Key"] for item in page.get("Contents", []))
 
 
 def _make_event(bucket: str, key: str) -> str:
