@@ -107,7 +107,7 @@ class FakeFaceStore(Outages):
                     self.faces[face_id] = replace(face, face_id=face_id, image_id=now.photo.image_id)
                     self._etags[face_id] = image.etag
             else:
-                pictures |= {face.crop_key for face in result.faces} | {key for key in [image.preview_key] if key}
+                pictures |= result.pictures
             self.images[now.photo.document_id] = now
             self.journal.append(f"save {now.photo.document_id}")
             return Changes(

@@ -73,13 +73,13 @@ class PhotoWriter:
 
     def find(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
         with translate_mongo_errors("Reading a photo's record"):
-            group = self._read_groups([photo])[_get_name_key(photo)]
+            group = self._read_groups([photo])[photo.claim]
         return group.find(photo), group.get_edition(photo)
 
     def find_group(self, photo: PhotoRef) -> list[ImageRecord]:
         """The records of all photos that claim the photo's id."""
         with translate_mongo_errors("Reading the photos of a name"):
-            return self._read_groups([photo])[_get_name_key(photo)].members
+            return self._read_groups([photo])[photo.claim].members
 
     def save(self, results: Sequence[PhotoResult]) -> Changes:
         rounds = _split_into_rounds(results)
@@ -94,7 +94,7 @@ class PhotoWriter:
 
     def remove(self, photo: PhotoRef, edition: int) -> Changes | None:
         def write(session: ClientSession) -> Changes | None:
-            group = self._read_groups([photo], session)[_get_name_key(photo)]
+            group = self._read_groups([photo], session)[photo.claim]
             if group.get_edition(photo) != edition:
                 return None
             plan = _Plan()
@@ -120,7 +120,7 @@ class PhotoWriter:
             return _join([self._save_round([result], session) for result in results])
         for result in results:
             photo = result.image.photo
-            group = groups[_get_name_key(photo)]
+            group = groups[photo.claim]
             if group.get_edition(photo) != result.edition:
                 plan.overtaken.append(result)
                 continue
@@ -143,7 +143,7 @@ class PhotoWriter:
         faces = [_readdress(face, image.photo, row) for row, face in enumerate(result.faces)]
         # A raw file that turns out to belong to a JPEG keeps none of the faces that were found in it.
         if image.status is not result.image.status:
-            plan.pictures |= {face.crop_key for face in faces} | {key for key in [result.image.preview_key] if key}
+            plan.pictures |= result.pictures
             faces = []
         plan.faces += _make_face_writes(image, faces, same_content=same_content)
         plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
@@ -183,7 +183,7 @@ class PhotoWriter:
         plan.written.append(now)
         # A photo of another name is moved too, where it has the id of this one: no transaction of that name must run
         # beside this one.
-        plan.names.append(UpdateOne({"_id": _get_name_key(now.photo)}, {"$inc": {"writes": 1}}, upsert=True))
+        plan.names.append(UpdateOne({"_id": now.photo.claim}, {"$inc": {"writes": 1}}, upsert=True))
 
     def _move_faces(self, old: PhotoRef, now: PhotoRef, plan: _Plan, session: ClientSession) -> None:
         """What is known of the faces, and what users said of them, moves with the photo."""
@@ -209,7 +209,7 @@ class PhotoWriter:
         """Note the crops and the preview that the photo's new faces don't have any more."""
         of_this = {"gallery_id": mine.photo.gallery_id, "image_id": mine.photo.image_id}
         found = list(self._faces.find(of_this, ["crop_key", "model"], session=session))
-        kept = {face.crop_key for face in result.faces} | {result.image.preview_key}
+        kept = result.pictures
         if same_content:
             kept |= {face["crop_key"] for face in found if face["model"] != result.image.model_id}
         plan.pictures |= {face["crop_key"] for face in found} - kept
@@ -217,7 +217,7 @@ class PhotoWriter:
             plan.pictures.add(mine.preview_key)
 
     def _read_groups(self, photos: Sequence[PhotoRef], session: ClientSession | None = None) -> dict[str, _Group]:
-        groups = {_get_name_key(photo): _Group(photo.gallery_id, photo.plain_id) for photo in photos}
+        groups = {photo.claim: _Group(photo.gallery_id, photo.plain_id) for photo in photos}
         names: dict[str, list[str]] = {}
         for group in groups.values():
             names.setdefault(group.gallery_id, []).append(group.name)
@@ -225,7 +225,7 @@ class PhotoWriter:
         for document in self._images.find({"$or": [*claims, {"_id": {"$in": list(groups)}}]}, session=session):
             image = read_image_record(document)
             # By the id that it has, or by the one that it claims.
-            for key in dict.fromkeys([document["_id"], _get_name_key(image.photo)]):
+            for key in dict.fromkeys([document["_id"], image.photo.claim]):
                 if key in groups:
                     groups[key].members.append(image)
                     groups[key].document_ids.add(document["_id"])
@@ -247,16 +247,12 @@ class PhotoWriter:
 
 
 def is_same_photo(one: PhotoRef, other: PhotoRef) -> bool:
-    return (one.gallery_id, one.plain_id, one.slot) == (other.gallery_id, other.plain_id, other.slot)
-
-
-def _get_name_key(photo: PhotoRef) -> str:
-    return f"{photo.gallery_id}/{photo.plain_id}"
+    return (one.claim, one.slot) == (other.claim, other.slot)
 
 
 def _has_stranger(group: _Group) -> bool:
     """Whether a photo has the group's id that claims another one."""
-    return any(_get_name_key(one.photo) != group.key for one in group.members)
+    return any(one.photo.claim != group.key for one in group.members)
 
 
 def _count_edition(group: _Group, photo: PhotoRef, plan: _Plan) -> None:
@@ -272,8 +268,8 @@ def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]
     """
     rounds: list[list[PhotoResult]] = []
     times: Counter[str] = Counter()
-    for result in sorted(results, key=lambda one: _get_name_key(one.image.photo)):
-        key = _get_name_key(result.image.photo)
+    for result in sorted(results, key=lambda one: one.image.photo.claim):
+        key = result.image.photo.claim
         if times[key] == len(rounds):
             rounds.append([])
         rounds[times[key]].append(result)

@@ -66,6 +66,11 @@ class PhotoRef:
         return self.image_id if self.name is None else self.name
 
     @property
+    def claim(self) -> str:
+        """The document id that the photo has unless another photo has it."""
+        return f"{self.gallery_id}/{self.plain_id}"
+
+    @property
     def slot(self) -> str:
         """Eight hex digits that tell the photo from every other one of its gallery, and stay when its id changes."""
         who = f"id {self.image_id}" if self.name is None else f"{self.bucket}/{self.key}"
@@ -147,6 +152,11 @@ class PhotoResult:
     image: ImageRecord
     faces: Sequence[FaceRecord] = ()
     edition: int = 0
+
+    @property
+    def pictures(self) -> set[str]:
+        """Keys of the crops and of the preview that the result names."""
+        return {key for key in (self.image.preview_key, *(face.crop_key for face in self.faces)) if key}
 
 
 @dataclass(frozen=True)

@@ -283,8 +283,7 @@ def _remove_unnamed(examined: Examined, image: ImageRecord, parts: DetectionPart
     """Remove the pictures of a result that was not stored, unless whoever was faster has stored the same ones."""
     current, _ = parts.faces.find_image(image.photo)
     if current is None or current.content != image.content:
-        keys = {face.crop_key for face in examined.faces} | {image.preview_key}
-        parts.objects.remove(key for key in keys if key)
+        parts.objects.remove(PhotoResult(image, examined.faces).pictures)
 
 
 def _keep_other_photo(result: PhotoResult, previous: ImageRecord | None, parts: DetectionParts) -> PhotoResult:
@@ -381,11 +380,8 @@ def make_saver(
 
 
 def _find_saved(result: PhotoResult, changes: Changes) -> Saved:
-    photo = result.image.photo
-    same_name = [
-        one for one in changes.to_index if (one.gallery_id, one.plain_id) == (photo.gallery_id, photo.plain_id)
-    ]
-    return Saved(result in changes.overtaken, same_name)
+    claim = result.image.photo.claim
+    return Saved(result in changes.overtaken, [one for one in changes.to_index if one.claim == claim])
 
 
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
