@@ -333,17 +333,10 @@ def _give_up(request: PhotoRequest, parts: DetectionParts, error: Exception) -> 
         stored = parts.objects.describe(request.photo)
         if previous and previous.status in READ and previous.etag == stored.etag:
             return
+        examined = Examined(request.photo, edition, stored, kind="last try")
         reason = f"It could not be processed: {error}"
-        image = ImageRecord(
-            request.photo,
-            ImageStatus.REJECTED,
-            reason,
-            etag=stored.etag,
-            last_modified=stored.last_modified,
-            model_id=parts.analyser.model_id,
-            sequencer=request.sequencer,
-        )
-        parts.results.ask(PhotoResult(image, (), edition))
+        image = ImageRecord(request.photo, ImageStatus.REJECTED, reason, sequencer=request.sequencer)
+        _store_and_report(examined, image, previous, parts, StageTimes(tracer=parts.telemetry.tracer))
         request_grouping(request.photo.gallery_id, parts.changes)
     except Exception:
         # The message goes to the dead letters with the first reason.

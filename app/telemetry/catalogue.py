@@ -51,8 +51,8 @@ class Metric(Enum):
         "detection",
         "counter",
         "Count",
-        "Photos that can't be used, by kind: `cut off`, `damaged`, `empty`, `missing`, `no picture`, `not supported`, "
-        "`too large`. The log line of each has the `reason`.",
+        "Photos that can't be used, by kind: `crash`, `cut off`, `damaged`, `empty`, `last try`, `missing`, "
+        "`no picture`, `not readable`, `not supported`, `too large`, `too slow`. Each log line has the `reason`.",
     )
     NOT_PHOTOS = (
         "NotPhotos",

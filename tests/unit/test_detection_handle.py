@@ -940,6 +940,21 @@ def test_the_last_try_leaves_what_is_stored_of_the_same_content(world: World) ->
     assert world.faces.snapshot() == before
 
 
+def test_a_last_try_that_fails_does_not_replace_the_photo_of_another_key_that_has_the_id() -> None:
+    listener = Listener()
+    world = World(telemetry=listener.telemetry)
+    chosen = PhotoRef("g", "42", "photos", PHOTO.key)
+    world.detect(chosen)
+    world.objects.upload("photos", "late/7.jpg", photos.png(), NOON)
+    world.objects.outages["open"] = 1
+    body = json.dumps({"type": "detect_image", "gallery_id": "g", "image_id": "42", "s3_key": "late/7.jpg"})
+    with pytest.raises(RejectMessage):
+        handle(body, world.parts, is_last=True)
+    assert world.ids == {PHOTO.key: "42", "late/7.jpg": "42.jpg"}
+    assert world.image(chosen).status is ImageStatus.INDEXED
+    assert listener.metrics.kinds[Metric.PHOTOS_REJECTED, "last try"] == 1
+
+
 def detect_body() -> str:
     return json.dumps({"type": "detect_image", "gallery_id": "g", "image_id": "a", "s3_key": "g/a.jpg"})
 
