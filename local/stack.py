@@ -9,13 +9,12 @@ GALLERY_IMAGES_MONGO_URI is set, real AWS or MongoDB is used and nothing is star
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -28,6 +27,7 @@ from app.config import list_fields
 from app.core.errors import WorkerError
 from app.packs.manifest import read_manifest
 from local.database import Database, DatabaseName, choose_database
+from local.ports import find_free_port, is_listening
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120.0
@@ -224,11 +224,11 @@ class LocalStack:
         if named:
             defaults = {name: value for name, value in defaults.items() if name not in LOCAL_CREDENTIALS}
         else:
-            state.ports["aws"] = _find_free_port()
+            state.ports["aws"] = find_free_port()
             state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{state.ports['aws']}"
         if not self._get_users("GALLERY_IMAGES_MONGO_URI"):
             database = self._database = choose_database(self._wanted_database)
-            port = state.ports["mongo"] = _find_free_port()
+            port = state.ports["mongo"] = find_free_port()
             state.database = database.name
             defaults["GALLERY_INDEX_DIR"] = str(self._home / database.index)
             state.environment["GALLERY_IMAGES_MONGO_URI"] = database.make_uri(port, "gallery_images")
@@ -246,13 +246,13 @@ class LocalStack:
         ports, commands, answers = self.state.ports, dict[str, list[str]](), dict[str, Callable[[], bool]]()
         if aws := ports.get("aws"):
             commands["aws"] = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(aws)]
-            answers["aws"] = lambda: _is_listening(aws)
+            answers["aws"] = lambda: is_listening(aws)
         if mongo := ports.get("mongo"):
             database = self._get_database()
             data = self._home / database.data
             data.mkdir(exist_ok=True)
             commands["mongo"] = database.make_command(mongo, data)
-            answers["mongo"] = lambda: _is_listening(mongo) and database.is_ready(mongo)
+            answers["mongo"] = lambda: is_listening(mongo) and database.is_ready(mongo)
         wanted = [name for name in commands if not self.is_running(name)]
         for name in wanted:
             self._spawn(name, commands[name])
@@ -393,14 +393,3 @@ def _list_pack_folders(pack: str) -> set[Path]:
     if path.suffix == ".toml":
         return {path.parent, (path.parent / read_manifest(path).source.path).resolve()}
     return {path} if path.is_dir() and path.is_absolute() else set()
-
-
-def _find_free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_listening(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -15,8 +15,9 @@ from pymongo import MongoClient
 from app.adapters.aws import open_client
 from app.adapters.mongo import Document, ensure_indexes
 from local.database import SecantusDB
+from local.ports import find_free_port, is_listening
 from tests.fakes import FakeClock
-from tests.servers import find_mongod_or_skip, free_port, port_answers, run_database, run_server, wait_until
+from tests.servers import find_mongod_or_skip, run_database, run_server, wait_until
 from tests.stores import CLIENTS, Stores
 
 REGION = "eu-central-1"
@@ -44,14 +45,14 @@ def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a moto server of this session; boto3 finds it, and credentials for it, in the environment."""
-    port = free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
     with (
         pytest.MonkeyPatch.context() as environment,
         run_server(command, tmp_path_factory.mktemp("moto")) as still_alive,
     ):
-        wait_until(lambda: port_answers(port), still_alive)
+        wait_until(lambda: is_listening(port), still_alive)
         environment.setenv("AWS_ENDPOINT_URL", url)
         environment.setenv("AWS_DEFAULT_REGION", REGION)
         environment.setenv("AWS_ACCESS_KEY_ID", "test")

@@ -1,16 +1,16 @@
 """Servers as processes of a test run."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from local.database import Database, Mongod, NoMongod, find_mongod
+from local.ports import find_free_port
 
 START_TIMEOUT_S = 60.0
 
@@ -25,7 +25,7 @@ def find_mongod_or_skip() -> Mongod:
 
 @contextmanager
 def run_database(database: Database, home: Path) -> Iterator[str]:
-    port, data = free_port(), home / "data"
+    port, data = find_free_port(), home / "data"
     data.mkdir()
     with run_server(database.make_command(port, data), home) as still_alive:
         wait_until(lambda: database.is_ready(port), still_alive)
@@ -66,14 +66,3 @@ def wait_until(condition: Callable[[], bool], still_alive: Callable[[], None]) -
         if time.monotonic() > until:
             pytest.fail(f"a server of the tests didn't answer within {START_TIMEOUT_S:.0f} s")
         time.sleep(0.05)
-
-
-def port_answers(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from app.adapters.aws import open_client
 from benchmarks.chaos.proxy import FaultProxy
 from benchmarks.chaos.workload import NO_SUCH_BUCKET
 from local.database import DatabaseName, choose_database
+from local.ports import find_free_port, is_listening
 from local.stack import LOCAL_DEFAULTS, ROOT, LocalStackError
 
 START_TIMEOUT_S = 120.0
@@ -119,14 +119,14 @@ class World:
         }
 
     def _start_aws(self) -> int:
-        port = _find_free_port()
+        port = find_free_port()
         command = [sys.executable, "-m", "benchmarks.chaos.strict_moto", "--port", str(port)]
         command += ["--journal", str(self.journal_path), *(["--strict"] if self.options.strict else [])]
         self._spawn("aws", command, port)
         return port
 
     def _start_mongo(self) -> int:
-        port, data = _find_free_port(), self.options.home / "mongo"
+        port, data = find_free_port(), self.options.home / "mongo"
         data.mkdir(exist_ok=True)
         self._spawn("mongo", self.server.make_command(port, data), port)
         self._await(lambda: self.server.is_ready(port), self.server.name)
@@ -144,7 +144,7 @@ class World:
             )
         self._stack.callback(_end, child)
         self.pids[name] = child.pid
-        self._await(lambda: child.poll() is None and _is_listening(port), name)
+        self._await(lambda: child.poll() is None and is_listening(port), name)
 
     def _make_queues_and_buckets(self) -> dict[str, str]:
         urls = {}
@@ -195,14 +195,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _get_url_path(queue_url: str) -> str:
     return "/".join(queue_url.split("/")[3:])
-
-
-def _is_listening(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _find_free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -41,6 +41,7 @@ from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions, log
 from app.worker.message_report import MessageReport
 from app.worker.shutdown import Shutdown
 from benchmarks.common.command import print_result
+from local.ports import find_free_port
 
 FACES = 3
 THREADS = 2
@@ -208,7 +209,7 @@ def _make_settings(mode: str, endpoint: str) -> Settings:
         huemn_mongo_uri="mongodb://nowhere",
         log_group=None,
         metrics="emf,prometheus" if has_metrics else "",
-        prometheus_port=_find_free_port(),
+        prometheus_port=find_free_port(),
         traces_endpoint=endpoint if has_traces else None,
     )
 
@@ -216,7 +217,7 @@ def _make_settings(mode: str, endpoint: str) -> Settings:
 @contextlib.contextmanager
 def _run_collector() -> Iterator[str]:
     """Yields the URL of a process that receives traces and discards them."""
-    port = _find_free_port()
+    port = find_free_port()
     process = multiprocessing.get_context("spawn").Process(target=_collect, args=(port,), daemon=True)
     process.start()
     try:
@@ -248,12 +249,6 @@ def _await(connect: Callable[[], None]) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError("The collector's process did not answer within 10 s.")
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _make_face(index: int) -> FaceRecord:

@@ -13,10 +13,11 @@ from pymongo.errors import AutoReconnect
 
 from benchmarks.common.running import run_local_stores
 from local.database import Mongod, form_replica_set
+from local.ports import find_free_port
 from local.stack import ROOT
 from tests import photos
 from tests.integration.services import Services, wait_for
-from tests.servers import find_mongod_or_skip, free_port, run_server, wait_until
+from tests.servers import find_mongod_or_skip, run_server, wait_until
 
 pytestmark = pytest.mark.slow
 PHOTOS, WORKERS = 100, 2
@@ -28,7 +29,7 @@ QUICK = {"electionTimeoutMillis": 1_000, "heartbeatIntervalMillis": 200}
 @pytest.fixture
 def replica_set(tmp_path: Path) -> Iterator[str]:
     """URI of three members that are one set, without a database name: `{}` stands in its place."""
-    mongod, ports = find_mongod_or_skip(), [free_port() for _ in range(3)]
+    mongod, ports = find_mongod_or_skip(), [find_free_port() for _ in range(3)]
     with ExitStack() as stack:
         checks = [stack.enter_context(run_server(*_describe_member(mongod, port, tmp_path))) for port in ports]
 

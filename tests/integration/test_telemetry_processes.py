@@ -1,10 +1,8 @@
 """What two running services tell: metrics, traces from one to the other, and their last log lines."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from app.adapters.aws import open_client
 from app.telemetry.cloudwatch import OWN_LOGGERS
 from benchmarks.common.running import run_local_stack
+from local.ports import find_free_port
 from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
 from tests.otlp import Collector, ReceivedSpan, collector
@@ -42,16 +41,10 @@ class Told:
         return sum(line[metric]["Count"] for line in self.emf(service) if metric in line)
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def told() -> Iterator[Told]:
     with collector() as traces:
-        port = free_port()
+        port = find_free_port()
         settings = {
             "METRICS": "emf,prometheus",
             "ENVIRONMENT": "test",
