@@ -31,6 +31,7 @@ from app.core.records import (
     PhotoRef,
     PhotoResult,
     make_face_id,
+    make_face_index,
     make_quality_columns,
 )
 from app.core.roles import QualityBars
@@ -601,14 +602,7 @@ class FakeOwnerMetadata(Outages):
     def set_face_indexes(self, images: Sequence[ImageRecord]) -> None:
         self._pass("set_face_indexes")
         for image in images:
-            face_index = {
-                "status": image.status.value,
-                "reason": image.reason,
-                "face_count": image.face_count,
-                "model": image.model_id,
-                "etag": image.etag,
-                "left_out": list(image.left_out),
-            }
+            face_index = make_face_index(image)
             gallery_id, plain_id = image.photo.gallery_id, image.photo.plain_id
             document = self.documents.get((gallery_id, image.photo.image_id), {})
             document["face_index"] = face_index

@@ -17,7 +17,7 @@ from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate
 from app.config import SQS_MAX_DELAY_S
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, MessageClaim, RunProgress
-from app.core.records import ImageRecord, PhotoRef
+from app.core.records import ImageRecord, PhotoRef, make_face_index
 from app.core.roles import FORMER_NAMES, QualityBars
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -306,14 +306,7 @@ def _make_quality_fields(bars: QualityBars | None) -> dict[str, float] | None:
 
 
 def _make_face_index_updates(image: ImageRecord) -> Iterator[UpdateOne]:
-    face_index = {
-        "status": image.status.value,
-        "reason": image.reason,
-        "face_count": image.face_count,
-        "model": image.model_id,
-        "etag": image.etag,
-        "left_out": list(image.left_out),
-    }
+    face_index = make_face_index(image)
     yield UpdateOne(_find_owner_document(image.photo), {"$set": {"face_index": face_index}})
     if image.photo.image_id != image.photo.plain_id:
         # The owner may know the file by its plain id, and must learn of it while no other file has a result there.

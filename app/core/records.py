@@ -295,6 +295,18 @@ def make_face_id(photo: PhotoRef, model_id: str, index: int) -> str:
     return f"{photo.document_id}/{model_id}/{index}"
 
 
+def make_face_index(image: ImageRecord) -> dict[str, object]:
+    """What the owner's document of a photo gets as its field `face_index`."""
+    return {
+        "status": image.status.value,
+        "reason": image.reason,
+        "face_count": image.face_count,
+        "model": image.model_id,
+        "etag": image.etag,
+        "left_out": list(image.left_out),
+    }
+
+
 def make_thumbnail_key(template: str, photo: PhotoRef) -> str:
     """The key of a photo's thumbnail, which its owner made: `template` with parts of the photo for the names in braces.
 

@@ -276,7 +276,7 @@ def _store_and_report(
             "decode_cpu_s": round(times.decode_cpu_s, 3),
         },
     )
-    _index_others(saved.to_index, parts)
+    _index_others(saved.to_index, parts, times.progress)
 
 
 def _remove_unnamed(examined: Examined, image: ImageRecord, parts: DetectionParts) -> None:
@@ -296,10 +296,10 @@ def _keep_other_photo(result: PhotoResult, previous: ImageRecord | None, parts: 
     return PhotoResult(replace(result.image, photo=apart), (), parts.faces.find_image(apart)[1])
 
 
-def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts) -> None:
+def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts, progress: Progress) -> None:
     """Examine photos which the end of another one has made photos of their own."""
     for photo in photos:
-        _index_until_current(PhotoRequest(photo, is_event=True), parts, lambda: None)
+        _index_until_current(PhotoRequest(photo, is_event=True), parts, progress)
 
 
 def _remove(
@@ -322,7 +322,7 @@ def _remove(
     parts.owner.set_face_indexes(changes.images)
     parts.telemetry.metrics.add(Metric.PHOTOS_REMOVED)
     log.info("photo removed", extra={"image": (previous.photo if previous else photo).document_id})
-    _index_others(changes.to_index, parts)
+    _index_others(changes.to_index, parts, progress)
     return True
 
 

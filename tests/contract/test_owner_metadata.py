@@ -100,6 +100,27 @@ def test_of_a_photo_that_comes_twice_the_later_result_counts(rig: Rig) -> None:
     assert face_counts(rig) == {"a": 2, "b": 5}
 
 
+def test_the_result_of_a_photo_that_is_gone_is_removed_and_all_else_stays(rig: Rig) -> None:
+    rig.add("a", {"title": "Beach"})
+    rig.add("b", {})
+    rig.metadata.set_face_indexes([image_record(photo("a")), image_record(photo("b"), 2)])
+    for _ in range(2):
+        rig.metadata.clear_face_index(photo("a"))
+    rig.metadata.clear_face_index(photo("never known"))
+    assert rig.read()["a"] == {"title": "Beach"}
+    assert rig.read()["b"]["face_index"]["face_count"] == 2
+
+
+def test_a_file_with_a_long_id_is_told_under_the_plain_id_while_no_other_has_a_result_there(rig: Rig) -> None:
+    rig.add("a", {})
+    film = replace(image_record(replace(photo("a"), image_id="a.MOV"), 0), status=ImageStatus.NOT_A_PHOTO)
+    rig.metadata.set_face_indexes([film])
+    assert rig.read()["a"]["face_index"]["status"] == "not_a_photo"
+    rig.metadata.set_face_indexes([image_record(photo("a"), 2)])
+    rig.metadata.set_face_indexes([film])
+    assert rig.read()["a"]["face_index"]["status"] == "indexed"
+
+
 def test_no_photos_at_all_change_nothing(rig: Rig) -> None:
     rig.add("a", {"title": "Beach"})
     rig.metadata.set_face_indexes([])
