@@ -1,6 +1,6 @@
 """What a queue delivers, unwrapped: messages may come by way of SNS, and S3's events by way of EventBridge too.
 
-Every record of a notification is for itself: one that can't be understood is set aside as a notification of its own.
+The records of a notification are independent: one that can't be understood is set aside as a notification of its own.
 """
 
 import json

@@ -98,8 +98,8 @@ class DetectionParts:
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None, is_last: bool = False) -> None:
     """Do what one message of the detection queue requests. The message is done when this returns.
 
-    Each photo of a message is for itself: one that is refused or fails doesn't keep the others from being done. With
-    `is_last` the queue will not hand out the message again: what fails then is stored as failed.
+    The photos of a message are independent: one that is refused or fails doesn't keep the others from being done. With
+    `is_last` the queue will not hand out the message again, so a photo that fails then is stored as `rejected`.
     """
     work = parse_detection(body, parts.default_bucket)
     for name, count in work.ignored.items():
@@ -107,7 +107,7 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
     letters, kind, failure = list(work.letters), work.kind, None
     for request in work.requests:
         try:
-            _do(request, parts, progress, is_last=is_last)
+            _handle_photo(request, parts, progress, is_last=is_last)
         except RejectMessage as reject:
             letters.append(Letter(request.body, str(reject)))
             kind = reject.kind
@@ -121,8 +121,8 @@ def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: Non
         raise RejectMessage("; ".join(letter.reason for letter in letters)[:1000], kind, letters)
 
 
-def _do(request: PhotoRequest, parts: DetectionParts, progress: Progress, *, is_last: bool) -> None:
-    """All that one photo of a message asks for."""
+def _handle_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress, *, is_last: bool) -> None:
+    """Do what a message requests for one photo."""
     photo = request.photo
     if photo.bucket == parts.output_bucket and parts.keys.is_result(photo.key):
         # With one bucket for photos and results, S3 may announce what this system writes itself.
@@ -145,7 +145,7 @@ def _do(request: PhotoRequest, parts: DetectionParts, progress: Progress, *, is_
 
 
 def _index_until_current(request: PhotoRequest, parts: DetectionParts, progress: Progress) -> bool:
-    """`index_photo`, again where another worker was faster. Whether the gallery is to be grouped."""
+    """Call `index_photo` until no other worker is faster, TRIES times at most. Returns what it returns."""
     for _ in range(TRIES - 1):
         try:
             return index_photo(request, parts, progress)
@@ -297,7 +297,7 @@ def _keep_other_photo(result: PhotoResult, previous: ImageRecord | None, parts: 
 
 
 def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts, progress: Progress) -> None:
-    """Examine photos which the end of another one has made photos of their own."""
+    """Examine raw files that have become photos of their own, since their JPEG or HEIC is gone."""
     for photo in photos:
         _index_until_current(PhotoRequest(photo, is_event=True), parts, progress)
 
