@@ -7,44 +7,18 @@ rejected with a reason. The JSON Schemas are in docs/schemas.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from app.core.edits import MOST_OPERATIONS, Operation
 from app.core.envelopes import ObjectEvent, unwrap
 from app.core.errors import Letter, RejectMessage
+from app.core.ids import GalleryId, ImageId, Name, PersonId, RequestId, S3Key, Text
 from app.core.naming import guess_name
 from app.core.pictures import split_ending
 from app.core.records import PhotoRef
-
-MAX_S3_KEY_BYTES = 1024
-"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
-# Old MongoDB servers limit an index entry to 1,024 bytes, and a face's id is gallery/image/model/index.
-MAX_ID_CHARS = 400
-
-
-def _check_plain(value: str) -> str:
-    """Refuse control characters, which break logs and pages, and `..`, which would leave a gallery's folder."""
-    if any(ord(char) < 32 or ord(char) == 127 for char in value):
-        raise ValueError("has a control character")
-    if any(part in (".", "..") for part in value.split("/")):
-        raise ValueError("has a '.' or '..' path segment")
-    return value
-
-
-def _check_key(value: str) -> str:
-    if len(value.encode("utf-8", "replace")) > MAX_S3_KEY_BYTES:
-        raise ValueError(f"is longer than {MAX_S3_KEY_BYTES} bytes")
-    return _check_plain(value)
-
-
-GalleryId = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/]+$"), AfterValidator(_check_plain)
-]
-ImageId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS), AfterValidator(_check_plain)]
-Text = Annotated[str, StringConstraints(max_length=1024)]
-"""The constraint also makes pydantic refuse text that is not valid Unicode."""
-S3Key = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_key)]
+from app.core.roles import QualityBars
 
 
 class _Message(BaseModel):
@@ -82,10 +56,107 @@ class GroupGallery(_Message):
     mode: Literal["auto", "full"] = "auto"
 
 
+class EditPeople(_Message):
+    """What an owner says of a gallery's people. The operations are applied together, in their order, or not at all.
+
+    The same `edit_id` again changes nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["edit_people"] = "edit_people"
+    gallery_id: GalleryId
+    edit_id: RequestId
+    by: Name
+    """Who says it, for the journal."""
+    edits: Annotated[list[Operation], Field(min_length=1, max_length=MOST_OPERATIONS)]
+
+
+class SetGallery(_Message):
+    """What belongs to a gallery. A field that is not sent stays as it is; null takes the gallery's own value away."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["set_gallery"] = "set_gallery"
+    gallery_id: GalleryId
+    request_id: RequestId
+    display_name: Name | None = None
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """Days after its newest photo was stored until the gallery is forgotten."""
+    quality: QualityBars | None = None
+    similarity_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if not self.model_fields_set & {"display_name", "retention_days", "quality", "similarity_threshold"}:
+            raise ValueError("sets nothing")
+        return self
+
+
+class Forget(_Message):
+    """Erase a photo, a person or a gallery everywhere. It has exactly the ids of its scope."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["forget"] = "forget"
+    request_id: RequestId
+    scope: Literal["photo", "person", "gallery"]
+    gallery_id: GalleryId
+    image_id: ImageId | None = None
+    person_id: PersonId | None = None
+    confirm: GalleryId | None = None
+    """The gallery's id once more, where all of it is to be forgotten."""
+
+    @model_validator(mode="after")
+    def _check_scope(self) -> Self:
+        needs = {"photo": {"image_id"}, "person": {"person_id"}, "gallery": {"confirm"}}[self.scope]
+        given = {name for name in ("image_id", "person_id", "confirm") if getattr(self, name) is not None}
+        if missing := sorted(needs - given):
+            raise ValueError(f"lacks {', '.join(missing)}, which the scope {self.scope} needs")
+        if extra := sorted(given - needs):
+            raise ValueError(f"has {', '.join(extra)}, which the scope {self.scope} must not have")
+        if self.confirm is not None and self.confirm != self.gallery_id:
+            raise ValueError("confirm must be the gallery's id")
+        return self
+
+
+class Expire(_Message):
+    """Forget the galleries whose retention is over. A schedule sends it daily."""
+
+    type: Literal["expire"] = "expire"
+
+
+class Selfie(BaseModel):
+    """Where a guest's selfie lies."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    bucket: Text
+    s3_key: S3Key
+    version_id: Text | None = None
+
+
+class FindPerson(_Message):
+    """Find a guest in a gallery by one selfie or several. Neither they nor their vectors are stored."""
+
+    type: Literal["find_person"] = "find_person"
+    request_id: RequestId
+    gallery_id: GalleryId
+    selfies: Annotated[list[Selfie], Field(min_length=1, max_length=5)]
+    max_photos: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    delete_selfies: bool = False
+    """Remove the selfies' objects once the answer is there."""
+    reply_queue_url: Text | None = None
+
+
 M = TypeVar("M", bound=_Message)
+GroupingOrder = GroupGallery | EditPeople | SetGallery | Forget | Expire
 
 _detect_image = TypeAdapter(DetectImage)
-_group_gallery = TypeAdapter(GroupGallery)
+_find_person = TypeAdapter(FindPerson)
+_of_grouping: dict[str, TypeAdapter[Any]] = {
+    "group_gallery": TypeAdapter(GroupGallery),
+    "edit_people": TypeAdapter(EditPeople),
+    "set_gallery": TypeAdapter(SetGallery),
+    "forget": TypeAdapter(Forget),
+    "expire": TypeAdapter(Expire),
+}
 
 
 @dataclass(frozen=True)
@@ -159,25 +230,39 @@ def _make_request(event: ObjectEvent) -> PhotoRequest:
     return PhotoRequest(photo, is_event=True, sequencer=event.sequencer, body=event.body)
 
 
-def parse_grouping(body: str) -> GroupGallery:
+def parse_grouping(body: str) -> GroupingOrder:
     """The order to the grouping service. Raises RejectMessage with the reason."""
-    return _validate(_group_gallery, unwrap(body).message or {}, "group_gallery")
+    fields = unwrap(body).message or {}
+    kind = fields.get("type")
+    adapter = _of_grouping.get(kind) if isinstance(kind, str) else None
+    if adapter is None:
+        raise _make_unknown(kind, list(_of_grouping))
+    order: GroupingOrder = _validate(adapter, fields, str(kind))
+    return order
+
+
+def parse_find(body: str) -> FindPerson:
+    """The request to find a guest. Raises RejectMessage with the reason."""
+    return _validate(_find_person, unwrap(body).message or {}, "find_person")
 
 
 def _validate(adapter: TypeAdapter[M], fields: Mapping[str, Any], expected: str) -> M:
     kind = fields.get("type")
     if kind != expected:
-        raise RejectMessage(
-            f"Message type {kind!r:.80} is not known to this queue; it takes {expected!r}.", "unknown type"
-        )
+        raise _make_unknown(kind, [expected])
     try:
         return adapter.validate_python(fields)
     except ValidationError as error:
         problems = (
-            f"{'.'.join(map(str, e['loc']))} {e['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, e['loc']))} {e['msg'].removeprefix('Value error, ')}".strip()
             for e in error.errors(include_input=False)
         )
         raise RejectMessage(f"The {expected} message is not valid: {'; '.join(problems)}") from error
+
+
+def _make_unknown(kind: object, known: Sequence[str]) -> RejectMessage:
+    takes = " or ".join(map(repr, known))
+    return RejectMessage(f"Message type {kind!r:.80} is not known to this queue; it takes {takes}.", "unknown type")
 
 
 def make_image_id(name: str) -> str:
@@ -187,4 +272,9 @@ def make_image_id(name: str) -> str:
 
 def make_json_schemas() -> dict[str, dict[str, Any]]:
     """Schema name → JSON Schema of every message."""
-    return {"detect_image": _detect_image.json_schema(), "group_gallery": _group_gallery.json_schema()}
+    adapters: dict[str, TypeAdapter[Any]] = {
+        "detect_image": _detect_image,
+        "find_person": _find_person,
+        **_of_grouping,
+    }
+    return {name: adapter.json_schema() for name, adapter in adapters.items()}

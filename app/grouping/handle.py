@@ -64,7 +64,15 @@ class GroupingParts:
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
     """Do all that one message of the grouping queue asks for. Calls `progress` between stages."""
-    request = parse_grouping(body)
+    order = parse_grouping(body)
+    match order:
+        case GroupGallery():
+            _handle_grouping(order, parts, progress)
+        case _:
+            raise RejectMessage(f"This worker can't do {order.type!r} yet.", "unknown type")
+
+
+def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]) -> None:
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
     lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
     if lease is None:

@@ -267,13 +267,32 @@ def test_what_detection_sends_is_what_grouping_reads() -> None:
     assert parse_grouping(sent.model_dump_json()) == sent
 
 
+def forget(scope: str, **fields: str) -> str:
+    return json.dumps({"type": "forget", "request_id": "r1", "scope": scope, "gallery_id": "g", **fields})
+
+
+def edit(*operations: dict[str, object]) -> str:
+    return json.dumps({"type": "edit_people", "gallery_id": "g", "edit_id": "e1", "by": "Ann", "edits": operations})
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (detect(), "Message type 'detect_image' is not known to this queue; it takes 'group_gallery'."),
+        (detect(), "Message type 'detect_image' is not known to this queue; it takes 'group_gallery' or 'edit_people'"),
         ('{"type": "group_gallery"}', "gallery_id Field required"),
         ('{"type": "group_gallery", "gallery_id": "g", "mode": "some"}', "mode Input should be 'auto' or 'full'"),
         ('{"type": "group_gallery", "gallery_id": "../x"}', "gallery_id String should match pattern"),
+        (forget("photo"), "lacks image_id, which the scope photo needs"),
+        (forget("photo", image_id="i", person_id="p"), "has person_id, which the scope photo must not have"),
+        (forget("person", person_id="p", confirm="g"), "has confirm, which the scope person must not have"),
+        (forget("gallery"), "lacks confirm, which the scope gallery needs"),
+        (forget("gallery", confirm="h"), "confirm must be the gallery's id"),
+        (forget("gallery", confirm="g", also="h"), "also Extra inputs are not permitted"),
+        (edit({"op": "shout"}), "does not match any of the expected tags"),
+        (edit(), "edits List should have at least 1 item"),
+        (edit({"op": "hide", "person_id": "p", "for": "ever"}), "edits.0.hide.for Extra inputs are not permitted"),
+        (edit({"op": "name", "person_id": "p", "name": " "}), "edits.0.name.name String should have at least 1"),
+        ('{"type": "set_gallery", "gallery_id": "g", "request_id": "r"}', "sets nothing"),
     ],
 )
 def test_a_grouping_message_that_can_never_succeed_is_rejected(body: str, expected: str) -> None:
@@ -327,5 +346,6 @@ def test_an_image_id_is_the_name_up_to_its_ending(name: str) -> None:
 
 def test_every_message_has_a_schema_that_names_its_fields() -> None:
     schemas = make_json_schemas()
-    assert set(schemas) == {"detect_image", "group_gallery"}
+    orders = {"group_gallery", "edit_people", "set_gallery", "forget", "expire"}
+    assert set(schemas) == {"detect_image", "find_person", *orders}
     assert {"gallery_id", "image_id", "s3_key"} == set(schemas["detect_image"]["required"])
