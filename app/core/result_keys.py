@@ -32,6 +32,17 @@ class ResultKeys:
     def page(self, gallery_id: str) -> str:
         return f"{self.prefix}{gallery_id}/people.html"
 
+    def vectors(self, gallery_id: str) -> str:
+        """The published vectors of the gallery (app/core/gallery_vectors.py). Private: it is biometric data."""
+        return f"{self.prefix}{gallery_id}/people.vectors"
+
+    def finds(self, gallery_id: str) -> str:
+        """The prefix of all answers to requests to find a guest."""
+        return f"{self.prefix}{gallery_id}/finds/"
+
+    def find(self, gallery_id: str, request_id: str) -> str:
+        return f"{self.finds(gallery_id)}{request_id}.json"
+
     def crops(self, photo: PhotoRef, edition: int, content: str, model_id: str) -> str:
         """The object that holds the crops of a photo's faces, one WebP file after the other."""
         return f"{self._start('faces', photo)}{edition}-{content[:CONTENT_DIGITS]}-{model_id}.crops"
