@@ -293,6 +293,7 @@ class _Gallery:
     quality: QualityBars | None = None
     threshold: float | None = None
     progress: tuple[int, RunProgress] | None = None
+    published: int = 0
 
 
 class FakeGalleryStore(Outages):
@@ -369,7 +370,8 @@ class FakeGalleryStore(Outages):
             return None
         grouped = gallery.grouped
         run = {**gallery.summary, "revision": grouped[0], "model": grouped[1]} if grouped else None
-        return GalleryState(gallery.revision, run, gallery.progress[1] if gallery.progress else None)
+        progress = gallery.progress[1] if gallery.progress else None
+        return GalleryState(gallery.revision, run, progress, gallery.published)
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         self._pass("take_lease")
@@ -483,11 +485,12 @@ class FakePeopleStore(Outages):
 
     def publish_people(self, lease: GalleryLease) -> None:
         self._pass("publish_people")
-        with self._galleries.run_fenced(lease):
+        with self._galleries.run_fenced(lease) as gallery:
             draft = self._drafts.pop(lease.gallery_id, None)
             if draft is None:
                 raise RetryLater(f"{lease.gallery_id} has no people to publish")
             self._published += 1
+            gallery.published += 1
             for key, person in draft.people.items():
                 since = self.people[key].since if key in self.people else self._published
                 self.people[key] = replace(person, since=since)

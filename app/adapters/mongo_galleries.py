@@ -176,7 +176,7 @@ class MongoGalleryStore:
         progress = gallery.get("progress")
         if progress is not None:
             progress = RunProgress(progress["stage"], progress["share"], progress["eta_s"], progress["at"])
-        return GalleryState(gallery.get("revision", 0), gallery.get("last_run"), progress)
+        return GalleryState(gallery.get("revision", 0), gallery.get("last_run"), progress, gallery.get("published", 0))
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         with translate_mongo_errors("Taking a gallery's lease"):

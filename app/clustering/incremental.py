@@ -62,9 +62,14 @@ class PeopleUpdate:
     difference: float | None = None
 
     @property
+    def roles(self) -> Roles:
+        """(N,) the roles of the gallery's faces."""
+        return self.known.grouping.graph.roles[self.places]
+
+    @property
     def is_core(self) -> NDArray[np.bool_]:
         """(N,) which faces of the gallery are core faces, and so can be a person alone."""
-        return np.asarray(self.known.grouping.graph.roles[self.places] == Role.CORE)
+        return np.asarray(self.roles == Role.CORE)
 
     def get_embeddings(self, rows: Rows) -> Floats:
         """(M,) rows of the gallery → (M,D) float32 unit length."""

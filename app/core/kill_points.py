@@ -21,6 +21,7 @@ KillPoint = Literal[
     "after-remove",
     "before-publish",
     "after-publish",
+    "after-vectors",
     "after-groups",
     "after-delete",
 ]

@@ -83,11 +83,13 @@ class RunProgress:
 @dataclass(frozen=True)
 class GalleryState:
     """What operators see of a gallery. `last_run` has at least `revision` and `model`; all changes are grouped where
-    that revision is the gallery's. `progress` is None while no run is in progress."""
+    that revision is the gallery's. `progress` is None while no run is in progress. `published` is the version of its
+    people that readers see."""
 
     revision: int
     last_run: Mapping[str, object] | None
     progress: RunProgress | None
+    published: int = 0
 
 
 CLAIM_S = 30

@@ -14,10 +14,12 @@ from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats
 from app.core.coalescing import send_claimed
 from app.core.errors import RejectMessage, StaleFence
+from app.core.gallery_vectors import VERSION as VECTORS_VERSION
+from app.core.gallery_vectors import encode
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
-from app.core.records import FaceBatch, FaceMove, PersonRecord, join_batches
+from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, join_batches
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
@@ -28,6 +30,7 @@ from app.grouping.page import render_page
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups, name_covers
 from app.grouping.run import GroupingRun
 from app.grouping.summary import find_changed, merge_with_absent, summarise
+from app.grouping.vectors import Edition, make_vectors
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
 
@@ -115,9 +118,9 @@ def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
 
 
 def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None:
-    """Read the gallery's faces, group them into people, store these, and publish groups.json and the page.
+    """Read the gallery's faces, group them into people, store these, and publish vectors, groups.json and the page.
 
-    The two files are not written where they would equal the last run's output, unless a full run was ordered. Raises
+    The three files are not written where they would equal the last run's output, unless a full run was ordered. Raises
     StaleFence once another worker has the gallery's lease.
     """
     started = time.monotonic()
@@ -140,9 +143,11 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     run.begin_stage("publish")
     with run.tracer.stage("write covers"):
         old_covers = write_covers(covers, faces, parts.keys.covers(gallery_id), parts.objects)
-    output = compute_digest(groups, page)
+    # The vectors follow from the same faces and people; where a former version wrote none, they are owed.
+    output = f"{compute_digest(groups, page)} {VECTORS_VERSION}"
     if full or output != lease.output:
         with run.tracer.stage("write files"):
+            _write_vectors(run, parts, faces, found, matched, images)
             _write_files(run, parts, groups, page)
     if old_covers:
         run.keep()  # Whoever has the lease since may have written them.
@@ -220,6 +225,23 @@ def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonR
     with run.tracer.stage("publish people"):
         parts.people.publish_people(run.lease)
     parts.kill_points.reach("after-publish")
+
+
+def _write_vectors(
+    run: GroupingRun,
+    parts: GroupingParts,
+    faces: FaceBatch,
+    found: PeopleUpdate,
+    matched: PersonMatches,
+    images: list[ImageRecord],
+) -> None:
+    """Publish the vectors by which guests are found."""
+    gallery_id = run.lease.gallery_id
+    gallery = parts.galleries.find_gallery(gallery_id)
+    edition = Edition(gallery_id, parts.model_id, gallery.published if gallery else 0, run.lease.fence)
+    data = encode(make_vectors(edition, faces, found, matched.person_ids, images))
+    _replace_file(run, parts, parts.keys.vectors(gallery_id), data, "application/octet-stream")
+    parts.kill_points.reach("after-vectors")
 
 
 def _write_files(run: GroupingRun, parts: GroupingParts, groups: Groups, page: str) -> None:
