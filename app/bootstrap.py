@@ -220,6 +220,7 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         # the gallery free, and its receive count shows in the end that it kills every worker.
         lease_s=settings.messages.message_visibility_timeout / 2,
         allows_model_change=settings.people.allow_model_change,
+        keeps_former_model=settings.people.keep_former_model,
         search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
         keys=ResultKeys(settings.stores.results_prefix),

@@ -332,8 +332,13 @@ class PeopleSettings(Area):
     )
     allow_model_change: Annotated[bool, RARELY] = Field(
         False,
-        description="Set to true to group galleries anew that were grouped under another model: their people then come "
-        "from this pack's faces alone, and names and confirmed faces are lost.",
+        description="Set to true to group galleries of another model before all of their photos have been examined "
+        "under this one: people whose photos still wait then have no faces.",
+    )
+    keep_former_model: Annotated[bool, RARELY] = Field(
+        False,
+        description="Set to true to keep faces, vectors and crops of a former model once people and names have gone "
+        "over to another one.",
     )
     gallery_index_dir: Path | None = Field(
         None,

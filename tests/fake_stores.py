@@ -35,6 +35,7 @@ from app.core.records import (
     make_quality_columns,
 )
 from app.core.roles import QualityBars
+from app.core.same_faces import PlacedFaces, find_same_faces
 from tests.fakes import Clock, Outages, RealClock
 
 READ_BATCH = 10_000
@@ -100,6 +101,7 @@ class FakeFaceStore(Outages):
             settled, pictures = self._settle([*self._list_members(photo), image], photo)
             now = settled[-1]
             same = stored is not None and image.content is not None and stored.content == image.content
+            said = self._find_said(stored, result) if stored and not same else {}
             if stored:
                 pictures |= self._keep_faces(stored, now, {face.crop_key for face in result.faces}, same_content=same)
             if now.status is image.status:
@@ -107,6 +109,8 @@ class FakeFaceStore(Outages):
                     face_id = make_face_id(now.photo, face.model_id, row)
                     self.faces[face_id] = replace(face, face_id=face_id, image_id=now.photo.image_id)
                     self._etags[face_id] = image.etag
+                    if row in said:
+                        self._put_words(face_id, *said[row])
             else:
                 pictures |= result.pictures
             self.images[now.photo.document_id] = now
@@ -174,12 +178,30 @@ class FakeFaceStore(Outages):
             key = make_face_id(image.photo, face.model_id, int(face.face_id.rpartition("/")[2]))
             self.faces[key] = replace(face, face_id=key, image_id=image.photo.image_id)
             self._etags[key] = etag
-            if person:
-                self.person_of[key] = person
-            if confirmed:
-                self.confirmed.add(key)
-            if rejected:
-                self.rejected[key] = rejected
+            self._put_words(key, person, confirmed, rejected)
+
+    def _put_words(self, key: str, person: str | None, confirmed: bool, rejected: set[str]) -> None:
+        if person:
+            self.person_of[key] = person
+        if confirmed:
+            self.confirmed.add(key)
+        if rejected:
+            self.rejected[key] = rejected
+
+    def _find_said(self, stored: ImageRecord, result: PhotoResult) -> dict[int, tuple[str | None, bool, set[str]]]:
+        """Row of a new face → what was said of the same face in the photo's former content."""
+        image, mine = result.image, (stored.photo.gallery_id, stored.photo.image_id, result.image.model_id)
+        former = [face for face in self.faces.values() if (face.gallery_id, face.image_id, face.model_id) == mine]
+        before, now = (
+            PlacedFaces((of.width_px, of.height_px), [one.box for one in some], [one.embedding for one in some])
+            for of, some in ((stored, former), (image, result.faces))
+        )
+        pairs = [] if result.same_from is None else find_same_faces(before, now, result.same_from)
+        ids = {row: former[old].face_id for old, row in pairs}
+        return {
+            row: (self.person_of.get(key), key in self.confirmed, set(self.rejected.get(key, ())))
+            for row, key in ids.items()
+        }
 
     def _drop(self, image: ImageRecord) -> set[str]:
         del self.images[image.photo.document_id]
@@ -224,12 +246,35 @@ class FakeFaceStore(Outages):
         wanted = [face for face in self.faces.values() if (face.gallery_id, face.model_id) == (gallery_id, model_id)]
         wanted.sort(key=lambda face: face.face_id)
         for start in range(0, len(wanted), READ_BATCH):
-            yield self._batch(wanted[start : start + READ_BATCH], with_embeddings)
+            yield self._batch(wanted[start : start + READ_BATCH], with_embeddings=with_embeddings)
 
     def find_other_model(self, gallery_id: str, model_id: str) -> str | None:
         self._pass("find_other_model")
         models = {face.model_id for face in self.faces.values() if face.gallery_id == gallery_id}
         return min(models - {model_id}, default=None)
+
+    def read_former_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+        self._pass("read_former_faces")
+        others = [face for face in self.faces.values() if face.gallery_id == gallery_id and face.model_id != model_id]
+        said = [face for face in others if face.face_id in self.person_of or face.face_id in self.rejected]
+        if said:
+            yield self._batch(sorted(said, key=lambda face: face.face_id), with_embeddings=False)
+
+    def count_unexamined(self, gallery_id: str, model_id: str) -> int:
+        self._pass("count_unexamined")
+        mine = [image for image in self.images.values() if image.photo.gallery_id == gallery_id]
+        return sum(image.model_id != model_id for image in mine)
+
+    def remove_former(self, gallery_id: str, model_id: str, image_ids: Iterable[str]) -> list[str]:
+        wanted, crops = set(image_ids), set()
+        for face in list(self.faces.values()):
+            image = self.images.get(f"{gallery_id}/{face.image_id}")
+            is_former = face.gallery_id == gallery_id and face.image_id in wanted and face.model_id != model_id
+            if is_former and image is not None and image.model_id == model_id:
+                crops.add(face.crop_key)
+                del self.faces[face.face_id]
+                self._forget(face.face_id)
+        return sorted(crops)
 
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         self._pass("read_embeddings")
@@ -254,7 +299,7 @@ class FakeFaceStore(Outages):
         said = sorted(self.confirmed), sorted((face, sorted(people)) for face, people in self.rejected.items())
         return [repr(part).encode() for part in (*images, *faces, sorted(self.person_of.items()), *said)]
 
-    def _batch(self, faces: Sequence[FaceRecord], with_embeddings: bool) -> FaceBatch:
+    def _batch(self, faces: Sequence[FaceRecord], *, with_embeddings: bool) -> FaceBatch:
         return FaceBatch(
             face_ids=[face.face_id for face in faces],
             image_ids=[face.image_id for face in faces],
@@ -498,6 +543,11 @@ class FakePeopleStore(Outages):
                 self._move(move)
         self.moves.append(draft.moves)
 
+    def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
+        self._pass("remove_former_faces")
+        with self._galleries.run_fenced(lease):
+            return self._faces.remove_former(lease.gallery_id, model_id, image_ids)
+
     def _move(self, move: FaceMove) -> None:
         face = self._faces.faces.get(move.face_id)
         if face and move.digest and face.digest != move.digest:
@@ -507,6 +557,10 @@ class FakePeopleStore(Outages):
             self._faces.confirmed.discard(move.face_id)
         elif move.face_id in self._faces.faces:
             self._faces.person_of[move.face_id] = move.now
+            if move.confirmed:
+                self._faces.confirmed.add(move.face_id)
+        if move.rejected is not None and move.face_id in self._faces.faces:
+            self._faces.rejected[move.face_id] = set(move.rejected)
 
     def published(self, gallery_id: str) -> list[PersonRecord]:
         """What readers get."""

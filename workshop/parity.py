@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
+from app.core.boxes import compute_ious
 from app.packs.variants import DetectorParity, EmbedderParity, Verification
-from app.vision.boxes import compute_ious
 from app.vision.types import Detections
 from workshop.networks import WatchedPack
 from workshop.samples import Pair, read_images

@@ -100,6 +100,16 @@ class MongoFaceStore:
             face = self._faces.find_one({"gallery_id": gallery_id, "model": {"$ne": model_id}}, ["model"])
         return face["model"] if face else None
 
+    def read_former_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+        said = [{"person_id": {"$exists": True}}, {"rejected": {"$exists": True}}]
+        query = {"gallery_id": gallery_id, "model": {"$ne": model_id}, "$or": said}
+        with translate_mongo_errors("Reading faces of a former model"):
+            yield from map(decode_face_batch, _read_raw(self._faces, query, READ_FIELDS))
+
+    def count_unexamined(self, gallery_id: str, model_id: str) -> int:
+        with translate_mongo_errors("Counting photos of another model"):
+            return self._images.count_documents({"gallery_id": gallery_id, "model": {"$ne": model_id}})
+
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         vectors: dict[str, bytes] = {}
         with translate_mongo_errors("Reading embeddings"):
@@ -122,9 +132,12 @@ def read_raw_faces(
 ) -> Iterator[bytes]:
     """The server's answers as bytes, for `decode_face_batch`: some 6,000 faces of 512 dimensions each."""
     query = {"gallery_id": gallery_id, "model": model_id}
+    return _read_raw(faces, query, [*READ_FIELDS, "embedding"] if with_embeddings else READ_FIELDS)
+
+
+def _read_raw(faces: Collection[Document], query: Document, fields: Sequence[str]) -> Iterator[bytes]:
     # pymongo's annotation is wrong: it says that this yields documents.
-    fields = [*READ_FIELDS, "embedding"] if with_embeddings else list(READ_FIELDS)
-    answers: Iterator[Any] = faces.find_raw_batches(query, fields, batch_size=READ_BATCH).sort("_id", ASCENDING)
+    answers: Iterator[Any] = faces.find_raw_batches(query, list(fields), batch_size=READ_BATCH).sort("_id", ASCENDING)
     return answers
 
 

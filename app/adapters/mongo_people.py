@@ -34,6 +34,7 @@ class MongoPeopleStore:
     def __init__(self, database: Database[Document]) -> None:
         self._people: Collection[Document] = database["people"]
         self._faces: Collection[Document] = database["faces"]
+        self._images: Collection[Document] = database["images"]
         self._galleries: Collection[Document] = database["galleries"]
         self._leases = GalleryLeases(database)
 
@@ -64,6 +65,23 @@ class MongoPeopleStore:
 
         with translate_mongo_errors("Publishing people"):
             self._leases.run_fenced(lease, write)
+
+    def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
+        crops: set[str] = set()
+
+        def remove(some: Sequence[str], session: ClientSession) -> None:
+            # Read in the transaction: a photo that a worker of another model stores meanwhile conflicts with it.
+            keys = [f"{lease.gallery_id}/{image_id}" for image_id in some]
+            found = self._images.find({"_id": {"$in": keys}, "model": model_id}, ["image_id"], session=session)
+            examined = {"$in": [image["image_id"] for image in found]}
+            former = {"gallery_id": lease.gallery_id, "image_id": examined, "model": {"$ne": model_id}}
+            crops.update(face["crop_key"] for face in self._faces.find(former, ["crop_key"], session=session))
+            self._faces.delete_many(former, session=session)
+
+        with translate_mongo_errors("Removing faces of a former model"):
+            for some in split_into_batches(image_ids):
+                self._leases.run_fenced(lease, partial(remove, some))
+        return sorted(crops)
 
     def discard_unpublished(self, lease: GalleryLease) -> int:
         """Restore what a run that died has changed. Returns the version that is published."""
@@ -148,7 +166,11 @@ def _restore_person(person: Document) -> UpdateOne | DeleteOne:
 
 def _move_face(move: FaceMove, version: int) -> UpdateOne:
     fields: dict[str, Any] = {"version": version, "was": move.before}
+    if move.rejected is not None:
+        fields["rejected"] = sorted(move.rejected)
     change = _assign_person(move.now, fields, was_assigned=move.before is not None)
+    if move.confirmed and move.now is not None:
+        change["$set"]["assigned_by"] = "user"
     # Where the photo was replaced, another face has the id by now.
     same_face = {"digest": move.digest} if move.digest else {}
     return UpdateOne({"_id": move.face_id, **same_face}, change)

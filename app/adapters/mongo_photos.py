@@ -5,20 +5,24 @@ two that have a name in common only one is committed, and the other one runs aga
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import numpy as np
 from pymongo import DeleteMany, DeleteOne, InsertOne, UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.adapters.mongo import Document, run_in_transaction, translate_mongo_errors
-from app.adapters.mongo_records import make_face_fields, make_image_fields, read_image_record
+from app.adapters.mongo_records import decode_vectors, make_face_fields, make_image_fields, read_image_record
 from app.core.naming import READ, find_orphaned_raws, make_long_id, settle_names
 from app.core.records import Changes, FaceRecord, ImageRecord, PhotoRef, PhotoResult, make_face_id
+from app.core.same_faces import PlacedFaces, find_same_faces
 
+SAID_OF_FACES = ("person_id", "assigned_by", "rejected", "version", "was")
+"""What runs and users have said of a face."""
 Writes = list[InsertOne[Document] | UpdateOne | UpdateMany | DeleteOne | DeleteMany]
 
 
@@ -145,9 +149,40 @@ class PhotoWriter:
         if image.status is not result.image.status:
             plan.pictures |= result.pictures
             faces = []
-        plan.faces += _make_face_writes(image, faces, same_content=same_content)
+        said = {} if mine is None or same_content else self._find_said(mine, image, faces, result.same_from, session)
+        plan.faces += _make_face_writes(image, faces, said, same_content=same_content)
         plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
         plan.written.append(image)
+
+    def _find_said(
+        self,
+        mine: ImageRecord,
+        image: ImageRecord,
+        faces: Sequence[FaceRecord],
+        same_from: float | None,
+        session: ClientSession,
+    ) -> dict[str, Document]:
+        """Face id → what is said of the face of the former content that is the same one. `mine` is the former record.
+
+        It is taken over as it is stored, with the version: a run may be writing it.
+        """
+        of_this = {"gallery_id": mine.photo.gallery_id, "image_id": mine.photo.image_id, "model": image.model_id}
+        fields = ["box", "embedding", *SAID_OF_FACES]
+        former = list(self._faces.find(of_this, fields, session=session)) if faces and same_from is not None else []
+        if not former or same_from is None:
+            return {}
+        before = PlacedFaces(
+            (mine.width_px, mine.height_px),
+            [np.array(face["box"], np.float32) for face in former],
+            list(decode_vectors([face["embedding"] for face in former])),
+        )
+        now = PlacedFaces(
+            (image.width_px, image.height_px), [face.box for face in faces], [face.embedding for face in faces]
+        )
+        return {
+            faces[row].face_id: {name: former[old][name] for name in SAID_OF_FACES if name in former[old]}
+            for old, row in find_same_faces(before, now, same_from)
+        }
 
     def _settle(
         self, group: _Group, members: Sequence[ImageRecord], plan: _Plan, session: ClientSession
@@ -282,9 +317,10 @@ def _readdress(face: FaceRecord, photo: PhotoRef, row: int) -> FaceRecord:
 
 
 def _make_face_writes(
-    image: ImageRecord, faces: Sequence[FaceRecord], *, same_content: bool
+    image: ImageRecord, faces: Sequence[FaceRecord], said: Mapping[str, Document], *, same_content: bool
 ) -> Iterator[UpdateOne | UpdateMany | DeleteMany]:
-    """Exactly these faces under the model of the record, and no face of other content."""
+    """Exactly these faces under the model of the record, and no face of other content. `said` has for some of them what
+    was said of the same face in the former content."""
     of_this: Document = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
     superfluous = {"model": image.model_id, "_id": {"$nin": [face.face_id for face in faces]}}
     if same_content:
@@ -294,7 +330,8 @@ def _make_face_writes(
     else:
         yield DeleteMany({**of_this, "$or": [{"etag": {"$ne": image.etag}}, superfluous]})
     for face in faces:
-        yield UpdateOne({"_id": face.face_id}, {"$set": make_face_fields(face, image.etag)}, upsert=True)
+        fields = make_face_fields(face, image.etag) | said.get(face.face_id, {})
+        yield UpdateOne({"_id": face.face_id}, {"$set": fields}, upsert=True)
 
 
 def _make_changes(plan: _Plan) -> Changes:

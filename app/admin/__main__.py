@@ -8,6 +8,7 @@
     repair [--gallery G] [--dry-run]                                   what former versions left wrong
     people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
     sweep [--gallery G] [--older-than-s S]                             remove pictures that no record names
+    migrate --to PACK (--gallery G | --all)                            have galleries examined under another model
 
 Prints a line for each item, or with --json an object a line. Exit codes: 0 done, 1 not done and a sentence says why,
 2 a wrong argument or setting.
@@ -29,7 +30,7 @@ from app.adapters.mongo import open_database
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
-from app.admin import sweep
+from app.admin import migrate, sweep
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
 from app.admin.printing import Say
 from app.admin.repair import repair_galleries
@@ -312,6 +313,7 @@ def _make_parser() -> argparse.ArgumentParser:
     edits = commands.add_parser("people", help="users' edits of people: names, confirmed and rejected faces, merges")
     add_commands(edits.add_subparsers(required=True), every)
     sweep.add_command(commands, every)
+    migrate.add_command(commands, every)
     return parser
 
 

@@ -76,7 +76,7 @@ def find_faults(gallery_id: str, database: MongoDatabase, bucket: str, region: s
             yield what
     for key in sorted(objects - known):
         if not key.endswith("/"):
-            yield Fault("photo without a record", bucket, key, _make_event(bucket, key))
+            yield Fault("photo without a record", bucket, key, make_event(bucket, key))
 
 
 def _judge(
@@ -85,15 +85,15 @@ def _judge(
     photo = image.photo
     is_listed = photo.bucket == bucket and photo.key.startswith(f"{photo.gallery_id}/")
     if is_listed and photo.key not in objects:
-        return Fault("record without a photo", photo.bucket, photo.key, _make_event(photo.bucket, photo.key))
+        return Fault("record without a photo", photo.bucket, photo.key, make_event(photo.bucket, photo.key))
     if has_former_crops:
         return Fault("pictures of a former version", photo.bucket, photo.key, _make_order(photo))
     if not is_current:
-        return Fault("record of a former version", photo.bucket, photo.key, _make_event(photo.bucket, photo.key))
+        return Fault("record of a former version", photo.bucket, photo.key, make_event(photo.bucket, photo.key))
     return None
 
 
-def _make_event(bucket: str, key: str) -> str:
+def make_event(bucket: str, key: str) -> str:
     """As S3 announces it: the photo is looked at, and removed where its object is gone."""
     detail = {"bucket": {"name": bucket}, "object": {"key": key}}
     return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})

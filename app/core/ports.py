@@ -214,6 +214,12 @@ class FaceReader(Protocol):
     def find_other_model(self, gallery_id: str, model_id: str) -> str | None:
         """Another model id that the gallery has faces of; None where it has none."""
 
+    def read_former_faces(self, gallery_id: str, model_id: str) -> Iterator[FaceBatch]:
+        """The gallery's faces under all other models, of which a run or a user has said something; no embeddings."""
+
+    def count_unexamined(self, gallery_id: str, model_id: str) -> int:
+        """How many of the gallery's photos were not examined under this model last."""
+
     def read_embeddings(self, face_ids: Sequence[str]) -> NDArray[np.float32]:
         """N face ids → (N,D) float32 unit length. Raises RetryLater where a face has been removed since it was read."""
 
@@ -314,6 +320,12 @@ class PeopleStore(Protocol):
 
     def publish_people(self, lease: GalleryLease) -> None:
         """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
+
+    def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
+        """Remove the faces under all other models of those of these photos that were examined under this one last.
+
+        Returns the keys of their crops, which nothing names any more.
+        """
 
 
 class PeopleEditor(Protocol):

@@ -145,13 +145,15 @@ class FaceRef:
 class PhotoResult:
     """All that is stored of one photo: its record, and its faces under the record's model.
 
-    `edition` is the photo's before it was examined (see FaceStore). A result is equal only to itself, for
-    `result in overtaken`: a batch may have two equal results of one photo.
+    `edition` is the photo's before it was examined (see FaceStore). `same_from` is the cosine from which a face is
+    taken for the one that was at its place in the photo's former content; None where that must not be asked. A result
+    is equal only to itself, for `result in overtaken`: a batch may have two equal results of one photo.
     """
 
     image: ImageRecord
     faces: Sequence[FaceRecord] = ()
     edition: int = 0
+    same_from: float | None = None
 
     @property
     def pictures(self) -> set[str]:
@@ -248,12 +250,18 @@ class PersonRecord:
 @dataclass(frozen=True)
 class FaceMove:
     """A face whose person has changed; None where it has no person. `digest` is that of the face that is meant: under
-    its id may be another one by now."""
+    its id may be another one by now.
+
+    What users said of the face under a former model comes along: `confirmed`, its person is a user's word; `rejected`,
+    all people that were rejected for it, None where that stays as it is.
+    """
 
     face_id: str
     before: str | None
     now: str | None
     digest: str = ""
+    confirmed: bool = False
+    rejected: frozenset[str] | None = None
 
 
 def join_batches(batches: Sequence[FaceBatch]) -> FaceBatch:

@@ -28,8 +28,9 @@ from app.core.records import (
     make_face_id,
     make_quality_columns,
 )
-from app.core.result_keys import ResultKeys
+from app.core.result_keys import CONTENT_DIGITS, ResultKeys
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
+from app.core.same_faces import choose_doubtless
 from app.core.stages import Stage
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo, decode_thumbnail
 from app.detection.batcher import Batcher
@@ -233,9 +234,9 @@ def _examine(
         examined.twin = None if request.force else parts.faces.find_twin(content, analyser.model_id)
         analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
         with times.stage(Stage.PICTURES):
-            image = _put_pictures(
-                examined, replace(_make_found_record(photo, header, analysis), content=content), analysis, parts
-            )
+            found = replace(_make_found_record(photo, header, analysis), content=content)
+            known = None if request.force or request.redo_pictures else _find_preview(previous, content, parts)
+            image = _put_pictures(examined, found, analysis, parts, known)
     parts.kill_points.reach("after-put")
     return replace(image, left_out=_explain_left_out(examined.faces, analyser.device.pack.manifest.quality))
 
@@ -256,7 +257,8 @@ def _store_and_report(
     image = replace(image, model_id=parts.analyser.model_id, timings_s=dict(times.seconds))
     if examined.stored:
         image = replace(image, etag=examined.stored.etag, last_modified=examined.stored.last_modified)
-    result = _keep_other_photo(PhotoResult(image, examined.faces, examined.edition), previous, parts)
+    same_from = choose_doubtless(parts.analyser.device.pack.manifest.threshold.at_reference)
+    result = _keep_other_photo(PhotoResult(image, examined.faces, examined.edition, same_from), previous, parts)
     with times.stage(Stage.STORE):
         saved, _ = parts.results.ask(result)
     if saved.is_overtaken:
@@ -444,21 +446,34 @@ def _make_rejected_record(photo: PhotoRef, bad: BadPhoto) -> ImageRecord:
     return ImageRecord(photo, status, reason=str(bad))
 
 
-def _put_pictures(examined: Examined, image: ImageRecord, seen: PhotoAnalysis, parts: DetectionParts) -> ImageRecord:
-    """Put the crops of all faces as one object, and the preview. Fills in the faces; returns the record."""
+def _find_preview(previous: ImageRecord | None, content: str, parts: DetectionParts) -> str | None:
+    """The preview that the photo has of this very content, so that the page goes on showing it while the photos are
+    examined under another model."""
+    if previous is None or previous.content != content or not parts.preview_side_px:
+        return None
+    of_this = f"-{content[:CONTENT_DIGITS]}.jpg"
+    return previous.preview_key if (previous.preview_key or "").endswith(of_this) else None
+
+
+def _put_pictures(
+    examined: Examined, image: ImageRecord, seen: PhotoAnalysis, parts: DetectionParts, known_preview: str | None
+) -> ImageRecord:
+    """Put the crops of all faces as one object, and the preview unless it is there. Fills in the faces; returns the
+    record."""
     photo, content = image.photo, image.content or ""
     if not len(seen.detections):
         return image
     with parts.analyser.device.cpu:
         crops = encode_crops(seen.image, seen.in_image.boxes)
-        preview = encode_preview(seen.image, parts.preview_side_px) if parts.preview_side_px else None
+        needed = parts.preview_side_px if known_preview is None else 0
+        preview = encode_preview(seen.image, needed) if needed else None
     starts = [sum(map(len, crops[:row])) for row in range(len(crops))]
     ranges = [(start, len(crop)) for start, crop in zip(starts, crops, strict=True)]
     crop_key = parts.keys.crops(photo, examined.edition, content, parts.analyser.model_id)
     examined.faces = _make_face_records(photo, seen, parts.analyser.model_id, crop_key, ranges)
     parts.objects.put(crop_key, b"".join(crops), "application/octet-stream")
     if preview is None:
-        return image
+        return replace(image, preview_key=known_preview)
     preview_key = parts.keys.preview(photo, examined.edition, content)
     parts.objects.put(preview_key, preview, "image/jpeg")
     return replace(image, preview_key=preview_key)

@@ -23,6 +23,7 @@ from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, joi
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
+from app.grouping.carrying import FormerFaces, carry_over, find_moves
 from app.grouping.covers import list_covers, write_covers
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
@@ -44,7 +45,8 @@ timeout: see `_claim_later_message`."""
 @dataclass(frozen=True)
 class GroupingParts:
     """What the grouping service works with. Without `uses_quality` every face is a core face, whatever its quality;
-    without an `index` every run is a full one; without `allows_model_change` galleries of another model are refused."""
+    without an `index` every run is a full one. Without `allows_model_change` a gallery of another model is refused
+    until all of its photos have been examined under this one; with `keeps_former_model` that model's faces stay."""
 
     queue: MessageQueue
     objects: ObjectStore
@@ -60,6 +62,7 @@ class GroupingParts:
     search: NeighbourSearch
     index: GalleryIndex | None = None
     allows_model_change: bool = False
+    keeps_former_model: bool = False
     keys: ResultKeys = field(default_factory=ResultKeys)
     kill_points: KillPoints = field(default_factory=KillPoints)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -95,10 +98,11 @@ def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Call
 
 
 def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
-    """Raise RejectMessage where the gallery's people are of another model, or its faces where it has no people yet.
+    """Raise RejectMessage where the gallery's people are of another model, or its faces where it has no people yet, and
+    not all of its photos have been examined under this one.
 
-    A run would leave all these people without a face. Where the last run was under this model, faces of another one are
-    what a change of model has left over.
+    A run would leave people without a face whose photos wait. Where the last run was under this model, faces of another
+    one are what a change of model has left over.
     """
     if lease.grouped and lease.grouped[1] == parts.model_id:
         return
@@ -107,11 +111,13 @@ def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
     if other is None:
         return
     what = f"The gallery {lease.gallery_id} {'was grouped' if grouped else 'has faces'} under the model {other}"
-    if not parts.allows_model_change:
+    waiting = parts.faces.count_unexamined(lease.gallery_id, parts.model_id)
+    if waiting and not parts.allows_model_change:
         raise RejectMessage(
-            f"{what}, and this worker's is {parts.model_id}. Set MODEL_PACK to the pack that it was made with; or, to "
-            "group it anew under this worker's and lose the names of its people, replay its photos and then set "
-            "ALLOW_MODEL_CHANGE=true.",
+            f"{what}, and this worker's is {parts.model_id}, under which {waiting} of its photos have not been "
+            "examined yet. Have them examined by `python -m app.admin migrate --to PACK`, so that people and names go "
+            "over to this model; or set MODEL_PACK to the pack that the gallery was made with. "
+            "ALLOW_MODEL_CHANGE=true groups the photos that have been examined, without the others' people.",
             "other model",
         )
     log.warning("%s, and is grouped under %s now", what, parts.model_id)
@@ -127,11 +133,13 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     lease, gallery_id = run.lease, run.lease.gallery_id
     bars = lease.quality or parts.quality
     known = parts.people.read_people(lease)
+    former = _read_former_faces(gallery_id, parts)
     faces, found = _find_people(run, parts, bars, full=full)
     run.begin_stage("people")
-    matched = match_people(found.labels, faces, known, found.is_core, found.get_embeddings)
+    carried = carry_over(faces, former) if former else faces
+    matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
-    _replace_people(run, parts, find_changed(people, known), _find_moves(faces, matched))
+    _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
 
     images = list(parts.faces.read_images(gallery_id))
     groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
@@ -152,6 +160,8 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     if old_covers:
         run.keep()  # Whoever has the lease since may have written them.
         parts.objects.remove(old_covers)
+    if former and not parts.keeps_former_model:
+        _remove_former_faces(run, parts, former)
 
     seconds = round(time.monotonic() - started, 3)
     unassigned = matched.person_ids.count(None)
@@ -161,6 +171,28 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     parts.galleries.record_run(run.lease, parts.model_id, {**summary, "output": output})
     _report_run(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
+
+
+def _read_former_faces(gallery_id: str, parts: GroupingParts) -> FormerFaces | None:
+    """What former models know of the gallery; None where it has no faces of theirs.
+
+    It is read before the faces of this model are: so of each photo that is found examined, these are read too.
+    """
+    if parts.faces.find_other_model(gallery_id, parts.model_id) is None:
+        return None
+    former = join_batches(list(parts.faces.read_former_faces(gallery_id, parts.model_id)))
+    images = parts.faces.read_images(gallery_id)
+    return FormerFaces(former, {image.photo.image_id for image in images if image.model_id == parts.model_id})
+
+
+def _remove_former_faces(run: GroupingRun, parts: GroupingParts, former: FormerFaces) -> None:
+    """Remove the former models' faces, vectors and crops of the photos that have been carried over."""
+    with run.tracer.stage("remove former faces"):
+        crops = parts.people.remove_former_faces(run.lease, parts.model_id, former.examined)
+    run.keep()
+    parts.objects.remove(crops)
+    if crops:
+        log.info("faces of a former model removed", extra={"gallery": run.lease.gallery_id, "photos": len(crops)})
 
 
 def _find_people(
@@ -286,8 +318,3 @@ def _report_progress(moves: list[FaceMove], run: GroupingRun) -> Iterator[FaceMo
 def _make_header(gallery_id: str, model_id: str) -> Groups:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Groups(gallery_id=gallery_id, model=model_id, generated_at=now, people=[], unassigned=[], skipped=[])
-
-
-def _find_moves(faces: FaceBatch, matched: PersonMatches) -> list[FaceMove]:
-    rows = zip(faces.face_ids, faces.person_ids, matched.person_ids, faces.digests, strict=True)
-    return [FaceMove(face_id, before, now, digest) for face_id, before, now, digest in rows if now != before]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats
-from app.vision.boxes import compute_areas, compute_intersections
+from app.core.boxes import compute_areas, compute_intersections
 
 OverlapMode = Literal["union", "min"]
 

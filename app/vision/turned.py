@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
-from app.vision.boxes import compute_intersections
+from app.core.boxes import compute_intersections
 from app.vision.nms import nms
 from app.vision.types import Detections, FaceDetector
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from app.core.arrays import Floats, Image
+from app.core.boxes import compute_ious
 from app.core.pictures import PhotoLimits
 from app.packs.store import PackStore
 from app.vision import photo_quality as prefilter
-from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from benchmarks.common.command import UnusableInput, find_photos, print_result

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from app.core.arrays import Floats, Image
+from app.core.boxes import compute_ious
 from app.core.pictures import PhotoLimits
 from app.packs.store import InstalledPack, PackStore
-from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.turned import RotationInvariantDetector, turn_faces_back, turn_image

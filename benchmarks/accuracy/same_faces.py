@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.core.arrays import Floats
-from app.vision.boxes import compute_ious
+from app.core.boxes import compute_ious
 
 SAME_FACE_IOU = 0.5
 

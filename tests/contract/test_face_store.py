@@ -30,7 +30,18 @@ from app.core.records import (
     join_batches,
 )
 from tests.integration.proxy import Proxy
-from tests.stores import MODEL, ON_SERVERS, OnceBefore, Stores, face_record, photo, photo_result, store, unit_vector
+from tests.stores import (
+    MODEL,
+    ON_SERVERS,
+    OnceBefore,
+    Stores,
+    face_record,
+    image_record,
+    photo,
+    photo_result,
+    store,
+    unit_vector,
+)
 
 OTHER_MODEL = "other-111111111111"
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -559,3 +570,99 @@ def test_a_rejected_photo_is_nobodys_twin(stores: Stores) -> None:
     rejected = replace(result.image, content="sha-1", status=ImageStatus.REJECTED)
     store(stores, [PhotoResult(rejected)])
     assert stores.faces.find_twin("sha-1", MODEL) is None
+
+
+SIDES = (64, 48)
+
+
+def save_export(
+    stores: Stores, vectors: list[np.ndarray], *, content: str, scale: int = 1, swapped: bool = False
+) -> None:
+    """Photo a as it is exported at another size: its faces are where they were, maybe detected in another order."""
+    of = photo("a")
+    faces = [face_record(of, index, vector) for index, vector in enumerate(vectors)]
+    faces = [replace(face, box=face.box * np.float32(scale)) for face in faces]
+    faces = faces[::-1] if swapped else faces
+    image = replace(
+        image_record(of, len(faces), etag=content),
+        content=content,
+        width_px=SIDES[0] * scale,
+        height_px=SIDES[1] * scale,
+    )
+    assert store(stores, [PhotoResult(image, faces, same_from=0.9)]) == []
+
+
+def alike(vector: np.ndarray, seed: int) -> np.ndarray:
+    """The same face in another compression: cosine about 0.98."""
+    moved = vector + unit_vector(seed) * np.float32(0.2)
+    return (moved / np.linalg.norm(moved)).astype(np.float32)
+
+
+def test_faces_of_a_photo_that_is_exported_anew_keep_what_is_said_of_them(stores: Stores) -> None:
+    ann, bob = unit_vector(1), unit_vector(2)
+    save_export(stores, [ann, bob], content="one")
+    first, second = faces_of(stores).face_ids
+    lease = give_persons(stores, a="p1")
+    stores.people.write_people(lease, [PersonRecord("p2", second, 1, 1)], [FaceMove(second, None, "p2")])
+    stores.people.publish_people(lease)
+    stores.editor.confirm_faces(lease, "p1", [FaceRef(first)])
+    stores.editor.reject_faces(lease, "p1", [FaceRef(second)])
+
+    save_export(stores, [alike(ann, 3), alike(bob, 4)], content="two", scale=3, swapped=True)
+    batch = faces_of(stores)
+    assert batch.person_ids == ["p2", "p1"]
+    assert (batch.confirmed, batch.rejected) == ({second}, {first: {"p1"}})
+    assert batch.etags == ["two", "two"]
+
+
+def test_faces_at_other_places_or_of_other_looks_inherit_nothing(stores: Stores) -> None:
+    ann, bob = unit_vector(1), unit_vector(2)
+    save_export(stores, [ann], content="one")
+    give_persons(stores, a="p1")
+    save_export(stores, [bob], content="two")
+    assert faces_of(stores).person_ids == [None]
+
+    save_export(stores, [ann], content="one")
+    give_persons(stores, a="p1")
+    save_export(stores, [unit_vector(5), ann], content="three")
+    assert faces_of(stores).person_ids == [None, None]
+
+
+def test_what_is_not_published_yet_is_inherited_as_it_is(stores: Stores) -> None:
+    ann = unit_vector(1)
+    save_export(stores, [ann], content="one")
+    give_persons(stores, a="p1")
+    [face_id] = faces_of(stores).face_ids
+    lease = stores.galleries.take_lease("g", "tester", 60)
+    assert lease
+    stores.people.write_people(lease, [PersonRecord("p9", face_id, 1, 1)], [FaceMove(face_id, "p1", "p9")])
+    save_export(stores, [alike(ann, 3)], content="two")
+    assert stores.look("g").person_ids == ["p1"]
+    stores.people.read_people(lease)
+    assert faces_of(stores).person_ids == ["p1"]
+
+
+def test_faces_of_former_models_are_read_where_something_is_said_of_them(stores: Stores) -> None:
+    save(stores, "a", count=2)
+    save(stores, "b")
+    give_persons(stores, a="p1")
+    assert [len(one) for one in stores.faces.read_former_faces("g", MODEL)] in ([], [0])
+    [former] = stores.faces.read_former_faces("g", OTHER_MODEL)
+    assert (former.image_ids, former.person_ids, former.embeddings.shape) == (["a"], ["p1"], (1, 0))
+    assert stores.faces.count_unexamined("g", OTHER_MODEL) == 2
+    save(stores, "b", model=OTHER_MODEL)
+    assert stores.faces.count_unexamined("g", OTHER_MODEL) == 1
+
+
+def test_faces_of_former_models_are_removed_of_examined_photos_alone(stores: Stores) -> None:
+    for name in ("a", "b", "c"):
+        save(stores, name)
+    for name in ("a", "b"):
+        save(stores, name, model=OTHER_MODEL)
+    lease = stores.galleries.take_lease("g", "tester", 60)
+    assert lease
+    crops = stores.people.remove_former_faces(lease, OTHER_MODEL, ["a", "c"])
+    assert crops == [face_record(photo("a"), 0).crop_key]
+    assert faces_of(stores).image_ids == ["b", "c"]
+    assert faces_of(stores, model=OTHER_MODEL).image_ids == ["a", "b"]
+    assert stores.people.remove_former_faces(lease, OTHER_MODEL, ["a", "c"]) == []

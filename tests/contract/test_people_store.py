@@ -457,3 +457,16 @@ def test_people_of_a_gallery_whose_document_was_removed_by_hand_are_seen_after_i
     view = stores.look("g")
     assert view.statuses == dict.fromkeys(("p1", "p2", "p3"), "active")
     assert view.person_ids == ["p1", "p2", "p3"]
+
+
+def test_users_words_of_a_face_are_written_along_where_a_run_carries_them_over(stores: Stores) -> None:
+    store(stores, [photo_result(photo(name)) for name in ("a", "b")])
+    moves = [
+        FaceMove(FACE_IDS["a"], None, "p1", confirmed=True, rejected=frozenset({"p2"})),
+        FaceMove(FACE_IDS["b"], None, None, rejected=frozenset({"p1"})),
+    ]
+    save(stores, "p1", moves=moves)
+    [batch] = stores.faces.read_faces("g", face_record(photo("a"), 0).model_id)
+    assert batch.person_ids == ["p1", None]
+    assert batch.confirmed == {FACE_IDS["a"]}
+    assert batch.rejected == {FACE_IDS["a"]: {"p2"}, FACE_IDS["b"]: {"p1"}}

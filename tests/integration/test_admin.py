@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
@@ -27,12 +28,14 @@ from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.mongo_pictures import NamedPictures
 from app.adapters.sqs import SqsQueue
 from app.admin.__main__ import main
+from app.admin.migrate import make_order
 from app.admin.sweep import MESSAGE_LIFE_S, is_over
 from app.core.errors import Letter
 from app.core.messages import parse_detection, parse_grouping
 from app.core.ports import RunProgress
 from app.core.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
 from app.core.result_keys import ResultKeys
+from app.packs.manifest import read_manifest
 from local.stack import ROOT
 from tests.conftest import REGION, aws_client
 from tests.stores import CONTENT, MODEL, face_record, photo, photo_result
@@ -507,3 +510,64 @@ def test_a_sweep_removes_nothing_of_a_gallery_with_a_record_that_cannot_be_read(
 def test_a_picture_that_was_never_named_is_over_once_no_message_can_lead_to_it(age_s: float, expected: bool) -> None:
     (key, *_) = left_by_killed_worker("one")
     assert is_over(key, age_s, NamedPictures(frozenset(), {})) is expected
+
+
+PACK = str(ROOT / "tests" / "packs" / "shared-insightface.toml")
+
+
+def store_under(desk: Desk, model: str, *names: str, gallery: str = "gallery") -> None:
+    for name in names:
+        of = PhotoRef(gallery, name, "photos", f"{gallery}/{name}.jpg", name)
+        edition = desk.faces.find_image(of)[1]
+        desk.faces.save_photos([PhotoResult(ImageRecord(of, ImageStatus.NO_FACES, model_id=model), edition=edition)])
+
+
+def keys_of(queue: SqsQueue) -> list[str]:
+    """Keys of the photos that the queue's messages ask for. The messages are taken."""
+    found = []
+    while messages := queue.receive(10, wait_s=0):
+        found += [request.photo.key for one in messages for request in parse_detection(one.body, "photos").requests]
+        queue.delete(messages)
+    return sorted(found)
+
+
+def test_a_migration_sends_what_is_of_another_model_and_ends_where_nobody_examines_it(desk: Desk) -> None:
+    new = read_manifest(Path(PACK)).model_id
+    store_under(desk, "m-1", "a", "b", "c")
+    store_under(desk, new, "d")
+    arguments = ("migrate", "--to", PACK, "--gallery", "gallery", "--batch", "2", "--patience-s", "0.1")
+    done = desk.admin(*arguments, "--per-second", "1000")
+    assert done.returncode == 1
+    assert "none of 2 photos of the gallery gallery was examined under" in done.stderr
+    assert len(keys_of(desk.detection)) == 2
+
+    store_under(desk, new, "a", "b")
+    assert desk.admin(*arguments).returncode == 1
+    assert keys_of(desk.detection) == ["gallery/c.jpg"]
+    assert desk.grouping.receive(1, wait_s=0) == []
+
+
+def test_a_migration_orders_the_grouping_once_all_photos_are_examined(desk: Desk) -> None:
+    new = read_manifest(Path(PACK)).model_id
+    store_under(desk, "m-1", "a", "b", "c")
+    store_under(desk, new, "a", gallery="done")
+
+    def examine(*_: object) -> None:
+        store_under(desk, new, *(key.removeprefix("gallery/").removesuffix(".jpg") for key in keys_of(desk.detection)))
+
+    with patch("app.admin.migrate.time.sleep", side_effect=examine):
+        done = desk.admin("migrate", "--to", PACK, "--all", "--batch", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["photos"] for line in done.stdout.splitlines()] == [3, 3]
+    [message] = desk.grouping.receive(10, wait_s=1)
+    assert parse_grouping(message.body).gallery_id == "gallery"
+    assert desk.admin("migrate", "--to", PACK, "--gallery", "nowhere").returncode == 1
+    assert desk.admin("migrate", "--to", PACK, "--all", "--per-second", "0").returncode == 1
+
+
+def test_photos_whose_ids_their_sender_chose_are_migrated_by_a_message_of_their_own() -> None:
+    of = PhotoRef("g", "chosen", "photos", "elsewhere/x.jpg", None)
+    [request] = parse_detection(make_order(of), "photos").requests
+    assert (request.photo, request.is_event, request.force) == (of, False, False)
+    [request] = parse_detection(make_order(photo("a")), "photos").requests
+    assert (request.photo, request.is_event) == (photo("a"), True)

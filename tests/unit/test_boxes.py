@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.vision.boxes import compute_ious
+from app.core.boxes import compute_ious
 
 
 def test_the_iou_of_each_pair() -> None:

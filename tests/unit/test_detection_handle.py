@@ -372,7 +372,7 @@ def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: Worl
     assert world.objects.output_keys == set()
 
 
-def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> None:
+def test_a_change_of_the_pack_leaves_the_crops_and_the_preview_of_the_old_one(world: World) -> None:
     world.detect()
     before = world.crops_key()
     analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(1), name="newer"))
@@ -380,7 +380,7 @@ def test_a_change_of_the_pack_leaves_the_crops_of_the_old_one(world: World) -> N
     world.detect()
     assert world.objects.output_keys == {
         before,
-        world.preview_key(1),
+        world.preview_key(),
         KEYS.crops(PHOTO, 1, str(world.image().content), world.image().model_id),
     }
     assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}

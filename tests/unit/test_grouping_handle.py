@@ -691,11 +691,12 @@ def test_a_change_of_model_that_is_allowed_is_logged_and_regroups(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     former = {person.person_id for person in world.group().people}
+    ann = world.person_of("1")
     world.add_under(OTHER, "1", EVE)
     world.change_model(allows_model_change=True)
     groups = world.group()
-    assert [person.face_count for person in groups.people] == [1]
-    assert {world.statuses[person] for person in former} == {"absent"}
+    assert [(person.person_id, person.face_count) for person in groups.people] == [(ann, 1)]
+    assert {person for person in former if world.statuses[person] == "absent"} == former - {ann}
     assert f"was grouped under the model {MODEL}, and is grouped under {OTHER} now" in caplog.text
     world.parts = replace(world.parts, allows_model_change=False)
     world.add_under(OTHER, "2", EVE)
@@ -718,6 +719,81 @@ def test_faces_that_an_allowed_change_of_model_left_over_refuse_nothing_later(wo
     world.parts = replace(world.parts, allows_model_change=False)
     world.add_under(OTHER, "1", ANN)
     assert [person.face_count for person in world.group().people] == [1]
+
+
+def examine_anew(world: World) -> None:
+    """All photos under the other model: its vectors differ from the former ones, and its boxes a little."""
+    turned = np.eye(16, dtype=np.float32)[::-1]
+    for name in ("1", "2", "3"):
+        of = photo(name)
+        former = sorted(
+            (one for one in world.faces.faces.values() if one.image_id == name), key=lambda one: one.face_id
+        )
+        faces = [
+            replace(face_record(of, index, turned @ one.embedding, model=OTHER), box=one.box + np.float32(1))
+            for index, one in enumerate(reversed(former))
+        ]
+        world.store(PhotoResult(image_record(of, len(faces), model=OTHER), faces))
+        world.galleries.mark_dirty("g", 30)
+
+
+def shown_people(groups: Groups) -> dict[str, tuple[str | None, list[str]]]:
+    """Person → name, and the photos."""
+    return {one.person_id: (one.name, sorted(face.image_id for face in one.faces)) for one in groups.people}
+
+
+def test_people_names_and_users_words_go_over_to_another_model(world: World) -> None:
+    world.group()
+    ann, bob, eve = (str(world.person_of(*place)) for place in (("1", 0), ("1", 1), ("3", 1)))
+    edit(world, confirm_faces=(ann, [FaceRef(face("1"))]), reject_faces=(bob, [FaceRef(face("3", 1))]))
+    world.people.names["g", ann] = "Ann"
+    before = shown_people(world.group())
+    world.objects.put(face_record(photo("1"), 0).crop_key, b"crops", "")
+    examine_anew(world)
+    world.change_model()
+    assert shown_people(world.group()) == before
+    assert before == {ann: ("Ann", ["1", "2", "3"]), bob: (None, ["1", "2"]), eve: (None, ["3"])}
+    [confirmed] = world.faces.confirmed - {one for one in world.faces.confirmed if "toy" in one}
+    assert world.faces.person_of[confirmed] == ann
+    assert world.faces.rejected == {face_record(photo("3"), 0, model=OTHER).face_id: {bob}}
+    assert {one.model_id for one in world.faces.faces.values()} == {OTHER}
+    assert face_record(photo("1"), 0).crop_key not in world.objects.output_keys
+    assert shown_people(world.group(mode="full")) == before
+
+
+def test_a_former_model_that_is_to_be_kept_keeps_faces_without_people(world: World) -> None:
+    before = shown_people(world.group())
+    examine_anew(world)
+    world.change_model(keeps_former_model=True)
+    assert shown_people(world.group()) == before
+    kept = {key for key, one in world.faces.faces.items() if one.model_id == MODEL}
+    assert len(kept) == 6
+    assert not kept & set(world.faces.person_of)
+    written = len(world.people.moves)
+    assert shown_people(world.group(mode="full")) == before
+    assert len(world.people.moves) == written, "people were written again"
+
+
+@pytest.mark.parametrize("point", ["before-publish", "after-publish", "after-groups"])
+def test_a_change_of_model_that_is_killed_is_made_up_for_by_the_next_run(world: World, point: str) -> None:
+    before = shown_people(world.group())
+    examine_anew(world)
+    world.change_model(kill_points=KillsAt(point))
+    with pytest.raises(Killed):
+        world.receive()
+    world.clock.sleep(LEASE_S)
+    world.change_model(kill_points=KillPoints())
+    assert shown_people(world.group(mode="full")) == before
+    assert {one.model_id for one in world.faces.faces.values()} == {OTHER}
+
+
+def test_photos_that_are_examined_after_an_allowed_change_bring_their_people_back(world: World) -> None:
+    before = shown_people(world.group())
+    world.change_model(allows_model_change=True)
+    assert world.group().people == []
+    assert set(world.statuses.values()) == {"absent"}
+    examine_anew(world)
+    assert shown_people(world.group()) == before
 
 
 def test_a_message_for_another_queue_is_rejected(world: World) -> None:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from app.core.arrays import Floats, Image
+from app.core.boxes import compute_ious
 from app.core.errors import BadModelPack
 from app.core.pictures import PhotoLimits
-from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections

@@ -25,3 +25,26 @@ def compute_ious(some: Floats, others: Floats) -> NDArray[np.float64]:
     union = compute_areas(some)[:, None] + compute_areas(others)[None] - shared
     ious: NDArray[np.float64] = shared / np.maximum(union, np.finfo(np.float32).tiny)
     return ious
+
+
+def match_boxes(
+    some: Floats, others: Floats, least_iou: float, allowed: NDArray[np.bool_] | None = None
+) -> list[tuple[int, int]]:
+    """(N,4), (M,4) → rows of boxes that lie at one place, each row once: those that share most come first.
+
+    Pairs share at least `least_iou`, and are `allowed` by an (N,M) array where there is one.
+    """
+    if not len(some) or not len(others):
+        return []
+    ious = compute_ious(some, others)
+    if allowed is not None:
+        ious = np.where(allowed, ious, 0)
+    rows, columns = np.nonzero(ious >= least_iou)
+    matched: dict[int, int] = {}
+    taken: set[int] = set()
+    for pair in np.lexsort((columns, rows, -ious[rows, columns])):
+        row, column = int(rows[pair]), int(columns[pair])
+        if row not in matched and column not in taken:
+            matched[row] = column
+            taken.add(column)
+    return sorted(matched.items())
