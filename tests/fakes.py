@@ -237,6 +237,11 @@ class FakeObjectStore(Outages):
             self.objects.pop((self.output_bucket, key), None)
             self._fences.pop(key, None)
 
+    def fetch(self, key: str) -> bytes | None:
+        self._pass("fetch")
+        stored = self.objects.get((self.output_bucket, key))
+        return stored.data if stored else None
+
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         self._pass("read_part")
         stored = self.objects.get((self.output_bucket, key))

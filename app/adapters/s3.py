@@ -134,6 +134,16 @@ class S3Store:
             raise
         return head
 
+    def fetch(self, key: str) -> bytes | None:
+        with translate_aws_errors(f"Reading s3://{self._output_bucket}/{key}", "S3"):
+            try:
+                answer = self._s3.get_object(Bucket=self._output_bucket, Key=key)
+            except ClientError as error:
+                if read_error_code(error) in GONE:
+                    return None
+                raise
+            return bytes(answer["Body"].read())
+
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         part = f"bytes={start}-{start + length - 1}"
         with translate_aws_errors(f"Reading s3://{self._output_bucket}/{key}", "S3"):

@@ -159,6 +159,9 @@ class ObjectStore(Protocol):
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects of the output bucket; objects that are not there are no error."""
 
+    def fetch(self, key: str) -> bytes | None:
+        """An object of the output bucket; None where there is none."""
+
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         """`length` bytes of an object of the output bucket, from byte `start` on; None where there is no such part."""
 

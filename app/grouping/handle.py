@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -15,7 +15,7 @@ from app.core.arrays import Floats
 from app.core.coalescing import send_claimed
 from app.core.errors import RejectMessage, StaleFence
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
-from app.core.gallery_vectors import encode
+from app.core.gallery_vectors import UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
 from app.core.messages import GroupGallery, parse_grouping
 from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
@@ -29,6 +29,7 @@ from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups
 from app.grouping.page import render_page
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups, name_covers
+from app.grouping.recalling import NewFaces, find_lost_people, find_new_faces, recall_people
 from app.grouping.run import GroupingRun
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.grouping.vectors import Edition, make_vectors
@@ -136,12 +137,13 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     former = _read_former_faces(gallery_id, parts)
     faces, found = _find_people(run, parts, bars, full=full)
     run.begin_stage("people")
+    images = list(parts.faces.read_images(gallery_id))
     carried = carry_over(faces, former) if former else faces
+    carried = _recall_people(run, parts, carried, found, known, images)
     matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
     _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
 
-    images = list(parts.faces.read_images(gallery_id))
     groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     covers = list_covers(gallery_id, faces, people, parts.keys)
     groups = name_covers(groups, {person_id: key for person_id, (key, _) in covers.items()})
@@ -183,6 +185,36 @@ def _read_former_faces(gallery_id: str, parts: GroupingParts) -> FormerFaces | N
     former = join_batches(list(parts.faces.read_former_faces(gallery_id, parts.model_id)))
     images = parts.faces.read_images(gallery_id)
     return FormerFaces(former, {image.photo.image_id for image in images if image.model_id == parts.model_id})
+
+
+def _recall_people(
+    run: GroupingRun,
+    parts: GroupingParts,
+    faces: FaceBatch,
+    found: PeopleUpdate,
+    known: Sequence[PersonRecord],
+    images: Sequence[ImageRecord],
+) -> FaceBatch:
+    """The faces, where people have just lost all of theirs: with these people, if their photos came back otherwise."""
+    lost = find_lost_people(faces, known)
+    new = find_new_faces(faces, found.labels)
+    if not lost or not len(new):
+        return faces
+    gallery_id = run.lease.gallery_id
+    data = parts.objects.fetch(parts.keys.vectors(gallery_id))
+    try:
+        former = decode(data) if data is not None else None
+    except UnreadableVectors as error:
+        log.warning("former vectors can't be read", extra={"gallery": gallery_id, "error": str(error)})
+        return faces
+    if former is None or former.model_id != parts.model_id:
+        return faces
+    threshold = make_threshold(run.lease.threshold or parts.threshold).at_reference
+    gallery = NewFaces(faces, found.labels, new, found.get_embeddings, images)
+    recalled = recall_people(gallery, lost, former, threshold, lambda: run.advance(0))
+    if count := len(set(recalled.person_ids) - set(faces.person_ids)):
+        log.info("people are recalled whose photos came back otherwise", extra={"gallery": gallery_id, "people": count})
+    return recalled
 
 
 def _remove_former_faces(run: GroupingRun, parts: GroupingParts, former: FormerFaces) -> None:

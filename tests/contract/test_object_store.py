@@ -368,3 +368,9 @@ def test_a_missing_bucket_asks_to_retry_later_for_that_is_not_the_photos_fault(a
         store.put("g/a", b"", "image/webp")
     with pytest.raises(RetryLater, match="NoSuchBucket"):
         replace_groups(store, b"", 1)
+
+
+def test_a_whole_object_is_fetched_and_one_that_is_not_there_is_none(rig: Rig) -> None:
+    assert rig.store.fetch("g/index.json") is None
+    rig.store.put("g/index.json", b"whole", "application/json")
+    assert rig.store.fetch("g/index.json") == b"whole"

@@ -796,6 +796,41 @@ def test_photos_that_are_examined_after_an_allowed_change_bring_their_people_bac
     assert shown_people(world.group()) == before
 
 
+def rename_photos(world: World, *names: str) -> None:
+    """Photos get other keys and come as another export, all in one window."""
+    for name in names:
+        faces = [one.embedding for one in world.faces.faces.values() if one.image_id == name]
+        assert world.faces.remove_photo(photo(name), world.faces.find_image(photo(name))[1])
+        world.add(f"2024/{name}", *(near(vector, 40 + row) for row, vector in enumerate(faces)))
+
+
+def test_people_whose_photos_all_get_other_keys_keep_ids_and_names(world: World) -> None:
+    before = world.group()
+    world.people.names["g", before.people[0].person_id] = "Ann"
+    named = shown_people(world.group(mode="full"))
+    rename_photos(world, "1", "2", "3")
+    renamed = {person: (name, [f"2024/{one}" for one in photos]) for person, (name, photos) in named.items()}
+    assert shown_people(world.group()) == renamed
+    rename_photos(world, "2024/1", "2024/2", "2024/3")
+    assert list(shown_people(world.group())) == list(named)
+
+
+def test_strangers_on_photos_that_come_as_others_go_are_new_people(world: World) -> None:
+    before = set(shown_people(world.group()))
+    for name in ("1", "2", "3"):
+        assert world.faces.remove_photo(photo(name), world.faces.find_image(photo(name))[1])
+    world.add("4", *np.eye(8, 16, dtype=np.float32)[4:6])
+    assert not before & set(shown_people(world.group()))
+
+
+def test_former_vectors_that_are_broken_recall_nobody_and_stop_nothing(world: World) -> None:
+    before = set(shown_people(world.group()))
+    world.objects.put("face-worker/g/people.vectors", b"broken", "")
+    rename_photos(world, "1", "2", "3")
+    after = shown_people(world.group())
+    assert (len(after), before & set(after)) == (3, set())
+
+
 def test_a_message_for_another_queue_is_rejected(world: World) -> None:
     with pytest.raises(RejectMessage):
         world.group(type="detect_image")
