@@ -223,6 +223,8 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         keeps_former_model=settings.people.keep_former_model,
         search=make_neighbour_search(settings.search),
         index=_open_gallery_index(settings),
+        groups_version=2 if settings.people.groups_version == "2" else 1,
+        results_base_url=settings.people.results_base_url,
         keys=ResultKeys(settings.stores.results_prefix),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,

@@ -52,6 +52,15 @@ def _check_queue_url(value: str) -> str:
     return value
 
 
+def _check_base_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be a URL that is followed by a key, such as https://photos.example.com/")
+    return value if value.endswith("/") else f"{value}/"
+
+
 def _check_mongo_uri(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
         raise ValueError("must begin with mongodb:// or mongodb+srv://")
@@ -69,6 +78,7 @@ def _split_list(value: object) -> object:
 
 
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
+BaseUrl = Annotated[str | None, AfterValidator(_check_base_url)]
 MongoUri = Annotated[SecretStr, AfterValidator(_check_mongo_uri)]
 KeyTemplate = Annotated[str | None, AfterValidator(_check_key_template)]
 ResultsPrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}/$")]
@@ -339,6 +349,15 @@ class PeopleSettings(Area):
         False,
         description="Set to true to keep faces, vectors and crops of a former model once people and names have gone "
         "over to another one.",
+    )
+    groups_version: Annotated[Literal["1", "2"], RARELY] = Field(
+        "2",
+        description="Version of groups.json: 1 is one file, 2 an index with a file for each person.",
+    )
+    results_base_url: Annotated[BaseUrl, RARELY] = Field(
+        None,
+        description="URL at which the results bucket is served, as by a CDN; groups.json then has the URL of the "
+        "gallery's folder.",
     )
     gallery_index_dir: Path | None = Field(
         None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from app.config import make_settings_page
 from app.core.messages import make_json_schemas
 from app.core.stages import make_stages_table
-from app.grouping.output import Groups
+from app.grouping.output import make_json_schemas as make_output_schemas
 from app.telemetry.catalogue import make_metrics_table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -49,7 +49,7 @@ Every photo's log line and record have the seconds of each stage that it passed,
 
 def make_pages() -> dict[Path, str]:
     """Path below docs/ → text."""
-    schemas = {**make_json_schemas(), "groups": Groups.model_json_schema()}
+    schemas = {**make_json_schemas(), **make_output_schemas()}
     written = {
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }

@@ -21,7 +21,7 @@ from app.core.naming import settle_names
 from app.core.pictures import PICTURE_ENDINGS, is_picture
 from app.core.records import ImageRecord, ImageStatus, PhotoRef
 from app.core.result_keys import ResultKeys
-from app.grouping.output import Groups
+from app.grouping.output import Groups, read_groups
 from app.packs.store import PackStore
 from local.stack import ROOT, LocalStackError
 
@@ -118,11 +118,11 @@ class Album:
             time.sleep(POLL_S)
 
     def collect(self, out: Path) -> Groups:
-        """Download groups.json, the page and its pictures into a folder. Returns the groups."""
+        """Download groups.json with its files, the page and its pictures into a folder. Returns the groups."""
         prefix = f"{self._results_prefix}{self.gallery_id}/"
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(lambda key: self._download(key, out / key.removeprefix(prefix)), self._list_results()))
-        return Groups.model_validate_json(list_outputs(out)[0].read_bytes())
+        return read_groups(list_outputs(out)[0].read_bytes(), lambda path: (out / path).read_bytes())
 
     def _list_results(self) -> list[str]:
         """Keys of all that is stored as the gallery's results."""

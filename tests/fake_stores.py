@@ -495,6 +495,7 @@ class _Draft:
 
     people: dict[tuple[str, str], PersonRecord] = field(default_factory=dict)
     moves: list[FaceMove] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
 
 
 class FakePeopleStore(Outages):
@@ -509,6 +510,7 @@ class FakePeopleStore(Outages):
         self.names: dict[tuple[str, str], str] = {}
         self.moves: list[list[FaceMove]] = []
         self._drafts: dict[str, _Draft] = {}
+        self._numbered: dict[str, int] = {}
         self._published = 0
         self._faces = faces
         self._galleries = galleries
@@ -519,14 +521,21 @@ class FakePeopleStore(Outages):
             self._drafts.pop(lease.gallery_id, None)
         return self.published(lease.gallery_id)
 
-    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+    def write_people(
+        self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]
+    ) -> dict[str, int]:
         self._pass("write_people")
         with self._galleries.run_fenced(lease):
             self._drafts[lease.gallery_id] = draft = _Draft()
             draft.people = {(lease.gallery_id, person.person_id): person for person in people}
+            last = self._numbered.get(lease.gallery_id, 0)
+            unnumbered = [person.person_id for key, person in draft.people.items() if key not in self.people]
+            draft.numbers = {person_id: number for number, person_id in enumerate(unnumbered, last + 1)}
+            self._numbered[lease.gallery_id] = last + len(unnumbered)
         for some in split_into_batches(moves):
             with self._galleries.run_fenced(lease):
                 draft.moves += some
+        return draft.numbers
 
     def publish_people(self, lease: GalleryLease) -> None:
         self._pass("publish_people")
@@ -537,8 +546,10 @@ class FakePeopleStore(Outages):
             self._published += 1
             gallery.published += 1
             for key, person in draft.people.items():
-                since = self.people[key].since if key in self.people else self._published
-                self.people[key] = replace(person, since=since)
+                before = self.people.get(key)
+                since = before.since if before else self._published
+                number = before.number if before else draft.numbers[person.person_id]
+                self.people[key] = replace(person, since=since, number=number)
             for move in draft.moves:
                 self._move(move)
         self.moves.append(draft.moves)

@@ -43,7 +43,7 @@ BOOKKEEPING = ("version", "was")
 
 @dataclass(frozen=True)
 class View:
-    """What a reader of the database gets of a gallery: its people but for their age, and the person of each face."""
+    """What a reader of the database gets: a gallery's people but for their age and number, and each face's person."""
 
     people: tuple[PersonRecord, ...]
     faces: tuple[tuple[str, str | None], ...]
@@ -83,7 +83,7 @@ class Stores:
         def look(gallery_id: str) -> View:
             with galleries.quiet():
                 mine = sorted(face for face, record in faces.faces.items() if record.gallery_id == gallery_id)
-                found = tuple(replace(person, since=0) for person in people.published(gallery_id))
+                found = tuple(replace(person, since=0, number=None) for person in people.published(gallery_id))
                 return View(found, tuple((face, faces.person_of.get(face)) for face in mine))
 
         return cls(faces, people, people, galleries, faces.snapshot, look, clock.sleep)
@@ -114,7 +114,7 @@ def look(database: Database[dict[str, Any]], gallery_id: str) -> View:
         faces = list(database["faces"].find({"gallery_id": gallery_id}, ["person_id", "version", "was"]).sort("_id"))
         if _published(database, gallery_id) == before:
             break
-    found = [replace(read_person_record(one), since=0) for one in people if one is not None]
+    found = [replace(read_person_record(one), since=0, number=None) for one in people if one is not None]
     return View(
         tuple(sorted(found, key=lambda person: person.person_id)),
         tuple((one["_id"], one.get("was") if _is_ahead(one, before) else one.get("person_id")) for one in faces),

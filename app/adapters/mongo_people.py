@@ -25,7 +25,8 @@ from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 
 VERSIONED = ("cover_face_id", "face_count", "photo_count", "status", "merged_into", "version")
-"""The fields of a person that a run writes. The name is not among them: only users set it."""
+"""The fields of a person that a run writes. The name is not among them: only users set it. Nor is the number, which
+stays for good once it is given."""
 
 
 class MongoPeopleStore:
@@ -45,15 +46,19 @@ class MongoPeopleStore:
             found = map(read_person_record, self._people.find({"gallery_id": lease.gallery_id}))
             return sorted(found, key=lambda person: person.person_id)
 
-    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+    def write_people(
+        self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]
+    ) -> dict[str, int]:
+        numbers: dict[str, int] = {}
         with translate_mongo_errors("Writing people"):
             version = self.discard_unpublished(lease) + 1
             self._update_fenced(lease, {"$set": {"writing": version}})
             for some in split_into_batches(people):
-                self._leases.run_fenced(lease, partial(self._write_people, lease.gallery_id, some, version))
+                self._leases.run_fenced(lease, partial(self._write_people, lease.gallery_id, some, version, numbers))
             for few in split_into_batches(moves):
                 updates = [_move_face(move, version) for move in few]
                 self._leases.run_fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
+        return numbers
 
     def publish_people(self, lease: GalleryLease) -> None:
         written = {"_id": lease.gallery_id, "writing": {"$type": "number"}}
@@ -114,15 +119,46 @@ class MongoPeopleStore:
         self._leases.run_fenced(lease, partial(self._galleries.update_one, this, change, upsert=True))
 
     def _write_people(
-        self, gallery_id: str, people: Sequence[PersonRecord], version: int, session: ClientSession
+        self,
+        gallery_id: str,
+        people: Sequence[PersonRecord],
+        version: int,
+        numbers: dict[str, int],
+        session: ClientSession,
     ) -> None:
         ids = [make_person_key(gallery_id, person.person_id) for person in people]
         stored = {one["_id"]: one for one in self._people.find({"_id": {"$in": ids}}, session=session)}
+        unnumbered = [
+            person.person_id
+            for key, person in zip(ids, people, strict=True)
+            if stored.get(key, {}).get("number") is None
+        ]
+        first = self._take_numbers(gallery_id, len(unnumbered), session)
+        # Assigned anew where the transaction is tried again.
+        numbers.update({person_id: number for number, person_id in enumerate(unnumbered, first)})
         updates = [
-            _make_person_update(gallery_id, person, version, stored.get(key))
+            _make_person_update(gallery_id, person, version, stored.get(key), numbers.get(person.person_id))
             for key, person in zip(ids, people, strict=True)
         ]
         self._people.bulk_write(updates, ordered=False, session=session)
+
+    def _take_numbers(self, gallery_id: str, count: int, session: ClientSession) -> int:
+        """The first of so many numbers that nobody has had.
+
+        A run that dies may leave some unused. The highest number that is stored counts too, since somebody may have
+        removed the gallery's document.
+        """
+        if not count:
+            return 0
+        gallery = self._galleries.find_one({"_id": gallery_id}, ["people_numbered"], session=session) or {}
+        last = gallery.get("people_numbered")
+        if last is None:
+            mine, highest = {"gallery_id": gallery_id, "number": {"$type": "number"}}, [("number", DESCENDING)]
+            numbered = self._people.find_one(mine, ["number"], sort=highest, session=session)
+            last = numbered["number"] if numbered else 0
+        counted = {"$set": {"people_numbered": last + count}}
+        self._galleries.update_one({"_id": gallery_id}, counted, upsert=True, session=session)
+        return int(last) + 1
 
 
 def make_person_key(gallery_id: str, person_id: str) -> str:
@@ -139,10 +175,13 @@ def read_person_record(document: Document) -> PersonRecord:
         status=PersonStatus(document["status"]),
         merged_into=document.get("merged_into"),
         since=document.get("since", 0),
+        number=document.get("number"),
     )
 
 
-def _make_person_update(gallery_id: str, person: PersonRecord, version: int, stored: Document | None) -> UpdateOne:
+def _make_person_update(
+    gallery_id: str, person: PersonRecord, version: int, stored: Document | None, number: int | None
+) -> UpdateOne:
     fields: dict[str, Any] = {
         "gallery_id": gallery_id,
         "person_id": person.person_id,
@@ -154,6 +193,8 @@ def _make_person_update(gallery_id: str, person: PersonRecord, version: int, sto
         "version": version,
         "was": {name: stored.get(name) for name in VERSIONED} if stored else None,
     }
+    if number is not None:
+        fields["number"] = number
     change = {"$set": fields, "$setOnInsert": {"name": None, "since": version}}
     return UpdateOne({"_id": make_person_key(gallery_id, person.person_id)}, change, upsert=True)
 

@@ -315,10 +315,13 @@ class PeopleStore(Protocol):
         What another run wrote and did not publish is discarded first, so that the faces are read as published.
         """
 
-    def write_people(self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]) -> None:
+    def write_people(
+        self, lease: GalleryLease, people: Sequence[PersonRecord], moves: Iterable[FaceMove]
+    ) -> dict[str, int]:
         """Write changed people and faces, not yet visible. What was written before and not published is discarded.
 
-        Names are not written, and faces that were removed meanwhile are not restored.
+        Names are not written, and faces that were removed meanwhile are not restored. Returns the numbers that people
+        got who had none: the next ones of the gallery, in the order of `people`. No number is given twice.
         """
 
     def publish_people(self, lease: GalleryLease) -> None:

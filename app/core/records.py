@@ -234,7 +234,9 @@ class PersonStatus(StrEnum):
 class PersonRecord:
     """One person of a gallery. `merged_into` is the id that a merged person has now; that one is not merged itself.
 
-    Users set `name`, and the store sets `since`, the number of the run that made the person: runs write neither.
+    Users set `name`, and the store sets `since`, the number of the run that made the person, and `number`, by which the
+    person is shown until somebody names it: runs write none of these. Only a person whom a former version stored, or
+    who was never stored, has no number.
     """
 
     person_id: str
@@ -245,6 +247,7 @@ class PersonRecord:
     status: PersonStatus = PersonStatus.ACTIVE
     merged_into: str | None = None
     since: int = 0
+    number: int | None = None
 
 
 @dataclass(frozen=True)

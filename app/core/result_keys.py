@@ -29,6 +29,19 @@ class ResultKeys:
     def groups(self, gallery_id: str) -> str:
         return f"{self.prefix}{gallery_id}/groups.json"
 
+    def folder(self, gallery_id: str) -> str:
+        """The prefix of all results of a gallery."""
+        return f"{self.prefix}{gallery_id}/"
+
+    def shards(self, gallery_id: str) -> str:
+        """The prefix of the files that `groups.json` names (app/grouping/shards.py)."""
+        return f"{self.folder(gallery_id)}groups/"
+
+    def shorten(self, gallery_id: str, key: str) -> str:
+        """A key's path below the gallery's folder; with a slash before it, for a key that is not below it."""
+        folder = self.folder(gallery_id)
+        return key.removeprefix(folder) if key.startswith(folder) else f"/{key}"
+
     def page(self, gallery_id: str) -> str:
         return f"{self.prefix}{gallery_id}/people.html"
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import uuid4
 
 from app.clustering.graph import Rows
@@ -26,11 +27,12 @@ from app.core.thresholds import Threshold, make_threshold
 from app.grouping.carrying import FormerFaces, carry_over, find_moves
 from app.grouping.covers import list_covers, write_covers
 from app.grouping.index import GalleryIndex
-from app.grouping.output import Groups
+from app.grouping.output import Groups, dump
 from app.grouping.page import render_page
 from app.grouping.publish import compute_digest, list_page_photos, make_crop_urls, make_groups, name_covers
 from app.grouping.recalling import NewFaces, find_lost_people, find_new_faces, recall_people
 from app.grouping.run import GroupingRun
+from app.grouping.shards import Shards, list_shards, make_shards, write_shards
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.grouping.vectors import Edition, make_vectors
 from app.telemetry.catalogue import Metric
@@ -64,6 +66,8 @@ class GroupingParts:
     index: GalleryIndex | None = None
     allows_model_change: bool = False
     keeps_former_model: bool = False
+    groups_version: Literal[1, 2] = 2
+    results_base_url: str | None = None
     keys: ResultKeys = field(default_factory=ResultKeys)
     kill_points: KillPoints = field(default_factory=KillPoints)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -142,7 +146,8 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     carried = _recall_people(run, parts, carried, found, known, images)
     matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
-    _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
+    numbers = _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
+    people = [replace(person, number=numbers.get(person.person_id, person.number)) for person in people]
 
     groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     covers = list_covers(gallery_id, faces, people, parts.keys)
@@ -150,15 +155,18 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     page = render_page(
         groups, list_page_photos(images, parts.keys), make_crop_urls(gallery_id, faces, covers, parts.keys)
     )
+    two = parts.groups_version == 2
+    shards = make_shards(groups, faces, images, parts.keys, parts.results_base_url) if two else None
     run.begin_stage("publish")
     with run.tracer.stage("write covers"):
         old_covers = write_covers(covers, faces, parts.keys.covers(gallery_id), parts.objects)
+    content = shards.digest if shards else groups.model_dump_json(exclude={"generated_at"})
     # The vectors follow from the same faces and people; where a former version wrote none, they are owed.
-    output = f"{compute_digest(groups, page)} {VECTORS_VERSION}"
+    output = f"{compute_digest(content, page)} {VECTORS_VERSION}"
     if full or output != lease.output:
         with run.tracer.stage("write files"):
             _write_vectors(run, parts, faces, found, matched, images)
-            _write_files(run, parts, groups, page)
+            _write_files(run, parts, shards or groups, page)
     if old_covers:
         run.keep()  # Whoever has the lease since may have written them.
         parts.objects.remove(old_covers)
@@ -279,16 +287,21 @@ def _read_faces(run: GroupingRun, parts: GroupingParts, *, with_embeddings: bool
     return join_batches(batches)
 
 
-def _replace_people(run: GroupingRun, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]) -> None:
-    """Write and publish changed people and moved faces. Readers see all of it at once, or still the last run's."""
+def _replace_people(
+    run: GroupingRun, parts: GroupingParts, people: list[PersonRecord], moves: list[FaceMove]
+) -> dict[str, int]:
+    """Write and publish changed people and moved faces. Readers see all of it at once, or still the last run's.
+
+    Returns the numbers of the people who have got one."""
     if not people and not moves:
-        return
+        return {}
     with run.tracer.stage("write people"):
-        parts.people.write_people(run.lease, people, _report_progress(moves, run))
+        numbers = parts.people.write_people(run.lease, people, _report_progress(moves, run))
     parts.kill_points.reach("before-publish")
     with run.tracer.stage("publish people"):
         parts.people.publish_people(run.lease)
     parts.kill_points.reach("after-publish")
+    return numbers
 
 
 def _write_vectors(
@@ -308,12 +321,22 @@ def _write_vectors(
     parts.kill_points.reach("after-vectors")
 
 
-def _write_files(run: GroupingRun, parts: GroupingParts, groups: Groups, page: str) -> None:
-    gallery_id = run.lease.gallery_id
-    _replace_file(run, parts, parts.keys.groups(gallery_id), groups.model_dump_json().encode(), "application/json")
+def _write_files(run: GroupingRun, parts: GroupingParts, output: Shards | Groups, page: str) -> None:
+    """Write `groups.json`, after the files that it names, and the page; then remove the files that it names no more."""
+    gallery_id, fence = run.lease.gallery_id, run.lease.fence
+    if isinstance(output, Shards):
+        index, left_over = write_shards(output, parts.keys, parts.objects, fence)
+        data = dump(index)
+    else:
+        left_over = list_shards(gallery_id, parts.keys, parts.objects, fence)
+        data = output.model_dump_json().encode()
+    _replace_file(run, parts, parts.keys.groups(gallery_id), data, "application/json")
     parts.kill_points.reach("after-groups")
     run.keep()
     _replace_file(run, parts, parts.keys.page(gallery_id), page.encode(), "text/html; charset=utf-8")
+    if left_over:
+        run.keep()
+        parts.objects.remove(left_over)
 
 
 def _replace_file(run: GroupingRun, parts: GroupingParts, key: str, data: bytes, content_type: str) -> None:

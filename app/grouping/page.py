@@ -131,10 +131,10 @@ def _list_owned_faces(
 
 def _make_people_rows(people: Iterable[GroupedPerson], crops: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     first = 0
-    for number, person in enumerate(people, start=1):
+    for place, person in enumerate(people, start=1):
         yield {
             "id": person.person_id,
-            "label": (person.name or "").strip() or f"Person {number}",
+            "label": (person.name or "").strip() or f"Person {person.number or place}",
             "photos": person.photo_count,
             "faces": person.face_count,
             "cover": crops.get(person.cover_face_id),

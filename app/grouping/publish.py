@@ -45,10 +45,9 @@ def make_groups(
     )
 
 
-def compute_digest(groups: Groups, page: str) -> str:
-    """A digest that is equal for equal output, whenever it was made."""
-    of_groups = groups.model_dump_json(exclude={"generated_at"})
-    return hashlib.sha256(f"{of_groups}\n{remove_time(page)}".encode()).hexdigest()
+def compute_digest(content: str, page: str) -> str:
+    """A digest that is equal for equal output, whenever it was made. `content` stands for that of `groups.json`."""
+    return hashlib.sha256(f"{content}\n{remove_time(page)}".encode()).hexdigest()
 
 
 def name_covers(groups: Groups, covers: Mapping[str, str]) -> Groups:
@@ -102,6 +101,7 @@ def _explain_rejected(face_id: str, matched: PersonMatches, people: Iterable[Per
 def _make_person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerson:
     return GroupedPerson(
         person_id=person.person_id,
+        number=person.number,
         name=person.name,
         face_count=person.face_count,
         photo_count=person.photo_count,

@@ -58,14 +58,14 @@ def merge_with_absent(
 
 
 def find_changed(now: Iterable[PersonRecord], known: Iterable[PersonRecord]) -> list[PersonRecord]:
-    """The records that are new or differ from the known ones."""
+    """The records that are new or differ from the known ones, or that have no number yet."""
     before = {person.person_id: person for person in known}
-    return [person for person in now if person != before.get(person.person_id)]
+    return [person for person in now if person != before.get(person.person_id) or person.number is None]
 
 
 def _keep_name(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
-    """The record with the name and the age (`since`) from before, which no run changes."""
-    return replace(person, name=before.name, since=before.since) if before else person
+    """The record with the name, the age (`since`) and the number from before, which no run changes."""
+    return replace(person, name=before.name, since=before.since, number=before.number) if before else person
 
 
 def _score_cover(faces: FaceBatch, row: int) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import ValidationError
 from scipy.optimize import linear_sum_assignment
 
+from app.grouping import output
 from app.grouping.output import Groups
 from benchmarks.common.command import UnusableInput
 from workshop.scores import score_bcubed, score_pairwise
@@ -123,14 +124,14 @@ def match_faces(labelled: Sequence[LabelledFace], found: Sequence[FoundFace]) ->
 
 
 def read_groups(path: Path) -> Groups:
-    """Read a groups.json. Raises UnusableInput."""
+    """Read a groups.json, and the files beside it that it names. Raises UnusableInput."""
     try:
-        return Groups.model_validate_json(path.read_bytes())
+        return output.read_groups(path.read_bytes(), lambda name: (path.parent / name).read_bytes())
     except OSError as error:
         raise UnusableInput(f"The groups can't be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        place = ".".join(map(str, first["loc"][1:])) or "the file"  # The first is the version.
         raise UnusableInput(f"{path} is not a groups.json: {place}: {first['msg']}.") from error
 
 

@@ -1,6 +1,5 @@
 """All that is stored after a run, read directly from the stores."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.adapters.mongo_records import decode_vectors
 from app.core.result_keys import ResultKeys
+from app.grouping import output
 from benchmarks.chaos.world import SETTINGS, World
 
 LOOKED_AT_FOR_S = 120
@@ -51,7 +51,7 @@ def read_snapshot(world: World) -> Snapshot:
         face["embedding"] = _decode_vector(face["embedding"])
     keys = frozenset(_list_keys(world))
     groups = {
-        gallery: _read_groups(world, gallery)
+        gallery: read_groups(world, gallery)
         for gallery in collections["galleries"]
         if ResultKeys().groups(gallery) in keys
     }
@@ -93,9 +93,16 @@ def _list_keys(world: World) -> list[str]:
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
-def _read_groups(world: World, gallery: str) -> Document:
-    answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=ResultKeys().groups(gallery))
-    return dict(json.loads(answer["Body"].read()))
+def read_groups(world: World, gallery: str) -> Document:
+    """What the gallery's groups.json and the files that it names say, as one."""
+    keys = ResultKeys()
+
+    def read(key: str) -> bytes:
+        answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=key)
+        return bytes(answer["Body"].read())
+
+    groups = output.read_groups(read(keys.groups(gallery)), lambda path: read(keys.folder(gallery) + path))
+    return groups.model_dump(mode="json")
 
 
 def _decode_vector(stored: bytes) -> NDArray[np.float32]:

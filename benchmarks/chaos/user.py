@@ -1,6 +1,5 @@
 """A user who confirms and rejects faces while their photos are replaced, deleted and renamed."""
 
-import json
 import random
 import time
 from contextlib import suppress
@@ -18,10 +17,10 @@ from app.core.errors import RejectMessage, RetryLater
 from app.core.messages import GroupGallery
 from app.core.ports import GalleryLease
 from app.core.records import FaceRef
-from app.core.result_keys import ResultKeys
 from app.core.threads import BackgroundThread, repeat
 from benchmarks.chaos.album import GALLERIES
-from benchmarks.chaos.world import SETTINGS, World
+from benchmarks.chaos.snapshot import read_groups
+from benchmarks.chaos.world import World
 
 EVERY_S = 0.7
 LOOKS_FOR_S = 6.0
@@ -90,8 +89,7 @@ class User(BackgroundThread):
 
     def _look(self, gallery_id: str) -> tuple[Kind, str, list[FaceRef]] | None:
         """Choose an edit from the gallery's groups.json."""
-        bucket, key = SETTINGS["FACE_GROUP_BUCKET_NAME"], ResultKeys().groups(gallery_id)
-        groups = json.loads(self._world.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        groups = read_groups(self._world, gallery_id)
         people = groups["people"]
         if not people:
             return None

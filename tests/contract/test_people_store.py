@@ -78,7 +78,7 @@ def test_people_come_back_as_they_were_written(stores: Stores) -> None:
     merged = replace(people_of("p3")[0], status=PersonStatus.MERGED, merged_into="p1")
     written = [*people_of("p1"), absent, merged]
     write(stores, lease_of(stores, "tester"), written)
-    assert [replace(person, since=0) for person in known(stores).values()] == written
+    assert [replace(person, since=0, number=None) for person in known(stores).values()] == written
     assert stores.look("g").people == tuple(written)
 
 
@@ -470,3 +470,43 @@ def test_users_words_of_a_face_are_written_along_where_a_run_carries_them_over(s
     assert batch.person_ids == ["p1", None]
     assert batch.confirmed == {FACE_IDS["a"]}
     assert batch.rejected == {FACE_IDS["a"]: {"p2"}, FACE_IDS["b"]: {"p1"}}
+
+
+def numbers(stores: Stores, gallery: str = "g") -> dict[str, int | None]:
+    return {person_id: person.number for person_id, person in known(stores, gallery).items()}
+
+
+def test_people_get_the_next_numbers_in_their_order_and_keep_them(stores: Stores) -> None:
+    lease = lease_of(stores, "tester")
+    assert stores.people.write_people(lease, people_of("p2", "p1"), []) == {"p2": 1, "p1": 2}
+    stores.people.publish_people(lease)
+    assert stores.people.write_people(lease, people_of("p1", "p3"), []) == {"p3": 3}
+    stores.people.publish_people(lease)
+    stores.galleries.release(lease)
+    assert numbers(stores) == {"p1": 2, "p2": 1, "p3": 3}
+    save(stores, "p1", gallery="other")
+    assert numbers(stores, "other") == {"p1": 1}
+
+
+def test_a_number_is_never_given_twice_though_its_person_is_merged_or_was_not_published(stores: Stores) -> None:
+    save_photos(stores)
+    save(stores, "p1", "p2", moves=moves_of({"a": "p1", "b": "p2"}))
+    lease = lease_of(stores, "tester")
+    stores.people.write_people(lease, people_of("p3"), [])
+    assert stores.people.write_people(lease, people_of("p4"), []) == {"p4": 4}
+    stores.people.publish_people(lease)
+    stores.editor.merge_people(lease, "p1", ["p2"])
+    assert stores.people.write_people(lease, people_of("p5"), []) == {"p5": 5}
+    stores.people.publish_people(lease)
+    stores.galleries.release(lease)
+    assert numbers(stores) == {"p1": 1, "p2": 2, "p4": 4, "p5": 5}
+
+
+@ON_SERVERS
+def test_people_of_a_former_version_get_numbers_and_a_lost_counter_goes_on_from_them(stores: Stores) -> None:
+    save(stores, "p1", "p2")
+    assert stores.database is not None
+    stores.database["people"].update_one({"_id": "g/p1"}, {"$unset": {"number": ""}})
+    stores.database["galleries"].update_one({"_id": "g"}, {"$unset": {"people_numbered": ""}})
+    save(stores, "p1", "p3")
+    assert numbers(stores) == {"p1": 3, "p2": 2, "p3": 4}

@@ -68,9 +68,12 @@ def test_a_photo_in_the_bucket_becomes_a_person_in_the_results(installation: Ins
         done = run_worker(installation, service)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
-    answer = s3.get_object(Bucket=buckets["results"]["name"], Key="face-worker/wedding/groups.json")
-    [person] = json.loads(answer["Body"].read())["people"]
-    assert [face["image_id"] for face in person["faces"]] == ["eileen"]
+    def read(path: str) -> dict[str, Any]:
+        answer = s3.get_object(Bucket=buckets["results"]["name"], Key=f"face-worker/wedding/{path}")
+        return dict(json.loads(answer["Body"].read()))
+
+    [person] = read("groups.json")["people"]
+    assert list(read(person["shard"])["photos"]) == ["eileen"]
     with MongoClient[dict[str, Any]](mongo_uri) as mongo:
         assert mongo["gallery_images"]["people"].count_documents({"gallery_id": "wedding"}) == 1
 

@@ -9,6 +9,7 @@ from pymongo import MongoClient
 
 from app.adapters.aws import open_client
 from app.core.result_keys import ResultKeys
+from app.grouping.output import read_groups
 from local.stack import LocalStack
 
 PATIENCE_S = 90.0
@@ -52,7 +53,7 @@ class Services:
         return wait_for(lambda: self.database["images"].find_one(wanted), f"the document of {image_id}")
 
     def grouped(self, gallery_id: str, photos: int) -> dict[str, Any]:
-        """groups.json, once this many photos are in and grouped."""
+        """groups.json and the files that it names as one, once this many photos are in and grouped."""
 
         def up_to_date() -> bool:
             gallery = self.database["galleries"].find_one({"_id": gallery_id}) or {}
@@ -62,11 +63,18 @@ class Services:
             return all_in and run.get("revision") == gallery["revision"]
 
         wait_for(up_to_date, "the grouping run")
-        return self.output(ResultKeys().groups(gallery_id))
+        return self.groups(gallery_id)
 
-    def output(self, key: str) -> dict[str, Any]:
+    def groups(self, gallery_id: str) -> dict[str, Any]:
+        keys = ResultKeys()
+        groups = read_groups(
+            self.output(keys.groups(gallery_id)), lambda path: self.output(keys.folder(gallery_id) + path)
+        )
+        return groups.model_dump(mode="json")
+
+    def output(self, key: str) -> bytes:
         answer = self.s3.get_object(Bucket=self.environment["FACE_GROUP_BUCKET_NAME"], Key=key)
-        return dict(json.loads(answer["Body"].read()))
+        return bytes(answer["Body"].read())
 
     def dead_letter(self, containing: str, queue: str = "detection") -> dict[str, str]:
         """Attributes of the dead letter whose body contains this, once it is there."""

@@ -116,7 +116,7 @@ def test_a_gallery_without_faces_gets_an_empty_result_and_a_page(services: Servi
 def test_a_grouping_message_for_a_gallery_that_does_not_exist_gives_an_empty_result(services: Services) -> None:
     services.send({"type": "group_gallery", "gallery_id": "nobody", "mode": "full"}, queue="GROUP_FACE_QUEUE_URL")
     wait_for(lambda: services.database["galleries"].find_one({"_id": "nobody", "last_run": {"$ne": None}}), "the run")
-    assert services.output(ResultKeys().groups("nobody"))["people"] == []
+    assert services.groups("nobody")["people"] == []
 
 
 def test_the_same_content_under_two_names_is_one_person_twice(services: Services) -> None:

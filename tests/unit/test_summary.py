@@ -64,8 +64,8 @@ def test_every_face_is_counted_once(person_ids: list[str | None]) -> None:
     assert {record.person_id: record.face_count for record in summarise(faces, person_ids)} == counts
 
 
-ANN = PersonRecord("ann", "f1", 2, 2, name="Ann", since=3)
-BOB = PersonRecord("bob", "f3", 1, 1, since=4)
+ANN = PersonRecord("ann", "f1", 2, 2, name="Ann", since=3, number=1)
+BOB = PersonRecord("bob", "f3", 1, 1, since=4, number=2)
 
 
 def test_a_run_changes_neither_name_nor_age() -> None:
@@ -92,3 +92,8 @@ def test_who_was_merged_leads_straight_to_who_is_not() -> None:
 def test_only_those_that_are_others_than_before_have_changed() -> None:
     new = PersonRecord("eve", "f7", 1, 1)
     assert find_changed([ANN, replace(BOB, photo_count=3), new], [BOB, ANN]) == [replace(BOB, photo_count=3), new]
+
+
+def test_a_person_without_a_number_has_changed_so_that_it_gets_one() -> None:
+    former = replace(ANN, number=None)
+    assert find_changed([former, BOB], [former, BOB]) == [former]
