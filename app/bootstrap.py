@@ -13,8 +13,10 @@ from app.adapters.aws import open_client
 from app.adapters.ecs import TaskProtection
 from app.adapters.models import make_model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping, refuse_documentdb
+from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 
 EXIT_UNREACHABLE = 4
 PHOTOS_A_WRITE = 50
+GROUPING_THREADS = 2
+"""A gallery's run uses all cores, so the grouping service has one run at a time; edits are applied beside it."""
 
 
 def run(service: ServiceType | None = None) -> int:
@@ -211,6 +215,8 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         faces=MongoFaceStore(database),
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
+        editor=MongoPeopleEditor(database),
+        journal=MongoEditJournal(database),
         model_id=manifest.model_id,
         threshold=make_threshold(settings.people.similarity_threshold or manifest.threshold),
         quality=manifest.quality,
@@ -329,12 +335,11 @@ def _open_packs(settings: Settings) -> PackStore:
 
 def _make_consumer_options(settings: Settings) -> ConsumerOptions:
     process, messages = settings.process, settings.messages
-    # A gallery's run uses all cores, so the grouping service works on one message at a time.
     photos = settings.photos if isinstance(settings, DetectionSettings) else None
     is_draining = process.worker_mode == "drain"
     return ConsumerOptions(
-        threads=photos.max_face_workers if photos else 1,
-        batch_size=photos.batch_size if photos else 1,
+        threads=photos.max_face_workers if photos else GROUPING_THREADS,
+        batch_size=photos.batch_size if photos else GROUPING_THREADS,
         visibility_s=messages.message_visibility_timeout,
         wait_s=messages.queue_wait_s,
         deadline_s=process.shutdown_deadline_s,

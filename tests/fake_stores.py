@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,18 +16,27 @@ from app.adapters.mongo import split_into_batches
 from app.adapters.mongo_galleries import SKEW_S
 from app.config import SQS_MAX_DELAY_S
 from app.core.errors import RejectMessage, RetryLater, StaleFence
+from app.core.journal import Edit, EditOutcome, EditState
 from app.core.naming import find_main_picture, find_orphaned_raws, settle_names
-from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, MessageClaim, RunProgress
+from app.core.ports import (
+    CHECK_AFTER_S,
+    CLAIM_S,
+    GalleryChange,
+    GalleryLease,
+    GalleryState,
+    MessageClaim,
+    PeopleReader,
+    RunProgress,
+)
 from app.core.records import (
     Changes,
     FaceBatch,
     FaceMove,
     FaceRecord,
-    FaceRef,
+    FaceState,
     ImageRecord,
     ImageStatus,
     PersonRecord,
-    PersonStatus,
     PhotoRef,
     PhotoResult,
     make_face_id,
@@ -228,6 +237,9 @@ class FakeFaceStore(Outages):
         self.confirmed.discard(face_id)
         self.rejected.pop(face_id, None)
 
+    def find_etag(self, face_id: str) -> str | None:
+        return self._etags[face_id]
+
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         self._pass("find_twin")
         for image in self.images.values():
@@ -337,6 +349,9 @@ class _Gallery:
     summary: Mapping[str, object] = field(default_factory=dict)
     quality: QualityBars | None = None
     threshold: float | None = None
+    display_name: str | None = None
+    retention_days: int | None = None
+    requests: list[str] = field(default_factory=list)
     progress: tuple[int, RunProgress] | None = None
     published: int = 0
 
@@ -415,8 +430,16 @@ class FakeGalleryStore(Outages):
             return None
         grouped = gallery.grouped
         run = {**gallery.summary, "revision": grouped[0], "model": grouped[1]} if grouped else None
-        progress = gallery.progress[1] if gallery.progress else None
-        return GalleryState(gallery.revision, run, progress, gallery.published)
+        return GalleryState(
+            gallery.revision,
+            run,
+            gallery.progress[1] if gallery.progress else None,
+            gallery.published,
+            gallery.display_name,
+            gallery.retention_days,
+            gallery.quality,
+            gallery.threshold,
+        )
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         self._pass("take_lease")
@@ -446,6 +469,23 @@ class FakeGalleryStore(Outages):
             gallery.revision += 1
             gallery.check_at = self._clock.now()
             gallery.threshold = threshold
+
+    def set_gallery(self, gallery_id: str, request_id: str, change: GalleryChange) -> bool:
+        self._pass("set_gallery")
+        with self._lock:
+            gallery = self.galleries.setdefault(gallery_id, _Gallery())
+            if request_id in gallery.requests:
+                return False
+            gallery.requests.append(request_id)
+            for name, value in change.values.items():
+                setattr(gallery, name, value)
+            if change.regroups:
+                gallery.revision += 1
+                gallery.check_at = self._clock.now()
+            return True
+
+    def now(self) -> float:
+        return self._clock.now()
 
     def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
         self._pass("lift_fence")
@@ -501,11 +541,12 @@ class _Draft:
 class FakePeopleStore(Outages):
     """`names` is what customers wrote, by gallery and person; `moves` are those of each run that was published.
 
-    Its methods for users' edits are those of the port PeopleEditor.
+    Its `apply_edit` is that of the port PeopleEditor, and `journal` what it writes the edits into.
     """
 
     def __init__(self, faces: FakeFaceStore, galleries: FakeGalleryStore) -> None:
         super().__init__()
+        self.journal = FakeEditJournal()
         self.people: dict[tuple[str, str], PersonRecord] = {}
         self.names: dict[tuple[str, str], str] = {}
         self.moves: list[list[FaceMove]] = []
@@ -529,7 +570,8 @@ class FakePeopleStore(Outages):
             self._drafts[lease.gallery_id] = draft = _Draft()
             draft.people = {(lease.gallery_id, person.person_id): person for person in people}
             last = self._numbered.get(lease.gallery_id, 0)
-            unnumbered = [person.person_id for key, person in draft.people.items() if key not in self.people]
+            numbered = {key for key, person in self.people.items() if person.number is not None}
+            unnumbered = [person.person_id for key, person in draft.people.items() if key not in numbered]
             draft.numbers = {person_id: number for number, person_id in enumerate(unnumbered, last + 1)}
             self._numbered[lease.gallery_id] = last + len(unnumbered)
         for some in split_into_batches(moves):
@@ -547,9 +589,15 @@ class FakePeopleStore(Outages):
             gallery.published += 1
             for key, person in draft.people.items():
                 before = self.people.get(key)
-                since = before.since if before else self._published
-                number = before.number if before else draft.numbers[person.person_id]
-                self.people[key] = replace(person, since=since, number=number)
+                said = before or replace(person, since=self._published, hidden=False, chosen_cover=None, kept_apart=())
+                self.people[key] = replace(
+                    person,
+                    since=said.since,
+                    number=draft.numbers.get(person.person_id, said.number),
+                    hidden=said.hidden,
+                    chosen_cover=said.chosen_cover,
+                    kept_apart=said.kept_apart,
+                )
             for move in draft.moves:
                 self._move(move)
         self.moves.append(draft.moves)
@@ -578,86 +626,128 @@ class FakePeopleStore(Outages):
         mine = sorted(key for key in self.people if key[0] == gallery_id)
         return [replace(self.people[key], name=self.names.get(key)) for key in mine]
 
-    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
-        with self._edit(lease) as gallery:
-            person = self._find(lease, person_id)
-            self._set_name(lease.gallery_id, person.person_id, name)
-            gallery.revision += 1
-
-    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        with self._edit(lease) as gallery:
-            person = self._find(lease, person_id)
-            for face_id in self._need_faces(lease, faces):
-                self._faces.person_of[face_id] = person.person_id
-                self._faces.confirmed.add(face_id)
-                self._faces.rejected.get(face_id, set()).discard(person.person_id)
-            self._confirm_cover(person)
-            gallery.revision += 1
-
-    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        with self._edit(lease) as gallery:
-            person = self._find(lease, person_id)
-            for face_id in self._need_faces(lease, faces):
-                self._faces.rejected.setdefault(face_id, set()).add(person.person_id)
-                if self._faces.person_of.get(face_id) in (person.person_id, person_id):
-                    del self._faces.person_of[face_id]
-                    self._faces.confirmed.discard(face_id)
-            gallery.revision += 1
-
-    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
-        with self._edit(lease) as gallery:
-            person = self._find(lease, into)
-            found = [self._find(lease, other) for other in others]
-            for other in found:
-                if other.person_id != person.person_id:
-                    self._merge(lease.gallery_id, person, other)
-            names = [self.names.get((lease.gallery_id, one.person_id)) for one in (person, *found)]
-            self._set_name(lease.gallery_id, person.person_id, next(filter(None, names), None))
-            gallery.revision += 1
-
-    def _merge(self, gallery_id: str, person: PersonRecord, other: PersonRecord) -> None:
-        for key, one in self.people.items():
-            if key == (gallery_id, other.person_id) or (key[0], one.merged_into) == (gallery_id, other.person_id):
-                self.people[key] = replace(one, status=PersonStatus.MERGED, merged_into=person.person_id)
-        pair = {person.person_id, other.person_id}
-        for face_id, whose in self._faces.person_of.items():
-            if whose in pair:
-                self._faces.rejected.get(face_id, set()).difference_update(pair)
-        self._confirm_cover(person)
-        self._confirm_cover(other)
-
-    def _confirm_cover(self, person: PersonRecord) -> None:
-        if self._faces.person_of.get(person.cover_face_id) == person.person_id:
-            self._faces.confirmed.add(person.cover_face_id)
-
-    @contextmanager
-    def _edit(self, lease: GalleryLease) -> Iterator[_Gallery]:
+    def apply_edit(self, lease: GalleryLease, edit: Edit, decide: Callable[[PeopleReader], EditOutcome]) -> Edit:
+        self._pass("apply_edit")
         with self._galleries.run_fenced(lease) as gallery:
             self._drafts.pop(lease.gallery_id, None)
-            self._published += 1
-            yield gallery
+            stored = self.journal.edits.get((edit.gallery_id, edit.edit_id))
+            if stored is None or stored.state is not EditState.QUEUED:
+                return stored or edit
+            try:
+                outcome = decide(_FakePeopleReader(self, self._faces, lease.gallery_id))
+            except RejectMessage as refused:
+                ended = replace(stored, state=EditState.REFUSED, reason=str(refused))
+            else:
+                ended = replace(stored, state=EditState.APPLIED, changes=outcome.changes, notes=outcome.notes)
+                self._write(lease.gallery_id, outcome)
+                gallery.revision += 1
+                gallery.published += 1
+                gallery.check_at = self._galleries.now()
+            self.journal.edits[edit.gallery_id, edit.edit_id] = ended
+            return ended
 
-    def _set_name(self, gallery_id: str, person_id: str, name: str | None) -> None:
-        self.names.pop((gallery_id, person_id), None)
-        if name is not None:
-            self.names[gallery_id, person_id] = name
+    def _write(self, gallery_id: str, outcome: EditOutcome) -> None:
+        self._published += 1
+        for person_id, person in outcome.people.items():
+            self.names.pop((gallery_id, person_id), None)
+            if person is None:
+                del self.people[gallery_id, person_id]
+                continue
+            self.people[gallery_id, person_id] = replace(person, name=None, since=person.since or self._published)
+            if person.name is not None:
+                self.names[gallery_id, person_id] = person.name
+        for face in outcome.faces:
+            self._faces.person_of.pop(face.face_id, None)
+            self._faces.confirmed.discard(face.face_id)
+            self._faces.rejected.pop(face.face_id, None)
+            if face.person_id:
+                self._faces.person_of[face.face_id] = face.person_id
+            if face.assigned_by == "user":
+                self._faces.confirmed.add(face.face_id)
+            if face.rejected:
+                self._faces.rejected[face.face_id] = set(face.rejected)
+        for edit_id, by in outcome.undone.items():
+            undone = self.journal.edits[gallery_id, edit_id]
+            self.journal.edits[gallery_id, edit_id] = replace(undone, undone_by=by)
 
-    def _find(self, lease: GalleryLease, person_id: str) -> PersonRecord:
-        person = self.people.get((lease.gallery_id, person_id))
-        if person is None:
-            raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
-        return self._find(lease, person.merged_into) if person.merged_into else person
 
-    def _need_faces(self, lease: GalleryLease, faces: Sequence[FaceRef]) -> list[str]:
-        mine = {face.face_id: face for face in self._faces.faces.values() if face.gallery_id == lease.gallery_id}
-        missing = [
-            one.face_id
-            for one in faces
-            if one.face_id not in mine or one.digest not in (None, mine[one.face_id].digest)
-        ]
-        if missing:
-            raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
-        return [one.face_id for one in faces]
+class _FakePeopleReader:
+    def __init__(self, people: FakePeopleStore, faces: FakeFaceStore, gallery_id: str) -> None:
+        self._people, self._faces, self._gallery_id = people, faces, gallery_id
+
+    def find_people(self, person_ids: Collection[str]) -> dict[str, PersonRecord]:
+        published = {person.person_id: person for person in self._people.published(self._gallery_id)}
+        return {person_id: published[person_id] for person_id in person_ids if person_id in published}
+
+    def find_merged_into(self, person_id: str) -> list[PersonRecord]:
+        return [one for one in self._people.published(self._gallery_id) if one.merged_into == person_id]
+
+    def find_faces(self, face_ids: Collection[str]) -> list[FaceState]:
+        faces = (self._faces.faces.get(face_id) for face_id in face_ids)
+        return [self._read(face) for face in faces if face and face.gallery_id == self._gallery_id]
+
+    def find_faces_of(
+        self, person_ids: Collection[str], rejected_for: Collection[str] | None = None
+    ) -> list[FaceState]:
+        faces = self.find_faces(sorted(id_ for id_, person in self._faces.person_of.items() if person in person_ids))
+        return [one for one in faces if rejected_for is None or not one.rejected.isdisjoint(rejected_for)]
+
+    def find_edit(self, edit_id: str) -> Edit | None:
+        return self._people.journal.edits.get((self._gallery_id, edit_id))
+
+    def _read(self, face: FaceRecord) -> FaceState:
+        person_id = self._faces.person_of.get(face.face_id)
+        by = "user" if face.face_id in self._faces.confirmed else "auto"
+        return FaceState(
+            face_id=face.face_id,
+            image_id=face.image_id,
+            digest=face.digest,
+            etag=self._faces.find_etag(face.face_id),
+            person_id=person_id,
+            assigned_by=by if person_id else None,
+            rejected=frozenset(self._faces.rejected.get(face.face_id, ())),
+        )
+
+
+class FakeEditJournal(Outages):
+    """`edits` are by gallery and id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edits: dict[tuple[str, str], Edit] = {}
+        self._untold: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def add(self, edit: Edit) -> Edit:
+        self._pass("add")
+        key = edit.gallery_id, edit.edit_id
+        with self._lock:
+            if key in self.edits:
+                if not self.edits[key].is_same_request(edit):
+                    raise RejectMessage(f"The gallery {edit.gallery_id} has another edit {edit.edit_id}.")
+                return self.edits[key]
+            number = 1 + max(
+                (one.number for one in self.edits.values() if one.gallery_id == edit.gallery_id), default=0
+            )
+            self.edits[key] = replace(edit, number=number)
+            self._untold.add(key)
+            return self.edits[key]
+
+    def find(self, gallery_id: str, edit_id: str) -> Edit | None:
+        self._pass("find")
+        return self.edits.get((gallery_id, edit_id))
+
+    def list_unsettled(self, gallery_id: str) -> list[Edit]:
+        self._pass("list_unsettled")
+        with self._lock:
+            mine = [self.edits[key] for key in self._untold if key[0] == gallery_id]
+        return sorted(mine, key=lambda edit: edit.number)
+
+    def settle(self, edit: Edit) -> None:
+        self._pass("settle")
+        key = edit.gallery_id, edit.edit_id
+        if key in self.edits and self.edits[key].state is not EditState.QUEUED:
+            self._untold.discard(key)
 
 
 class FakeOwnerMetadata(Outages):

@@ -15,8 +15,9 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore, read_person_record
-from app.core.ports import FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
+from app.core.ports import EditJournal, FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
 from app.core.records import (
     FaceRecord,
     ImageRecord,
@@ -69,6 +70,7 @@ class Stores:
     faces: Faces
     people: PeopleStore
     editor: PeopleEditor
+    journal: EditJournal
     galleries: GalleryStore
     snapshot: Callable[[], list[bytes]]
     look: Callable[[str], View]
@@ -86,7 +88,7 @@ class Stores:
                 found = tuple(replace(person, since=0, number=None) for person in people.published(gallery_id))
                 return View(found, tuple((face, faces.person_of.get(face)) for face in mine))
 
-        return cls(faces, people, people, galleries, faces.snapshot, look, clock.sleep)
+        return cls(faces, people, people, people.journal, galleries, faces.snapshot, look, clock.sleep)
 
     @classmethod
     def of_mongo(cls, database: Database[dict[str, Any]], sleep: Callable[[float], None]) -> "Stores":
@@ -98,6 +100,7 @@ class Stores:
             MongoFaceStore(database),
             MongoPeopleStore(database),
             MongoPeopleEditor(database),
+            MongoEditJournal(database),
             MongoGalleryStore(database),
             snapshot,
             partial(look, database),

@@ -115,6 +115,9 @@ def ensure_indexes(database: Database[Document]) -> None:
         # Made here for another reason too: transactions that both make a collection would conflict.
         database["photo_names"].create_index([("gallery_id", ASCENDING)])
         database["people"].create_index([("gallery_id", ASCENDING), ("status", ASCENDING)])
+        # Two edits of a gallery never have one number. Few edits are unsettled at any time.
+        database["edits"].create_index([("gallery_id", ASCENDING), ("number", ASCENDING)], unique=True)
+        database["edits"].create_index([("unsettled", ASCENDING)], sparse=True)
         # Only galleries that have changed a short time ago have the field.
         database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)
 

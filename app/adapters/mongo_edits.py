@@ -1,127 +1,158 @@
-"""Users' edits of people: names, confirmed and rejected faces, merges. Each edit is one small transaction."""
+"""Users' edits of people, in MongoDB: each is one transaction, which also writes what became of it into the journal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields, replace
 
-from pymongo import UpdateOne
+from pymongo import DeleteOne, UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.collection import Collection
+from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, translate_mongo_errors
-from app.adapters.mongo_galleries import GalleryLeases
-from app.adapters.mongo_people import MongoPeopleStore, make_person_key
+from app.adapters.mongo import Document, split_into_batches, translate_mongo_errors
+from app.adapters.mongo_galleries import CHANGED, GalleryLeases
+from app.adapters.mongo_journal import find_edit, make_edit_key, make_result_fields
+from app.adapters.mongo_people import MongoPeopleStore, make_person_key, read_person_record
 from app.core.errors import RejectMessage
-from app.core.ports import GalleryLease
-from app.core.records import FaceRef, PersonStatus
+from app.core.journal import Edit, EditOutcome, EditState
+from app.core.ports import GalleryLease, PeopleReader
+from app.core.records import FaceState, PersonRecord, PersonStatus
+
+FACE_FIELDS = ("image_id", "digest", "etag", "person_id", "assigned_by", "rejected")
+UNSET_WHERE_EMPTY = ("number", "hidden", "chosen_cover", "kept_apart")
 
 
 class MongoPeopleEditor:
-    """Writes `people`, `faces` and the gallery's revision."""
+    """Writes `people`, `faces`, `edits` and the gallery's revision."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._people: Collection[Document] = database["people"]
-        self._faces: Collection[Document] = database["faces"]
-        self._galleries: Collection[Document] = database["galleries"]
+        self._people: MongoCollection[Document] = database["people"]
+        self._faces: MongoCollection[Document] = database["faces"]
+        self._edits: MongoCollection[Document] = database["edits"]
+        self._galleries: MongoCollection[Document] = database["galleries"]
         self._leases = GalleryLeases(database)
         self._store = MongoPeopleStore(database)
 
-    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
-        def change(session: ClientSession, _version: int) -> None:
-            person = self._find_person(lease, person_id, session)
-            self._people.update_one({"_id": person["_id"]}, {"$set": {"name": name}}, session=session)
+    def apply_edit(self, lease: GalleryLease, edit: Edit, decide: Callable[[PeopleReader], EditOutcome]) -> Edit:
+        ended = edit
 
-        self._edit(lease, "Naming a person", change)
+        def write(session: ClientSession) -> None:
+            nonlocal ended
+            stored = find_edit(self._edits, edit.gallery_id, edit.edit_id, session)
+            if stored is None or stored.state is not EditState.QUEUED:
+                ended = stored or edit
+                return
+            try:
+                outcome = decide(_MongoPeopleReader(self._people, self._faces, self._edits, edit.gallery_id, session))
+            except RejectMessage as refused:
+                ended = replace(stored, state=EditState.REFUSED, reason=str(refused))
+            else:
+                ended = replace(stored, state=EditState.APPLIED, changes=outcome.changes, notes=outcome.notes)
+                self._write(edit.gallery_id, outcome, session)
+            this = {"_id": make_edit_key(edit.gallery_id, edit.edit_id)}
+            self._edits.update_one(this, {"$set": make_result_fields(ended)}, session=session)
 
-    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        def change(session: ClientSession, version: int) -> None:
-            person = self._find_person(lease, person_id, session)
-            self._require_faces(lease, faces, session)
-            updates = [self._confirm(person, face.face_id, version) for face in faces]
-            self._faces.bulk_write([*updates, self._confirm_cover(person, version)], session=session)
-
-        self._edit(lease, "Confirming faces", change)
-
-    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        def change(session: ClientSession, version: int) -> None:
-            person = self._find_person(lease, person_id, session)
-            self._require_faces(lease, faces, session)
-            these, ids = {"_id": {"$in": [face.face_id for face in faces]}}, [person["person_id"], person_id]
-            rejected = {"$addToSet": {"rejected": person["person_id"]}}
-            self._faces.update_many(these, rejected, session=session)
-            unassign = {"$unset": {"person_id": "", "assigned_by": ""}, "$set": {"version": version}}
-            self._faces.update_many({**these, "person_id": {"$in": ids}}, unassign, session=session)
-
-        self._edit(lease, "Rejecting faces", change)
-
-    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
-        def change(session: ClientSession, version: int) -> None:
-            person = self._find_person(lease, into, session)
-            merged = [self._find_person(lease, other, session) for other in others]
-            for other in merged:
-                if other["_id"] != person["_id"]:
-                    self._merge(person, other, version, session)
-            # The person keeps its name; without one, it takes the first name of the others.
-            names = [one["name"] for one in (person, *merged) if one.get("name")]
-            name = {"$set": {"name": names[0] if names else None}}
-            self._people.update_one({"_id": person["_id"]}, name, session=session)
-
-        self._edit(lease, "Merging people", change)
-
-    def _merge(self, person: Document, other: Document, version: int, session: ClientSession) -> None:
-        """Mark `other` as merged into `person`. Its faces move in the next run; until then its id leads to `person`."""
-        gallery, pair = person["gallery_id"], [person["person_id"], other["person_id"]]
-        merged = {"$set": {"status": PersonStatus.MERGED.value, "merged_into": pair[0], "version": version}}
-        older = {"gallery_id": gallery, "merged_into": pair[1]}
-        self._people.update_many({"$or": [{"_id": other["_id"]}, older]}, merged, session=session)
-        rejections = {"gallery_id": gallery, "person_id": {"$in": pair}, "rejected": {"$in": pair}}
-        self._faces.update_many(rejections, {"$pull": {"rejected": {"$in": pair}}}, session=session)
-        covers = [self._confirm_cover(person, version), self._confirm_cover(other, version)]
-        self._faces.bulk_write(covers, session=session)
-
-    def _edit(self, lease: GalleryLease, action: str, change: Callable[[ClientSession, int], None]) -> None:
-        """Run `change(session, version)` in one transaction, which publishes that version and increments the
-        revision."""
-        this = {"_id": lease.gallery_id}
-
-        def edit(session: ClientSession) -> None:
-            gallery = self._galleries.find_one(this, ["published"], session=session) or {}
-            version = gallery.get("published", 0) + 1
-            change(session, version)
-            counted = {"$set": {"published": version}, "$inc": {"revision": 1}}
-            self._galleries.update_one(this, counted, upsert=True, session=session)
-
-        with translate_mongo_errors(action):
+        with translate_mongo_errors("Applying an edit"):
             self._store.discard_unpublished(lease)
-            self._leases.run_fenced(lease, edit)
+            self._leases.run_fenced(lease, write)
+        return ended
 
-    def _find_person(self, lease: GalleryLease, person_id: str, session: ClientSession) -> Document:
-        """The person of this id, or the one that it was merged into."""
-        person = self._people.find_one({"_id": make_person_key(lease.gallery_id, person_id)}, session=session)
-        if person and person.get("merged_into"):
-            return self._find_person(lease, person["merged_into"], session)
-        if person is None:
-            raise RejectMessage(f"The gallery {lease.gallery_id} has no person {person_id}.")
-        return person
+    def _write(self, gallery_id: str, outcome: EditOutcome, session: ClientSession) -> None:
+        """Write all changes under the next version, and publish it."""
+        this = {"_id": gallery_id}
+        gallery = self._galleries.find_one(this, ["published"], session=session) or {}
+        version = gallery.get("published", 0) + 1
+        people = [_make_person_write(gallery_id, *one, version) for one in outcome.people.items()]
+        if people:
+            self._people.bulk_write(people, session=session)
+        for some in split_into_batches(_make_face_writes(outcome.faces, version)):
+            self._faces.bulk_write(some, session=session)
+        for edit_id, by in outcome.undone.items():
+            undone = {"_id": make_edit_key(gallery_id, edit_id)}
+            self._edits.update_one(undone, {"$set": {"undone_by": by}}, session=session)
+        # The gallery is looked at soon, should its run not be ordered because this worker dies.
+        self._galleries.update_one(this, [{"$set": {"published": version, **CHANGED}}], session=session)
 
-    def _require_faces(self, lease: GalleryLease, faces: Sequence[FaceRef], session: ClientSession) -> None:
-        wanted = {"_id": {"$in": [face.face_id for face in faces]}, "gallery_id": lease.gallery_id}
-        found = {face["_id"]: face["digest"] for face in self._faces.find(wanted, ["digest"], session=session)}
-        missing = [one.face_id for one in faces if found.get(one.face_id) is None]
-        if missing:
-            raise RejectMessage(f"The gallery {lease.gallery_id} has no face {', '.join(missing)}.")
-        other = [one.face_id for one in faces if one.digest not in (None, found[one.face_id])]
-        if other:
-            raise RejectMessage(
-                f"Under {', '.join(other)} there is another face now: the photo was replaced. Look at the gallery's "
-                "newest page."
-            )
 
-    def _confirm(self, person: Document, face_id: str, version: int) -> UpdateOne:
-        fields = {"person_id": person["person_id"], "assigned_by": "user", "version": version}
-        return UpdateOne({"_id": face_id}, {"$set": fields, "$pull": {"rejected": person["person_id"]}})
+class _MongoPeopleReader:
+    def __init__(
+        self,
+        people: MongoCollection[Document],
+        faces: MongoCollection[Document],
+        edits: MongoCollection[Document],
+        gallery_id: str,
+        session: ClientSession,
+    ) -> None:
+        self._people, self._faces, self._edits = people, faces, edits
+        self._gallery_id, self._session = gallery_id, session
 
-    def _confirm_cover(self, person: Document, version: int) -> UpdateOne:
-        """Users know a person by its cover, so an edit of the person confirms that face, if it still is the
-        person's."""
-        fields = {"assigned_by": "user", "version": version}
-        return UpdateOne({"_id": person["cover_face_id"], "person_id": person["person_id"]}, {"$set": fields})
+    def find_people(self, person_ids: Collection[str]) -> dict[str, PersonRecord]:
+        keys = [make_person_key(self._gallery_id, person_id) for person_id in person_ids]
+        found = self._people.find({"_id": {"$in": keys}}, session=self._session)
+        return {one.person_id: one for one in map(read_person_record, found)}
+
+    def find_merged_into(self, person_id: str) -> list[PersonRecord]:
+        merged = {"gallery_id": self._gallery_id, "status": PersonStatus.MERGED.value, "merged_into": person_id}
+        return [read_person_record(one) for one in self._people.find(merged, session=self._session)]
+
+    def find_faces(self, face_ids: Collection[str]) -> list[FaceState]:
+        return [
+            face
+            for some in split_into_batches(face_ids)
+            for face in self._find_faces({"_id": {"$in": some}, "gallery_id": self._gallery_id})
+        ]
+
+    def find_faces_of(
+        self, person_ids: Collection[str], rejected_for: Collection[str] | None = None
+    ) -> list[FaceState]:
+        told = {} if rejected_for is None else {"rejected": {"$in": list(rejected_for)}}
+        return self._find_faces({"gallery_id": self._gallery_id, "person_id": {"$in": list(person_ids)}, **told})
+
+    def find_edit(self, edit_id: str) -> Edit | None:
+        return find_edit(self._edits, self._gallery_id, edit_id, self._session)
+
+    def _find_faces(self, wanted: Document) -> list[FaceState]:
+        return [_read_face(face) for face in self._faces.find(wanted, FACE_FIELDS, session=self._session)]
+
+
+def _read_face(document: Document) -> FaceState:
+    return FaceState(
+        face_id=document["_id"],
+        image_id=document["image_id"],
+        digest=document.get("digest", ""),
+        etag=document.get("etag"),
+        person_id=document.get("person_id"),
+        assigned_by=document.get("assigned_by"),
+        rejected=frozenset(document.get("rejected", ())),
+    )
+
+
+def _make_person_write(
+    gallery_id: str, person_id: str, person: PersonRecord | None, version: int
+) -> UpdateOne | DeleteOne:
+    this = {"_id": make_person_key(gallery_id, person_id)}
+    if person is None:
+        return DeleteOne(this)
+    values = {one.name: getattr(person, one.name) for one in fields(person)}
+    empty = [name for name in UNSET_WHERE_EMPTY if not values[name]]
+    since = values.pop("since") or version
+    kept = {name: value for name, value in values.items() if name not in empty}
+    kept |= {"gallery_id": gallery_id, "status": person.status.value, "version": version}
+    if person.kept_apart:
+        kept["kept_apart"] = list(person.kept_apart)
+    change: Document = {"$set": kept, "$setOnInsert": {"since": since, "was": None}}
+    return UpdateOne(this, change | ({"$unset": dict.fromkeys(empty, "")} if empty else {}), upsert=True)
+
+
+def _make_face_writes(faces: Sequence[FaceState], version: int) -> list[UpdateMany]:
+    """One write for all faces that get the same values, in batches of ids."""
+    alike: dict[tuple[str | None, str | None, frozenset[str]], list[str]] = {}
+    for face in faces:
+        alike.setdefault((face.person_id, face.assigned_by, face.rejected), []).append(face.face_id)
+    writes = []
+    for (person_id, assigned_by, rejected), ids in alike.items():
+        values = {"person_id": person_id, "assigned_by": assigned_by, "rejected": sorted(rejected)}
+        change: Document = {"$set": {name: value for name, value in values.items() if value} | {"version": version}}
+        if empty := [name for name, value in values.items() if not value]:
+            change["$unset"] = dict.fromkeys(empty, "")
+        writes += [UpdateMany({"_id": {"$in": some}}, change) for some in split_into_batches(ids)]
+    return writes

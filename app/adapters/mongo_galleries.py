@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from app.adapters.mongo import MAJORITY, Document, run_in_transaction, translate_mongo_errors
 from app.config import SQS_MAX_DELAY_S
 from app.core.errors import RetryLater, StaleFence
-from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, MessageClaim, RunProgress
+from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryChange, GalleryLease, GalleryState, MessageClaim, RunProgress
 from app.core.records import ImageRecord, PhotoRef, make_face_index
 from app.core.roles import FORMER_NAMES, QualityBars
 
@@ -26,6 +26,8 @@ NEXT_REVISION = {"$add": [REVISION, 1]}
 IS_OWED = {"$ne": [{"$ifNull": ["$grouping_owed", None]}, None]}
 CHANGED = {"revision": NEXT_REVISION, "grouping_check_at": "$$NOW"}
 """The caller sends the grouping message of this change. If it dies before, the next look at the gallery finds it."""
+REQUESTS_KEPT = 100
+"""So many of a gallery's last `set_gallery` requests are known, for one that comes again not to undo a later one."""
 SKEW_S = 5
 """A command's `$$NOW` may be older than what another command has written before it."""
 WRITE_CONFLICT = 112
@@ -176,7 +178,22 @@ class MongoGalleryStore:
         progress = gallery.get("progress")
         if progress is not None:
             progress = RunProgress(progress["stage"], progress["share"], progress["eta_s"], progress["at"])
-        return GalleryState(gallery.get("revision", 0), gallery.get("last_run"), progress, gallery.get("published", 0))
+        bars = gallery.get("quality")
+        return GalleryState(
+            gallery.get("revision", 0),
+            gallery.get("last_run"),
+            progress,
+            gallery.get("published", 0),
+            gallery.get("display_name"),
+            gallery.get("retention_days"),
+            QualityBars(**bars) if bars else None,
+            gallery.get("threshold"),
+        )
+
+    def list_galleries(self) -> list[str]:
+        """Ids of all galleries."""
+        with translate_mongo_errors("Listing galleries"):
+            return sorted(one["_id"] for one in self._galleries.find({}, ["_id"]))
 
     def take_lease(self, gallery_id: str, owner: str, ttl_s: float) -> GalleryLease | None:
         with translate_mongo_errors("Taking a gallery's lease"):
@@ -198,6 +215,20 @@ class MongoGalleryStore:
 
     def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
         self._change(gallery_id, {"threshold": threshold, **CHANGED})
+
+    def set_gallery(self, gallery_id: str, request_id: str, change: GalleryChange) -> bool:
+        new = {"_id": gallery_id, "requests": {"$ne": request_id}}
+        values = {
+            name: _make_quality_fields(value) if isinstance(value, QualityBars) else value
+            for name, value in change.values.items()
+        }
+        requests = {"$slice": [{"$concatArrays": [{"$ifNull": ["$requests", []]}, [request_id]]}, -REQUESTS_KEPT]}
+        fields = {**{name: {"$literal": value} for name, value in values.items()}, "requests": requests}
+        with translate_mongo_errors("Setting what belongs to a gallery"):
+            with suppress(DuplicateKeyError):
+                self._galleries.insert_one({"_id": gallery_id})
+            set_now = self._galleries.update_one(new, [{"$set": {**fields, **(CHANGED if change.regroups else {})}}])
+        return bool(set_now.matched_count)
 
     def lift_fence(self, lease: GalleryLease, above: int) -> GalleryLease:
         with translate_mongo_errors("Lifting a gallery's fence"):

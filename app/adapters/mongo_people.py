@@ -9,7 +9,7 @@ While a run writes, the gallery has `writing`, the number of the new version. A 
 that died restores the former values first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.adapters.mongo import Document, split_into_batches, translate_mongo_errors
+from app.adapters.mongo import Document, T, split_into_batches, translate_mongo_errors
 from app.adapters.mongo_galleries import GalleryLeases
 from app.core.errors import RetryLater
 from app.core.ports import GalleryLease
@@ -161,6 +161,58 @@ class MongoPeopleStore:
         return int(last) + 1
 
 
+class PublishedPeople:
+    """A gallery's people as they are published, for reading alone; the rule is in docs/operations.md."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._people: Collection[Document] = database["people"]
+        self._faces: Collection[Document] = database["faces"]
+        self._galleries: Collection[Document] = database["galleries"]
+
+    def list_people(self, gallery_id: str) -> list[PersonRecord]:
+        def read(published: int) -> list[PersonRecord]:
+            found = (_look(one, published) for one in self._people.find({"gallery_id": gallery_id}))
+            return sorted((read_person_record(one) for one in found if one), key=lambda one: one.person_id)
+
+        return self._read(gallery_id, read)
+
+    def list_faces(self, gallery_id: str, person_id: str) -> list[tuple[str, str, bool]]:
+        """The person's faces: id, digest, and whether a user confirmed it."""
+        # A face that a run is moving has the person here or in `was`.
+        wanted = {"gallery_id": gallery_id, "$or": [{"person_id": person_id}, {"was": person_id}]}
+
+        def read(published: int) -> list[tuple[str, str, bool]]:
+            names = ["digest", "person_id", "assigned_by", "version", "was"]
+            found = list(self._faces.find(wanted, names).sort("_id"))
+            now = [one for one in found if _get_person(one, published) == person_id]
+            return [(one["_id"], one["digest"], one.get("assigned_by") == "user") for one in now]
+
+        return self._read(gallery_id, read)
+
+    def _read(self, gallery_id: str, read: Callable[[int], T]) -> T:
+        with translate_mongo_errors("Reading people"):
+            published = self._find_published(gallery_id)
+            while True:
+                found, before = read(published), published
+                published = self._find_published(gallery_id)
+                if published == before:
+                    return found
+
+    def _find_published(self, gallery_id: str) -> int:
+        return int((self._galleries.find_one({"_id": gallery_id}, ["published"]) or {}).get("published", 0))
+
+
+def _look(person: Document, published: int) -> Document | None:
+    if (person.get("version") or 0) <= published:
+        return person
+    return {**person, **person["was"]} if person["was"] else None
+
+
+def _get_person(face: Document, published: int) -> str | None:
+    found: str | None = face.get("was") if (face.get("version") or 0) > published else face.get("person_id")
+    return found
+
+
 def make_person_key(gallery_id: str, person_id: str) -> str:
     return f"{gallery_id}/{person_id}"
 
@@ -176,6 +228,9 @@ def read_person_record(document: Document) -> PersonRecord:
         merged_into=document.get("merged_into"),
         since=document.get("since", 0),
         number=document.get("number"),
+        hidden=document.get("hidden", False),
+        chosen_cover=document.get("chosen_cover"),
+        kept_apart=tuple(document.get("kept_apart", ())),
     )
 
 

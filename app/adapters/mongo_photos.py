@@ -228,8 +228,9 @@ class PhotoWriter:
             moved = f"{now.document_id}{former.removeprefix(old.document_id)}"
             plan.moves.insert(0, DeleteOne({"_id": former}))
             plan.moves.append(InsertOne({**face, "_id": moved, "image_id": now.image_id}))
-            cover = {"gallery_id": old.gallery_id, "cover_face_id": former}
-            plan.people.append(UpdateMany(cover, {"$set": {"cover_face_id": moved}}))
+            for cover in ("cover_face_id", "chosen_cover"):
+                shown = {"gallery_id": old.gallery_id, cover: former}
+                plan.people.append(UpdateMany(shown, {"$set": {cover: moved}}))
 
     def _remove_faces(self, image: ImageRecord, plan: _Plan, session: ClientSession) -> None:
         of_this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}

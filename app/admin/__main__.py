@@ -6,7 +6,10 @@
     quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
     threshold --gallery G (--similarity S | --reset)                   the similarity threshold of a gallery
     repair [--gallery G] [--dry-run]                                   what former versions left wrong
-    people name|confirm|reject|merge GALLERY PERSON …                  users' edits of people
+    people list GALLERY | show GALLERY PERSON | edit GALLERY EDIT      people, and what became of an edit
+    people name|merge|split|move|confirm|reject|hide|… GALLERY PERSON  users' edits of people, as messages
+    people undo GALLERY EDIT                                           an edit undone
+    galleries list | set GALLERY …                                     galleries, and what belongs to one
     sweep [--gallery G] [--older-than-s S]                             remove pictures that no record names
     migrate --to PACK (--gallery G | --all)                            have galleries examined under another model
 
@@ -30,7 +33,7 @@ from app.adapters.mongo import open_database
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
-from app.admin import migrate, sweep
+from app.admin import galleries, migrate, sweep
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
 from app.admin.printing import Say
 from app.admin.repair import repair_galleries
@@ -138,7 +141,7 @@ def set_quality(options: argparse.Namespace, say: Say) -> None:
         bars = None if options.reset else QualityBars(core=options.core, border=options.border)
     except ValidationError as error:
         raise WorkerError(f"--core and --border do not fit together: {error.errors()[0]['msg']}") from error
-    _change_gallery(options.gallery, lambda galleries: galleries.set_quality(options.gallery, bars))
+    _change_gallery(options.gallery, lambda store: store.set_quality(options.gallery, bars))
     asked = f"{bars.core:g} of a core face, {bars.border:g} of a border face" if bars else "what the pack asks"
     say(f"{options.gallery} asks of faces: {asked}; it is grouped anew", {"gallery_id": options.gallery, "asks": asked})
 
@@ -147,7 +150,7 @@ def set_threshold(options: argparse.Namespace, say: Say) -> None:
     if not options.reset and not (options.similarity and 0 < options.similarity < 1):
         raise WorkerError("Give --similarity, a number between 0 and 1, or --reset.")
     threshold = None if options.reset else options.similarity
-    _change_gallery(options.gallery, lambda galleries: galleries.set_threshold(options.gallery, threshold))
+    _change_gallery(options.gallery, lambda store: store.set_threshold(options.gallery, threshold))
     what = f"a similarity above {threshold:g}" if threshold else "the pack's similarity"
     say(
         f"{options.gallery}: two faces need {what} to be one person; it is grouped anew",
@@ -310,8 +313,10 @@ def _make_parser() -> argparse.ArgumentParser:
     similar.add_argument("--reset", action="store_true", help="use the pack's threshold again")
     similar.set_defaults(run=set_threshold)
 
-    edits = commands.add_parser("people", help="users' edits of people: names, confirmed and rejected faces, merges")
+    edits = commands.add_parser("people", help="a gallery's people, and users' edits of them")
     add_commands(edits.add_subparsers(required=True), every)
+    mine = commands.add_parser("galleries", help="all galleries, and what belongs to one of them")
+    galleries.add_commands(mine.add_subparsers(required=True), every)
     sweep.add_command(commands, every)
     migrate.add_command(commands, every)
     return parser

@@ -4,7 +4,6 @@ Users' corrections come before the clustering: a face that a user confirmed for 
 face that was rejected for a person never gets that person.
 """
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.clustering.graph import UNASSIGNED
 from app.clustering.incremental import ReadEmbeddings
-from app.core.records import FaceBatch, PersonRecord
+from app.core.records import FaceBatch, PersonRecord, make_person_id
 
 _BLOCK = 1_024
 """How many faces are compared at once."""
@@ -39,7 +38,7 @@ class _Before:
 
     `people` are N person ids, None also where that person was rejected; `confirmed` are the rows whose person a user
     confirmed; `rejected` maps rows to the people that were rejected for them; `apart` has, in both orders, the pairs of
-    people of whom a face of one was rejected for the other.
+    people of whom a face of one was rejected for the other, or whom a user keeps apart.
     """
 
     people: list[str | None]
@@ -122,7 +121,7 @@ def _match_once(
     is_core: NDArray[np.bool_] | None,
     read_embeddings: ReadEmbeddings,
 ) -> PersonMatches:
-    before = _read_before(faces, resolve_merged_ids(people.values()))
+    before = _read_before(faces, people, resolve_merged_ids(people.values()))
     clusters = _list_clusters(labels, faces, before)
     claims = _find_claims(clusters)
     merged = _choose_merges(clusters, claims, before, people)
@@ -154,10 +153,16 @@ def resolve_merged_ids(people: Iterable[PersonRecord]) -> dict[str, str]:
     return resolved
 
 
-def _read_before(faces: FaceBatch, resolved: Mapping[str, str]) -> _Before:
+def _read_before(faces: FaceBatch, known: Mapping[str, PersonRecord], resolved: Mapping[str, str]) -> _Before:
     people = [resolved.get(person, person) if person else None for person in faces.person_ids]
+    kept = {
+        (resolved.get(one.person_id, one.person_id), resolved.get(other, other))
+        for one in known.values()
+        for other in one.kept_apart
+    }
+    kept |= {(b, a) for a, b in kept}
     if not faces.confirmed and not faces.rejected:
-        return _Before(people, set(), {}, set())
+        return _Before(people, set(), {}, kept)
     row_of = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     confirmed = {row_of[face_id] for face_id in faces.confirmed if people[row_of[face_id]]}
     rejected = {}
@@ -168,7 +173,7 @@ def _read_before(faces: FaceBatch, resolved: Mapping[str, str]) -> _Before:
         if people[row] in rejected[row]:
             people[row] = None
     pairs = {(person, one) for row, ones in rejected.items() for one in ones if (person := people[row])}
-    return _Before(people, confirmed, rejected, pairs | {(b, a) for a, b in pairs})
+    return _Before(people, confirmed, rejected, pairs | {(b, a) for a, b in pairs} | kept)
 
 
 def _apply_merges(before: _Before, merged: Mapping[str, str]) -> _Before:
@@ -298,6 +303,4 @@ class _NewIds:
         return chosen
 
     def _derive_id(self, row: int, attempt: int) -> str:
-        # With the ETag: a new photo under an old name must not give former people's names to the people on it now.
-        origin = f"{self._faces.face_ids[row]}#{self._faces.etags[row]}#{attempt}"
-        return f"p{hashlib.blake2b(origin.encode(), digest_size=8).hexdigest()}"
+        return make_person_id(self._faces.face_ids[row], self._faces.etags[row], attempt)

@@ -23,6 +23,8 @@ KillPoint = Literal[
     "after-publish",
     "after-vectors",
     "after-groups",
+    "after-journal",
+    "after-edit",
     "after-delete",
 ]
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}

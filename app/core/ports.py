@@ -1,6 +1,6 @@
 """The interfaces (ports) of the services to queues and stores. Adapters implement them; tests check fakes by them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.errors import Letter
-from app.core.records import Changes, FaceBatch, FaceMove, FaceRef, ImageRecord, PersonRecord, PhotoRef, PhotoResult
+from app.core.journal import Edit, EditOutcome
+from app.core.records import Changes, FaceBatch, FaceMove, FaceState, ImageRecord, PersonRecord, PhotoRef, PhotoResult
 from app.core.roles import QualityBars
 
 Progress = Callable[[], None]
@@ -84,12 +85,17 @@ class RunProgress:
 class GalleryState:
     """What operators see of a gallery. `last_run` has at least `revision` and `model`; all changes are grouped where
     that revision is the gallery's. `progress` is None while no run is in progress. `published` is the version of its
-    people that readers see."""
+    people that readers see. `display_name`, `retention_days`, `quality` and `threshold` are the gallery's own, None
+    where it has none."""
 
     revision: int
     last_run: Mapping[str, object] | None
     progress: RunProgress | None
     published: int = 0
+    display_name: str | None = None
+    retention_days: int | None = None
+    quality: QualityBars | None = None
+    threshold: float | None = None
 
 
 CLAIM_S = 30
@@ -107,6 +113,18 @@ class MessageClaim:
     token: str
     revision: int
     at: datetime
+
+
+@dataclass(frozen=True)
+class GalleryChange:
+    """Fields of a gallery that a request sets, by the names of GalleryState. None takes the gallery's own value
+    away."""
+
+    values: Mapping[str, str | int | float | QualityBars | None]
+
+    @property
+    def regroups(self) -> bool:
+        return not self.values.keys().isdisjoint(("quality", "threshold"))
 
 
 class MessageQueue(Protocol):
@@ -269,6 +287,10 @@ class GalleryChanges(Protocol):
     def set_threshold(self, gallery_id: str, threshold: float | None) -> None:
         """The same for this gallery's similarity threshold."""
 
+    def set_gallery(self, gallery_id: str, request_id: str, change: GalleryChange) -> bool:
+        """Set what the change has, once by the request's id. Bars and threshold count as a change of the gallery's
+        people. Returns False where the request was done before."""
+
     def find_gallery(self, gallery_id: str) -> GalleryState | None:
         """None for a gallery that was never marked."""
 
@@ -334,25 +356,54 @@ class PeopleStore(Protocol):
         """
 
 
+class PeopleReader(Protocol):
+    """People and faces of one gallery, as an edit reads them: as published, within the edit's transaction."""
+
+    def find_people(self, person_ids: Collection[str]) -> dict[str, PersonRecord]:
+        """Id → record, of those of these very ids that there are, merged ones too."""
+
+    def find_merged_into(self, person_id: str) -> list[PersonRecord]:
+        """The people that were merged into this one."""
+
+    def find_faces(self, face_ids: Collection[str]) -> list[FaceState]:
+        """Those of these faces that the gallery has."""
+
+    def find_faces_of(
+        self, person_ids: Collection[str], rejected_for: Collection[str] | None = None
+    ) -> list[FaceState]:
+        """The faces of these people; with `rejected_for`, only those that were rejected for one of these."""
+
+    def find_edit(self, edit_id: str) -> Edit | None:
+        """An edit of the gallery's journal."""
+
+
 class PeopleEditor(Protocol):
-    """Users' corrections of people. All of a call is visible at once, and counts as a change of the gallery.
+    """Users' corrections of people. Raises StaleFence as PeopleStore does, and RetryLater while the database does not
+    answer."""
 
-    A face under whose id there is another one now, as after its photo was replaced, is one that the gallery does not
-    have. Ids of merged people mean the people that they were merged into. Raises RejectMessage for people and faces
-    that the gallery does not have, StaleFence as PeopleStore does, and RetryLater while the database does not answer.
-    """
+    def apply_edit(self, lease: GalleryLease, edit: Edit, decide: Callable[[PeopleReader], EditOutcome]) -> Edit:
+        """Make a queued edit, once: what `decide` says is written, or nothing of it.
 
-    def name_person(self, lease: GalleryLease, person_id: str, name: str | None) -> None:
-        """Set the person's name; None removes it."""
+        All of it is visible at once, together with the edit's new state in the journal, and counts as a change of the
+        gallery. Where `decide` raises RejectMessage, the journal gets the edit as refused, with the reason. `decide`
+        may be called several times. Returns the edit as the journal has it now.
+        """
 
-    def confirm_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        """These faces, and the cover that a user compared them with, are this person, whatever the clustering finds."""
 
-    def reject_faces(self, lease: GalleryLease, person_id: str, faces: Sequence[FaceRef]) -> None:
-        """These faces are not this person, in all later runs, unless they are confirmed."""
+class EditJournal(Protocol):
+    """What users asked for, and what became of it. Raises RetryLater while the database does not answer."""
 
-    def merge_people(self, lease: GalleryLease, into: str, others: Sequence[str]) -> None:
-        """The others are this person. Their covers are confirmed, so that the next run doesn't separate them."""
+    def add(self, edit: Edit) -> Edit:
+        """Write the edit down, in order. Returns it as the journal has it: the one that is there already where the same
+        edit comes again. Raises RejectMessage where there is another edit of this id."""
+
+    def find(self, gallery_id: str, edit_id: str) -> Edit | None: ...
+
+    def list_unsettled(self, gallery_id: str) -> list[Edit]:
+        """Edits that are queued, or that nobody was told of yet, in their order."""
+
+    def settle(self, edit: Edit) -> None:
+        """The edit is applied or refused, and everybody was told."""
 
 
 class OwnerMetadata(Protocol):

@@ -234,9 +234,10 @@ class PersonStatus(StrEnum):
 class PersonRecord:
     """One person of a gallery. `merged_into` is the id that a merged person has now; that one is not merged itself.
 
-    Users set `name`, and the store sets `since`, the number of the run that made the person, and `number`, by which the
-    person is shown until somebody names it: runs write none of these. Only a person whom a former version stored, or
-    who was never stored, has no number.
+    Users set `name`, `hidden`, `chosen_cover` (the face to show while it is the person's) and `kept_apart` (ids of
+    people who are not this one). The store sets `since`, the number of the run that made the person, and `number`, by
+    which the person is shown until somebody names it. Runs write none of these. Only a person whom a former version
+    stored, or who was never stored, has no number.
     """
 
     person_id: str
@@ -248,6 +249,23 @@ class PersonRecord:
     merged_into: str | None = None
     since: int = 0
     number: int | None = None
+    hidden: bool = False
+    chosen_cover: str | None = None
+    kept_apart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FaceState:
+    """What an edit may change of a face, and what it is known by. `assigned_by` is `auto` or `user`, None for a face
+    without a person; `rejected` are the people that users rejected for it."""
+
+    face_id: str
+    image_id: str
+    digest: str
+    etag: str | None
+    person_id: str | None
+    assigned_by: str | None
+    rejected: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -304,6 +322,13 @@ def is_older(sequencer: str | None, stored: str | None) -> bool:
 def make_face_id(photo: PhotoRef, model_id: str, index: int) -> str:
     """The `_id` of a face: the same photo, model and index of the face give the same id on every machine."""
     return f"{photo.document_id}/{model_id}/{index}"
+
+
+def make_person_id(face_id: str, etag: str | None, attempt: int) -> str:
+    """The id of a person that is made from this face; another attempt where that id is taken."""
+    # With the ETag: a new photo under an old name must not give former people's names to the people on it now.
+    origin = f"{face_id}#{etag}#{attempt}"
+    return f"p{hashlib.blake2b(origin.encode(), digest_size=8).hexdigest()}"
 
 
 def make_face_index(image: ImageRecord) -> dict[str, object]:

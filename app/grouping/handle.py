@@ -1,6 +1,7 @@
 """The grouping service's work on one message: faces of a gallery are grouped into people, stored and published."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +19,31 @@ from app.core.errors import RejectMessage, StaleFence
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
 from app.core.gallery_vectors import UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
-from app.core.messages import GroupGallery, parse_grouping
-from app.core.ports import FaceReader, GalleryLease, GalleryStore, MessageQueue, ObjectStore, PeopleStore
+from app.core.messages import EditPeople, GroupGallery, SetGallery, parse_grouping
+from app.core.ports import (
+    EditJournal,
+    FaceReader,
+    GalleryLease,
+    GalleryStore,
+    MessageQueue,
+    ObjectStore,
+    PeopleEditor,
+    PeopleStore,
+)
 from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, join_batches
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
 from app.grouping.carrying import FormerFaces, carry_over, find_moves
 from app.grouping.covers import list_covers, write_covers
+from app.grouping.editing import (
+    BUSY_DELAY_S,
+    apply_edits,
+    apply_waiting,
+    handle_edit,
+    handle_setting,
+    order_edited,
+)
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups, dump
 from app.grouping.page import render_page
@@ -40,9 +58,8 @@ from app.telemetry.interface import Telemetry
 
 log = logging.getLogger(__name__)
 
-BUSY_DELAY_S = 5
-"""The shortest delay of the message that is sent while its gallery is being grouped. It is less than any visibility
-timeout: see `_claim_later_message`."""
+SLOT_WAIT_S = 1.0
+"""How long a message waits for the run of another gallery in this process; then it is left to come again."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,8 @@ class GroupingParts:
     faces: FaceReader
     galleries: GalleryStore
     people: PeopleStore
+    editor: PeopleEditor
+    journal: EditJournal
     model_id: str
     threshold: Threshold
     quality: QualityBars
@@ -71,6 +90,8 @@ class GroupingParts:
     keys: ResultKeys = field(default_factory=ResultKeys)
     kill_points: KillPoints = field(default_factory=KillPoints)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    run_slot: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the run of this process: a run uses all cores, and edits are applied beside it."""
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -79,17 +100,37 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
     match order:
         case GroupGallery():
             _handle_grouping(order, parts, progress)
+        case EditPeople():
+            handle_edit(order, parts, progress)
+        case SetGallery():
+            handle_setting(order, parts)
         case _:
             raise RejectMessage(f"This worker can't do {order.type!r} yet.", "unknown type")
 
 
 def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]) -> None:
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
-    lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
-    if lease is None:
+    if not parts.run_slot.acquire(timeout=SLOT_WAIT_S):
         _claim_later_message(request, parts)
         return
     try:
+        lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
+        if lease is None:
+            _claim_later_message(request, parts)
+            return
+        _group_under_lease(lease, request, parts, progress)
+    finally:
+        parts.run_slot.release()
+    # An edit that came too late for the run found the lease taken.
+    apply_waiting(request.gallery_id, parts, progress)
+
+
+def _group_under_lease(
+    lease: GalleryLease, request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]
+) -> None:
+    """Apply what owners have said, group the gallery where it has changed, and apply what they have said meanwhile."""
+    try:
+        lease, _ = apply_edits(lease, parts, progress)
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
             _check_model(lease, parts)
             run = GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer)
@@ -98,6 +139,9 @@ def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Call
                     group_gallery(run, parts, full=request.mode == "full")
             finally:
                 lease = run.lease
+            lease, edited = apply_edits(lease, parts, progress)
+            if edited:
+                order_edited(request.gallery_id, parts)
     finally:
         parts.galleries.release(lease)
 
@@ -145,7 +189,7 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     carried = carry_over(faces, former) if former else faces
     carried = _recall_people(run, parts, carried, found, known, images)
     matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
-    people = merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged)
+    people = merge_with_absent(summarise(faces, matched.person_ids, known), known, matched.merged)
     numbers = _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
     people = [replace(person, number=numbers.get(person.person_id, person.number)) for person in people]
 

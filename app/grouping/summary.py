@@ -11,13 +11,20 @@ COVER_PX = 200
 """A larger face makes no better cover."""
 
 
-def choose_cover(faces: FaceBatch, rows: Sequence[int]) -> str:
-    """The face in `rows` that shows its person best; of equally good ones the first id."""
+def choose_cover(faces: FaceBatch, rows: Sequence[int], chosen: str | None = None) -> str:
+    """The face in `rows` that a user chose, else the one that shows its person best; of equally good ones the first
+    id."""
+    if chosen is not None and any(faces.face_ids[row] == chosen for row in rows):
+        return chosen
     return min((-_score_cover(faces, row), faces.face_ids[row]) for row in rows)[1]
 
 
-def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[PersonRecord]:
-    """N faces, N person ids → one record for each person, without a name; people in most photos first."""
+def summarise(
+    faces: FaceBatch, person_ids: Sequence[str | None], known: Iterable[PersonRecord] = ()
+) -> list[PersonRecord]:
+    """N faces, N person ids, the people before → one record for each person, without a name; people in most photos
+    first."""
+    chosen = {person.person_id: person.chosen_cover for person in known}
     rows_of: dict[str, list[int]] = {}
     for row, person_id in enumerate(person_ids):
         if person_id is not None:
@@ -25,7 +32,7 @@ def summarise(faces: FaceBatch, person_ids: Sequence[str | None]) -> list[Person
     people = [
         PersonRecord(
             person_id=person_id,
-            cover_face_id=choose_cover(faces, rows),
+            cover_face_id=choose_cover(faces, rows, chosen.get(person_id)),
             face_count=len(rows),
             photo_count=len({faces.image_ids[row] for row in rows}),
         )
@@ -43,7 +50,7 @@ def merge_with_absent(
     however many merges lie between.
     """
     before = {person.person_id: person for person in known}
-    seen = {person.person_id: _keep_name(before.get(person.person_id), person) for person in active}
+    seen = {person.person_id: _keep_words(before.get(person.person_id), person) for person in active}
     unseen = [replace(before[name], face_count=0, photo_count=0) for name in sorted(before.keys() - seen.keys())]
     into = resolve_merged_ids(
         [*unseen, *(replace(before[old], merged_into=new) for old, new in merged.items() if old in before)]
@@ -63,9 +70,19 @@ def find_changed(now: Iterable[PersonRecord], known: Iterable[PersonRecord]) -> 
     return [person for person in now if person != before.get(person.person_id) or person.number is None]
 
 
-def _keep_name(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
-    """The record with the name, the age (`since`) and the number from before, which no run changes."""
-    return replace(person, name=before.name, since=before.since, number=before.number) if before else person
+def _keep_words(before: PersonRecord | None, person: PersonRecord) -> PersonRecord:
+    """The record with what users said of the person, its age (`since`) and number from before: no run changes them."""
+    if before is None:
+        return person
+    return replace(
+        person,
+        name=before.name,
+        since=before.since,
+        number=before.number,
+        hidden=before.hidden,
+        chosen_cover=before.chosen_cover,
+        kept_apart=before.kept_apart,
+    )
 
 
 def _score_cover(faces: FaceBatch, row: int) -> float:

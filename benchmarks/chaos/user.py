@@ -13,8 +13,11 @@ from pymongo.errors import PyMongoError
 
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_journal import MongoEditJournal
 from app.core.errors import RejectMessage, RetryLater
-from app.core.messages import GroupGallery
+from app.core.journal import make_edit
+from app.core.messages import EditPeople, GroupGallery
+from app.core.people_edits import decide_edit
 from app.core.ports import GalleryLease
 from app.core.records import FaceRef
 from app.core.threads import BackgroundThread, repeat
@@ -72,6 +75,7 @@ class User(BackgroundThread):
         self._chance = random.Random(seed)  # noqa: S311 - a fixed order, not a secret
         self._galleries = MongoGalleryStore(world.database)
         self._editor = MongoPeopleEditor(world.database)
+        self._journal = MongoEditJournal(world.database)
         super().__init__("user", partial(repeat, every_s=EVERY_S, action=self._edit_something))
 
     def await_words(self, count: int, patience_s: float) -> None:
@@ -120,8 +124,7 @@ class User(BackgroundThread):
         cover_id = self._find_cover(lease.gallery_id, person_id) if kind == "confirm" else None
         named = [face.face_id for face in faces] + ([cover_id] if cover_id else [])
         before = self._read_faces(named)
-        edit = self._editor.confirm_faces if kind == "confirm" else self._editor.reject_faces
-        edit(lease, person_id, faces)
+        self._apply(lease, kind, person_id, faces)
         after = self._read_faces(named)
         for face in faces:
             seen = [one for one in (before.get(face.face_id), after.get(face.face_id)) if one]
@@ -130,6 +133,24 @@ class User(BackgroundThread):
         # The cover is confirmed with the person where it still is the person's, whichever face has its id just then.
         for one in {seen for seen in (before.get(cover_id or ""), after.get(cover_id or "")) if seen}:
             self._note(lease.gallery_id, kind, person_id, one, is_sure=False)
+
+    def _apply(self, lease: GalleryLease, kind: Kind, person_id: str, faces: list[FaceRef]) -> None:
+        """What the grouping service does with an edit of a free gallery. Raises RejectMessage where it is refused."""
+        named = [{"face_id": face.face_id, "digest": face.digest} for face in faces]
+        said = [{"op": kind, "person_id": person_id, "faces": named}]
+        fields = {"gallery_id": lease.gallery_id, "edit_id": uuid4().hex, "by": "a user", "edits": said}
+        edit = self._journal.add(make_edit(EditPeople.model_validate(fields)))
+        try:
+            ended = self._editor.apply_edit(lease, edit, partial(decide_edit, edit))
+        except RetryLater:
+            # Whoever has the lease next applies it.
+            for face in faces:
+                seen = _Seen(str(face.digest), None, None)
+                self._note(lease.gallery_id, kind, person_id, seen, is_sure=False)
+            raise
+        self._journal.settle(ended)
+        if ended.reason is not None:
+            raise RejectMessage(ended.reason)
 
     def _note(self, gallery_id: str, kind: Kind, person_id: str, seen: "_Seen", *, is_sure: bool) -> None:
         word = Word(time.time(), kind, gallery_id, person_id, seen.digest, seen.place, seen.content, is_sure)

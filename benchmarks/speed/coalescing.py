@@ -21,7 +21,9 @@ from typing import Any, cast
 
 from app.adapters.aws import open_client
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database
+from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.sqs import SqsQueue
 from app.clustering.neighbours import NeighbourSearch
@@ -244,6 +246,8 @@ def _group(place: Place, flood: Flood) -> None:
         faces=cast(FaceReader, slow),
         galleries=MongoGalleryStore(database),
         people=MongoPeopleStore(database),
+        editor=MongoPeopleEditor(database),
+        journal=MongoEditJournal(database),
         model_id=MODEL,
         threshold=Threshold(0.5),
         quality=QualityBars(),

@@ -29,6 +29,7 @@ from app.core.records import (
     PhotoResult,
     join_batches,
 )
+from tests.edits import confirm, reject
 from tests.integration.proxy import Proxy
 from tests.stores import (
     MODEL,
@@ -249,8 +250,8 @@ def say_of_both(stores: Stores) -> list[str]:
     """The first face of photo a is confirmed, that of photo b rejected. Returns their ids."""
     face_ids = [face_record(photo(name), 0).face_id for name in "ab"]
     lease = give_persons(stores, a="p1", b="p2")
-    stores.editor.confirm_faces(lease, "p1", [FaceRef(face_ids[0])])
-    stores.editor.reject_faces(lease, "p2", [FaceRef(face_ids[1])])
+    confirm(stores, lease, "p1", FaceRef(face_ids[0]))
+    reject(stores, lease, "p2", FaceRef(face_ids[1]))
     return face_ids
 
 
@@ -605,8 +606,8 @@ def test_faces_of_a_photo_that_is_exported_anew_keep_what_is_said_of_them(stores
     lease = give_persons(stores, a="p1")
     stores.people.write_people(lease, [PersonRecord("p2", second, 1, 1)], [FaceMove(second, None, "p2")])
     stores.people.publish_people(lease)
-    stores.editor.confirm_faces(lease, "p1", [FaceRef(first)])
-    stores.editor.reject_faces(lease, "p1", [FaceRef(second)])
+    confirm(stores, lease, "p1", FaceRef(first))
+    reject(stores, lease, "p1", FaceRef(second))
 
     save_export(stores, [alike(ann, 3), alike(bob, 4)], content="two", scale=3, swapped=True)
     batch = faces_of(stores)

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from app.adapters.mongo import Document
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.core.errors import StaleFence
-from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryLease, GalleryState, RunProgress
+from app.core.ports import CHECK_AFTER_S, CLAIM_S, GalleryChange, GalleryLease, GalleryState, RunProgress
 from app.core.roles import QualityBars
 from tests.stores import MODEL, Stores
 
@@ -445,3 +445,18 @@ def test_a_lease_that_is_anothers_or_given_back_lifts_no_fence(stores: Stores) -
     with pytest.raises(StaleFence):
         stores.galleries.lift_fence(newer, 200)
     assert lease_of(stores, "third").fence == newer.fence + 1
+
+
+def test_what_belongs_to_a_gallery_is_set_once_by_its_request(stores: Stores) -> None:
+    bars = QualityBars(core=50, border=30)
+    first = GalleryChange({"display_name": "Ann", "retention_days": 9, "quality": bars, "threshold": 0.5})
+    assert stores.galleries.set_gallery("g", "r1", first)
+    assert stores.galleries.find_gallery("g") == GalleryState(1, None, None, 0, "Ann", 9, bars, 0.5)
+    assert stores.galleries.set_gallery("g", "r2", GalleryChange({"display_name": "$Bob", "quality": None}))
+    assert stores.galleries.find_gallery("g") == GalleryState(2, None, None, 0, "$Bob", 9, None, 0.5)
+    assert not stores.galleries.set_gallery("g", "r1", first)
+    assert stores.galleries.set_gallery("g", "r3", GalleryChange({"retention_days": None}))
+    assert stores.galleries.find_gallery("g") == GalleryState(2, None, None, 0, "$Bob", None, None, 0.5)
+    lease = stores.galleries.take_lease("g", "tester", 60)
+    assert lease
+    assert (lease.quality, lease.threshold) == (None, 0.5)

@@ -15,6 +15,7 @@ from app.adapters.mongo_people import MongoPeopleStore
 from app.core.errors import RetryLater, StaleFence
 from app.core.ports import GalleryLease
 from app.core.records import FaceMove, PersonRecord, PersonStatus
+from tests.edits import merge
 from tests.fake_stores import FakePeopleStore
 from tests.stores import ON_SERVERS, OnceBefore, Stores, View, face_record, photo, photo_result, store
 
@@ -495,7 +496,7 @@ def test_a_number_is_never_given_twice_though_its_person_is_merged_or_was_not_pu
     stores.people.write_people(lease, people_of("p3"), [])
     assert stores.people.write_people(lease, people_of("p4"), []) == {"p4": 4}
     stores.people.publish_people(lease)
-    stores.editor.merge_people(lease, "p1", ["p2"])
+    merge(stores, lease, "p1", "p2")
     assert stores.people.write_people(lease, people_of("p5"), []) == {"p5": 5}
     stores.people.publish_people(lease)
     stores.galleries.release(lease)

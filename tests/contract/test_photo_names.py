@@ -20,6 +20,7 @@ from app.core.records import (
     make_face_id,
 )
 from app.core.result_keys import ResultKeys
+from tests.edits import confirm, reject
 from tests.stores import MODEL, Stores, face_record, photo_result, store, unit_vector
 
 OTHER_MODEL = "other-111111111111"
@@ -143,8 +144,8 @@ def test_what_users_said_of_faces_moves_along_with_their_photo(stores: Stores) -
     moves = [FaceMove(old[0], None, "p1"), FaceMove(old[1], None, "p1"), FaceMove(old[2], None, "p2")]
     stores.people.write_people(lease, people, moves)
     stores.people.publish_people(lease)
-    stores.editor.confirm_faces(lease, "p2", [FaceRef(old[1])])
-    stores.editor.reject_faces(lease, "p1", [FaceRef(old[2])])
+    confirm(stores, lease, "p2", FaceRef(old[1]))
+    reject(stores, lease, "p1", FaceRef(old[2]))
 
     save(stores, result("IMG_1.JPG", 1))
 

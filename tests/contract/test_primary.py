@@ -13,7 +13,11 @@ from app.adapters.mongo import Document, MongoDatabase, ensure_indexes, open_dat
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
+from app.core.journal import make_edit
+from app.core.messages import EditPeople
+from app.core.people_edits import decide_edit
 from app.core.records import FaceMove, PersonRecord, PersonStatus
 from tests.stores import MODEL, ON_SERVERS, photo, photo_result
 
@@ -83,7 +87,14 @@ def use_everything(database: MongoDatabase) -> None:
     )
     people.publish_people(lease)
     galleries.record_run(lease, MODEL, {})
-    MongoPeopleEditor(database).name_person(lease, "p1", "Ann")
+    named = {"op": "name", "person_id": "p1", "name": "Ann"}
+    order = EditPeople.model_validate({"gallery_id": "g", "edit_id": "e", "by": "Eve", "edits": [named]})
+    journal = MongoEditJournal(database)
+    edit = journal.add(make_edit(order))
+    MongoPeopleEditor(database).apply_edit(lease, edit, partial(decide_edit, edit))
+    journal.list_unsettled("g")
+    journal.settle(edit)
+    assert journal.find("g", "e")
     galleries.release(lease)
     assert galleries.find_gallery("g")
     MongoOwnerMetadata(database).set_face_indexes([result.image])

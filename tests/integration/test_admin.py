@@ -21,9 +21,10 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient
 
-from app.adapters.mongo import Document
+from app.adapters.mongo import Document, ensure_indexes
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.mongo_pictures import NamedPictures
 from app.adapters.sqs import SqsQueue
@@ -31,8 +32,9 @@ from app.admin.__main__ import main
 from app.admin.migrate import make_order
 from app.admin.sweep import MESSAGE_LIFE_S, is_over
 from app.core.errors import Letter
-from app.core.messages import parse_detection, parse_grouping
-from app.core.ports import RunProgress
+from app.core.journal import make_edit
+from app.core.messages import EditPeople, SetGallery, parse_detection, parse_grouping
+from app.core.ports import GalleryChange, RunProgress
 from app.core.records import FaceMove, ImageRecord, ImageStatus, PersonRecord, PhotoRef, PhotoResult
 from app.core.result_keys import ResultKeys
 from app.packs.manifest import read_manifest
@@ -51,6 +53,7 @@ class Desk:
     grouping: SqsQueue
     faces: MongoFaceStore
     people: MongoPeopleStore
+    journal: MongoEditJournal
     galleries: MongoGalleryStore
     settings: dict[str, str]
 
@@ -89,6 +92,16 @@ class Desk:
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def take(self, count: int) -> list[str]:
+        """Bodies of so many messages of the grouping queue."""
+        bodies: list[str] = []
+        while len(bodies) < count:
+            messages = self.grouping.receive(10, wait_s=1)
+            assert messages, f"{count - len(bodies)} messages are missing"
+            bodies += [message.body for message in messages]
+            self.grouping.delete(messages)
+        return bodies
+
     def reject(self, *bodies: str) -> None:
         for body in bodies:
             self.detection.send(body)
@@ -103,10 +116,13 @@ class Desk:
 @pytest.fixture
 def desk(aws: str, mongo_uri: str, mongo_client: MongoClient[Document]) -> Iterator[Desk]:
     name = f"admin_{uuid4().hex}"
+    ensure_indexes(mongo_client[name])
     urls = [make_queue(f"{kind}-{name}") for kind in ("detection", "grouping")]
     settings = dict(zip(WITHOUT, [*urls, f"{mongo_uri}/{name}"], strict=True))
     queues = [SqsQueue(url, REGION, visibility_s=30) for url in urls]
-    stores = [store(mongo_client[name]) for store in (MongoFaceStore, MongoPeopleStore, MongoGalleryStore)]
+    stores = [
+        store(mongo_client[name]) for store in (MongoFaceStore, MongoPeopleStore, MongoEditJournal, MongoGalleryStore)
+    ]
     yield Desk(*queues, *stores, settings)
     mongo_client.drop_database(name)
 
@@ -303,40 +319,56 @@ def make_people(desk: Desk) -> None:
     desk.galleries.release(lease)
 
 
-def test_what_users_say_of_people_is_stored_and_the_gallery_is_grouped_anew(desk: Desk) -> None:
-    make_people(desk)
+def test_what_users_say_of_people_is_queued_as_messages(desk: Desk) -> None:
     said = [
         ("name", "ann", "Ann é"),
-        ("confirm", "ann", FACES[1]),
-        ("reject", "ann", FACES[2]),
+        ("name", "ann", "--remove"),
         ("merge", "ann", "bob"),
-        ("name", "bob", "--remove"),
+        ("split", "ann", FACES[0], "--name", "Cid"),
+        ("move", "ann", FACES[0], f"{FACES[1]}@{'0' * 16}"),
+        ("confirm", "ann", FACES[0]),
+        ("reject", "ann", FACES[0]),
+        ("hide", "ann"),
+        ("show-again", "ann"),
+        ("cover", "ann", FACES[0]),
+        ("keep-apart", "ann", "bob"),
+        ("undo", "edit-1"),
     ]
-    told = []
-    for command, *rest in said:
+    for number, (command, *rest) in enumerate(said):
         # The first as a process: its arguments are bytes, and its output goes through a pipe.
-        done = (desk.admin if told else desk.process)("people", command, "gallery", *rest)
+        run = desk.admin if number else desk.process
+        done = run("people", command, "gallery", *rest, "--edit-id", f"e{number}", "--by", "Eve")
         assert (done.returncode, done.stderr) == (0, "")
-        told.append(done.stdout)
-    assert told[0] == "gallery: ann is called Ann é; it is grouped anew\n"
-    assert told[2] == f"gallery: rejected for ann: {FACES[2]}; it is grouped anew\n"
-    orders = [parse_grouping(message.body) for message in desk.grouping.receive(10, wait_s=1)]
-    assert [(order.gallery_id, order.mode) for order in orders] == [("gallery", "auto")] * 5
-    (batch,) = desk.faces.read_faces("gallery", MODEL)
-    assert batch.confirmed == set(FACES)
-    lease = desk.galleries.take_lease("gallery", "tester", 60)
-    assert lease
-    assert lease.revision == 5
-    assert [(one.name, one.merged_into) for one in desk.people.read_people(lease)] == [(None, None), (None, "ann")]
+        assert done.stdout == f"gallery: queued as the edit e{number}\n"
+    orders = [parse_grouping(body) for body in desk.take(len(said))]
+    assert all(isinstance(order, EditPeople) for order in orders)
+    made = {order.edit_id: order.edits[0].model_dump(exclude_unset=True) for order in orders}
+    faces = [{"face_id": FACES[0]}]
+    assert [made[f"e{number}"] for number in range(len(said))] == [
+        {"op": "name", "person_id": "ann", "name": "Ann é"},
+        {"op": "name", "person_id": "ann", "name": None},
+        {"op": "merge", "person_id": "ann", "others": ["bob"]},
+        {"op": "split", "person_id": "ann", "faces": faces, "name": "Cid"},
+        {"op": "move", "person_id": "ann", "faces": [*faces, {"face_id": FACES[1], "digest": "0" * 16}]},
+        {"op": "confirm", "person_id": "ann", "faces": faces},
+        {"op": "reject", "person_id": "ann", "faces": faces},
+        {"op": "hide", "person_id": "ann"},
+        {"op": "show", "person_id": "ann"},
+        {"op": "cover", "person_id": "ann", "face": faces[0]},
+        {"op": "keep_apart", "person_id": "ann", "other": "bob"},
+        {"op": "undo", "edit_id": "edit-1"},
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("name", "gallery", "nobody", "Ann"), "The gallery gallery has no person nobody."),
         (("name", "gallery", "ann"), "Give a name, or --remove to take it away."),
-        (("confirm", "gallery", "ann", "no-face"), "The gallery gallery has no face no-face."),
-        (("merge", "a/b", "ann", "bob"), "The group_gallery message is not valid: gallery_id"),
+        (("merge", "a/b", "ann", "bob"), "The edit_people message is not valid: gallery_id"),
+        (("undo", "gallery", "an edit"), "The edit_people message is not valid: edits.0.undo.edit_id"),
+        (("show", "gallery", "nobody"), "The gallery gallery has no person nobody."),
+        (("list", "nowhere"), "The gallery nowhere has no people."),
+        (("edit", "gallery", "e9"), "The gallery gallery has no edit e9."),
     ],
 )
 def test_what_cannot_be_said_is_refused_and_no_message_is_sent(
@@ -349,15 +381,59 @@ def test_what_cannot_be_said_is_refused_and_no_message_is_sent(
     assert desk.grouping.receive(1, wait_s=0) == []
 
 
-def test_a_gallery_that_is_being_grouped_takes_no_edit(desk: Desk) -> None:
+def test_people_are_listed_and_shown(desk: Desk) -> None:
     make_people(desk)
-    assert desk.galleries.take_lease("gallery", "a run", 60)
-    done = desk.admin("people", "name", "gallery", "ann", "Ann")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "The gallery gallery is being grouped just now; try again in a moment.\n",
+    assert [(one["person_id"], one["face_count"]) for one in desk.objects("people", "list", "gallery")] == [
+        ("ann", 2),
+        ("bob", 1),
+    ]
+    (ann,) = desk.objects("people", "show", "gallery", "ann")
+    assert [face["face_id"] for face in ann["faces"]] == FACES[:2]
+    assert desk.admin("people", "list", "gallery").stdout == (
+        "ann  (no name)  2 faces in 2 photos\nbob  (no name)  1 faces in 1 photos\n"
     )
-    assert desk.grouping.receive(1, wait_s=0) == []
+
+
+def test_people_are_shown_as_they_are_published_while_a_run_writes(desk: Desk) -> None:
+    make_people(desk)
+    before = desk.objects("people", "show", "gallery", "ann")
+    lease = desk.galleries.take_lease("gallery", "a run", 60)
+    assert lease
+    moves = [FaceMove(FACES[0], "ann", "bob"), FaceMove(FACES[2], "bob", "ann")]
+    desk.people.write_people(lease, [PersonRecord("ann", FACES[1], 5, 5), PersonRecord("eve", FACES[1], 1, 1)], moves)
+    assert desk.objects("people", "show", "gallery", "ann") == before
+    assert len(desk.objects("people", "list", "gallery")) == 2
+
+
+def test_a_command_that_waits_says_what_became_of_the_edit(desk: Desk) -> None:
+    make_people(desk)
+    desk.journal.add(make_edit(EditPeople.model_validate(named("e1", "Ann")), refusal="There is no person ann."))
+    done = desk.admin("people", "name", "gallery", "ann", "Ann", "--edit-id", "e1", "--wait")
+    assert (done.returncode, done.stderr) == (1, "The edit e1 was refused: There is no person ann.\n")
+    done = desk.admin("people", "name", "gallery", "ann", "Ann", "--edit-id", "e2", "--wait", "0.1")
+    assert done.stderr.startswith("The edit e2 is not taken in after 0.1 s.")
+    desk.journal.add(make_edit(EditPeople.model_validate(named("e3", "Ann"))))
+    done = desk.admin("people", "edit", "gallery", "e3")
+    assert (done.returncode, done.stdout) == (0, "gallery: the edit e3 is queued.\n")
+
+
+def named(edit_id: str, name: str) -> dict[str, object]:
+    edits = [{"op": "name", "person_id": "ann", "name": name}]
+    return {"gallery_id": "gallery", "edit_id": edit_id, "by": "operator", "edits": edits}
+
+
+def test_what_belongs_to_a_gallery_is_set_by_a_message_and_listed(desk: Desk) -> None:
+    desk.galleries.mark_dirty("gallery", 0)
+    arguments = ("--display-name", "Ann & Bob", "--retention-days", "90", "--reset", "similarity_threshold")
+    done = desk.admin("galleries", "set", "gallery", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    (order,) = map(parse_grouping, desk.take(1))
+    assert isinstance(order, SetGallery)
+    sent = order.model_dump(exclude_unset=True, exclude={"type", "gallery_id", "request_id"})
+    assert sent == {"display_name": "Ann & Bob", "retention_days": 90, "similarity_threshold": None}
+    desk.galleries.set_gallery("gallery", "r1", GalleryChange({"display_name": "Ann & Bob", "retention_days": 90}))
+    assert desk.admin("galleries", "list").stdout == "gallery  Ann & Bob  never grouped  kept for 90 days\n"
+    assert desk.admin("galleries", "set", "gallery").stderr.startswith("The set_gallery message is not valid")
 
 
 def test_a_photo_or_gallery_that_nobody_knows_sends_nothing(desk: Desk) -> None:

@@ -1,24 +1,28 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 
 from app.clustering.neighbours import NeighbourSearch
 from app.core.errors import RejectMessage, RetryLater, StaleFence
+from app.core.journal import Edit, EditState
 from app.core.kill_points import KillPoint, KillPoints
-from app.core.ports import GalleryLease, RunProgress
+from app.core.ports import CLAIM_S, GalleryLease, RunProgress
 from app.core.records import FaceRecord, FaceRef, ImageStatus, PhotoResult
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
-from app.grouping.handle import BUSY_DELAY_S, GroupingParts, handle
+from app.grouping.editing import BUSY_DELAY_S, EDIT_DELAY_S
+from app.grouping.handle import GroupingParts, handle
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups, read_groups
 from app.grouping.page import remove_time
 from app.telemetry.catalogue import Metric
+from tests.edits import of_faces
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo
@@ -53,6 +57,8 @@ class World:
             faces=self.faces,
             galleries=self.galleries,
             people=self.people,
+            editor=self.people,
+            journal=self.people.journal,
             model_id=MODEL,
             threshold=Threshold(0.5),
             quality=QualityBars(),
@@ -332,13 +338,12 @@ def test_a_run_killed_between_two_steps_is_made_up_for_by_the_next(world: World,
     assert pages[0] == pages[1]
 
 
-def edit(world: World, **edits: tuple[str, list[str]]) -> None:
-    """What the operator's command does."""
-    lease = world.galleries.take_lease("g", "operator", LEASE_S)
-    assert lease
-    for method, (person_id, others) in edits.items():
-        getattr(world.people, method)(lease, person_id, others)
-    world.galleries.release(lease)
+def edit(world: World, *operations: Mapping[str, object], edit_id: str = "") -> Edit:
+    """What an owner's message does. Returns what the journal has of it."""
+    edit_id = edit_id or uuid4().hex
+    order = {"type": "edit_people", "gallery_id": "g", "edit_id": edit_id, "by": "Eve", "edits": operations}
+    handle(json.dumps(order), world.parts)
+    return world.people.journal.edits["g", edit_id]
 
 
 def face(name: str, index: int = 0) -> str:
@@ -347,7 +352,7 @@ def face(name: str, index: int = 0) -> str:
 
 def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
     ann, bob, _ = (person.person_id for person in world.group().people)
-    edit(world, confirm_faces=(bob, [FaceRef(face("2"))]))
+    edit(world, of_faces("confirm", bob, FaceRef(face("2"))))
     groups = world.group()
     assert [world.person_of("1"), world.person_of("2"), world.person_of("3")] == [ann, bob, ann]
     assert {person.person_id: person.face_count for person in groups.people}[bob] == 3
@@ -356,7 +361,7 @@ def test_a_confirmed_face_stays_whatever_it_looks_like(world: World) -> None:
 
 def test_a_rejected_face_becomes_another_person_and_never_comes_back(world: World) -> None:
     ann = world.group().people[0].person_id
-    edit(world, reject_faces=(ann, [FaceRef(face("2"))]))
+    edit(world, of_faces("reject", ann, FaceRef(face("2"))))
     world.group()
     other = world.person_of("2")
     assert other not in (None, ann)
@@ -367,7 +372,7 @@ def test_a_rejected_face_becomes_another_person_and_never_comes_back(world: Worl
 
 def test_people_merged_by_a_user_stay_so_and_the_old_id_leads_to_the_one(world: World) -> None:
     ann, bob, eve = (person.person_id for person in world.group().people)
-    edit(world, merge_people=(eve, [bob]))
+    edit(world, {"op": "merge", "person_id": eve, "others": [bob]})
     groups = world.group()
     assert groups.merged == {bob: eve}
     assert {person.person_id: person.face_count for person in groups.people} == {ann: 3, eve: 3}
@@ -378,10 +383,230 @@ def test_people_merged_by_a_user_stay_so_and_the_old_id_leads_to_the_one(world: 
     assert json.dumps({bob: eve}, separators=(",", ":")).encode() in world.objects.read("face-worker/g/people.html")
 
 
+def test_an_edit_of_a_free_gallery_is_applied_at_once_and_a_run_follows(world: World) -> None:
+    ann = world.group().people[0].person_id
+    done = edit(world, {"op": "name", "person_id": ann, "name": "Ann"})
+    assert (done.state, done.reason) == (EditState.APPLIED, None)
+    assert world.people.names["g", ann] == "Ann"
+    assert world.is_free
+    world.clock.sleep(EDIT_DELAY_S)
+    assert world.queue.visible == ['{"version":1,"type":"group_gallery","gallery_id":"g","mode":"auto"}']
+    assert world.group().people[0].name == "Ann"
+
+
+def test_an_edit_that_comes_again_changes_nothing_and_another_of_its_id_is_refused(world: World) -> None:
+    ann = world.group().people[0].person_id
+    first = edit(world, {"op": "name", "person_id": ann, "name": "Ann"}, edit_id="e1")
+    edit(world, {"op": "name", "person_id": ann, "name": "Anna"}, edit_id="e2")
+    assert edit(world, {"op": "name", "person_id": ann, "name": "Ann"}, edit_id="e1") == first
+    assert world.people.names["g", ann] == "Anna"
+    with pytest.raises(RejectMessage, match="has another edit e1"):
+        edit(world, {"op": "name", "person_id": ann, "name": "Eve"}, edit_id="e1")
+
+
+def test_an_edit_of_an_unknown_gallery_is_answered_and_leaves_no_gallery(world: World) -> None:
+    order = {"type": "edit_people", "gallery_id": "x", "edit_id": "e", "by": "Eve"}
+    handle(json.dumps({**order, "edits": [{"op": "hide", "person_id": "p"}]}), world.parts)
+    answer = world.people.journal.edits["x", "e"]
+    assert (answer.state, answer.reason) == (EditState.REFUSED, "There is no gallery x.")
+    assert set(world.galleries.galleries) == {"g"}
+
+
+def test_an_edit_during_a_run_is_applied_once_it_has_published(world: World) -> None:
+    ann = world.group().people[0].person_id
+    world.add("4", near(ANN, 4))
+    seen: list[EditState] = []
+
+    def speak_up() -> None:
+        if not seen and not world.is_free:
+            seen.append(edit(world, {"op": "name", "person_id": ann, "name": "Ann"}, edit_id="e1").state)
+
+    world.group(speak_up)
+    assert seen == [EditState.QUEUED]
+    assert world.people.journal.edits["g", "e1"].state is EditState.APPLIED
+    assert (world.people.names["g", ann], world.is_free) == ("Ann", True)
+    assert world.person_of("4") == ann
+    world.clock.sleep(DELAY_S)
+    assert len(world.queue.visible) == 1
+    assert world.group().people[0].name == "Ann"
+
+
+def test_an_edit_that_comes_as_a_run_gives_its_lease_back_is_applied_by_its_worker(world: World) -> None:
+    ann = world.group().people[0].person_id
+    world.add("4", near(ANN, 4))
+    release, said = world.galleries.release, []
+
+    def speak_up(lease: GalleryLease) -> None:
+        if not said:
+            said.append(edit(world, {"op": "name", "person_id": ann, "name": "Ann"}, edit_id="e1").state)
+        release(lease)
+
+    world.galleries.release = speak_up  # type: ignore[method-assign]
+    world.receive()
+    assert said == [EditState.QUEUED]
+    assert world.people.journal.edits["g", "e1"].state is EditState.APPLIED
+
+
+def test_an_edit_that_a_dead_worker_left_is_applied_before_the_next_run(world: World) -> None:
+    bob = world.group().people[1].person_id
+    world.clock.sleep(CLAIM_S + 1)
+    assert world.galleries.take_lease("g", "a worker", LEASE_S)
+    left = edit(world, of_faces("confirm", bob, FaceRef(face("2"))))
+    assert left.state is EditState.QUEUED
+    world.clock.sleep(LEASE_S + 1)
+    assert len(world.queue.visible) == 1
+    world.group()
+    assert world.people.journal.edits["g", left.edit_id].state is EditState.APPLIED
+    assert world.person_of("2") == bob
+    assert world.galleries.galleries["g"].grouped == (world.galleries.galleries["g"].revision, MODEL)
+
+
+@pytest.mark.parametrize("point", ["after-journal", "after-edit"])
+def test_an_edit_whose_worker_is_killed_is_applied_once(world: World, point: KillPoint) -> None:
+    ann = world.group().people[0].person_id
+    world.add("4", near(ANN, 4))
+    split = of_faces("split", ann, FaceRef(face("2")), name="Ann 2")
+    parts = world.parts
+    world.parts = replace(parts, kill_points=DyingAt(point))
+    with pytest.raises(KilledError):
+        edit(world, split, edit_id="e1")
+    world.parts = parts
+    world.clock.sleep(LEASE_S + 1)
+    revision = world.galleries.galleries["g"].revision
+    again = edit(world, split, edit_id="e1")
+    assert again.state is EditState.APPLIED
+    assert world.galleries.galleries["g"].revision == revision + (point == "after-journal")
+    assert sorted(world.people.names.values()) == ["Ann 2"]
+    world.clock.sleep(DELAY_S)
+    assert world.queue.visible
+    world.group()
+    assert world.person_of("2") not in (None, ann)
+
+
+@pytest.mark.parametrize("method", ["add", "list_unsettled", "settle"])
+def test_an_edit_is_tried_again_where_the_journal_is_away(world: World, method: str) -> None:
+    ann = world.group().people[0].person_id
+    world.people.journal.outages[method] = 1
+    with pytest.raises(RetryLater):
+        edit(world, {"op": "hide", "person_id": ann}, edit_id="e1")
+    assert edit(world, {"op": "hide", "person_id": ann}, edit_id="e1").state is EditState.APPLIED
+    assert world.is_free
+    assert world.people.journal.list_unsettled("g") == []
+
+
+def test_an_undone_edit_is_as_if_it_had_not_been(world: World) -> None:
+    before = world.group()
+    _, bob, eve = (person.person_id for person in before.people)
+    edit(world, {"op": "merge", "person_id": eve, "others": [bob]}, edit_id="e1")
+    assert world.group().merged == {bob: eve}
+    assert edit(world, {"op": "undo", "edit_id": "e1"}).notes == ()
+    after = world.group()
+    assert (after.people, after.merged) == (before.people, {})
+    assert [world.person_of(one, 1) for one in "123"] == [bob, bob, eve]
+
+
+def test_an_undo_of_a_rejection_gives_the_face_back_though_a_run_has_assigned_it(world: World) -> None:
+    ann = world.group().people[0].person_id
+    edit(world, of_faces("reject", ann, FaceRef(face("2"))), edit_id="e1")
+    world.group()
+    assert world.person_of("2") not in (None, ann)
+    edit(world, {"op": "undo", "edit_id": "e1"})
+    world.group()
+    assert world.person_of("2") == ann
+
+
+def test_a_split_person_stays_apart_in_later_runs(world: World) -> None:
+    ann = world.group().people[0].person_id
+    edit(world, of_faces("split", ann, FaceRef(face("2")), name="Ann 2"))
+    for name in "456":
+        world.add(name, near(ANN, ord(name)))
+        people = {person.person_id: person for person in world.group().people}
+    split = world.person_of("2")
+    assert split not in (None, ann)
+    assert people[str(split)].name == "Ann 2"
+    assert world.person_of("1") == ann
+
+
+def test_a_chosen_cover_is_shown_while_its_face_is_the_persons(world: World) -> None:
+    ann, bob, _ = (person.person_id for person in world.group().people)
+    covers = {person.person_id: person.cover_face_id for person in world.people.published("g")}
+    other = next(face(name) for name in "123" if face(name) != covers[ann])
+    edit(world, {"op": "cover", "person_id": ann, "face": {"face_id": other}})
+    for _ in range(2):
+        world.add("4", near(ANN, 4))
+        world.group()
+        now = {person.person_id: person.cover_face_id for person in world.people.published("g")}
+        assert now[ann] == other
+    edit(world, of_faces("confirm", bob, FaceRef(other)))
+    world.group()
+    now = {person.person_id: person.cover_face_id for person in world.people.published("g")}
+    assert now[ann] not in (other, None)
+
+
+def test_people_who_are_kept_apart_are_not_merged_by_a_run(world: World) -> None:
+    ann, bob, _ = (person.person_id for person in world.group().people)
+    world.add("5", near(EVE, 5))
+    between = ((ANN + BOB) / np.sqrt(2)).astype(np.float32)
+    edit(world, {"op": "keep_apart", "person_id": bob, "other": ann})
+    for number in range(8):
+        world.add(f"between-{number}", near(between, number))
+    world.group(mode="full")
+    assert world.statuses[ann] == world.statuses[bob] == "active"
+    assert world.people.people["g", ann].kept_apart == (bob,)
+
+
+def test_an_edit_is_applied_while_another_gallery_is_being_grouped(world: World) -> None:
+    ann = world.group().people[0].person_id
+    with world.parts.run_slot:
+        assert edit(world, {"op": "hide", "person_id": ann}).state is EditState.APPLIED
+
+
+def test_a_run_waits_for_the_one_before_it_in_this_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.grouping.handle.SLOT_WAIT_S", 0.01)
+    world.clock.sleep(CLAIM_S + 1)
+    with world.parts.run_slot:
+        world.receive()
+    assert world.galleries.galleries["g"].grouped is None
+    world.clock.sleep(DELAY_S)
+    assert len(world.queue.visible) == 1
+    world.group()
+
+
+def test_what_belongs_to_a_gallery_is_set_and_bars_bring_a_run(world: World) -> None:
+    world.group()
+    world.queue.letters.clear()
+    world.clock.sleep(DELAY_S)
+    order = {"type": "set_gallery", "gallery_id": "g"}
+    handle(json.dumps({**order, "request_id": "r1", "display_name": "Ann & Bob"}), world.parts)
+    assert world.queue.bodies == []
+    handle(json.dumps({**order, "request_id": "r2", "similarity_threshold": 0.99}), world.parts)
+    assert len(world.queue.bodies) == 1
+    handle(json.dumps({**order, "request_id": "r3", "display_name": None}), world.parts)
+    handle(json.dumps({**order, "request_id": "r1", "display_name": "Ann & Bob"}), world.parts)
+    state = world.galleries.find_gallery("g")
+    assert state is not None
+    assert (state.display_name, state.threshold) == (None, 0.99)
+    assert len(world.group().people) > 3
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing of it runs on."""
+
+
+class DyingAt(KillPoints):
+    def __init__(self, point: KillPoint) -> None:
+        super().__init__()
+        self._dies_at = point
+
+    def reach(self, point: KillPoint) -> None:
+        if point == self._dies_at:
+            raise KilledError
+
+
 def test_a_rejected_face_that_is_no_core_face_has_a_reason_why_it_is_unassigned(world: World) -> None:
     add_poor(world, "4", unified=30)
     ann = world.group().people[0].person_id
-    edit(world, reject_faces=(ann, [FaceRef(face("4"))]))
+    edit(world, of_faces("reject", ann, FaceRef(face("4"))))
     (alone,) = world.group().unassigned
     assert (
         alone.why_alone
