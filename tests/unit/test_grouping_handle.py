@@ -975,7 +975,7 @@ def shown_people(groups: Groups) -> dict[str, tuple[str | None, list[str]]]:
 def test_people_names_and_users_words_go_over_to_another_model(world: World) -> None:
     world.group()
     ann, bob, eve = (str(world.person_of(*place)) for place in (("1", 0), ("1", 1), ("3", 1)))
-    edit(world, confirm_faces=(ann, [FaceRef(face("1"))]), reject_faces=(bob, [FaceRef(face("3", 1))]))
+    edit(world, of_faces("confirm", ann, FaceRef(face("1"))), of_faces("reject", bob, FaceRef(face("3", 1))))
     world.people.names["g", ann] = "Ann"
     before = shown_people(world.group())
     world.objects.put(face_record(photo("1"), 0).crop_key, b"crops", "")

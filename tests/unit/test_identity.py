@@ -379,7 +379,7 @@ def next_run(
         merge_with_absent(summarise(faces, matched.person_ids), known, matched.merged),
         {x.person_id for x in known},
     )
-    now = [one if one.person_id in ages else replace(one, since=9) for one in people]
+    now = [replace(one, since=one.since if one.person_id in ages else 9, number=one.number or 1) for one in people]
     return replace(faces, person_ids=matched.person_ids), now
 
 
