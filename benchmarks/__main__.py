@@ -21,6 +21,9 @@ BENCHMARKS = {
     "album": Benchmark("accuracy.album", "the people of a groups.json against a labelled album", True),
     "albums": Benchmark("accuracy.albums", "people of composed group photos with poor faces"),
     "calibration": Benchmark("accuracy.calibration", "whether a calibrated threshold holds for other people"),
+    "continuity": Benchmark(
+        "accuracy.continuity", "whether people keep ids and names under another model, other bytes and other keys"
+    ),
     "everybody": Benchmark("accuracy.everybody", "whether one setting serves every age, group and gallery size"),
     "grouping": Benchmark("accuracy.grouping", "how well faces are grouped into people, at any size"),
     "prefilter": Benchmark("accuracy.prefilter", "what the pre-filter rejects, and which faces are lost by it"),
