@@ -386,6 +386,23 @@ def test_a_change_of_the_pack_leaves_the_crops_and_the_preview_of_the_old_one(wo
     assert {face.model_id for face in world.faces.faces.values()} == {MODEL, toy_manifest(name="newer").model_id}
 
 
+def test_a_photo_that_is_exported_anew_keeps_the_people_of_its_faces(world: World) -> None:
+    world.detect()
+    first, second = sorted(world.faces.faces)
+    world.faces.person_of |= {first: "p1", second: "p2"}
+    with Pil.open(BytesIO(photos.jpeg())) as photo:
+        pixels = np.asarray(photo.convert("RGB"))
+    contents = {world.image().content}
+    for shown, people in ((pixels, ["p1", "p2"]), (255 - pixels, [None, None])):
+        data = BytesIO()
+        Pil.fromarray(shown).save(data, "PNG")
+        world.objects.upload("photos", PHOTO.key, data.getvalue(), NOON)
+        world.detect()
+        assert [world.faces.person_of.get(face_id) for face_id in (first, second)] == people
+        contents.add(world.image().content)
+    assert len(contents) == 3
+
+
 def test_the_record_is_written_only_once_all_pictures_are_there(world: World) -> None:
     world.detect()
     assert world.journal == [f"put {world.crops_key()}", f"put {world.preview_key()}", "save g/a"]
