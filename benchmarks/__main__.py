@@ -39,6 +39,7 @@ BENCHMARKS = {
     "load": Benchmark("speed.load", "messages a second through worker processes with a stub for the networks"),
     "loading": Benchmark("speed.loading", "seconds until grouping has a gallery's faces"),
     "neighbours": Benchmark("speed.neighbours", "seconds, memory and recall of the search for neighbours"),
+    "output": Benchmark("speed.output", "bytes of what applications read of a gallery, and of one more photo"),
     "prefilter_savings": Benchmark("speed.prefilter_savings", "what the pre-filter saves a service", True),
     "service": Benchmark("speed.service", "photos a second of the detection service as a process", True),
     "telemetry": Benchmark("speed.telemetry", "what metrics and traces cost a photo"),

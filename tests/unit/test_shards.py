@@ -148,7 +148,6 @@ def test_a_persons_file_has_the_persons_faces_alone_and_all_to_show_them(bucket:
                         "digest": "0123456789abcdef",
                         "box": [1, 2, 3, 5],
                         "crop": [10, 10],
-                        "det_score": 0.99,
                         "quality": 44.4,
                     }
                 ],
