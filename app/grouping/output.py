@@ -35,6 +35,7 @@ class GroupedPerson(_Part):
         None, description="Shown until the person has a name. It stays, and nobody else gets it."
     )
     name: str | None = None
+    hidden: bool = Field(False, description="An owner said not to show this person.")
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str
@@ -131,6 +132,7 @@ class IndexedPerson(_Part):
         None, description="Shown until the person has a name. It stays, and nobody else gets it."
     )
     name: str | None = None
+    hidden: bool = Field(False, description="An owner said not to show this person.")
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str

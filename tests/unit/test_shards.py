@@ -117,6 +117,7 @@ def test_the_index_has_the_people_and_the_counts(bucket: Bucket) -> None:
         "person_id": "p1",
         "number": 1,
         "name": "Ann",
+        "hidden": False,
         "face_count": 2,
         "photo_count": 2,
         "cover_face_id": "g/a/m/0",
