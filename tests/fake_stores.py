@@ -603,6 +603,13 @@ class FakePeopleStore(Outages):
                 self._move(move)
         self.moves.append(draft.moves)
 
+    def move_chosen_covers(self, lease: GalleryLease, covers: Mapping[str, str]) -> None:
+        self._pass("move_chosen_covers")
+        with self._galleries.run_fenced(lease):
+            for person, face in covers.items():
+                key = (lease.gallery_id, person)
+                self.people[key] = replace(self.people[key], chosen_cover=face)
+
     def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
         self._pass("remove_former_faces")
         with self._galleries.run_fenced(lease):

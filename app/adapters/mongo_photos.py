@@ -182,7 +182,7 @@ class PhotoWriter:
         if image.status is not result.image.status:
             plan.pictures |= result.pictures
             faces = []
-        said = {} if mine is None or same_content else self._find_said(mine, image, faces, result.same_from, session)
+        said = {} if mine is None or same_content else self._find_said(mine, result, image, faces, plan, session)
         plan.faces += _make_face_writes(image, faces, said, same_content=same_content)
         plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
         plan.written.append(image)
@@ -190,15 +190,18 @@ class PhotoWriter:
     def _find_said(
         self,
         mine: ImageRecord,
+        result: PhotoResult,
         image: ImageRecord,
         faces: Sequence[FaceRecord],
-        same_from: float | None,
+        plan: _Plan,
         session: ClientSession,
     ) -> dict[str, Document]:
         """Face id → what is said of the face of the former content that is the same one. `mine` is the former record.
 
-        It is taken over as it is stored, with the version: a run may be writing it.
+        It is taken over as it is stored, with the version: a run may be writing it. A cover that a user chose stays
+        this face.
         """
+        same_from = result.same_from
         of_this = {"gallery_id": mine.photo.gallery_id, "image_id": mine.photo.image_id, "model": image.model_id}
         fields = ["box", "embedding", *SAID_OF_FACES]
         former = list(self._faces.find(of_this, fields, session=session)) if faces and same_from is not None else []
@@ -212,10 +215,14 @@ class PhotoWriter:
         now = PlacedFaces(
             (image.width_px, image.height_px), [face.box for face in faces], [face.embedding for face in faces]
         )
-        return {
-            faces[row].face_id: {name: former[old][name] for name in SAID_OF_FACES if name in former[old]}
-            for old, row in find_same_faces(before, now, same_from)
-        }
+        said = {}
+        for old, row in find_same_faces(before, now, same_from):
+            face_id, face = faces[row].face_id, former[old]
+            said[face_id] = {name: face[name] for name in SAID_OF_FACES if name in face}
+            if face_id != face["_id"] and "person_id" in face:
+                shown = {"_id": f"{image.photo.gallery_id}/{face['person_id']}", "chosen_cover": face["_id"]}
+                plan.people.append(UpdateOne(shown, {"$set": {"chosen_cover": face_id}}))
+        return said
 
     def _settle(
         self, group: _Group, members: Sequence[ImageRecord], plan: _Plan, session: ClientSession

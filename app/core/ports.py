@@ -381,6 +381,9 @@ class PeopleStore(Protocol):
     def publish_people(self, lease: GalleryLease) -> None:
         """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
 
+    def move_chosen_covers(self, lease: GalleryLease, covers: Mapping[str, str]) -> None:
+        """Person → the face that a user's chosen cover is now, under another model. It is visible at once."""
+
     def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
         """Remove the faces under all other models of those of these photos that were examined under this one last.
 

@@ -34,7 +34,7 @@ from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, joi
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
-from app.grouping.carrying import FormerFaces, carry_over, find_moves
+from app.grouping.carrying import FormerFaces, carry_over, find_chosen_covers, find_moves, match_places
 from app.grouping.covers import list_covers, write_covers
 from app.grouping.editing import (
     BUSY_DELAY_S,
@@ -200,7 +200,13 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     faces, found = _find_people(run, parts, bars, full=full)
     run.begin_stage("people")
     images = list(parts.faces.read_images(gallery_id))
-    carried = carry_over(faces, former) if former else faces
+    carried = faces
+    if former:
+        places = match_places(faces, former)
+        carried = carry_over(faces, former, places)
+        if covers_now := find_chosen_covers(faces, former, places, known):
+            parts.people.move_chosen_covers(run.lease, covers_now)
+            known = [replace(one, chosen_cover=covers_now.get(one.person_id, one.chosen_cover)) for one in known]
     carried = _recall_people(run, parts, carried, found, known, images)
     matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids, known), known, matched.merged)
