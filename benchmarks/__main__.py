@@ -24,6 +24,7 @@ BENCHMARKS = {
     "continuity": Benchmark(
         "accuracy.continuity", "whether people keep ids and names under another model, other bytes and other keys"
     ),
+    "covered": Benchmark("accuracy.covered", "faces detected behind masks, glasses, hands and hair"),
     "everybody": Benchmark("accuracy.everybody", "whether one setting serves every age, group and gallery size"),
     "grouping": Benchmark("accuracy.grouping", "how well faces are grouped into people, at any size"),
     "prefilter": Benchmark("accuracy.prefilter", "what the pre-filter rejects, and which faces are lost by it"),
