@@ -74,7 +74,7 @@ def choose_operation(chance: random.Random, people: list[str], known: list[str])
         "merge": {"others": [other]},
         "cover": {"face": faces[0]},
         "keep_apart": {"other": other},
-        **dict.fromkeys(["split", "move", "confirm", "reject"], {"faces": faces}),
+        **{kind: {"faces": faces} for kind in ("split", "move", "confirm", "reject")},
     }
     return {**of_person, **more.get(op, {})}
 
