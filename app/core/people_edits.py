@@ -265,9 +265,8 @@ def _undo(draft: _Draft, operation: ops.UndoEdit) -> None:
     for change in people:
         _follow_merge(draft, change.ids[0])
     undone += [_remove_made_person(draft, change.ids[0]) for change in people if change.before is None]
-    if not any(undone):
-        why = " ".join(draft.notes[notes:]) or "It has changed nothing."
-        raise RejectMessage(f"Nothing of the edit {edit.edit_id} is left to undo. {why}")
+    if edit.changes and not any(undone):
+        raise RejectMessage(f"Nothing of the edit {edit.edit_id} is left to undo. {' '.join(draft.notes[notes:])}")
     _mark_undone(draft, edit, draft.edit_id)
 
 

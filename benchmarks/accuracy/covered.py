@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from app.vision.boxes import compute_ious
 
 from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
 from app.packs.store import PackStore
-from app.vision.boxes import compute_ious
 from app.vision.decode import decode
 from app.vision.face_pack import FacePack, load_pack
 from app.vision.quality.pose import estimate_head_pose
