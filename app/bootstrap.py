@@ -3,9 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,13 @@ from app.adapters.models import make_model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping, refuse_documentdb
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
-from app.adapters.mongo_forgotten import MongoForgottenPhotos, list_index_erasures
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_guests import MongoGuestReader
 from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
-from app.adapters.mongo_tombstones import MongoTombstones
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
-from app.adapters.sqs import SqsQueue
+from app.adapters.sqs import SqsQueue, SqsReplies
 from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
 from app.core.coalescing import LOOK_EVERY_S, send_overdue
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
@@ -47,6 +47,7 @@ from app.worker.shutdown import Shutdown
 if TYPE_CHECKING:
     from app.clustering.neighbours import NeighbourSearch
     from app.detection.analysis import Analyser
+    from app.detection.handle import DetectionParts
     from app.grouping.index import GalleryIndex
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,8 @@ EXIT_UNREACHABLE = 4
 PHOTOS_A_WRITE = 50
 GROUPING_THREADS = 2
 """A gallery's run uses all cores, so the grouping service has one run at a time; edits are applied beside it."""
-CLEAN_INDEX_EVERY_S = 60.0
-INDEX_GRACE_S = 600
-"""The next run of a gallery, which commonly comes within a minute, writes its file without the faces that were erased.
-A file that no run has written since goes after this time."""
+SELFIES_SHARE = 0.25
+"""Of the memory for pictures, where guests are looked for: photos that wait for memory must not hold up a selfie."""
 
 
 def run(service: ServiceType | None = None) -> int:
@@ -93,6 +92,8 @@ class Service:
     probes: Mapping[str, Callable[[], None]]
     kill_points: KillPoints
     has_room: Callable[[], bool] = lambda: True
+    beside: "Service | None" = None
+    """A second queue that the same process reads, with its own threads."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,84 @@ def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Tele
                 probe()
             if settings.process.watch_spot_notice:
                 stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-            context = _make_consumer_context(settings, service, telemetry)
+            consumers = _make_consumers(settings, service, shutdown, telemetry)
             log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
-            consumer = Consumer(service.queue, service.handler, _make_consumer_options(settings), shutdown, context)
-            code = consumer.run()
+            code = run_consumers(consumers, shutdown)
     except FatalWorkerError as error:
         log.critical("the service can't start: %s", error)
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
         return ServiceEnd(EXIT_UNREACHABLE)
-    log.info("stopped", extra={"exit_code": code, "unfinished": consumer.unfinished})
-    return ServiceEnd(code, consumer.unfinished)
+    unfinished = sum(consumer.unfinished for consumer in consumers)
+    log.info("stopped", extra={"exit_code": code, "unfinished": unfinished})
+    return ServiceEnd(code, unfinished)
+
+
+def _make_consumers(
+    settings: DetectionSettings | GroupingSettings, service: Service, shutdown: Shutdown, telemetry: Telemetry
+) -> list[Consumer]:
+    """The consumer of the service's queue, and that of the queue beside it, if there is one."""
+    protection = TaskProtection(settings.process.ecs_agent_uri)
+    services = [service, *([service.beside] if service.beside else [])]
+    busy = BusyTogether(len(services), protection.set)
+    health = Health(settings.process.health_file)
+    health.mark_ready()
+    options = _make_consumer_options(settings)
+    of_each = [options]
+    if service.beside and isinstance(settings, DetectionSettings):
+        # The first queue decides when a worker that drains has done its work.
+        threads = settings.find.find_threads
+        of_each.append(replace(options, threads=threads, batch_size=threads, empty_polls=None, drain_s=None))
+    return [
+        Consumer(
+            one.queue,
+            one.handler,
+            its_options,
+            shutdown,
+            _make_consumer_context(settings, one, health, partial(busy.set, number), telemetry),
+        )
+        for number, (one, its_options) in enumerate(zip(services, of_each, strict=True))
+    ]
+
+
+class BusyTogether:
+    """Several consumers of a process: it is busy while one of them is."""
+
+    def __init__(self, count: int, set_busy: Callable[[bool], None]) -> None:
+        self._busy = [False] * count
+        self._set_busy = set_busy
+        self._lock = threading.Lock()
+
+    def set(self, number: int, busy: bool) -> None:
+        with self._lock:
+            self._busy[number] = busy
+            together = any(self._busy)
+        self._set_busy(together)
+
+
+def run_consumers(consumers: Sequence[Consumer], shutdown: Shutdown) -> int:
+    """Run the first consumer in this thread and the others beside it, until a stop is asked for. Returns the exit
+    code."""
+    first, *others = consumers
+
+    def run_beside(consumer: Consumer) -> None:
+        try:
+            consumer.run()
+        except Exception:
+            log.exception("the consumer of a queue has failed")
+            shutdown.request(EXIT_DEAD_THREAD)
+
+    threads = [threading.Thread(target=run_beside, args=(one,), name="consumer", daemon=True) for one in others]
+    for thread in threads:
+        thread.start()
+    try:
+        first.run()
+    finally:
+        shutdown.request()
+        for thread in threads:
+            thread.join()
+    return shutdown.exit_code
 
 
 def _open_logs_client(settings: Settings) -> object:
@@ -158,6 +225,8 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
         on_death=on_death,
     )
+    picture_bytes = settings.photos.choose_picture_bytes(find_memory_limit())
+    find_bytes = round(picture_bytes * SELFIES_SHARE) if settings.find.find_queue_url else 0
     parts = DetectionParts(
         analyser=analyser,
         objects=objects,
@@ -172,11 +241,10 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         preview_side_px=settings.photos.preview_side_px,
         grouping_delay_s=settings.messages.grouping_delay_s,
         file_bytes=Budget(settings.photos.bytes_in_work),
-        picture_bytes=Budget(settings.photos.choose_picture_bytes(find_memory_limit())),
+        picture_bytes=Budget(picture_bytes - find_bytes),
         kill_points=_make_kill_points(settings),
         keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
-        forgotten=MongoForgottenPhotos(database),
     )
     _watch_owed_messages(parts.galleries, parts.grouping_queue, settings, stack, on_death)
     return Service(
@@ -185,6 +253,56 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         probes=_make_probes(database, objects),
         kill_points=parts.kill_points,
         has_room=lambda: not (parts.file_bytes.is_exhausted or parts.picture_bytes.is_exhausted),
+        beside=_open_find(settings, parts, database, find_bytes),
+    )
+
+
+def _open_find(
+    settings: DetectionSettings, photos: "DetectionParts", database: MongoDatabase, picture_bytes: int
+) -> Service | None:
+    """The queue of guests' requests, where there is one. It has its own connections, so that no photo's work makes a
+    guest wait."""
+    from app.detection.find import FindParts, handle_find
+    from app.detection.prefilter import Prefilter
+    from app.detection.vector_cache import VectorCache
+
+    find, analyser = settings.find, photos.analyser
+    if find.find_queue_url is None:
+        return None
+    manifest, objects = analyser.device.pack.manifest, _open_results(settings)
+    if manifest.find_bars is None:
+        log.warning("the pack %s has no find_threshold: guests are never surely found by it", manifest.name)
+    parts = FindParts(
+        analyser=replace(
+            analyser,
+            device=analyser.device.make_urgent(),
+            limits=replace(analyser.limits, max_bytes=find.max_selfie_bytes),
+            prefilter=Prefilter(),
+        ),
+        objects=objects,
+        selfies=objects,
+        replies=SqsReplies(settings.stores.aws_default_region),
+        galleries=photos.galleries,
+        guests=MongoGuestReader(database),
+        vectors=VectorCache(objects, photos.output_bucket, photos.keys, find.find_cache_mb * 1_000_000),
+        output_bucket=photos.output_bucket,
+        readable_buckets=photos.readable_buckets,
+        selfie_buckets=find.selfie_buckets,
+        reply_queue_urls=find.allowed_reply_queue_urls,
+        bars=manifest.find_bars,
+        threshold=manifest.threshold,
+        least_quality=manifest.quality.core,
+        max_selfie_bytes=find.max_selfie_bytes,
+        result_days=find.find_result_days,
+        picture_bytes=Budget(picture_bytes),
+        keys=photos.keys,
+        telemetry=photos.telemetry,
+    )
+    return Service(
+        queue=_open_queue(settings, find.find_queue_url),
+        handler=partial(handle_find, parts=parts),
+        probes=_make_probes(database, objects),
+        kill_points=photos.kill_points,
     )
 
 
@@ -210,7 +328,6 @@ def _open_analyser(
 
 
 def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
-    from app.grouping.forgetting import ForgetParts
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _open_packs(settings).read(settings.models.model_pack)
@@ -242,19 +359,9 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         keys=ResultKeys(settings.stores.results_prefix),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
-        forgetting=ForgetParts(
-            MongoTombstones(database),
-            MongoFaceStore(database),
-            _open_owner(settings, stack),
-            settings.forgetting.retention_days,
-        ),
     )
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     _watch_owed_messages(parts.galleries, queue, settings, stack, on_death)
-    if parts.index:
-        clean = partial(_clean_index, parts.index, database)
-        work = partial(repeat, every_s=CLEAN_INDEX_EVERY_S, action=clean)
-        stack.enter_context(BackgroundThread("index files", work, join_s=5, on_death=on_death))
 
     def handle_message(body: str, *, progress: Progress, is_last: bool) -> None:
         handle(body, parts, progress)
@@ -269,26 +376,6 @@ def _watch_owed_messages(
     look = partial(send_overdue, galleries, queue, settings.messages.grouping_delay_s)
     work = partial(repeat, every_s=LOOK_EVERY_S, action=look)
     stack.enter_context(BackgroundThread("owed messages", work, join_s=5, on_death=on_death))
-
-
-def _open_owner(settings: GroupingSettings, stack: ExitStack) -> MongoOwnerMetadata | None:
-    uri = settings.forgetting.huemn_mongo_uri
-    if uri is None:
-        return None
-    database = open_database(uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
-    stack.callback(database.client.close)
-    return MongoOwnerMetadata(database)
-
-
-def _clean_index(index: "GalleryIndex", database: MongoDatabase) -> None:
-    """Remove what this machine has kept of faces that were erased since."""
-    try:
-        removed = index.remove_outdated(partial(list_index_erasures, database), INDEX_GRACE_S)
-    except (RetryLater, OSError) as error:
-        log.warning("files of the gallery index are looked at again in %.0f s: %s", CLEAN_INDEX_EVERY_S, error)
-        return
-    if removed:
-        log.info("files of the gallery index removed, of which faces were erased", extra={"files": len(removed)})
 
 
 def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":
@@ -323,18 +410,16 @@ def make_neighbour_search(settings: SearchSettings) -> "NeighbourSearch":
     return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
-def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
-    health = Health(settings.process.health_file)
-    health.mark_ready()
-    protection = TaskProtection(settings.process.ecs_agent_uri)
-
+def _make_consumer_context(
+    settings: Settings, service: Service, health: Health, set_busy: Callable[[bool], None], telemetry: Telemetry
+) -> ConsumerContext:
     def has_room() -> bool:
         if measure_memory_share() < settings.process.face_recognition_memory_threshold:
             return service.has_room()
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return ConsumerContext(health, has_room, protection.set, Breaker(service.probes), service.kill_points, telemetry)
+    return ConsumerContext(health, has_room, set_busy, Breaker(service.probes), service.kill_points, telemetry)
 
 
 def _make_kill_points(settings: Settings) -> KillPoints:

@@ -122,8 +122,7 @@ class SourceSettings(Area):
     queue_url: QueueUrl = Field(description="SQS queue that detection reads.")
     bucket_name: str = Field(description="Bucket of the photos, used where a message names none.")
     huemn_mongo_uri: MongoUri = Field(
-        description="MongoDB of the owner's image metadata; only `face_index` is written there. Without it, grouping "
-        "refuses requests to forget. Secret."
+        description="MongoDB of the owner's image metadata; only `face_index` is written there. Secret."
     )
     allowed_buckets: Names = Field(frozenset(), description="Further buckets a message may name, separated by commas.")
 
@@ -327,6 +326,36 @@ class PhotoSettings(Area):
         return PhotoLimits(self.max_photo_bytes, self.max_photo_pixels)
 
 
+class FindSettings(Area):
+    """Finding guests by selfies"""
+
+    find_queue_url: Annotated[QueueUrl | None, RARELY] = Field(
+        None, description="SQS queue of `find_person`, which detection reads beside its own; unset, nobody is found."
+    )
+    allowed_reply_queue_urls: Annotated[Names, RARELY] = Field(
+        frozenset(), description="SQS queues that a `find_person` may name for its answer, separated by commas."
+    )
+    selfie_buckets: Annotated[Names, RARELY] = Field(
+        frozenset(),
+        description="Buckets that selfies lie in, separated by commas. Only from these are selfies removed. Unset, "
+        "selfies may lie in the photos' buckets, and stay there.",
+    )
+    find_result_days: Annotated[int, RARELY] = Field(
+        7,
+        ge=1,
+        le=3650,
+        description="Days for which the same request gets the same answer; the bucket's lifecycle rule removes answers "
+        "after as many.",
+    )
+    find_threads: Annotated[int, RARELY] = Field(2, ge=1, le=16, description="Requests of guests in work at once.")
+    find_cache_mb: Annotated[int, RARELY] = Field(
+        128, ge=1, description="Megabytes of galleries' vectors that are kept in memory between requests."
+    )
+    max_selfie_bytes: Annotated[int, RARELY] = Field(
+        20_000_000, ge=1, description="A larger selfie is not read, and its sender is told so."
+    )
+
+
 class PeopleSettings(Area):
     """People"""
 
@@ -367,22 +396,6 @@ class PeopleSettings(Area):
     )
     gallery_index_gb: Annotated[float, RARELY] = Field(
         20, gt=0, description="Gigabytes of GALLERY_INDEX_DIR; galleries grouped longest ago make room."
-    )
-
-
-class ForgettingSettings(Area):
-    """Forgetting"""
-
-    huemn_mongo_uri: Annotated[MongoUri | None, RARELY] = Field(
-        None,
-        description="As in detection: requests to forget remove `face_index` there; unset, they are refused. Secret.",
-    )
-    retention_days: Annotated[int | None, RARELY] = Field(
-        None,
-        ge=1,
-        le=36_500,
-        description="Days after its newest photo was stored until a gallery is forgotten, where it has no days of its "
-        "own; unset, such a gallery is kept.",
     )
 
 
@@ -440,13 +453,13 @@ class DetectionSettings(Settings):
     source: SourceSettings
     device: DeviceSettings
     photos: PhotoSettings
+    find: FindSettings
 
 
 class GroupingSettings(Settings):
     """What the grouping service reads."""
 
     people: PeopleSettings
-    forgetting: ForgettingSettings
     search: SearchSettings
 
 
@@ -489,11 +502,7 @@ def list_areas(kind: type[Settings]) -> dict[str, type[Area]]:
 
 def list_fields() -> dict[str, FieldInfo]:
     """Every setting of every service by name."""
-    fields: dict[str, FieldInfo] = {}
-    for area in _list_all_areas():
-        # Of a setting that only one service requires, the required one counts.
-        fields = {**area.model_fields, **fields}
-    return fields
+    return {name: field for area in _list_all_areas() for name, field in area.model_fields.items()}
 
 
 def read_setting(name: str) -> str:
@@ -541,12 +550,11 @@ def make_settings_page() -> str:
 
 def _make_tables(*, rarely: bool) -> str:
     text = ""
-    fields = list_fields()
     for area in _list_all_areas():
         rows = [
             f"| `{name.upper()}` | {_format_default(field)} | {field.description} |"
             for name, field in area.model_fields.items()
-            if (RARELY in field.metadata) == rarely and field is fields[name]
+            if (RARELY in field.metadata) == rarely
         ]
         if rows:
             head = ["| variable | default | meaning |", "|---|---|---|"]

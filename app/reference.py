@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from app.config import make_settings_page
+from app.core.finds import FindAnswer
 from app.core.messages import make_json_schemas
 from app.core.stages import make_stages_table
 from app.grouping.output import make_json_schemas as make_output_schemas
@@ -49,7 +50,11 @@ Every photo's log line and record have the seconds of each stage that it passed,
 
 def make_pages() -> dict[Path, str]:
     """Path below docs/ → text."""
-    schemas = {**make_json_schemas(), **make_output_schemas()}
+    schemas = {
+        **make_json_schemas(),
+        **make_output_schemas(),
+        "find_answer": FindAnswer.model_json_schema(),
+    }
     written = {
         Path("schemas") / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }

@@ -18,7 +18,7 @@ from app.core.errors import WorkerError
 from app.grouping.output import Groups
 from local.album import Album, count_left_out, find_photos, list_outputs
 from local.sample import make_sample_album
-from local.stack import ROOT, SERVICES, LocalStack
+from local.stack import QUEUES, ROOT, SERVICES, LocalStack
 
 console = Console(highlight=False)
 SHOWN_SKIPPED = 8
@@ -114,7 +114,9 @@ def _show_status(stack: LocalStack, _options: argparse.Namespace) -> int:
     environment = stack.environment
     sqs = open_client("sqs", environment["AWS_DEFAULT_REGION"])
     wanted = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    for name, variable in (("detection", "QUEUE_URL"), ("grouping", "GROUP_FACE_QUEUE_URL")):
+    for variable, name in QUEUES.items():
+        if variable not in environment:
+            continue
         counts = sqs.get_queue_attributes(QueueUrl=environment[variable], AttributeNames=wanted)["Attributes"]
         console.print(f"{name} queue: {counts[wanted[0]]} waiting, {counts[wanted[1]]} in flight")
     with MongoClient[dict[str, Any]](environment["GALLERY_IMAGES_MONGO_URI"]) as mongo:

@@ -35,6 +35,10 @@ STOP_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S = 2 * START_TIMEOUT_S
 MAX_RECEIVE_COUNT = 5
 SERVICES = ("detection", "grouping")
+QUEUES = {"QUEUE_URL": "detection", "GROUP_FACE_QUEUE_URL": "grouping", "FIND_QUEUE_URL": "find"}
+"""Setting → the local queue."""
+SELFIES = "selfies"
+"""The local bucket for guests' selfies."""
 AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 NAMED_WITH_QUEUE = ("GROUP_FACE_QUEUE_URL", "BUCKET_NAME", "FACE_GROUP_BUCKET_NAME", "AWS_DEFAULT_REGION")
 """What must be set beside QUEUE_URL: in real AWS, a default would name somebody else's bucket."""
@@ -225,6 +229,7 @@ class LocalStack:
             defaults = {name: value for name, value in defaults.items() if name not in LOCAL_CREDENTIALS}
         else:
             state.ports["aws"] = find_free_port()
+            defaults["SELFIE_BUCKETS"] = SELFIES
             state.environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{state.ports['aws']}"
         if not self._get_users("GALLERY_IMAGES_MONGO_URI"):
             database = self._database = choose_database(self._wanted_database)
@@ -264,13 +269,15 @@ class LocalStack:
         environment = self.environment
         region = environment["AWS_DEFAULT_REGION"]
         sqs, s3 = open_client("sqs", region), open_client("s3", region)
-        for variable, name in (("QUEUE_URL", "detection"), ("GROUP_FACE_QUEUE_URL", "grouping")):
+        for variable, name in QUEUES.items():
             dead_letters = sqs.create_queue(QueueName=f"{name}-dead-letters")["QueueUrl"]
             arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVE_COUNT})
             queue = sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive})
             self.state.environment[variable] = queue["QueueUrl"]
-        for bucket in (environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"]):
+        replies = sqs.create_queue(QueueName="find-replies")["QueueUrl"]
+        self.state.environment.setdefault("ALLOWED_REPLY_QUEUE_URLS", replies)
+        for bucket in (environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"], SELFIES):
             with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
                 s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
 

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from app.core.errors import BadPhoto, LeaseLost, PhotoGone, RetryLater, StaleFence
 from app.core.errors import Letter as DeadPart
-from app.core.ports import ObjectVersion, OpenObject, ReceivedMessage, StoredObject
+from app.core.messages import Selfie
+from app.core.ports import OpenObject, ReceivedMessage, StoredObject
 from app.core.records import PhotoRef
 
 RECEIVE_BATCH = 10
@@ -183,6 +184,7 @@ class FakeObjectStore(Outages):
         self.output_bucket = output_bucket
         self.objects: dict[tuple[str, str], Upload] = {}
         self.content_types: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
         self.journal = journal if journal is not None else []
         self._fences: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -215,9 +217,19 @@ class FakeObjectStore(Outages):
             raise PhotoGone(f"There is no object {photo.bucket}/{photo.key}.")
         return stored
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def read_selfie(self, selfie: Selfie, max_bytes: int) -> bytes:
+        self._pass("read_selfie")
+        with self.open(PhotoRef("", "", selfie.bucket, selfie.s3_key), max_bytes) as stored:
+            return stored.read()
+
+    def remove_selfie(self, selfie: Selfie) -> None:
+        self._pass("remove_selfie")
+        self.delete(selfie.bucket, selfie.s3_key)
+
+    def put(self, key: str, data: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
         self._pass("put")
         self.journal.append(f"put {key}")
+        self.tags[key] = dict(tags or {})
         self.upload(self.output_bucket, key, data)
         self.content_types[key] = content_type
         self._fences.pop(key, None)
@@ -241,21 +253,6 @@ class FakeObjectStore(Outages):
         self._pass("fetch")
         stored = self.objects.get((self.output_bucket, key))
         return stored.data if stored else None
-
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        """As of a bucket without versions."""
-        self._pass("list_versions")
-        for key, at in list(self.list_keys(prefix)):
-            yield ObjectVersion(key, "null", at, len(self.read(key)), is_current=True)
-
-    def read_version(self, version: ObjectVersion) -> bytes | None:
-        self._pass("read_version")
-        stored = self.objects.get((self.output_bucket, version.key))
-        return stored.data if stored else None
-
-    def erase(self, versions: Iterable[ObjectVersion]) -> None:
-        self._pass("erase")
-        self.remove([one.key for one in versions])
 
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         self._pass("read_part")

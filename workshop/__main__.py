@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from app.core.errors import BadConfiguration, FatalWorkerError
+from app.core.likeness import FindBars
 from app.detection.device import open_device
 from app.packs.manifest import Calibration
 from app.packs.store import PackStore
@@ -17,11 +18,12 @@ from workshop.calibration import (
     compute_error_rates,
     embed_central_faces,
     embed_known_faces,
-    embed_people,
+    measure_central_faces,
     write_calibration,
 )
 from workshop.crowd import COMPONENTS, EXPONENT, fit_whitening, write_crowd
 from workshop.faceres import convert_faceres
+from workshop.find_calibration import FEWEST_STRANGERS, choose_find_bars
 from workshop.samples import choose_samples, list_pictures, name_people_below
 
 ALL = "all"
@@ -92,8 +94,8 @@ def _optimise(options: argparse.Namespace) -> int:
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Compares the faces nearest the middle of all photos, and writes similarity_threshold and [calibration] into "
-        "the pack's manifest."
+        "Compares the faces nearest the middle of all photos, and writes similarity_threshold, find_threshold and "
+        "[calibration] into the pack's manifest."
     )
     _add_pack(parser)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
@@ -110,6 +112,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         known = embed_known_faces(options.images, device)
     rates = compute_error_rates(known)
     threshold = choose_threshold(known, rates)
+    find = choose_find_bars(known, pack.manifest.quality.core)
     false_match, false_non_match = rates.get_rates_at(threshold.at_reference)
     collection = options.collection or options.images.resolve().name
     named = path.name if Path(options.pack).is_absolute() else options.pack
@@ -128,11 +131,19 @@ def _calibrate(options: argparse.Namespace) -> int:
         f"{pack.manifest.name}: similarity_threshold {threshold.at_reference} (was "
         f"{pack.manifest.similarity_threshold}), and {threshold.per_tenfold} more for ten times as many people. Above "
         f"it are {calibration.false_match_rate:g} of different people's pairs and {1 - false_non_match:.1%} of one "
-        f"person's, of {rates.faces:,} faces of {rates.people:,} people."
+        f"person's, of {rates.faces:,} faces of {rates.people:,} people. "
+        f"{_describe_find_bars(find)}"
     )
     if not options.dry_run:
-        write_calibration(path, threshold, calibration)
+        write_calibration(path, threshold, find, calibration)
     return 0
+
+
+def _describe_find_bars(bars: FindBars | None) -> str:
+    if bars is None:
+        return f"find_threshold stays: it needs {FEWEST_STRANGERS} people with a face that is good enough for a selfie."
+    threshold = bars.threshold
+    return f"find_threshold {threshold.at_reference}, and {threshold.per_tenfold} more for ten times as many people."
 
 
 def _add_crowd(parser: argparse.ArgumentParser) -> None:
@@ -172,8 +183,9 @@ def _learn_crowd(options: argparse.Namespace) -> int:
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Writes an .npz with the embedding of the face nearest the middle of each photo, its person (`label`) and its "
-        "photo (`image`). It is biometric data: keep it where the photos are kept."
+        "Writes an .npz with the embedding of the face nearest the middle of each photo, that of the mirrored face "
+        "(`mirrored`), its unified `quality`, its person (`label`) and its photo (`image`). It is biometric data: keep "
+        "it where the photos are kept."
     )
     _add_pack(parser)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of photos for each person")
@@ -182,11 +194,20 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed_people(options: argparse.Namespace) -> int:
+    people = name_people_below(options.images)
     with open_device(_open_store(options).install(options.pack), "cpu") as device:
-        photos, names, embeddings = embed_people(name_people_below(options.images), device)
-    images = [photo.relative_to(options.images).as_posix() for photo in photos]
-    np.savez(options.output, embedding=embeddings, label=np.array(names), image=np.array(images))
-    print(f"{options.output}: {len(photos):,} faces")
+        faces = measure_central_faces(list(people), device)
+    if not faces:
+        raise BadConfiguration(f"No photo with a face was found in {options.images}.")
+    np.savez(
+        options.output,
+        embedding=np.stack([face.embedding for face in faces.values()]),
+        mirrored=np.stack([face.mirrored for face in faces.values()]),
+        quality=np.array([face.quality for face in faces.values()], np.float32),
+        label=np.array([people[photo] for photo in faces]),
+        image=np.array([photo.relative_to(options.images).as_posix() for photo in faces]),
+    )
+    print(f"{options.output}: {len(faces):,} faces")
     return 0
 
 

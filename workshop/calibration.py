@@ -39,11 +39,13 @@ from app.clustering.graph import build_graph
 from app.clustering.neighbours import EXACT
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadPhoto
+from app.core.likeness import FindBars
 from app.core.pictures import PhotoLimits
 from app.core.roles import assign_core
 from app.core.thresholds import Threshold
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.device import Device
+from app.detection.selfies import embed_mirrored
 from app.detection.stage_times import StageTimes
 from app.host import count_cores
 from app.packs.manifest import Calibration
@@ -87,10 +89,25 @@ People = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class KnownFaces:
-    """`embeddings` (N,D) float32 of unit length, and `people` (N,) int64, the person of each, numbered from 0 on."""
+    """`embeddings` (N,D) float32 of unit length, and `people` (N,) int64, the person of each, numbered from 0 on.
+
+    `mirrored` (N,D) are the embeddings of the mirrored faces, and `quality` (N,) is their unified quality; None where
+    they were not measured.
+    """
 
     embeddings: Floats
     people: People
+    mirrored: Floats | None = None
+    quality: Floats | None = None
+
+
+@dataclass(frozen=True)
+class CentralFace:
+    """The face nearest the middle of a photo: its embedding, that of its mirrored picture, and its unified quality."""
+
+    embedding: Floats
+    mirrored: Floats
+    quality: float
 
 
 @dataclass(frozen=True)
@@ -121,10 +138,15 @@ def embed_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, Fl
 
     A file that can't be read, and a photo without a face, are left out.
     """
+    return {photo: face.embedding for photo, face in measure_central_faces(photos, device).items()}
+
+
+def measure_central_faces(photos: Sequence[Path], device: Device) -> dict[Path, CentralFace]:
+    """The same with the mirrored face and the quality."""
     analyser = Analyser(device, PhotoLimits())
     with ThreadPoolExecutor(count_cores()) as pool:
-        embeddings = pool.map(lambda photo: _embed_central_face(photo, analyser), photos)
-        return {photo: row for photo, row in zip(photos, embeddings, strict=True) if row is not None}
+        measured = pool.map(lambda photo: _measure_central_face(photo, analyser), photos)
+        return {photo: face for photo, face in zip(photos, measured, strict=True) if face is not None}
 
 
 def embed_people(photos: Mapping[Path, str], device: Device) -> tuple[list[Path], list[str], Floats]:
@@ -147,9 +169,15 @@ def embed_known_faces(folder: Path, device: Device) -> KnownFaces:
     photos = name_people_below(folder)
     # Checked before an hour of analysis, and again after it, since photos may have no face.
     _require_enough(folder, list(photos.values()))
-    _, names, embeddings = embed_people(photos, device)
+    faces = measure_central_faces(list(photos), device)
+    names = [photos[photo] for photo in faces]
     _require_enough(folder, names)
-    return KnownFaces(embeddings, np.unique(names, return_inverse=True)[1].astype(np.int64))
+    return KnownFaces(
+        np.stack([face.embedding for face in faces.values()]),
+        np.unique(names, return_inverse=True)[1].astype(np.int64),
+        np.stack([face.mirrored for face in faces.values()]),
+        np.array([face.quality for face in faces.values()], np.float32),
+    )
 
 
 def compute_error_rates(faces: KnownFaces) -> ErrorRates:
@@ -193,12 +221,16 @@ def choose_threshold(faces: KnownFaces, rates: ErrorRates) -> Threshold:
     return tried[int(np.flatnonzero(good_enough)[-1])]
 
 
-def write_calibration(path: Path, threshold: Threshold, calibration: Calibration) -> None:
-    """Put both into a manifest. Raises BadModelPack where it can't be written."""
+def write_calibration(path: Path, threshold: Threshold, find: FindBars | None, calibration: Calibration) -> None:
+    """Put all of it into a manifest. Raises BadModelPack where it can't be written."""
 
     def put(document: tomlkit.TOMLDocument) -> None:
         document["similarity_threshold"] = threshold.at_reference
         document["threshold_per_tenfold"] = threshold.per_tenfold
+        if find is not None:
+            document["find_threshold"] = find.threshold.at_reference
+            document["find_per_tenfold"] = find.threshold.per_tenfold
+            document["find_crowd"] = find.crowd
         # An existing table keeps its place, between the same lines.
         document.setdefault("calibration", tomlkit.table()).update(calibration.model_dump())
 
@@ -259,14 +291,19 @@ def _score(faces: KnownFaces, rows: NDArray[np.intp], thresholds: Sequence[Thres
     return [(score_bcubed(true, labels).f + score_pairwise(true, labels).f) / 2 for labels in labellings]
 
 
-def _embed_central_face(photo: Path, analyser: Analyser) -> Floats | None:
+def _measure_central_face(photo: Path, analyser: Analyser) -> CentralFace | None:
+    times = StageTimes()
     try:
         data = photo.read_bytes()
-        analysis = analyse_photo(data, read_header(data, PhotoLimits()), analyser, StageTimes())
+        analysis = analyse_photo(data, read_header(data, PhotoLimits()), analyser, times)
     except (BadPhoto, OSError) as error:
         log.warning("%s is left out: %s", photo, error)
         return None
-    return analysis.embeddings[find_most_central(analysis.in_image, analysis.image)] if len(analysis.in_image) else None
+    if not len(analysis.in_image):
+        return None
+    row = find_most_central(analysis.in_image, analysis.image)
+    mirrored = embed_mirrored(analysis, row, analyser.device, times)
+    return CentralFace(analysis.embeddings[row], mirrored, analysis.quality[row]["unified"])
 
 
 def _sum_above(weights: Rates) -> Rates:

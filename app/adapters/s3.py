@@ -1,15 +1,18 @@
 """Photos and results on S3."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError
 
 from app.adapters.aws import DENIED, open_client, read_error_code, translate_aws_errors
 from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
-from app.core.ports import ObjectVersion, OpenObject, StoredObject
+from app.core.messages import Selfie
+from app.core.ports import OpenObject, StoredObject
 from app.core.records import PhotoRef
 
 DELETE_BATCH = 1000
@@ -59,10 +62,7 @@ class S3Store:
         answer = self._request(self._s3.get_object, photo)
         size, etag, last_modified = _read_identity(answer)
         with answer["Body"] as body:
-            if size > max_bytes:
-                raise BadPhoto(
-                    f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.", "too large"
-                )
+            _check_size(size, max_bytes)
 
             def read() -> bytes:
                 with translate_aws_errors(f"Reading {where}", "S3"):
@@ -90,9 +90,25 @@ class S3Store:
                 raise
         return answer
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def read_selfie(self, selfie: Selfie, max_bytes: int) -> bytes:
+        where = f"s3://{selfie.bucket}/{selfie.s3_key}"
+        version = {"VersionId": selfie.version_id} if selfie.version_id else {}
+        photo = PhotoRef("", "", selfie.bucket, selfie.s3_key)
+        answer = self._request(partial(self._s3.get_object, **version), photo)
+        with answer["Body"] as body:
+            _check_size(int(answer["ContentLength"]), max_bytes)
+            with translate_aws_errors(f"Reading {where}", "S3"):
+                return bytes(body.read())
+
+    def remove_selfie(self, selfie: Selfie) -> None:
+        version = {"VersionId": selfie.version_id} if selfie.version_id else {}
+        with translate_aws_errors(f"Removing s3://{selfie.bucket}/{selfie.s3_key}", "S3"):
+            self._s3.delete_object(Bucket=selfie.bucket, Key=selfie.s3_key, **version)
+
+    def put(self, key: str, data: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        tagging = {"Tagging": urlencode(tags)} if tags else {}
         with translate_aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):
-            self._s3.put_object(Bucket=self._output_bucket, Key=key, Body=data, ContentType=content_type)
+            self._s3.put_object(Bucket=self._output_bucket, Key=key, Body=data, ContentType=content_type, **tagging)
 
     def replace(self, key: str, data: bytes, content_type: str, fence: int) -> None:
         where = f"s3://{self._output_bucket}/{key}"
@@ -162,43 +178,20 @@ class S3Store:
             for page in pages:
                 yield from ((item["Key"], item["LastModified"]) for item in page.get("Contents", []))
 
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        with translate_aws_errors(f"Listing versions of s3://{self._output_bucket}/{prefix}", "S3"):
-            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._output_bucket, Prefix=prefix)
-            for page in pages:
-                for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                    # A bucket without versions has "null" as the version of each object.
-                    yield ObjectVersion(
-                        item["Key"],
-                        item.get("VersionId") or "null",
-                        item["LastModified"],
-                        item.get("Size", 0),
-                        item["IsLatest"] and "Size" in item,
-                    )
-
-    def read_version(self, version: ObjectVersion) -> bytes | None:
-        with translate_aws_errors(f"Reading a version of s3://{self._output_bucket}/{version.key}", "S3"):
-            try:
-                answer = self._s3.get_object(Bucket=self._output_bucket, Key=version.key, VersionId=version.version_id)
-            except ClientError as error:
-                if read_error_code(error) in {*GONE, "MethodNotAllowed"}:  # A mark of deletion has no content.
-                    return None
-                raise
-            return bytes(answer["Body"].read())
-
-    def erase(self, versions: Iterable[ObjectVersion]) -> None:
-        self._delete([{"Key": one.key, "VersionId": one.version_id} for one in versions])
-
     def remove(self, keys: Iterable[str]) -> None:
-        self._delete([{"Key": key} for key in keys])
-
-    def _delete(self, listed: list[dict[str, str]]) -> None:
+        listed = list(keys)
         for start in range(0, len(listed), DELETE_BATCH):
-            objects = listed[start : start + DELETE_BATCH]
+            objects = [{"Key": key} for key in listed[start : start + DELETE_BATCH]]
             with translate_aws_errors(f"Removing objects of s3://{self._output_bucket}", "S3"):
                 answer = self._s3.delete_objects(Bucket=self._output_bucket, Delete={"Objects": objects, "Quiet": True})
             if answer.get("Errors"):
                 raise RetryLater(f"Removing objects of s3://{self._output_bucket} failed: {answer['Errors'][0]}")
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    """Raises BadPhoto for a file that is too large."""
+    if size > max_bytes:
+        raise BadPhoto(f"The file has {size / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are accepted.", "too large")
 
 
 def _locate(photo: PhotoRef) -> str:

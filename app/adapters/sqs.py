@@ -201,3 +201,14 @@ def _make_text_attribute(value: str) -> dict[str, str]:
     # SQS refuses characters outside XML 1.0 in attributes.
     printable = "".join(char if char.isprintable() else " " for char in value)
     return {"DataType": "String", "StringValue": printable or "-"}
+
+
+class SqsReplies:
+    """Sends answers to queues of others."""
+
+    def __init__(self, region: str) -> None:
+        self._sqs = open_client("sqs", region, read_timeout_s=10)
+
+    def send(self, queue_url: str, body: str) -> None:
+        with translate_sqs_errors(f"Sending an answer to {queue_url}"):
+            self._sqs.send_message(QueueUrl=queue_url, MessageBody=body)

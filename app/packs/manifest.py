@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import BadModelPack
+from app.core.likeness import FindBars
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 
@@ -197,7 +198,10 @@ class Source(_Part):
 
 class PackManifest(_Part):
     """One pack. `similarity_threshold` is the cosine above which two faces are likely of one person, in a gallery of
-    100 people; it rises by `threshold_per_tenfold` for ten times as many (app/core/thresholds.py). `quality` has the
+    100 people; it rises by `threshold_per_tenfold` for ten times as many (app/core/thresholds.py). `find_threshold` is
+    the similarity beyond the crowd from which on a selfie is taken for somebody (app/core/likeness.py), and rises by
+    `find_per_tenfold`; `find_crowd` is the usual similarity to the crowd. By a pack without `find_threshold` nobody is
+    found for certain. `quality` has the
     quality bars for its embedder. Only a pack of the source `https` may lack hashes: `missing_hashes`.
 
     A pack that has another name than before names the former one in `id_name`, so that its model id stays the same.
@@ -212,6 +216,9 @@ class PackManifest(_Part):
     embedder: EmbedderConfig
     similarity_threshold: float = Field(gt=0, lt=1)
     threshold_per_tenfold: float = Field(default=0, ge=0, le=0.2)
+    find_threshold: float | None = Field(default=None, gt=0, lt=1)
+    find_per_tenfold: float = Field(default=0, ge=0, le=0.3)
+    find_crowd: float = Field(default=0, ge=-1, le=1)
     quality: QualityBars = QualityBars()
     source: Source
     calibration: Calibration | None = None
@@ -237,6 +244,13 @@ class PackManifest(_Part):
     def threshold(self) -> Threshold:
         """The threshold for galleries of every size."""
         return Threshold(self.similarity_threshold, self.threshold_per_tenfold)
+
+    @property
+    def find_bars(self) -> FindBars | None:
+        """From where on a guest is found, in galleries of every size; None where that was not calibrated."""
+        if self.find_threshold is None:
+            return None
+        return FindBars(Threshold(self.find_threshold, self.find_per_tenfold), self.find_crowd)
 
     @property
     def weight_files(self) -> list[str]:

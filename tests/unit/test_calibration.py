@@ -13,6 +13,7 @@ import pytest
 from app.clustering.full import cluster
 from app.core.arrays import Floats
 from app.core.errors import BadConfiguration, BadModelPack
+from app.core.likeness import FindBars
 from app.core.thresholds import Threshold
 from app.detection.device import Device
 from app.packs.manifest import Calibration, read_manifest
@@ -156,22 +157,28 @@ def test_a_rate_is_kept_by_the_least_threshold_that_keeps_it() -> None:
 def test_a_manifest_keeps_its_comments_and_gains_the_threshold_and_where_it_is_from(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
-    write_calibration(path, Threshold(0.487, 0.02), calibration())
+    write_calibration(path, Threshold(0.487, 0.02), FindBars(Threshold(0.3, 0.06), 0.2), calibration())
     text = path.read_text("utf-8")
     assert "# What this pack is." in text
     assert "similarity_threshold = 0.487  # by eye" in text
     assert "# Beside it.\n[source]" in text
     manifest = read_manifest(path)
-    assert (manifest.threshold, manifest.calibration) == (Threshold(0.487, 0.02), calibration())
+    assert (manifest.threshold, manifest.find_bars, manifest.calibration) == (
+        Threshold(0.487, 0.02),
+        FindBars(Threshold(0.3, 0.06), 0.2),
+        calibration(),
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
 
 
 def test_calibrated_again_only_the_new_figures_differ(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
-    write_calibration(path, Threshold(0.487, 0.02), calibration())
+    write_calibration(path, Threshold(0.487, 0.02), FindBars(Threshold(0.3, 0.06), 0.2), calibration())
     before = path.read_text("utf-8").splitlines()
-    write_calibration(path, Threshold(0.487, 0.02), calibration(faces=641, date=date(2026, 1, 3)))
+    write_calibration(
+        path, Threshold(0.487, 0.02), FindBars(Threshold(0.3, 0.06), 0.2), calibration(faces=641, date=date(2026, 1, 3))
+    )
     after = path.read_text("utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [("faces = 640", "faces = 641"), ("date = 2026-01-02", "date = 2026-01-03")]
@@ -181,7 +188,7 @@ def test_what_would_not_be_a_manifest_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MANIFEST, "utf-8")
     with pytest.raises(BadModelPack, match="similarity_threshold"):
-        write_calibration(path, Threshold(1.0), calibration())
+        write_calibration(path, Threshold(1.0), FindBars(Threshold(0.3), 0.2), calibration())
     assert path.read_text("utf-8") == MANIFEST
     assert [entry.name for entry in tmp_path.iterdir()] == ["toy.toml"]
 
