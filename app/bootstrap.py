@@ -16,10 +16,12 @@ from app.adapters.models import make_model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping, refuse_documentdb
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
+from app.adapters.mongo_forgotten import MongoForgottenPhotos, list_index_erasures
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
 from app.adapters.mongo_guests import MongoGuestReader
 from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
+from app.adapters.mongo_tombstones import MongoTombstones
 from app.adapters.s3 import S3Store
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue, SqsReplies
@@ -56,6 +58,10 @@ EXIT_UNREACHABLE = 4
 PHOTOS_A_WRITE = 50
 GROUPING_THREADS = 2
 """A gallery's run uses all cores, so the grouping service has one run at a time; edits are applied beside it."""
+CLEAN_INDEX_EVERY_S = 60.0
+INDEX_GRACE_S = 600
+"""The next run of a gallery, which commonly comes within a minute, writes its file without the faces that were erased.
+A file that no run has written since goes after this time."""
 SELFIES_SHARE = 0.25
 """Of the memory for pictures, where guests are looked for: photos that wait for memory must not hold up a selfie."""
 
@@ -245,6 +251,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         kill_points=_make_kill_points(settings),
         keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
+        forgotten=MongoForgottenPhotos(database),
     )
     _watch_owed_messages(parts.galleries, parts.grouping_queue, settings, stack, on_death)
     return Service(
@@ -328,6 +335,7 @@ def _open_analyser(
 
 
 def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+    from app.grouping.forgetting import ForgetParts
     from app.grouping.handle import GroupingParts, handle
 
     manifest = _open_packs(settings).read(settings.models.model_pack)
@@ -359,9 +367,19 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         keys=ResultKeys(settings.stores.results_prefix),
         kill_points=_make_kill_points(settings),
         telemetry=telemetry,
+        forgetting=ForgetParts(
+            MongoTombstones(database),
+            MongoFaceStore(database),
+            _open_owner(settings, stack),
+            settings.forgetting.retention_days,
+        ),
     )
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     _watch_owed_messages(parts.galleries, queue, settings, stack, on_death)
+    if parts.index:
+        clean = partial(_clean_index, parts.index, database)
+        work = partial(repeat, every_s=CLEAN_INDEX_EVERY_S, action=clean)
+        stack.enter_context(BackgroundThread("index files", work, join_s=5, on_death=on_death))
 
     def handle_message(body: str, *, progress: Progress, is_last: bool) -> None:
         handle(body, parts, progress)
@@ -376,6 +394,26 @@ def _watch_owed_messages(
     look = partial(send_overdue, galleries, queue, settings.messages.grouping_delay_s)
     work = partial(repeat, every_s=LOOK_EVERY_S, action=look)
     stack.enter_context(BackgroundThread("owed messages", work, join_s=5, on_death=on_death))
+
+
+def _open_owner(settings: GroupingSettings, stack: ExitStack) -> MongoOwnerMetadata | None:
+    uri = settings.forgetting.huemn_mongo_uri
+    if uri is None:
+        return None
+    database = open_database(uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
+    stack.callback(database.client.close)
+    return MongoOwnerMetadata(database)
+
+
+def _clean_index(index: "GalleryIndex", database: MongoDatabase) -> None:
+    """Remove what this machine has kept of faces that were erased since."""
+    try:
+        removed = index.remove_outdated(partial(list_index_erasures, database), INDEX_GRACE_S)
+    except (RetryLater, OSError) as error:
+        log.warning("files of the gallery index are looked at again in %.0f s: %s", CLEAN_INDEX_EVERY_S, error)
+        return
+    if removed:
+        log.info("files of the gallery index removed, of which faces were erased", extra={"files": len(removed)})
 
 
 def _open_gallery_index(settings: GroupingSettings) -> "GalleryIndex | None":

@@ -122,7 +122,8 @@ class SourceSettings(Area):
     queue_url: QueueUrl = Field(description="SQS queue that detection reads.")
     bucket_name: str = Field(description="Bucket of the photos, used where a message names none.")
     huemn_mongo_uri: MongoUri = Field(
-        description="MongoDB of the owner's image metadata; only `face_index` is written there. Secret."
+        description="MongoDB of the owner's image metadata; only `face_index` is written there. Without it, grouping "
+        "refuses requests to forget. Secret."
     )
     allowed_buckets: Names = Field(frozenset(), description="Further buckets a message may name, separated by commas.")
 
@@ -399,6 +400,22 @@ class PeopleSettings(Area):
     )
 
 
+class ForgettingSettings(Area):
+    """Forgetting"""
+
+    huemn_mongo_uri: Annotated[MongoUri | None, RARELY] = Field(
+        None,
+        description="As in detection: requests to forget remove `face_index` there; unset, they are refused. Secret.",
+    )
+    retention_days: Annotated[int | None, RARELY] = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="Days after its newest photo was stored until a gallery is forgotten, where it has no days of its "
+        "own; unset, such a gallery is kept.",
+    )
+
+
 class SearchSettings(Area):
     """The search for similar faces"""
 
@@ -460,6 +477,7 @@ class GroupingSettings(Settings):
     """What the grouping service reads."""
 
     people: PeopleSettings
+    forgetting: ForgettingSettings
     search: SearchSettings
 
 
@@ -502,7 +520,11 @@ def list_areas(kind: type[Settings]) -> dict[str, type[Area]]:
 
 def list_fields() -> dict[str, FieldInfo]:
     """Every setting of every service by name."""
-    return {name: field for area in _list_all_areas() for name, field in area.model_fields.items()}
+    fields: dict[str, FieldInfo] = {}
+    for area in _list_all_areas():
+        # Of a setting that only one service requires, the required one counts.
+        fields = {**area.model_fields, **fields}
+    return fields
 
 
 def read_setting(name: str) -> str:
@@ -550,11 +572,12 @@ def make_settings_page() -> str:
 
 def _make_tables(*, rarely: bool) -> str:
     text = ""
+    fields = list_fields()
     for area in _list_all_areas():
         rows = [
             f"| `{name.upper()}` | {_format_default(field)} | {field.description} |"
             for name, field in area.model_fields.items()
-            if (RARELY in field.metadata) == rarely
+            if (RARELY in field.metadata) == rarely and field is fields[name]
         ]
         if rows:
             head = ["| variable | default | meaning |", "|---|---|---|"]

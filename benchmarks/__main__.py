@@ -24,6 +24,7 @@ BENCHMARKS = {
     "continuity": Benchmark(
         "accuracy.continuity", "whether people keep ids and names under another model, other bytes and other keys"
     ),
+    "covered": Benchmark("accuracy.covered", "faces detected behind masks, glasses, hands and hair"),
     "everybody": Benchmark("accuracy.everybody", "whether one setting serves every age, group and gallery size"),
     "grouping": Benchmark("accuracy.grouping", "how well faces are grouped into people, at any size"),
     "prefilter": Benchmark("accuracy.prefilter", "what the pre-filter rejects, and which faces are lost by it"),
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "load": Benchmark("speed.load", "messages a second through worker processes with a stub for the networks"),
     "loading": Benchmark("speed.loading", "seconds until grouping has a gallery's faces"),
     "neighbours": Benchmark("speed.neighbours", "seconds, memory and recall of the search for neighbours"),
+    "output": Benchmark("speed.output", "bytes of what applications read of a gallery, and of one more photo"),
     "prefilter_savings": Benchmark("speed.prefilter_savings", "what the pre-filter saves a service", True),
     "service": Benchmark("speed.service", "photos a second of the detection service as a process", True),
     "telemetry": Benchmark("speed.telemetry", "what metrics and traces cost a photo"),

@@ -39,6 +39,7 @@ from app.core.records import (
     PersonRecord,
     PhotoRef,
     PhotoResult,
+    get_rank,
     make_face_id,
     make_face_index,
     make_quality_columns,
@@ -112,10 +113,10 @@ class FakeFaceStore(Outages):
             same = stored is not None and image.content is not None and stored.content == image.content
             said = self._find_said(stored, result) if stored and not same else {}
             if stored:
-                pictures |= self._keep_faces(stored, now, {face.crop_key for face in result.faces}, same_content=same)
+                pictures |= self._keep_faces(stored, now, result, same_content=same)
             if now.status is image.status:
                 for row, face in enumerate(result.faces):
-                    face_id = make_face_id(now.photo, face.model_id, row)
+                    face_id = make_face_id(now.photo, face.model_id, get_rank(face.face_id))
                     self.faces[face_id] = replace(face, face_id=face_id, image_id=now.photo.image_id)
                     self._etags[face_id] = image.etag
                     if row in said:
@@ -149,19 +150,19 @@ class FakeFaceStore(Outages):
         return settled, pictures
 
     def _keep_faces(
-        self, stored: ImageRecord, now: ImageRecord, crop_keys: set[str], *, same_content: bool
+        self, stored: ImageRecord, now: ImageRecord, result: PhotoResult, *, same_content: bool
     ) -> set[str]:
         """What is left of a photo's former faces; returns the pictures that it doesn't have any more."""
         pictures = {stored.preview_key} - {now.preview_key, None}
         taken = self._take_faces(stored)
         left = []
+        crop_keys = {face.crop_key for face in result.faces}
+        ranks = {get_rank(face.face_id) for face in result.faces}
         for face, etag, *words in taken:
-            if same_content and (
-                face.model_id != now.model_id or int(face.face_id.rpartition("/")[2]) < now.face_count
-            ):
+            if same_content and (face.model_id != now.model_id or get_rank(face.face_id) in ranks):
                 left.append((face, now.etag, *words))
             elif (not same_content and etag == now.etag and face.model_id != now.model_id) or (
-                etag == now.etag and int(face.face_id.rpartition("/")[2]) < now.face_count
+                etag == now.etag and get_rank(face.face_id) in ranks
             ):
                 left.append((face, etag, *words))
         kept = crop_keys | {face.crop_key for face, *_ in left if face.model_id != now.model_id and same_content}
@@ -184,7 +185,7 @@ class FakeFaceStore(Outages):
         self, image: ImageRecord, faces: Iterable[tuple[FaceRecord, str | None, str | None, bool, set[str]]]
     ) -> None:
         for face, etag, person, confirmed, rejected in faces:
-            key = make_face_id(image.photo, face.model_id, int(face.face_id.rpartition("/")[2]))
+            key = make_face_id(image.photo, face.model_id, get_rank(face.face_id))
             self.faces[key] = replace(face, face_id=key, image_id=image.photo.image_id)
             self._etags[key] = etag
             self._put_words(key, person, confirmed, rejected)
@@ -243,13 +244,13 @@ class FakeFaceStore(Outages):
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         self._pass("find_twin")
         for image in self.images.values():
-            if (image.content, image.model_id) == (content, model_id) and image.status in (
+            if (image.content, image.model_id, image.excluded) == (content, model_id, 0) and image.status in (
                 ImageStatus.INDEXED,
                 ImageStatus.NO_FACES,
             ):
                 mine = (image.photo.gallery_id, image.photo.image_id, model_id)
                 faces = [f for f in self.faces.values() if (f.gallery_id, f.image_id, f.model_id) == mine]
-                faces.sort(key=lambda face: int(face.face_id.rpartition("/")[2]))
+                faces.sort(key=lambda face: get_rank(face.face_id))
                 return PhotoResult(image, faces) if len(faces) == image.face_count else None
         return None
 
@@ -601,6 +602,13 @@ class FakePeopleStore(Outages):
             for move in draft.moves:
                 self._move(move)
         self.moves.append(draft.moves)
+
+    def move_chosen_covers(self, lease: GalleryLease, covers: Mapping[str, str]) -> None:
+        self._pass("move_chosen_covers")
+        with self._galleries.run_fenced(lease):
+            for person, face in covers.items():
+                key = (lease.gallery_id, person)
+                self.people[key] = replace(self.people[key], chosen_cover=face)
 
     def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
         self._pass("remove_former_faces")

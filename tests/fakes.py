@@ -17,7 +17,7 @@ from typing import Protocol
 from app.core.errors import BadPhoto, LeaseLost, PhotoGone, RetryLater, StaleFence
 from app.core.errors import Letter as DeadPart
 from app.core.messages import Selfie
-from app.core.ports import OpenObject, ReceivedMessage, StoredObject
+from app.core.ports import ObjectVersion, OpenObject, ReceivedMessage, StoredObject
 from app.core.records import PhotoRef
 
 RECEIVE_BATCH = 10
@@ -253,6 +253,21 @@ class FakeObjectStore(Outages):
         self._pass("fetch")
         stored = self.objects.get((self.output_bucket, key))
         return stored.data if stored else None
+
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """As of a bucket without versions."""
+        self._pass("list_versions")
+        for key, at in list(self.list_keys(prefix)):
+            yield ObjectVersion(key, "null", at, len(self.read(key)), is_current=True)
+
+    def read_version(self, version: ObjectVersion) -> bytes | None:
+        self._pass("read_version")
+        stored = self.objects.get((self.output_bucket, version.key))
+        return stored.data if stored else None
+
+    def erase(self, versions: Iterable[ObjectVersion]) -> None:
+        self._pass("erase")
+        self.remove([one.key for one in versions])
 
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         self._pass("read_part")

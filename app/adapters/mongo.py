@@ -118,6 +118,8 @@ def ensure_indexes(database: Database[Document]) -> None:
         # Two edits of a gallery never have one number. Few edits are unsettled at any time.
         database["edits"].create_index([("gallery_id", ASCENDING), ("number", ASCENDING)], unique=True)
         database["edits"].create_index([("unsettled", ASCENDING)], sparse=True)
+        database["tombstones"].create_index([("gallery_id", ASCENDING), ("scope", ASCENDING)])
+        database["images"].create_index([("gallery_id", ASCENDING), ("processed_at", ASCENDING)])
         # Only galleries that have changed a short time ago have the field.
         database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)
 

@@ -77,7 +77,9 @@ class MongoFaceStore:
     def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         analysed = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
         with translate_mongo_errors("Looking for the same picture"):
-            image = self._images.find_one({"content": content, "model": model_id, "status": analysed})
+            # One with forgotten faces lacks them.
+            complete = {"excluded": {"$in": [None, 0]}}
+            image = self._images.find_one({"content": content, "model": model_id, "status": analysed, **complete})
             if image is None:
                 return None
             same_content = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}

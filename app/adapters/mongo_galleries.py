@@ -324,7 +324,15 @@ class MongoOwnerMetadata:
 
     def clear_face_index(self, photo: PhotoRef) -> None:
         with translate_mongo_errors("Removing the owner's face_index"):
-            self._images.update_one(_find_owner_document(photo), {"$unset": {"face_index": ""}})
+            # The document of the plain id may have got the field too; a photo that has this id gets it again.
+            ids = {"$in": list({photo.image_id, photo.plain_id})}
+            mine = {"gallery_id": photo.gallery_id, "image_id": ids}
+            self._images.update_many(mine, {"$unset": {"face_index": ""}})
+
+    def clear_gallery(self, gallery_id: str) -> int:
+        mine = {"gallery_id": gallery_id, "face_index": {"$exists": True}}
+        with translate_mongo_errors("Removing the owner's face_index"):
+            return self._images.update_many(mine, {"$unset": {"face_index": ""}}).modified_count
 
 
 def _find_owner_document(photo: PhotoRef) -> Document:

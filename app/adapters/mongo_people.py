@@ -9,7 +9,7 @@ While a run writes, the gallery has `writing`, the number of the new version. A 
 that died restores the former values first.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,15 @@ class MongoPeopleStore:
 
         with translate_mongo_errors("Publishing people"):
             self._leases.run_fenced(lease, write)
+
+    def move_chosen_covers(self, lease: GalleryLease, covers: Mapping[str, str]) -> None:
+        changes = [
+            UpdateOne({"_id": make_person_key(lease.gallery_id, person)}, {"$set": {"chosen_cover": face}})
+            for person, face in covers.items()
+        ]
+        with translate_mongo_errors("Moving chosen covers"):
+            for some in split_into_batches(changes):
+                self._leases.run_fenced(lease, partial(self._people.bulk_write, some, ordered=False))
 
     def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
         crops: set[str] = set()

@@ -16,9 +16,10 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.adapters.mongo import Document, run_in_transaction, translate_mongo_errors
+from app.adapters.mongo_forgotten import read_all_forgotten
 from app.adapters.mongo_records import decode_vectors, make_face_fields, make_image_fields, read_image_record
 from app.core.naming import READ, find_orphaned_raws, make_long_id, settle_names
-from app.core.records import Changes, FaceRecord, ImageRecord, PhotoRef, PhotoResult, make_face_id
+from app.core.records import Changes, FaceRecord, ImageRecord, PhotoRef, PhotoResult, get_rank, make_face_id
 from app.core.same_faces import PlacedFaces, find_same_faces
 
 SAID_OF_FACES = ("person_id", "assigned_by", "rejected", "version", "was")
@@ -73,6 +74,7 @@ class PhotoWriter:
         self._faces: Collection[Document] = database["faces"]
         self._people: Collection[Document] = database["people"]
         self._names: Collection[Document] = database["photo_names"]
+        self._tombstones: Collection[Document] = database["tombstones"]
         self._client = database.client
 
     def find(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
@@ -115,6 +117,34 @@ class PhotoWriter:
         with translate_mongo_errors("Removing a photo"):
             return run_in_transaction(self._client, write)
 
+    def drop_faces(
+        self,
+        before: ImageRecord,
+        edition: int,
+        after: ImageRecord,
+        gone: Sequence[str],
+        moved: Mapping[str, tuple[str, tuple[int, int]]],
+        session: ClientSession,
+    ) -> bool:
+        """Within a transaction: remove faces of a photo, and store its record and where its other faces' crops are.
+
+        False, and nothing is written, where the photo was stored or removed since, or has another id.
+        """
+        photo = before.photo
+        group = self._read_groups([photo], session)[photo.claim]
+        mine = group.find(photo)
+        if mine is None or group.get_edition(photo) != edition or mine.photo != photo:
+            return False
+        plan = _Plan()
+        of_this = {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
+        plan.moves.append(DeleteMany({**of_this, "_id": {"$in": list(gone)}}))
+        for face_id, (key, part) in moved.items():
+            plan.moves.append(UpdateOne({"_id": face_id}, {"$set": {"crop_key": key, "crop_range": list(part)}}))
+        plan.images.append(UpdateOne({"_id": photo.document_id}, {"$set": make_image_fields(after)}))
+        _count_edition(group, photo, plan)
+        self._execute(plan, session)
+        return True
+
     def _save_round(self, results: Sequence[PhotoResult], session: ClientSession) -> Changes:
         """Store photos of which no two claim one id."""
         plan = _Plan()
@@ -122,10 +152,13 @@ class PhotoWriter:
         if len(results) > 1 and any(map(_has_stranger, groups.values())):
             # One photo is in two of the groups: each must see what the one before it has written.
             return _join([self._save_round([result], session) for result in results])
+        forgotten = read_all_forgotten(self._tombstones, [result.image.photo for result in results], session)
         for result in results:
             photo = result.image.photo
             group = groups[photo.claim]
-            if group.get_edition(photo) != result.edition:
+            # A photo that was never stored has no edition that its erasure could have changed.
+            is_forgotten = forgotten[photo].covers(result.image.last_modified)
+            if is_forgotten or group.get_edition(photo) != result.edition:
                 plan.overtaken.append(result)
                 continue
             self._save_one(result, group, plan, session)
@@ -144,12 +177,12 @@ class PhotoWriter:
                 plan.images.append(DeleteOne({"_id": mine.photo.document_id}))
                 self._move_faces(mine.photo, image.photo, plan, session)
             self._note_old_pictures(mine, result, plan, session, same_content=same_content)
-        faces = [_readdress(face, image.photo, row) for row, face in enumerate(result.faces)]
+        faces = [_readdress(face, image.photo) for face in result.faces]
         # A raw file that turns out to belong to a JPEG keeps none of the faces that were found in it.
         if image.status is not result.image.status:
             plan.pictures |= result.pictures
             faces = []
-        said = {} if mine is None or same_content else self._find_said(mine, image, faces, result.same_from, session)
+        said = {} if mine is None or same_content else self._find_said(mine, result, image, faces, plan, session)
         plan.faces += _make_face_writes(image, faces, said, same_content=same_content)
         plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
         plan.written.append(image)
@@ -157,15 +190,18 @@ class PhotoWriter:
     def _find_said(
         self,
         mine: ImageRecord,
+        result: PhotoResult,
         image: ImageRecord,
         faces: Sequence[FaceRecord],
-        same_from: float | None,
+        plan: _Plan,
         session: ClientSession,
     ) -> dict[str, Document]:
         """Face id → what is said of the face of the former content that is the same one. `mine` is the former record.
 
-        It is taken over as it is stored, with the version: a run may be writing it.
+        It is taken over as it is stored, with the version: a run may be writing it. A cover that a user chose stays
+        this face.
         """
+        same_from = result.same_from
         of_this = {"gallery_id": mine.photo.gallery_id, "image_id": mine.photo.image_id, "model": image.model_id}
         fields = ["box", "embedding", *SAID_OF_FACES]
         former = list(self._faces.find(of_this, fields, session=session)) if faces and same_from is not None else []
@@ -179,10 +215,14 @@ class PhotoWriter:
         now = PlacedFaces(
             (image.width_px, image.height_px), [face.box for face in faces], [face.embedding for face in faces]
         )
-        return {
-            faces[row].face_id: {name: former[old][name] for name in SAID_OF_FACES if name in former[old]}
-            for old, row in find_same_faces(before, now, same_from)
-        }
+        said = {}
+        for old, row in find_same_faces(before, now, same_from):
+            face_id, face = faces[row].face_id, former[old]
+            said[face_id] = {name: face[name] for name in SAID_OF_FACES if name in face}
+            if face_id != face["_id"] and "person_id" in face:
+                shown = {"_id": f"{image.photo.gallery_id}/{face['person_id']}", "chosen_cover": face["_id"]}
+                plan.people.append(UpdateOne(shown, {"$set": {"chosen_cover": face_id}}))
+        return said
 
     def _settle(
         self, group: _Group, members: Sequence[ImageRecord], plan: _Plan, session: ClientSession
@@ -313,8 +353,10 @@ def _split_into_rounds(results: Sequence[PhotoResult]) -> list[list[PhotoResult]
     return rounds
 
 
-def _readdress(face: FaceRecord, photo: PhotoRef, row: int) -> FaceRecord:
-    return replace(face, face_id=make_face_id(photo, face.model_id, row), image_id=photo.image_id)
+def _readdress(face: FaceRecord, photo: PhotoRef) -> FaceRecord:
+    # Its rank stays: where a better face is forgotten, no other one gets its id.
+    face_id = make_face_id(photo, face.model_id, get_rank(face.face_id))
+    return replace(face, face_id=face_id, image_id=photo.image_id)
 
 
 def _make_face_writes(

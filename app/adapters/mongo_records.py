@@ -50,6 +50,7 @@ def make_image_fields(image: ImageRecord) -> Document:
         "left_out": list(image.left_out),
         "preview_key": image.preview_key,
         "sequencer": image.sequencer,
+        "excluded": image.excluded,
         "timings_s": dict(image.timings_s),
     }
 
@@ -76,6 +77,7 @@ def read_image_record(document: Document) -> ImageRecord:
         left_out=tuple(document.get("left_out", ())),
         preview_key=document.get("preview_key", former_preview),
         sequencer=document.get("sequencer"),
+        excluded=document.get("excluded", 0),
         timings_s=document["timings_s"],
     )
 

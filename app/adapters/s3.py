@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from app.adapters.aws import DENIED, open_client, read_error_code, translate_aws_errors
 from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
 from app.core.messages import Selfie
-from app.core.ports import OpenObject, StoredObject
+from app.core.ports import ObjectVersion, OpenObject, StoredObject
 from app.core.records import PhotoRef
 
 DELETE_BATCH = 1000
@@ -178,10 +178,39 @@ class S3Store:
             for page in pages:
                 yield from ((item["Key"], item["LastModified"]) for item in page.get("Contents", []))
 
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        with translate_aws_errors(f"Listing versions of s3://{self._output_bucket}/{prefix}", "S3"):
+            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._output_bucket, Prefix=prefix)
+            for page in pages:
+                for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                    # A bucket without versions has "null" as the version of each object.
+                    yield ObjectVersion(
+                        item["Key"],
+                        item.get("VersionId") or "null",
+                        item["LastModified"],
+                        item.get("Size", 0),
+                        item["IsLatest"] and "Size" in item,
+                    )
+
+    def read_version(self, version: ObjectVersion) -> bytes | None:
+        with translate_aws_errors(f"Reading a version of s3://{self._output_bucket}/{version.key}", "S3"):
+            try:
+                answer = self._s3.get_object(Bucket=self._output_bucket, Key=version.key, VersionId=version.version_id)
+            except ClientError as error:
+                if read_error_code(error) in {*GONE, "MethodNotAllowed"}:  # A mark of deletion has no content.
+                    return None
+                raise
+            return bytes(answer["Body"].read())
+
+    def erase(self, versions: Iterable[ObjectVersion]) -> None:
+        self._delete([{"Key": one.key, "VersionId": one.version_id} for one in versions])
+
     def remove(self, keys: Iterable[str]) -> None:
-        listed = list(keys)
+        self._delete([{"Key": key} for key in keys])
+
+    def _delete(self, listed: list[dict[str, str]]) -> None:
         for start in range(0, len(listed), DELETE_BATCH):
-            objects = [{"Key": key} for key in listed[start : start + DELETE_BATCH]]
+            objects = listed[start : start + DELETE_BATCH]
             with translate_aws_errors(f"Removing objects of s3://{self._output_bucket}", "S3"):
                 answer = self._s3.delete_objects(Bucket=self._output_bucket, Delete={"Objects": objects, "Quiet": True})
             if answer.get("Errors"):

@@ -10,6 +10,9 @@
     people name|merge|split|move|confirm|reject|hide|… GALLERY PERSON  users' edits of people, as messages
     people undo GALLERY EDIT                                           an edit undone
     galleries list | set GALLERY …                                     galleries, and what belongs to one
+    forget photo|person|gallery GALLERY … [--confirm | --prove]  have something forgotten, or prove that it is
+    forget again                                             after MongoDB was restored: requests that it has lost
+    expire                                                   forget galleries whose retention is over
     sweep [--gallery G] [--older-than-s S]                             remove pictures that no record names
     migrate --to PACK (--gallery G | --all)                            have galleries examined under another model
 
@@ -33,7 +36,7 @@ from app.adapters.mongo import open_database
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.sqs import SqsQueue
-from app.admin import galleries, migrate, sweep
+from app.admin import forget, galleries, migrate, sweep
 from app.admin.people import SEND_VISIBILITY_S, add_commands, make_grouping_order, send_grouping
 from app.admin.printing import Say
 from app.admin.repair import repair_galleries
@@ -317,6 +320,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add_commands(edits.add_subparsers(required=True), every)
     mine = commands.add_parser("galleries", help="all galleries, and what belongs to one of them")
     galleries.add_commands(mine.add_subparsers(required=True), every)
+    forget.add_command(commands, every)
     sweep.add_command(commands, every)
     migrate.add_command(commands, every)
     return parser

@@ -26,6 +26,9 @@ KillPoint = Literal[
     "after-journal",
     "after-edit",
     "after-delete",
+    "after-tombstone",
+    "mid-erasure",
+    "after-erasure",
 ]
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 

@@ -97,11 +97,13 @@ class _Draft:
         if missing:
             self._keep_faces(self.reader.find_faces(missing))
 
-    def load_rejecting(self, person_ids: Collection[str]) -> list[FaceState]:
-        """Faces of these people that were rejected for one of them."""
-        self._keep_faces(self.reader.find_faces_of(person_ids, rejected_for=person_ids))
-        faces = self.faces.values()
-        return [one for one in faces if one.person_id in person_ids and not one.rejected.isdisjoint(person_ids)]
+    def clear_rejections(self, person_id: str) -> None:
+        """The person's faces are the person's: that one was rejected for somebody whom this person is now, is over."""
+        ids = set(self.list_ids(person_id))
+        self._keep_faces(self.reader.find_faces_of(ids, rejected_for=ids))
+        for face in list(self.faces.values()):
+            if face.person_id in ids and not face.rejected.isdisjoint(ids):
+                self.faces[face.face_id] = replace(face, rejected=face.rejected - ids)
 
     def set_person(self, person: PersonRecord) -> None:
         self.find_person(person.person_id)
@@ -172,9 +174,7 @@ def _merge(draft: _Draft, operation: ops.MergePeople) -> None:
         for one in map(draft.find_person, former):
             if one:
                 draft.set_person(replace(one, status=PersonStatus.MERGED, merged_into=into.person_id))
-        pair = {into.person_id, *former}
-        for face in draft.load_rejecting(pair):
-            draft.faces[face.face_id] = replace(face, rejected=face.rejected - pair)
+        draft.clear_rejections(into.person_id)
         draft.confirm_cover(into)
         draft.confirm_cover(replace(into, cover_face_id=other.cover_face_id))
     # The person keeps its name; without one, it takes the first name of the others.
@@ -257,13 +257,16 @@ def _require_own(draft: _Draft, person: PersonRecord, faces: Sequence[FaceState]
 def _undo(draft: _Draft, operation: ops.UndoEdit) -> None:
     edit, notes = _find_undoable(draft, operation.edit_id), len(draft.notes)
     people = [one for one in edit.changes if one.kind == "person"]
-    # First the people, since faces go back to people who are there and not merged any more.
+    # First the people, since faces go back to people who are there; and of these first those who are themselves again,
+    # since others are merged into them.
+    people.sort(key=lambda one: bool((one.before or {}).get("merged_into")))
     undone = [_restore_person(draft, change) for change in people if change.before is not None]
     undone += [_restore_faces(draft, change) for change in edit.changes if change.kind == "faces"]
+    for change in people:
+        _follow_merge(draft, change.ids[0])
     undone += [_remove_made_person(draft, change.ids[0]) for change in people if change.before is None]
-    if not any(undone):
-        why = " ".join(draft.notes[notes:]) or "It has changed nothing."
-        raise RejectMessage(f"Nothing of the edit {edit.edit_id} is left to undo. {why}")
+    if edit.changes and not any(undone):
+        raise RejectMessage(f"Nothing of the edit {edit.edit_id} is left to undo. {' '.join(draft.notes[notes:])}")
     _mark_undone(draft, edit, draft.edit_id)
 
 
@@ -307,8 +310,10 @@ def _restore_person(draft: _Draft, change: FieldChange) -> bool:
         was, became = {*before["kept_apart"]}, {*after["kept_apart"]}
         now = replace(now, kept_apart=_sort({*person.kept_apart} - (became - was) | (was - became)))
     if "merged_into" in before:
-        if draft.resolve(person.merged_into) == draft.resolve(after["merged_into"]):
-            now = replace(now, status=PersonStatus(before["status"]), merged_into=before["merged_into"])
+        into = draft.resolve(before["merged_into"])
+        is_left = draft.resolve(person.merged_into) == draft.resolve(after["merged_into"])
+        if is_left and into != person_id and (into is None or draft.find_person(into)):
+            now = replace(now, status=PersonStatus(before["status"]), merged_into=into)
         else:
             draft.notes.append(f"The person {person_id} was merged otherwise since, and stays so.")
     now = _restore_values(draft, now, before, after)
@@ -343,22 +348,37 @@ def _restore_faces(draft: _Draft, change: FieldChange) -> bool:
         if face is None or face.digest != digest:
             gone += 1
             continue
-        now = replace(face, rejected=frozenset(face.rejected - added | removed))
+        rejected, now = face.rejected - added, face
         if moved:
             is_left = draft.resolve(face.person_id) == expected and face.assigned_by == after["assigned_by"]
             # A run assigns what a user has left unassigned; that is no user's word.
             is_left |= expected is None and face.assigned_by != USER
-            if is_left and is_there:
+            if is_left and is_there and person_id not in map(draft.resolve, rejected):
                 now = replace(now, person_id=person_id, assigned_by=assignment[1])
             else:
                 elsewhere += 1
-        draft.faces[face_id] = now
+        rejected |= {one for one in removed if now.person_id is None or draft.resolve(one) != now.person_id}
+        draft.faces[face_id] = now = replace(now, rejected=frozenset(rejected))
         changed |= now != face
     if gone:
         draft.notes.append(f"{gone} of {len(change.ids)} faces are gone or were replaced.")
     if elsewhere:
         draft.notes.append(f"{elsewhere} of {len(change.ids)} faces were moved since, and stay where they are.")
     return changed
+
+
+def _follow_merge(draft: _Draft, person_id: str) -> None:
+    """Where the person is merged again, what it has got since is the other's: faces, and ids that led to it."""
+    person, into = draft.find_person(person_id), draft.resolve(person_id)
+    if person is None or into is None or into == person_id:
+        return
+    ids = draft.list_ids(person_id)
+    for one in map(draft.find_person, ids):
+        if one and one.merged_into != into:
+            draft.set_person(replace(one, merged_into=into))
+    for face in draft.list_faces(ids):
+        draft.faces[face.face_id] = replace(face, person_id=into)
+    draft.clear_rejections(into)
 
 
 def _remove_made_person(draft: _Draft, person_id: str) -> bool:

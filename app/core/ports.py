@@ -11,9 +11,20 @@ from numpy.typing import NDArray
 
 from app.core.errors import Letter
 from app.core.journal import Edit, EditOutcome
-from app.core.messages import Selfie
-from app.core.records import Changes, FaceBatch, FaceMove, FaceState, ImageRecord, PersonRecord, PhotoRef, PhotoResult
+from app.core.messages import Forget, Selfie
+from app.core.records import (
+    Changes,
+    FaceBatch,
+    FaceMove,
+    FaceRecord,
+    FaceState,
+    ImageRecord,
+    PersonRecord,
+    PhotoRef,
+    PhotoResult,
+)
 from app.core.roles import QualityBars
+from app.core.tombstones import NOTHING_FORGOTTEN, Forgotten, Tombstone
 
 Progress = Callable[[], None]
 """Is called as the work on a message makes progress."""
@@ -48,6 +59,17 @@ class OpenObject(StoredObject):
     """An object that can be read: `read` returns its bytes, and may be called once."""
 
     read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """A version of an object: the one that a reader gets (`is_current`), a former one, or a mark of its deletion."""
+
+    key: str
+    version_id: str
+    at: datetime
+    size_bytes: int
+    is_current: bool
 
 
 @dataclass(frozen=True)
@@ -186,6 +208,15 @@ class ObjectStore(Protocol):
 
     def list_keys(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """Keys of the output bucket that begin with `prefix`, each with the time of its last writing."""
+
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """All versions of the output bucket's objects whose keys begin with `prefix`, marks of deletion too."""
+
+    def read_version(self, version: ObjectVersion) -> bytes | None:
+        """All of a version; None where it is not there any more."""
+
+    def erase(self, versions: Iterable[ObjectVersion]) -> None:
+        """Remove versions for good; those that are not there are no error."""
 
 
 class SelfieStore(Protocol):
@@ -397,6 +428,9 @@ class PeopleStore(Protocol):
     def publish_people(self, lease: GalleryLease) -> None:
         """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
 
+    def move_chosen_covers(self, lease: GalleryLease, covers: Mapping[str, str]) -> None:
+        """Person → the face that a user's chosen cover is now, under another model. It is visible at once."""
+
     def remove_former_faces(self, lease: GalleryLease, model_id: str, image_ids: Iterable[str]) -> list[str]:
         """Remove the faces under all other models of those of these photos that were examined under this one last.
 
@@ -465,3 +499,110 @@ class OwnerMetadata(Protocol):
 
     def clear_face_index(self, photo: PhotoRef) -> None:
         """Remove the result of a photo that is gone."""
+
+    def clear_gallery(self, gallery_id: str) -> int:
+        """Remove the results of all photos of a gallery. Returns of how many."""
+
+
+class ForgottenPhotos(Protocol):
+    """What detection must not bring back. Raises RetryLater while the database does not answer."""
+
+    def find(self, photo: PhotoRef) -> Forgotten:
+        """What is forgotten of a photo, whether it is stored or not."""
+
+    def find_gallery(self, gallery_id: str) -> datetime | None:
+        """Until when a gallery's photos are forgotten; None where it never was forgotten."""
+
+    def note_erasure(self, gallery_id: str) -> None:
+        """A photo was erased: what workers keep of the gallery on their disks is out of date."""
+
+
+class NoForgottenPhotos:
+    """Where nothing is ever forgotten."""
+
+    def find(self, photo: PhotoRef) -> Forgotten:
+        return NOTHING_FORGOTTEN
+
+    def find_gallery(self, gallery_id: str) -> datetime | None:
+        return None
+
+    def note_erasure(self, gallery_id: str) -> None: ...
+
+
+class Tombstones(ForgottenPhotos, Protocol):
+    """Requests to forget, how far they are, and what of MongoDB they erase.
+
+    Methods with a lease raise StaleFence as PeopleStore does. Each may be repeated after a kill. Raises RetryLater
+    while the database does not answer.
+    """
+
+    def ask(self, order: Forget) -> Tombstone | None:
+        """Note the request. None where it is done, or where a later one has taken its place.
+
+        Raises RejectMessage where there is nothing of the kind, or where the request's id was another one's.
+        """
+
+    def list_pending(self, gallery_id: str) -> list[Tombstone]:
+        """Requests that are not erased yet, in their order."""
+
+    def find_overdue(self, older_than_s: float) -> list[Tombstone]:
+        """Requests of any gallery that should be erased, or looked at again, since so long."""
+
+    def finish(self, tombstone: Tombstone) -> Tombstone:
+        """Note that it is erased; or, where that is known, that a second look was taken."""
+
+    def count(self, tombstone: Tombstone) -> Tombstone:
+        """Note how much is about to be removed, unless that was noted before."""
+
+    def read_gallery(self, gallery_id: str) -> Tombstone | None:
+        """The tombstone of a gallery, if it is forgotten."""
+
+    def has_photos(self, gallery_id: str, forgotten: Forgotten) -> tuple[bool, bool]:
+        """Whether a gallery has photos that are forgotten, and whether it has others."""
+
+    def make_copy(self, tombstone: Tombstone) -> bytes:
+        """The tombstone with its places, for where a restored database can't lose it."""
+
+    def read_copy(self, data: bytes) -> bool:
+        """Bring a copy back. Returns whether the database had lost it: then it is not erased."""
+
+    def list_requests(self, gallery_id: str) -> set[tuple[str, str]]:
+        """Keys of tombstones, each with the ids of its requests."""
+
+    def bury(self, photo: PhotoRef, tombstone: Tombstone) -> None:
+        """Forget another file of a photo as well."""
+
+    def exclude_faces(self, lease: GalleryLease, tombstone: Tombstone) -> Tombstone:
+        """Store the places of all faces of a person, and the ids of the person, which the result has."""
+
+    def list_places(self, tombstone: Tombstone) -> list[PhotoRef]:
+        """The photos with a face of the person."""
+
+    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
+        """The faces of a photo under all models."""
+
+    def drop_faces(
+        self,
+        lease: GalleryLease,
+        before: ImageRecord,
+        edition: int,
+        after: ImageRecord,
+        gone: Sequence[str],
+        moved: Mapping[str, tuple[str, tuple[int, int]]],
+    ) -> bool:
+        """Remove faces of a photo, and store its record and where the crops of its other faces are now.
+
+        False where the photo was overtaken: nothing is written.
+        """
+
+    def erase_people(self, lease: GalleryLease, tombstone: Tombstone) -> None:
+        """Remove a person under all ids, and what is said of it elsewhere. Its faces are gone already."""
+
+    def list_old_pictures(self, gallery_id: str) -> list[str]:
+        """Keys of crops and previews that a gallery's photos name."""
+
+    def erase_gallery(self, lease: GalleryLease, tombstone: Tombstone) -> list[ImageRecord]:
+        """Remove all documents of a gallery but those of photos that were uploaded since, which are returned."""
+
+    def find_expired(self, default_days: int | None) -> list[tuple[str, datetime]]:
+        """Galleries whose retention is over, each with the time of its newest photo."""

@@ -84,7 +84,7 @@ class ImageRecord:
     `content` is the SHA-256 of the file's bytes, None where they were not read. `prefilter_score` (0 to 100, failing
     below 50) and `prefilter_reason` are the pre-filter's result, None where it did not run or found no fault.
     `left_out` has a sentence for each noise face, which says why it can have no person. `sequencer` is S3's, of the
-    newest event that the record follows.
+    newest event that the record follows. `excluded` faces were found that are forgotten: they are not stored.
     """
 
     photo: PhotoRef
@@ -102,6 +102,7 @@ class ImageRecord:
     left_out: tuple[str, ...] = ()
     preview_key: str | None = None
     sequencer: str | None = None
+    excluded: int = 0
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -329,6 +330,11 @@ def make_person_id(face_id: str, etag: str | None, attempt: int) -> str:
     # With the ETag: a new photo under an old name must not give former people's names to the people on it now.
     origin = f"{face_id}#{etag}#{attempt}"
     return f"p{hashlib.blake2b(origin.encode(), digest_size=8).hexdigest()}"
+
+
+def get_rank(face_id: str) -> int:
+    """A face's place among the detector's results, best first."""
+    return int(face_id.rpartition("/")[2])
 
 
 def make_face_index(image: ImageRecord) -> dict[str, object]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from app.core.records import PersonRecord, PhotoRef
+from app.core.tombstones import name_folder
 
 MAX_KEY_BYTES = 1024
 """https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
 MAX_FILE_BYTES = 160
 """The longest last part of a picture's key."""
 CONTENT_DIGITS = 12
+_TOMBSTONE = re.compile(r"[0-9a-f]{32}/[0-9a-f]{32}-[0-9a-f]{32}\.json")
 _FORMER_CROP = re.compile(r"[^/]+/faces/.+/[^/]+-[0-9a-f]{12}-[0-9]+\.webp")
 
 
@@ -85,6 +87,23 @@ class ResultKeys:
     def cover(self, gallery_id: str, person: PersonRecord, digest: str) -> str:
         """A person's cover. `digest` is that of its face, so that another cover has another key."""
         return f"{self.covers(gallery_id)}{person.person_id}-{digest}.webp"
+
+    def gallery(self, gallery_id: str) -> str:
+        """The prefix of all results of a gallery."""
+        return f"{self.prefix}{gallery_id}/"
+
+    def tombstones(self, gallery_id: str) -> str:
+        """The prefix of the copies of a gallery's tombstones; it does not name the gallery."""
+        return f"{self.tombstone_folder}{name_folder(gallery_id)}/"
+
+    @property
+    def tombstone_folder(self) -> str:
+        """The prefix of all tombstones' copies."""
+        return f"{self.prefix}tombstones/"
+
+    def is_tombstone(self, key: str) -> bool:
+        """A gallery may be called `tombstones`, and its results lie beside the copies."""
+        return bool(_TOMBSTONE.fullmatch(key.removeprefix(self.tombstone_folder)))
 
     def is_result(self, key: str) -> bool:
         """Whether a key of the results bucket is one that this system writes or its former versions wrote."""

@@ -1,9 +1,10 @@
 """The analysis of a photo: from its bytes to embedded faces."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.core.arrays import Floats, Image
 from app.core.pictures import PhotoLimits
@@ -90,6 +91,17 @@ def analyse_photo(
         faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
         quality = split_into_rows(measure_quality(faces, device.pack.quality, vectors))
     return PhotoAnalysis(image, detections, in_image, quality, device.pack.make_embeddings(vectors), verdict)
+
+
+def keep_faces(seen: PhotoAnalysis, kept: NDArray[np.bool_]) -> PhotoAnalysis:
+    """The analysis with the faces of the chosen (N,) rows alone."""
+    return replace(
+        seen,
+        detections=seen.detections.take(kept),
+        in_image=seen.in_image.take(kept),
+        quality=[measures for measures, is_kept in zip(seen.quality, kept, strict=True) if is_kept],
+        embeddings=seen.embeddings[kept],
+    )
 
 
 def decode_thumbnail(data: bytes, analyser: Analyser, budget: Budget, times: StageTimes) -> Image:

@@ -11,12 +11,32 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.core.errors import BadPhoto, FatalWorkerError, Letter, LowQuality, PhotoGone, RejectMessage, RetryLater
+from app.core.erasing import erase_keys, erase_pictures, exclude_faces
+from app.core.errors import (
+    BadPhoto,
+    FatalWorkerError,
+    Letter,
+    LowQuality,
+    PhotoGone,
+    RejectMessage,
+    RetryLater,
+    WorkerError,
+)
 from app.core.kill_points import KillPoints
 from app.core.messages import PhotoRequest, parse_detection
 from app.core.naming import BELONGS, READ
 from app.core.pictures import NOT_PHOTOS, PICTURE_ENDINGS, FileKind, classify_name, split_ending
-from app.core.ports import FaceStore, GalleryChanges, MessageQueue, ObjectStore, OwnerMetadata, Progress, StoredObject
+from app.core.ports import (
+    FaceStore,
+    ForgottenPhotos,
+    GalleryChanges,
+    MessageQueue,
+    NoForgottenPhotos,
+    ObjectStore,
+    OwnerMetadata,
+    Progress,
+    StoredObject,
+)
 from app.core.records import (
     Changes,
     FaceRecord,
@@ -32,7 +52,8 @@ from app.core.result_keys import CONTENT_DIGITS, ResultKeys
 from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
 from app.core.same_faces import choose_doubtless
 from app.core.stages import Stage
-from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo, decode_thumbnail
+from app.core.tombstones import NOTHING_FORGOTTEN, Forgotten
+from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo, decode_thumbnail, keep_faces
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.detection.changes import ChangeParts, request_grouping
@@ -58,6 +79,10 @@ class Overtaken(RetryLater):
 
     def __init__(self, photo: PhotoRef) -> None:
         super().__init__(f"The photo {photo.document_id} was stored or removed meanwhile.", 0)
+
+
+class ForgottenPhoto(WorkerError):
+    """The object that the photo's key has is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,7 @@ class DetectionParts:
     kill_points: KillPoints
     keys: ResultKeys = field(default_factory=ResultKeys)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    forgotten: ForgottenPhotos = field(default_factory=NoForgottenPhotos)
 
     @property
     def changes(self) -> ChangeParts:
@@ -159,10 +185,11 @@ def _index_until_current(request: PhotoRequest, parts: DetectionParts, progress:
 class Examined:
     """What is known of a photo, filled in as it is examined: its object in S3, its faces, the kind of the BadPhoto for
     which it is rejected, and the photo of the same bytes that its faces are taken over from. `edition` is the photo's
-    before all of this."""
+    before all of this, and `forgotten` what must not be stored of it."""
 
     photo: PhotoRef
     edition: int
+    forgotten: Forgotten = NOTHING_FORGOTTEN
     stored: StoredObject | None = None
     faces: list[FaceRecord] = field(default_factory=list)
     kind: str | None = None
@@ -182,12 +209,22 @@ def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress
         log.info("older event ignored", extra={"image": previous.photo.document_id})
         return True
     times = StageTimes(progress, parts.telemetry.tracer)
-    examined = Examined(photo, edition)
+    # After its edition: what is forgotten later changes that.
+    examined = Examined(photo, edition, parts.forgotten.find(photo))
     try:
         image = _examine(examined, request, previous, parts, times)
+    except ForgottenPhoto:
+        log.info("photo is forgotten", extra={"image": photo.document_id})
+        if previous is None:
+            # A worker may have died after it had put its pictures.
+            erase_pictures(photo, edition, (), parts.objects, parts.keys)
+            return False
+        return _remove(photo, previous, edition, parts, progress)
     except PhotoGone as gone:
-        if request.is_event:
+        if request.is_event or (examined.forgotten.until and previous):
             return _remove(photo, previous, edition, parts, progress)
+        if examined.forgotten.until:
+            return False
         # Whoever sent a message for it expects a photo.
         image, examined.kind = ImageRecord(photo, ImageStatus.REJECTED, reason=str(gone)), "missing"
     except LowQuality as low:
@@ -210,19 +247,20 @@ def _examine(
     """Fetch the photo, analyse it and put its pictures; None where it is stored already."""
     photo, analyser = examined.photo, parts.analyser
     if reason := _explain_no_photo(photo, parts):
-        examined.stored = parts.objects.describe(photo)
+        _note_object(examined, parts.objects.describe(photo))
         return ImageRecord(photo, ImageStatus.NOT_A_PHOTO, reason)
     verdict: Verdict | None = None
     with ExitStack() as held:
         if thumbnail := analyser.prefilter.find_thumbnail(photo):
             with times.stage(Stage.THUMBNAIL):
-                examined.stored = parts.objects.describe(photo)
-                if _is_settled(previous, examined.stored, parts, request):
+                _note_object(examined, described := parts.objects.describe(photo))
+                if _is_settled(previous, described, parts, request):
                     return None
                 decode = partial(decode_thumbnail, analyser=analyser, budget=parts.picture_bytes, times=times)
                 verdict = analyser.prefilter.judge_thumbnail(thumbnail, parts.objects, analyser.limits, decode)
         with times.stage(Stage.FETCH):
-            examined.stored = opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
+            opened = held.enter_context(parts.objects.open(photo, analyser.limits.max_bytes))
+            _note_object(examined, opened)
             if _is_settled(previous, opened, parts, request):
                 return None
             held.enter_context(parts.file_bytes.hold(opened.size_bytes, times.progress))
@@ -233,12 +271,32 @@ def _examine(
         content = hashlib.sha256(data).hexdigest()
         examined.twin = None if request.force else parts.faces.find_twin(content, analyser.model_id)
         analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
+        image = replace(_make_found_record(photo, header, analysis), content=content)
+        image, ranks, analysis = _exclude_forgotten(examined, image, analysis)
         with times.stage(Stage.PICTURES):
-            found = replace(_make_found_record(photo, header, analysis), content=content)
             known = None if request.force or request.redo_pictures else _find_preview(previous, content, parts)
-            image = _put_pictures(examined, found, analysis, parts, known)
+            image = _put_pictures(examined, image, analysis, ranks, parts, known)
     parts.kill_points.reach("after-put")
     return replace(image, left_out=_explain_left_out(examined.faces, analyser.device.pack.manifest.quality))
+
+
+def _note_object(examined: Examined, stored: StoredObject) -> None:
+    """Raises ForgottenPhoto where the object is one that must not be looked at."""
+    examined.stored = stored
+    if examined.forgotten.covers(stored.last_modified):
+        raise ForgottenPhoto
+
+
+def _exclude_forgotten(
+    examined: Examined, image: ImageRecord, seen: PhotoAnalysis
+) -> tuple[ImageRecord, list[int], PhotoAnalysis]:
+    """The record, the ranks and the analysis without the faces that are forgotten."""
+    boxes, etag = seen.detections.boxes, examined.stored.etag if examined.stored else None
+    gone = examined.forgotten.find_faces(boxes, (image.width_px, image.height_px), image.content, etag)
+    ranks = [rank for rank in range(len(gone)) if not gone[rank]]
+    if len(ranks) == len(gone):
+        return image, ranks, seen
+    return exclude_faces(image, len(ranks), len(gone) - len(ranks)), ranks, keep_faces(seen, ~gone)
 
 
 def _explain_no_photo(photo: PhotoRef, parts: DetectionParts) -> str | None:
@@ -319,9 +377,10 @@ def _remove(
     if changes is None:
         raise Overtaken(photo)
     parts.kill_points.reach("after-remove")
-    listed = [key for prefix in parts.keys.pictures_of(photo) for key, _ in parts.objects.list_keys(prefix)]
-    parts.objects.remove({*changes.pictures, *parts.keys.choose_former(listed, photo, edition)})
+    erase_pictures(photo, edition, changes.pictures, parts.objects, parts.keys)
     parts.owner.set_face_indexes(changes.images)
+    if previous:
+        parts.forgotten.note_erasure(photo.gallery_id)
     parts.telemetry.metrics.add(Metric.PHOTOS_REMOVED)
     log.info("photo removed", extra={"image": (previous.photo if previous else photo).document_id})
     _index_others(changes.to_index, parts, progress)
@@ -335,7 +394,9 @@ def _give_up(request: PhotoRequest, parts: DetectionParts, error: Exception) -> 
         stored = parts.objects.describe(request.photo)
         if previous and previous.status in READ and previous.etag == stored.etag:
             return
-        examined = Examined(request.photo, edition, stored, kind="last try")
+        if parts.forgotten.find(request.photo).covers(stored.last_modified):
+            return
+        examined = Examined(request.photo, edition, stored=stored, kind="last try")
         reason = f"It could not be processed: {error}"
         image = ImageRecord(request.photo, ImageStatus.REJECTED, reason, sequencer=request.sequencer)
         _store_and_report(examined, image, previous, parts, StageTimes(tracer=parts.telemetry.tracer))
@@ -367,7 +428,10 @@ def make_saver(
     def save(results: Sequence[PhotoResult]) -> list[Saved]:
         changes = faces.save_photos(results)
         owner.set_face_indexes(changes.images)
-        if changes.pictures:
+        if any(result.image.excluded for result in results):
+            # In a bucket that keeps versions, former crops may show a forgotten face.
+            erase_keys(changes.pictures, objects)
+        elif changes.pictures:
             objects.remove(changes.pictures)
         return [_find_saved(result, changes) for result in results]
 
@@ -389,12 +453,17 @@ def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:
 
 
 def _make_face_records(
-    photo: PhotoRef, seen: PhotoAnalysis, model_id: str, crop_key: str, ranges: Sequence[tuple[int, int]]
+    photo: PhotoRef,
+    seen: PhotoAnalysis,
+    ranks: Sequence[int],
+    model_id: str,
+    crop_key: str,
+    ranges: Sequence[tuple[int, int]],
 ) -> list[FaceRecord]:
     found = seen.detections
     return [
         FaceRecord(
-            face_id=make_face_id(photo, model_id, index),
+            face_id=make_face_id(photo, model_id, ranks[index]),
             gallery_id=photo.gallery_id,
             image_id=photo.image_id,
             model_id=model_id,
@@ -456,7 +525,12 @@ def _find_preview(previous: ImageRecord | None, content: str, parts: DetectionPa
 
 
 def _put_pictures(
-    examined: Examined, image: ImageRecord, seen: PhotoAnalysis, parts: DetectionParts, known_preview: str | None
+    examined: Examined,
+    image: ImageRecord,
+    seen: PhotoAnalysis,
+    ranks: Sequence[int],
+    parts: DetectionParts,
+    known_preview: str | None,
 ) -> ImageRecord:
     """Put the crops of all faces as one object, and the preview unless it is there. Fills in the faces; returns the
     record."""
@@ -470,7 +544,7 @@ def _put_pictures(
     starts = [sum(map(len, crops[:row])) for row in range(len(crops))]
     ranges = [(start, len(crop)) for start, crop in zip(starts, crops, strict=True)]
     crop_key = parts.keys.crops(photo, examined.edition, content, parts.analyser.model_id)
-    examined.faces = _make_face_records(photo, seen, parts.analyser.model_id, crop_key, ranges)
+    examined.faces = _make_face_records(photo, seen, ranks, parts.analyser.model_id, crop_key, ranges)
     parts.objects.put(crop_key, b"".join(crops), "application/octet-stream")
     if preview is None:
         return replace(image, preview_key=known_preview)

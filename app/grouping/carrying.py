@@ -11,7 +11,7 @@ import numpy as np
 
 from app.clustering.identity import PersonMatches
 from app.core.boxes import match_boxes
-from app.core.records import FaceBatch, FaceMove
+from app.core.records import FaceBatch, FaceMove, PersonRecord
 
 SAME_PLACE = 0.4
 """The least IoU of two models' boxes of one face: detectors frame faces differently, and neighbours share far less."""
@@ -26,14 +26,14 @@ class FormerFaces:
     examined: Collection[str]
 
 
-def carry_over(faces: FaceBatch, former: FormerFaces) -> FaceBatch:
-    """The new model's faces with the people, confirmations and rejections of the former faces at their places.
+def carry_over(faces: FaceBatch, former: FormerFaces, places: Sequence[tuple[int, int]]) -> FaceBatch:
+    """The new model's faces with the people, confirmations and rejections of the former faces at their `places`.
 
     A face that has a person already keeps it: then a run before this one has carried the people over.
     """
     people = list(faces.person_ids)
     confirmed, rejected = set(faces.confirmed), dict(faces.rejected)
-    for old, row in _match_faces(former.faces, faces):
+    for old, row in places:
         face_id, former_id, person = faces.face_ids[row], former.faces.face_ids[old], former.faces.person_ids[old]
         said = rejected.get(face_id, frozenset())
         if person is not None and people[row] is None and person not in said:
@@ -64,13 +64,21 @@ def find_moves(
     return moves
 
 
-def _match_faces(former: FaceBatch, faces: FaceBatch) -> list[tuple[int, int]]:
+def find_chosen_covers(
+    faces: FaceBatch, former: FormerFaces, places: Sequence[tuple[int, int]], known: Sequence[PersonRecord]
+) -> dict[str, str]:
+    """Person → the face that the cover which a user chose is now, of covers that are a former model's."""
+    now = {former.faces.face_ids[old]: faces.face_ids[row] for old, row in places}
+    return {one.person_id: now[one.chosen_cover] for one in known if one.chosen_cover in now}
+
+
+def match_places(faces: FaceBatch, former: FormerFaces) -> list[tuple[int, int]]:
     """Rows of former faces and of the faces at their places, on the same content of a photo."""
     places = _group_by_picture(faces)
     matched: list[tuple[int, int]] = []
-    for picture, olds in _group_by_picture(former).items():
+    for picture, olds in _group_by_picture(former.faces).items():
         news = places.get(picture, [])
-        pairs = match_boxes(former.boxes[np.array(olds)], faces.boxes[np.array(news, np.intp)], SAME_PLACE)
+        pairs = match_boxes(former.faces.boxes[np.array(olds)], faces.boxes[np.array(news, np.intp)], SAME_PLACE)
         matched += [(olds[old], news[new]) for old, new in pairs]
     return matched
 

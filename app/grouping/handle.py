@@ -19,7 +19,7 @@ from app.core.errors import RejectMessage, StaleFence
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
 from app.core.gallery_vectors import UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
-from app.core.messages import EditPeople, GroupGallery, SetGallery, parse_grouping
+from app.core.messages import EditPeople, Expire, Forget, GroupGallery, SetGallery, parse_grouping
 from app.core.ports import (
     EditJournal,
     FaceReader,
@@ -34,7 +34,7 @@ from app.core.records import FaceBatch, FaceMove, ImageRecord, PersonRecord, joi
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars, assign_core, assign_roles
 from app.core.thresholds import Threshold, make_threshold
-from app.grouping.carrying import FormerFaces, carry_over, find_moves
+from app.grouping.carrying import FormerFaces, carry_over, find_chosen_covers, find_moves, match_places
 from app.grouping.covers import list_covers, write_covers
 from app.grouping.editing import (
     BUSY_DELAY_S,
@@ -44,6 +44,7 @@ from app.grouping.editing import (
     handle_setting,
     order_edited,
 )
+from app.grouping.forgetting import ForgetParts, finish_pending, handle_expire, handle_forget
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups, dump
 from app.grouping.page import render_page
@@ -92,6 +93,7 @@ class GroupingParts:
     telemetry: Telemetry = field(default_factory=Telemetry)
     run_slot: threading.Lock = field(default_factory=threading.Lock)
     """Held by the run of this process: a run uses all cores, and edits are applied beside it."""
+    forgetting: ForgetParts | None = None
 
 
 def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> None:
@@ -104,6 +106,10 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
             handle_edit(order, parts, progress)
         case SetGallery():
             handle_setting(order, parts)
+        case Forget():
+            handle_forget(order, parts, progress, lambda run: _regroup(run, parts))
+        case Expire():
+            handle_expire(order, parts)
         case _:
             raise RejectMessage(f"This worker can't do {order.type!r} yet.", "unknown type")
 
@@ -130,6 +136,9 @@ def _group_under_lease(
 ) -> None:
     """Apply what owners have said, group the gallery where it has changed, and apply what they have said meanwhile."""
     try:
+        lease, has_photos = finish_pending(lease, parts, progress, lambda run: _regroup(run, parts))
+        if not has_photos:
+            return
         lease, _ = apply_edits(lease, parts, progress)
         if request.mode == "full" or lease.grouped != (lease.revision, parts.model_id):
             _check_model(lease, parts)
@@ -144,6 +153,11 @@ def _group_under_lease(
                 order_edited(request.gallery_id, parts)
     finally:
         parts.galleries.release(lease)
+
+
+def _regroup(run: GroupingRun, parts: GroupingParts) -> None:
+    _check_model(run.lease, parts)
+    group_gallery(run, parts, full=False)
 
 
 def _check_model(lease: GalleryLease, parts: GroupingParts) -> None:
@@ -186,7 +200,13 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     faces, found = _find_people(run, parts, bars, full=full)
     run.begin_stage("people")
     images = list(parts.faces.read_images(gallery_id))
-    carried = carry_over(faces, former) if former else faces
+    carried = faces
+    if former:
+        places = match_places(faces, former)
+        carried = carry_over(faces, former, places)
+        if covers_now := find_chosen_covers(faces, former, places, known):
+            parts.people.move_chosen_covers(run.lease, covers_now)
+            known = [replace(one, chosen_cover=covers_now.get(one.person_id, one.chosen_cover)) for one in known]
     carried = _recall_people(run, parts, carried, found, known, images)
     matched = match_people(found.labels, carried, known, found.is_core, found.get_embeddings)
     people = merge_with_absent(summarise(faces, matched.person_ids, known), known, matched.merged)
@@ -286,6 +306,7 @@ def _find_people(
     gallery_id = run.lease.gallery_id
     threshold = make_threshold(run.lease.threshold or parts.threshold)
     run.begin_stage("read")
+    read_at = datetime.now(UTC)
     known = parts.index.load(gallery_id, parts.model_id, threshold) if parts.index else None
     if parts.index:
         parts.telemetry.metrics.add(Metric.INDEX_MISSES if known is None else Metric.INDEX_HITS)
@@ -302,7 +323,7 @@ def _find_people(
     search = replace(parts.search, progress=lambda: run.advance(0))
     found = update_people(gallery, known, threshold, read_embeddings, search, full=full)
     if parts.index and (found.kind == "full" or found.new or found.gone):
-        parts.index.save(gallery_id, parts.model_id, threshold, found.known)
+        parts.index.save(gallery_id, parts.model_id, threshold, found.known, read_at)
     return faces, found
 
 

@@ -10,10 +10,12 @@ import hashlib
 import json
 import logging
 import os
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -35,6 +37,8 @@ ARRAYS = ("face_ids", "digests", "embeddings", "roles", "indices", "similarities
 SCALARS = {"typical": "typical", "typical_people": "typical_person", "strength": "strength"}
 SCALARS |= {"all_at_once": "full_run_faces", "changed": "changed", "used_threshold": "threshold"}
 """Name in the file → name in `Grouping`."""
+READ_AT = "read_at"
+"""Seconds since the epoch at which the run began to read."""
 OF_EACH_FACE = {"roles": np.int8, "labels": np.int64, "beyond": np.float64, "beyond_people": np.float64}
 """(N,) arrays → their type."""
 LISTS_OF_EACH_FACE = {"embeddings": np.float32, "indices": np.int32, "similarities": np.float32}
@@ -76,12 +80,23 @@ class GalleryIndex:
             os.utime(path)
         return known
 
-    def save(self, gallery_id: str, model_id: str, threshold: Threshold, known: StoredGrouping) -> None:
-        """Store the grouping for the next run. On a full disk nothing is stored, and the next run is a full one."""
+    def save(
+        self,
+        gallery_id: str,
+        model_id: str,
+        threshold: Threshold,
+        known: StoredGrouping,
+        read_at: datetime | None = None,
+    ) -> None:
+        """Store the grouping for the next run. On a full disk nothing is stored, and the next run is a full one.
+
+        `read_at` is when the run began to read the gallery's faces; without it, now.
+        """
         grouping = known.grouping
         graph = grouping.graph
         scalars = {stored: getattr(grouping, field) for stored, field in SCALARS.items()}
-        header = _describe_contents(gallery_id, model_id, threshold) | scalars
+        about = _describe_contents(gallery_id, model_id, threshold)
+        header = {**about, **scalars, READ_AT: (read_at or datetime.now(UTC)).timestamp()}
         arrays: dict[str, Any] = {
             "header": _encode_text(json.dumps(header)),
             # No id has a control character (app/core/messages.py), so a newline can end each.
@@ -106,6 +121,24 @@ class GalleryIndex:
                 self._make_room()
         except OSError as error:
             log.warning("gallery index not kept", extra={"gallery": gallery_id, "error": str(error)})
+
+    def remove_outdated(
+        self, list_erasures: Callable[[Sequence[str]], Iterable[tuple[str, datetime]]], grace_s: float = 0
+    ) -> list[Path]:
+        """Remove the files of galleries of which something was erased, at least `grace_s` ago, since they were read.
+        Returns the files.
+
+        `list_erasures` gets ids of galleries, and tells of which of them something was erased, and when.
+        """
+        headers = {path: header for path in self.folder.glob("*.npz") if (header := _read_header(path))}
+        galleries = sorted({str(header.get("gallery")) for header in headers.values()})
+        erased = dict(list_erasures(galleries)) if galleries else {}
+        grace = time.time() - grace_s
+        late = {gallery_id: at for gallery_id, at in erased.items() if at.timestamp() <= grace}
+        outdated = [path for path, one in headers.items() if _is_outdated(one, late.get(str(one.get("gallery"))))]
+        for path in outdated:
+            path.unlink(missing_ok=True)
+        return outdated
 
     def _write(self, arrays: dict[str, Any], path: Path) -> None:
         with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
@@ -132,6 +165,21 @@ class GalleryIndex:
     def _path(self, gallery_id: str, model_id: str) -> Path:
         name = hashlib.blake2b(f"{gallery_id}\n{model_id}".encode(), digest_size=16).hexdigest()
         return self.folder / f"{name}.npz"
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """What a file says of itself; nothing where it can't be read, which the next run finds."""
+    try:
+        with np.load(path) as stored:
+            header: dict[str, Any] = json.loads(_decode_text(stored["header"]))
+            return header
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _is_outdated(header: dict[str, Any], erased_at: datetime | None) -> bool:
+    """A file that doesn't tell its time is of a former version."""
+    return erased_at is not None and float(header.get(READ_AT, 0)) <= erased_at.timestamp()
 
 
 @contextmanager

@@ -17,13 +17,14 @@ class _Part(BaseModel):
 
 
 class GroupedFace(_Part):
-    """A face. `box` is x1 y1 x2 y2 in pixels of the upright original; `unified` in `quality` is 0 to 100."""
+    """A face. `box` is x1 y1 x2 y2 in pixels of the upright original; `unified` in `quality` is 0 to 100. In version 1
+    there always is a `det_score`."""
 
     face_id: str
     digest: str | None = Field(None, description="Tells the face from another one that has its id later. For edits.")
     image_id: str
     box: tuple[float, float, float, float]
-    det_score: float = Field(ge=0, le=1)
+    det_score: float | None = Field(None, ge=0, le=1)
     quality: dict[str, float]
     why_alone: str | None = Field(None, description="Of an unassigned face: the reason, in a sentence.")
 
@@ -34,6 +35,7 @@ class GroupedPerson(_Part):
         None, description="Shown until the person has a name. It stays, and nobody else gets it."
     )
     name: str | None = None
+    hidden: bool = Field(False, description="An owner said not to show this person.")
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str
@@ -79,7 +81,6 @@ class PhotoFace(_Part):
     digest: str | None = Field(None, description="Tells the face from another one that has its id later. For edits.")
     box: tuple[int, int, int, int]
     crop: tuple[int, int] | None = None
-    det_score: float = Field(ge=0, le=1)
     quality: float | None = Field(None, ge=0, le=100)
     why_alone: str | None = Field(None, description="Of an unassigned face: the reason, in a sentence.")
 
@@ -131,6 +132,7 @@ class IndexedPerson(_Part):
         None, description="Shown until the person has a name. It stays, and nobody else gets it."
     )
     name: str | None = None
+    hidden: bool = Field(False, description="An owner said not to show this person.")
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str
@@ -184,8 +186,8 @@ _AnyVersion: TypeAdapter[Groups | GroupsIndex] = TypeAdapter(
 def read_groups(data: bytes, read: Callable[[str], bytes]) -> Groups:
     """A `groups.json` of either version as one. `read` gets the path of a file below the gallery's folder.
 
-    Raises pydantic.ValidationError for anything else, and what `read` raises. Of a face's measures of quality, version
-    2 has `unified` alone, and its numbers are rounded more.
+    Raises pydantic.ValidationError for anything else, and what `read` raises. Of what was measured of a face,
+    version 2 has `unified` alone, and its numbers are rounded more.
     """
     groups = _AnyVersion.validate_json(data)
     if isinstance(groups, Groups):
@@ -224,7 +226,6 @@ def _list_faces(photos: dict[str, PhotoFaces]) -> list[GroupedFace]:
             digest=face.digest,
             image_id=image_id,
             box=face.box,
-            det_score=face.det_score,
             quality={} if face.quality is None else {"unified": face.quality},
             why_alone=face.why_alone,
         )

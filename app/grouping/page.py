@@ -41,8 +41,10 @@ class PagePhoto:
 def render_page(groups: Groups, photos: Mapping[str, PagePhoto], crops: Mapping[str, str]) -> str:
     """The whole page. `photos` maps image ids to photos, `crops` maps face ids to URLs of crops; both may lack entries.
 
-    The page shows a placeholder with the name in place of a photo or crop that is missing or can't be loaded.
+    The page shows a placeholder with the name in place of a photo or crop that is missing or can't be loaded. Hidden
+    people are not on it, nor are their faces.
     """
+    groups = groups.model_copy(update={"people": [person for person in groups.people if not person.hidden]})
     content = _make_page_content(groups, photos, crops)
     shown = [*(src for _, src, _, _ in content["photos"]), *(person["cover"] for person in content["people"])]
     style, script = _read_asset("people.css"), _read_asset("people.js")

@@ -103,6 +103,7 @@ def _make_person(person: PersonRecord, faces: list[GroupedFace]) -> GroupedPerso
         person_id=person.person_id,
         number=person.number,
         name=person.name,
+        hidden=person.hidden,
         face_count=person.face_count,
         photo_count=person.photo_count,
         cover_face_id=person.cover_face_id,

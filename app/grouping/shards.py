@@ -39,7 +39,6 @@ from app.grouping.output import (
 MOST_OF_A_SHARD = 500
 """Faces or skipped photos that a file has on average, at most."""
 QUALITY_DECIMALS = 1
-SCORE_DECIMALS = 2
 TRANSFERS = 16
 """Most of the time of a put is spent waiting for S3."""
 _PATH = re.compile(r"groups/(?P<name>.+)-(?P<fence>\d+)-(?P<digest>[0-9a-f]{12})\.json")
@@ -197,7 +196,6 @@ def _make_face(face: GroupedFace, crop: tuple[int, int] | None) -> PhotoFace:
         digest=face.digest,
         box=(x1, y1, x2, y2),
         crop=crop,
-        det_score=round(face.det_score, SCORE_DECIMALS),
         quality=None if unified is None else round(unified, QUALITY_DECIMALS),
         why_alone=face.why_alone,
     )

@@ -17,7 +17,8 @@ Every export is made of the original, as a photographer's program does. After al
 
 kept            share of the people with two photos or more at the start whose id has their name, and shows them
 kept_single     the same of those with one photo
-wrong_names     people whose name is not that of whom most of their faces show
+wrong_names     people whose name is not that of whom most of their faces show; where two are shown equally often, both
+                names are right
 least_…         the least of each after any round, where that differs
 photos, seconds of all rounds
 
@@ -38,23 +39,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 
 from app.adapters.aws import open_client
-from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database
+from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, split_into_batches
 from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
+from app.adapters.mongo_journal import MongoEditJournal
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.s3 import S3Store
 from app.adapters.sqs import SqsQueue
 from app.admin.repair import make_event
 from app.clustering.neighbours import NeighbourSearch
+from app.core.edits import MOST_OPERATIONS, NamePerson
 from app.core.kill_points import KillPoints
-from app.core.messages import GroupGallery
+from app.core.messages import EditPeople, GroupGallery
 from app.detection import handle as detection
 from app.detection.analysis import Analyser
 from app.detection.batcher import Batcher
@@ -94,10 +96,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class People:
-    """The people of a gallery as they are published: id → name, whom most of its faces show, and its photos."""
+    """The people of a gallery as they are published: id → name, whom most of its faces show (several people where they
+    are shown equally often), and its photos."""
 
     names: dict[str, str | None]
-    shown: dict[str, str]
+    shown: dict[str, set[str]]
     photos: dict[str, int]
 
 
@@ -136,13 +139,12 @@ class World:
     def group(self, gallery: Gallery, pack: str) -> None:
         grouping.handle(GroupGallery(gallery_id=gallery.gallery_id).model_dump_json(), self.groupings[pack])
 
-    def name_people(self, gallery: Gallery, people: People) -> None:
-        galleries, editor = MongoGalleryStore(self.database), MongoPeopleEditor(self.database)
-        lease = galleries.take_lease(gallery.gallery_id, uuid4().hex, LEASE_S)
-        assert lease is not None
-        for person_id, shown in people.shown.items():
-            editor.name_person(lease, person_id, shown)
-        galleries.release(lease)
+    def name_people(self, gallery: Gallery, people: People, pack: str) -> None:
+        """What an owner's message does."""
+        names = [NamePerson(person_id=person_id, name=min(shown)) for person_id, shown in people.shown.items()]
+        for number, some in enumerate(split_into_batches(names, MOST_OPERATIONS)):
+            order = EditPeople(gallery_id=gallery.gallery_id, edit_id=f"names-{number}", by="owner", edits=some)
+            grouping.handle(order.model_dump_json(), self.groupings[pack])
 
     def read_people(self, gallery: Gallery, pack: str) -> People:
         """The published people. Of each photo the face nearest to its centre is the labelled one."""
@@ -162,8 +164,12 @@ class World:
                 shown[person_id][labels[image_id]] += 1
         found = self.database["people"].find({**of_this, "status": "active"})
         names = {one["person_id"]: one.get("name") for one in found}
-        first = {one: counted.most_common(1)[0][0] for one, counted in shown.items() if one in names}
-        return People(names, first, {one: counted.total() for one, counted in shown.items()})
+        most = {one: _find_most(counted) for one, counted in shown.items() if one in names}
+        return People(names, most, {one: counted.total() for one, counted in shown.items()})
+
+
+def _find_most(counted: Counter[str]) -> set[str]:
+    return {one for one, count in counted.items() if count == max(counted.values())}
 
 
 Way = Callable[[World, Gallery, int, Sequence[str]], str]
@@ -249,12 +255,13 @@ def draw_gallery(gallery_id: str, images: Path, count: int, seed: int) -> Galler
 
 def judge(before: People, now: People) -> Figures:
     def share(people: list[str]) -> float:
-        kept = sum(now.names.get(one) == before.shown[one] == now.shown.get(one) for one in people)
+        names = ((before.names[one], now.names.get(one), now.shown.get(one, set())) for one in people)
+        kept = sum(name == was and name in shown for was, name, shown in names)
         return round(kept / len(people), 4) if people else 1.0
 
     several = [one for one in before.shown if before.photos[one] >= 2]
     single = [one for one in before.shown if before.photos[one] == 1]
-    wrong = sum(name is not None and now.shown.get(one, name) != name for one, name in now.names.items())
+    wrong = sum(name is not None and name not in now.shown.get(one, {name}) for one, name in now.names.items())
     return Figures(share(several), share(single), wrong)
 
 
@@ -264,7 +271,7 @@ def measure_way(name: str, world: World, gallery: Gallery, rounds: int, packs: S
         world.put(gallery, key, original.read_bytes())
     world.examine(list(gallery.photos), packs[0])
     world.group(gallery, packs[0])
-    world.name_people(gallery, world.read_people(gallery, packs[0]))
+    world.name_people(gallery, world.read_people(gallery, packs[0]), packs[0])
     before = world.read_people(gallery, packs[0])
     figures = []
     for number in range(rounds):
@@ -340,6 +347,8 @@ def _open_world(environment: dict[str, str], packs: Sequence[str], opened: ExitS
             faces=faces,
             galleries=MongoGalleryStore(database),
             people=MongoPeopleStore(database),
+            editor=MongoPeopleEditor(database),
+            journal=MongoEditJournal(database),
             model_id=installed.manifest.model_id,
             threshold=installed.manifest.threshold,
             quality=installed.manifest.quality,

@@ -616,6 +616,17 @@ def test_faces_of_a_photo_that_is_exported_anew_keep_what_is_said_of_them(stores
     assert batch.etags == ["two", "two"]
 
 
+@ON_SERVERS
+def test_a_chosen_cover_stays_the_face_that_it_was_where_its_photo_is_exported_anew(stores: Stores) -> None:
+    ann, bob = unit_vector(1), unit_vector(2)
+    save_export(stores, [ann, bob], content="one")
+    first, second = faces_of(stores).face_ids
+    lease = give_persons(stores, a="p1")
+    stores.people.move_chosen_covers(lease, {"p1": first})
+    save_export(stores, [alike(ann, 3), alike(bob, 4)], content="two", swapped=True)
+    assert [one.chosen_cover for one in stores.people.read_people(lease)] == [second]
+
+
 def test_faces_at_other_places_or_of_other_looks_inherit_nothing(stores: Stores) -> None:
     ann, bob = unit_vector(1), unit_vector(2)
     save_export(stores, [ann], content="one")

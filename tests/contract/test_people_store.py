@@ -511,3 +511,15 @@ def test_people_of_a_former_version_get_numbers_and_a_lost_counter_goes_on_from_
     stores.database["galleries"].update_one({"_id": "g"}, {"$unset": {"people_numbered": ""}})
     save(stores, "p1", "p3")
     assert numbers(stores) == {"p1": 3, "p2": 2, "p3": 4}
+
+
+def test_a_chosen_cover_moves_to_a_face_of_another_model_at_once(stores: Stores) -> None:
+    save(stores, "p1", "p2")
+    lease = lease_of(stores, "tester")
+    stores.people.move_chosen_covers(lease, {"p1": "g/a/new/0"})
+    found = {one.person_id: one.chosen_cover for one in stores.people.read_people(lease)}
+    assert found == {"p1": "g/a/new/0", "p2": None}
+    stores.galleries.release(lease)
+    lease_of(stores, "another")
+    with pytest.raises(StaleFence):
+        stores.people.move_chosen_covers(lease, {"p2": "g/a/new/0"})

@@ -977,6 +977,7 @@ def test_people_names_and_users_words_go_over_to_another_model(world: World) -> 
     ann, bob, eve = (str(world.person_of(*place)) for place in (("1", 0), ("1", 1), ("3", 1)))
     edit(world, of_faces("confirm", ann, FaceRef(face("1"))), of_faces("reject", bob, FaceRef(face("3", 1))))
     world.people.names["g", ann] = "Ann"
+    world.people.people["g", ann] = replace(world.people.people["g", ann], chosen_cover=face("3"))
     before = shown_people(world.group())
     world.objects.put(face_record(photo("1"), 0).crop_key, b"crops", "")
     examine_anew(world)
@@ -987,6 +988,8 @@ def test_people_names_and_users_words_go_over_to_another_model(world: World) -> 
     assert world.faces.person_of[confirmed] == ann
     assert world.faces.rejected == {face_record(photo("3"), 0, model=OTHER).face_id: {bob}}
     assert {one.model_id for one in world.faces.faces.values()} == {OTHER}
+    cover = world.people.people["g", ann]
+    assert cover.cover_face_id == cover.chosen_cover == face_record(photo("3"), 1, model=OTHER).face_id
     assert face_record(photo("1"), 0).crop_key not in world.objects.output_keys
     assert shown_people(world.group(mode="full")) == before
 

@@ -211,3 +211,10 @@ def test_the_page_has_the_reason_why_a_face_is_unassigned() -> None:
     face = _face("c", "4").model_copy(update={"why_alone": "Its quality is 7 of 100, below 20: it is dark."})
     content = _content(render_page(_groups([], [face]), {}, {}))
     assert content["unassigned"]["why"] == ["Its quality is 7 of 100, below 20: it is dark."]
+
+
+def test_hidden_people_and_their_faces_are_not_on_the_page() -> None:
+    hidden = _person("p2", [_face("a.jpg", "f2")]).model_copy(update={"hidden": True})
+    content = _content(render_page(_groups([_person("p1", [_face("a.jpg")]), hidden]), {}, {}))
+    assert [person["id"] for person in content["people"]] == ["p1"]
+    assert len(content["faces"]) == 1

@@ -117,6 +117,7 @@ def test_the_index_has_the_people_and_the_counts(bucket: Bucket) -> None:
         "person_id": "p1",
         "number": 1,
         "name": "Ann",
+        "hidden": False,
         "face_count": 2,
         "photo_count": 2,
         "cover_face_id": "g/a/m/0",
@@ -148,7 +149,6 @@ def test_a_persons_file_has_the_persons_faces_alone_and_all_to_show_them(bucket:
                         "digest": "0123456789abcdef",
                         "box": [1, 2, 3, 5],
                         "crop": [10, 10],
-                        "det_score": 0.99,
                         "quality": 44.4,
                     }
                 ],

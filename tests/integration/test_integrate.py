@@ -1,0 +1,49 @@
+"""The code of docs/integrate.md, run as it stands against the services."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.stack import ROOT
+from tests.integration.services import Services
+from tests.integration.test_bad_input import astronaut
+
+pytestmark = pytest.mark.slow
+PAGE = ROOT / "docs" / "integrate.md"
+
+
+def read_code() -> str:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return "\n\n".join(blocks)
+
+
+def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("church.png", "dance.png"):
+        (photos / name).write_bytes(astronaut() + name.encode())
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    code = tmp_path / "backend.py"
+    code.write_text(read_code(), "utf-8")
+    environment = {**services.stack.environment, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(code)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said[0] == "1 people on 2 photos"
+    assert said[1].startswith("broken is left out: ")
+    assert said[2] == "Person 1 is on 2 photos"
+    assert [re.sub(r"\d+", "N", line) for line in said[3:5]] == [
+        f"{name} wedding-N/{name}.png shows the face N x N pixels large" for name in ("church", "dance")
+    ]
+    assert said[5:7] == ["now called The bride", "after the undo called None"]
+
+
+def test_the_backend_stays_short_enough_for_one_page() -> None:
+    first = read_code().split("wedding = Gallery", 1)[0]
+    lines = [line for line in first.splitlines() if line.strip() and not line.strip().startswith(('"""', "#"))]
+    assert len(lines) <= 75
