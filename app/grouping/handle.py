@@ -13,11 +13,12 @@ from app.clustering.graph import Rows
 from app.clustering.identity import PersonMatches, match_people
 from app.clustering.incremental import GalleryFaces, PeopleUpdate, update_people
 from app.clustering.neighbours import NeighbourSearch
+from app.clustering.suggestions import Suggestion, suggest_merges
 from app.core.arrays import Floats
 from app.core.coalescing import send_claimed
 from app.core.errors import RejectMessage, StaleFence
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
-from app.core.gallery_vectors import UnreadableVectors, decode, encode
+from app.core.gallery_vectors import GalleryVectors, UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
 from app.core.messages import EditPeople, Expire, Forget, GroupGallery, SetGallery, parse_grouping
 from app.core.ports import (
@@ -61,6 +62,10 @@ log = logging.getLogger(__name__)
 
 SLOT_WAIT_S = 1.0
 """How long a message waits for the run of another gallery in this process; then it is left to come again."""
+
+
+MOST_COMPARED = 20_000
+"""People up to which suggestions are looked for: all pairs are compared, which then takes some seconds."""
 
 
 @dataclass(frozen=True)
@@ -213,14 +218,18 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     numbers = _replace_people(run, parts, find_changed(people, known), find_moves(faces, carried, matched, former))
     people = [replace(person, number=numbers.get(person.person_id, person.number)) for person in people]
 
-    groups = make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars)
     covers = list_covers(gallery_id, faces, people, parts.keys)
-    groups = name_covers(groups, {person_id: key for person_id, (key, _) in covers.items()})
+    groups = name_covers(
+        make_groups(_make_header(gallery_id, parts.model_id), faces, matched, people, images, bars),
+        {person_id: key for person_id, (key, _) in covers.items()},
+    )
     page = render_page(
         groups, list_page_photos(images, parts.keys), make_crop_urls(gallery_id, faces, covers, parts.keys)
     )
+    vectors = _make_vectors(run, parts, faces, found, matched, images)
+    suggestions = _suggest_merges(run, parts, vectors, groups, people)
     two = parts.groups_version == 2
-    shards = make_shards(groups, faces, images, parts.keys, parts.results_base_url) if two else None
+    shards = make_shards(groups, suggestions, faces, images, parts.keys, parts.results_base_url) if two else None
     run.begin_stage("publish")
     with run.tracer.stage("write covers"):
         old_covers = write_covers(covers, faces, parts.keys.covers(gallery_id), parts.objects)
@@ -229,7 +238,7 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     output = f"{compute_digest(content, page)} {VECTORS_VERSION}"
     if full or output != lease.output:
         with run.tracer.stage("write files"):
-            _write_vectors(run, parts, faces, found, matched, images)
+            _write_vectors(run, parts, vectors)
             _write_files(run, parts, shards or groups, page)
     if old_covers:
         run.keep()  # Whoever has the lease since may have written them.
@@ -369,20 +378,35 @@ def _replace_people(
     return numbers
 
 
-def _write_vectors(
+def _make_vectors(
     run: GroupingRun,
     parts: GroupingParts,
     faces: FaceBatch,
     found: PeopleUpdate,
     matched: PersonMatches,
     images: list[ImageRecord],
-) -> None:
-    """Publish the vectors by which guests are found."""
+) -> GalleryVectors:
+    """The vectors by which guests are found, of the people that are published now."""
     gallery_id = run.lease.gallery_id
     gallery = parts.galleries.find_gallery(gallery_id)
     edition = Edition(gallery_id, parts.model_id, gallery.published if gallery else 0, run.lease.fence)
-    data = encode(make_vectors(edition, faces, found, matched.person_ids, images))
-    _replace_file(run, parts, parts.keys.vectors(gallery_id), data, "application/octet-stream")
+    return make_vectors(edition, faces, found, matched.person_ids, images)
+
+
+def _suggest_merges(
+    run: GroupingRun, parts: GroupingParts, vectors: GalleryVectors, groups: Groups, people: Sequence[PersonRecord]
+) -> list[Suggestion]:
+    """Pairs that may be one person; none in a gallery of so many people that comparing all pairs takes too long."""
+    if parts.groups_version == 1 or len(vectors.person_ids) > MOST_COMPARED:
+        return []
+    photos_of = {person.person_id: {face.image_id for face in person.faces} for person in groups.people}
+    threshold = make_threshold(run.lease.threshold or parts.threshold).compute(len(vectors.person_ids))
+    return suggest_merges(vectors.person_ids, vectors.means, threshold, photos_of, people)
+
+
+def _write_vectors(run: GroupingRun, parts: GroupingParts, vectors: GalleryVectors) -> None:
+    key = parts.keys.vectors(run.lease.gallery_id)
+    _replace_file(run, parts, key, encode(vectors), "application/octet-stream")
     parts.kill_points.reach("after-vectors")
 
 

@@ -124,6 +124,22 @@ class SkippedFile(_Shard):
     skipped: list[SkippedPhoto]
 
 
+class Suggestion(_Part):
+    """Two people who may be one. `person_id` is in more photos; a merge into it keeps its id and name."""
+
+    person_id: str
+    other: str
+    similarity: float = Field(ge=-1, le=1, description="Of their mean faces, a cosine.")
+    cover: _Path | None = None
+    other_cover: _Path | None = None
+
+
+class SuggestionsFile(_Shard):
+    """Pairs of people for an owner to say yes (`merge`) or no (`keep_apart`) to, most similar first."""
+
+    suggestions: list[Suggestion]
+
+
 class IndexedPerson(_Part):
     """A person. `shard` is the file with the person's photos (PersonFile)."""
 
@@ -176,6 +192,7 @@ class GroupsIndex(_Part):
     merged: dict[str, str] = Field({}, description="Former ids of people who were merged: the id of each one now.")
     unassigned: list[ShardOfMany]
     skipped: list[ShardOfMany]
+    suggestions: list[ShardOfMany] = Field([], description="One file at most.")
 
 
 _AnyVersion: TypeAdapter[Groups | GroupsIndex] = TypeAdapter(
@@ -246,6 +263,7 @@ def make_json_schemas() -> dict[str, dict[str, Any]]:
         "groups_version_1": Groups,
         "groups_person": PersonFile,
         "groups_skipped": SkippedFile,
+        "groups_suggestions": SuggestionsFile,
         "groups_unassigned": UnassignedFile,
     }
     return {name: model.model_json_schema() for name, model in models.items()}

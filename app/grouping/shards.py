@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from app.clustering.suggestions import Suggestion as SuggestedPair
 from app.core.ports import ObjectStore
 from app.core.records import FaceBatch, ImageRecord
 from app.core.result_keys import ResultKeys
@@ -32,6 +33,8 @@ from app.grouping.output import (
     ShardOfMany,
     SkippedFile,
     SkippedPhoto,
+    Suggestion,
+    SuggestionsFile,
     UnassignedFile,
     dump,
 )
@@ -62,9 +65,14 @@ class Shards:
 
 
 def make_shards(
-    groups: Groups, faces: FaceBatch, images: Sequence[ImageRecord], keys: ResultKeys, base_url: str | None
+    groups: Groups,
+    suggestions: Sequence[SuggestedPair],
+    faces: FaceBatch,
+    images: Sequence[ImageRecord],
+    keys: ResultKeys,
+    base_url: str | None,
 ) -> Shards:
-    """The gallery's people, unassigned faces and skipped photos as an index and its files.
+    """The gallery's people, unassigned faces, skipped photos and suggestions as an index and its files.
 
     The contents of all files together may take more memory than the gallery, so each is made when it is needed.
     """
@@ -84,12 +92,29 @@ def make_shards(
     def make_skipped(some: list[SkippedPhoto]) -> bytes:
         return dump(SkippedFile(**header, skipped=some))
 
+    covers = {one.person_id: keys.shorten(gallery_id, one.cover_key) for one in groups.people if one.cover_key}
+
+    def make_suggestions() -> bytes:
+        pairs = [
+            Suggestion(
+                person_id=pair.person_id,
+                other=pair.other,
+                similarity=pair.similarity,
+                cover=covers.get(pair.person_id),
+                other_cover=covers.get(pair.other),
+            )
+            for pair in suggestions
+        ]
+        return dump(SuggestionsFile(**header, suggestions=pairs))
+
     files: dict[str, Callable[[], bytes]] = {
         f"people/{person.person_id}": partial(make_person, person) for person in groups.people
     }
     unassigned, skipped = _split("unassigned", groups.unassigned), _split("skipped", groups.skipped)
     files |= {name: partial(make_unassigned, some) for name, some in unassigned.items()}
     files |= {name: partial(make_skipped, some) for name, some in skipped.items()}
+    if suggestions:
+        files["suggestions/1"] = make_suggestions
     grouped = [face for person in groups.people for face in person.faces]
     index = GroupsIndex(
         gallery_id=gallery_id,
@@ -107,7 +132,7 @@ def make_shards(
         people=[
             IndexedPerson(
                 **person.model_dump(exclude={"cover_key", "faces"}),
-                cover=keys.shorten(gallery_id, person.cover_key) if person.cover_key else None,
+                cover=covers.get(person.person_id),
                 shard=f"people/{person.person_id}",
             )
             for person in groups.people
@@ -115,6 +140,7 @@ def make_shards(
         merged=groups.merged,
         unassigned=[ShardOfMany(shard=name, count=len(some)) for name, some in unassigned.items()],
         skipped=[ShardOfMany(shard=name, count=len(photos)) for name, photos in skipped.items()],
+        suggestions=[ShardOfMany(shard="suggestions/1", count=len(suggestions))] if suggestions else [],
     )
     digests = {name: hashlib.blake2b(make(), digest_size=6).hexdigest() for name, make in files.items()}
     return Shards(index, files, digests)
@@ -217,8 +243,8 @@ def _name_paths(index: GroupsIndex, paths: Mapping[str, str]) -> GroupsIndex:
     def name(parts: Sequence[IndexedPerson] | Sequence[ShardOfMany]) -> list[IndexedPerson | ShardOfMany]:
         return [part.model_copy(update={"shard": paths[part.shard]}) for part in parts]
 
-    parts = {"people": name(index.people), "unassigned": name(index.unassigned), "skipped": name(index.skipped)}
-    return index.model_copy(update=parts)
+    lists = {"unassigned": index.unassigned, "skipped": index.skipped, "suggestions": index.suggestions}
+    return index.model_copy(update={"people": name(index.people), **{one: name(parts) for one, parts in lists.items()}})
 
 
 def _list_stored(gallery_id: str, keys: ResultKeys, objects: ObjectStore) -> set[str]:
@@ -240,5 +266,5 @@ def _list_named(data: bytes | None) -> set[str]:
 
 
 def _list_paths(index: GroupsIndex) -> set[str]:
-    parts = (index.people, index.unassigned, index.skipped)
+    parts = (index.people, index.unassigned, index.skipped, index.suggestions)
     return {part.shard for some in parts for part in some}

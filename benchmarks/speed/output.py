@@ -135,7 +135,7 @@ def publish(bucket: Bucket, owners: list[str | None], fence: int) -> tuple[Group
     covers = list_covers(GALLERY, faces, people, KEYS)
     groups = name_covers(groups, {person_id: key for person_id, (key, _) in covers.items()})
     begin = time.process_time()
-    shards = make_shards(groups, faces, images, KEYS, "https://photos.example.com/")
+    shards = make_shards(groups, [], faces, images, KEYS, "https://photos.example.com/")
     # Of a store, only what Bucket has is used here.
     index, left_over = write_shards(shards, KEYS, cast(ObjectStore, bucket), fence)
     bucket.put(KEYS.groups(GALLERY), dump(index), "application/json")

@@ -40,7 +40,7 @@ def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_p
     assert [re.sub(r"\d+", "N", line) for line in said[3:5]] == [
         f"{name} wedding-N/{name}.png shows the face N x N pixels large" for name in ("church", "dance")
     ]
-    assert said[5:7] == ["now called The bride", "after the undo called None"]
+    assert said[5:8] == ["now called The bride", "after the undo called None", "forgotten: 2 faces"]
 
 
 def test_the_backend_stays_short_enough_for_one_page() -> None:

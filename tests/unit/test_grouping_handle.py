@@ -1186,3 +1186,20 @@ def test_people_are_shown_by_numbers_that_stay(world: World) -> None:
     groups = world.group()
     assert [(one.person_id == eve, one.number) for one in groups.people] == [(True, 3), (False, 1), (False, 2)]
     assert b'"label":"Person 3","photos":5' in world.objects.read("face-worker/g/people.html")
+
+
+def test_a_pair_that_was_nearly_joined_is_suggested_until_its_owner_says_no(world: World) -> None:
+    like_eve = 0.45 * EVE + np.sqrt(1 - 0.45**2) * np.eye(16, dtype=np.float32)[7]
+    world.add("4", like_eve.astype(np.float32))
+    groups = world.group()
+    eve, other = (one.person_id for one in groups.people if one.photo_count == 1)
+
+    def suggested() -> list[set[str]]:
+        index = json.loads(world.objects.read("face-worker/g/groups.json"))
+        files = [json.loads(world.objects.read(f"face-worker/g/{part['shard']}")) for part in index["suggestions"]]
+        return [{pair["person_id"], pair["other"]} for file in files for pair in file["suggestions"]]
+
+    assert suggested() == [{eve, other}]
+    edit(world, {"op": "keep_apart", "person_id": eve, "other": other})
+    world.group()
+    assert suggested() == []

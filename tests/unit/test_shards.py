@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.clustering.identity import PersonMatches
+from app.clustering.suggestions import Suggestion
 from app.core.records import FaceBatch, ImageRecord, ImageStatus, PersonRecord, make_quality_columns
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars
@@ -32,6 +33,7 @@ class Gallery:
     faces: list[tuple[str, str | None]]
     skipped: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    suggestions: list[Suggestion] = field(default_factory=list)
     generated_at: str = HEADER.generated_at
 
     @property
@@ -78,7 +80,7 @@ class Bucket(FakeObjectStore):
     def publish(self, gallery: Gallery, fence: int = 1, base_url: str | None = None) -> GroupsIndex:
         """What a run does, up to the index. Returns it."""
         groups = gallery.group()
-        shards = make_shards(groups, gallery.batch, gallery.images, KEYS, base_url)
+        shards = make_shards(groups, gallery.suggestions, gallery.batch, gallery.images, KEYS, base_url)
         index, left_over = write_shards(shards, KEYS, self, fence)
         self.replace(KEYS.groups("g"), dump(index), "application/json", fence)
         self.remove(left_over)
@@ -166,9 +168,28 @@ def test_unassigned_faces_have_a_reason_and_skipped_photos_theirs(bucket: Bucket
     assert (skipped["image_id"], skipped["key"], skipped["status"]) == ("d", "g/d.jpg", "no_faces")
 
 
+def test_suggestions_are_a_file_with_both_covers_and_none_is_named_where_there_are_none(bucket: Bucket) -> None:
+    index = bucket.publish(replace(PARTY, suggestions=[Suggestion("p1", "p2", 0.43)]))
+    assert [part.count for part in index.suggestions] == [1]
+    assert bucket.load(index.suggestions[0].shard)["suggestions"] == [
+        {
+            "person_id": "p1",
+            "other": "p2",
+            "similarity": 0.43,
+            "cover": "covers/p1.webp",
+            "other_cover": "covers/p2.webp",
+        }
+    ]
+    index = bucket.publish(PARTY, fence=2)
+    assert index.suggestions == []
+    assert not any("suggestions" in path for path in bucket.paths)
+
+
 def test_every_file_is_as_its_schema_says(bucket: Bucket) -> None:
-    index = bucket.publish(PARTY, base_url="https://cdn.example.com/")
+    party = replace(PARTY, suggestions=[Suggestion("p1", "p2", 0.43)])
+    index = bucket.publish(party, base_url="https://cdn.example.com/")
     kinds = {"groups_person": index.people, "groups_unassigned": index.unassigned, "groups_skipped": index.skipped}
+    kinds["groups_suggestions"] = index.suggestions
     jsonschema.validate(bucket.load("groups.json"), SCHEMAS["groups"])
     for kind, parts in kinds.items():
         for part in parts:
@@ -183,7 +204,7 @@ def test_the_folder_has_a_url_where_the_bucket_has_one(bucket: Bucket) -> None:
 def test_a_picture_outside_the_gallerys_folder_has_its_whole_key(bucket: Bucket) -> None:
     groups = name_covers(PARTY.group(), {"p1": "g/faces/a.webp"})
     batch = replace(PARTY.batch, crop_ranges=[None] * 4)
-    index = make_shards(groups, batch, PARTY.images, KEYS, None).index
+    index = make_shards(groups, [], batch, PARTY.images, KEYS, None).index
     assert [person.cover for person in index.people] == ["/g/faces/a.webp", None]
 
 
@@ -241,7 +262,7 @@ def test_a_file_that_no_index_names_is_not_relied_on(bucket: Bucket) -> None:
 
 def test_a_run_that_wakes_late_removes_no_file_of_a_newer_one(bucket: Bucket) -> None:
     newer = bucket.publish(PARTY, fence=5)
-    shards = make_shards(PARTY.group(), PARTY.batch, PARTY.images, KEYS, None)
+    shards = make_shards(PARTY.group(), [], PARTY.batch, PARTY.images, KEYS, None)
     bucket.remove([KEYS.groups("g")])
     _, left_over = write_shards(shards, KEYS, bucket, 4)
     assert left_over == []
@@ -263,7 +284,7 @@ def test_long_lists_are_split_into_files_of_which_one_photo_changes_one(bucket: 
 
 def test_the_digest_is_of_all_but_the_time() -> None:
     def digest(gallery: Gallery, base_url: str | None = None) -> str:
-        return make_shards(gallery.group(), gallery.batch, gallery.images, KEYS, base_url).digest
+        return make_shards(gallery.group(), gallery.suggestions, gallery.batch, gallery.images, KEYS, base_url).digest
 
     assert digest(PARTY) == digest(replace(PARTY, generated_at="2027-01-01T00:00:00+00:00"))
     others = [replace(PARTY, names={}), replace(PARTY, skipped=["d", "e"]), replace(PARTY, faces=PARTY.faces[1:])]
