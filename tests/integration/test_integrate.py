@@ -25,6 +25,7 @@ def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_p
     photos.mkdir()
     for name in ("church.png", "dance.png"):
         (photos / name).write_bytes(astronaut() + name.encode())
+    (tmp_path / "selfie.png").write_bytes(astronaut())
     (photos / "broken.jpg").write_bytes(b"no picture")
     code = tmp_path / "backend.py"
     code.write_text(read_code(), "utf-8")
@@ -40,10 +41,14 @@ def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_p
     assert [re.sub(r"\d+", "N", line) for line in said[3:5]] == [
         f"{name} wedding-N/{name}.png shows the face N x N pixels large" for name in ("church", "dance")
     ]
-    assert said[5:8] == ["now called The bride", "after the undo called None", "forgotten: 2 faces"]
+    assert said[5:7] == ["now called The bride", "after the undo called None"]
+    status, keys = said[7].split(" on ", 1)
+    assert status in ("found", "unsure")
+    assert ("wedding-2026/church.png" in keys and "wedding-2026/dance.png" in keys) or status == "unsure"
+    assert said[8] == "forgotten: 2 faces"
 
 
 def test_the_backend_stays_short_enough_for_one_page() -> None:
     first = read_code().split("wedding = Gallery", 1)[0]
     lines = [line for line in first.splitlines() if line.strip() and not line.strip().startswith(('"""', "#"))]
-    assert len(lines) <= 75
+    assert len(lines) <= 90
