@@ -28,6 +28,13 @@ class MongoForgottenPhotos:
             found = self._tombstones.find_one({"_id": make_gallery_key(gallery_id)}, ["at"])
         return found["at"] if found else None
 
+    def is_forgotten(self, gallery_id: str) -> bool:
+        """Whether a gallery is forgotten, and has got no new photos since."""
+        if self.find_gallery(gallery_id) is None:
+            return False
+        with translate_mongo_errors("Looking for a forgotten gallery"):
+            return self._galleries.find_one({"_id": gallery_id}, ["_id"]) is None
+
     def note_erasure(self, gallery_id: str) -> None:
         with translate_mongo_errors("Noting that a photo was erased"):
             self._galleries.update_one({"_id": gallery_id}, [{"$set": {"erased_at": "$$NOW"}}])

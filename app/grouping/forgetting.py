@@ -5,6 +5,7 @@ may be taken again. A second look some time later finds what a slower worker has
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -167,6 +168,7 @@ def carry_out(
             tombstone, found = forget(tombstone, run, parts)
             if is_first or found:
                 _publish_rest(tombstone, run, parts, regroup)
+            _erase_answers(tombstone, parts)
     if tombstone.scope == "gallery":
         # The run has shown its progress in the gallery's document.
         _forget_gallery(tombstone, run.lease, parts, lambda: None)
@@ -291,14 +293,30 @@ def _write_crops(
     for model_id in sorted({face.model_id for face in rest if face.crop_key in shared}):
         # A detection worker that has just looked at the photo may write under the model's own key.
         key = parts.keys.crops(image.photo, edition, image.content or "", f"{model_id}-rest")
+        kept = [face for face in rest if face.model_id == model_id and face.crop_key in shared and face.crop_range]
+        crops = [parts.objects.read_part(face.crop_key, *(face.crop_range or (0, 0))) for face in kept]
+        if None in crops:
+            crops = _find_written(image, model_id, kept, parts)
         data = b""
-        for face in rest:
-            if face.model_id == model_id and face.crop_key in shared and face.crop_range:
-                crop = parts.objects.read_part(face.crop_key, *face.crop_range) or b""
-                moved[face.face_id] = key, (len(data), len(crop))
-                data += crop
+        for face, crop in zip(kept, crops, strict=True):
+            moved[face.face_id] = key, (len(data), len(crop or b""))
+            data += crop or b""
         parts.objects.put(key, data, "application/octet-stream")
     return moved
+
+
+def _find_written(
+    image: ImageRecord, model_id: str, faces: list[FaceRecord], parts: "GroupingParts"
+) -> list[bytes | None]:
+    """Crops where this has written them before MongoDB was restored: one after the other, in the same order."""
+    lengths = [face.crop_range[1] if face.crop_range else 0 for face in faces]
+    prefix, _ = parts.keys.pictures_of(image.photo)
+    for version in parts.objects.list_versions(prefix):
+        is_rest = version.is_current and version.key.endswith(f"-{model_id}-rest.crops")
+        if is_rest and version.size_bytes == sum(lengths) and (data := parts.objects.read_version(version)):
+            ends = [sum(lengths[: row + 1]) for row in range(len(lengths))]
+            return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    return [None] * len(faces)
 
 
 def _erase_unnamed(image: ImageRecord, faces: list[FaceRecord], edition: int, parts: "GroupingParts") -> None:
@@ -330,6 +348,15 @@ def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts"
 
     run.keep()
     erase_below(parts.keys.gallery(tombstone.gallery_id), parts.objects, is_over)
+
+
+def _erase_answers(tombstone: Tombstone, parts: "GroupingParts") -> None:
+    """Erase answers to guests that name the person or the photo. One may have been written by the former vectors."""
+    named = tombstone.people or ((tombstone.photo.image_id,) if tombstone.photo else ())
+    words = {json.dumps(one, ensure_ascii=is_ascii).encode() for one in named for is_ascii in (True, False)}
+    prefix = parts.keys.finds(tombstone.gallery_id)
+    answers = [(one, parts.objects.read_version(one) or b"") for one in parts.objects.list_versions(prefix)]
+    parts.objects.erase([one for one, data in answers if any(word in data for word in words)])
 
 
 def _forget_gallery(

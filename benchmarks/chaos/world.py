@@ -94,7 +94,7 @@ class World:
             for row, (store, port) in enumerate(zip(STORES, (aws_port, aws_port, mongo_port), strict=True))
         }
         region = self.straight["AWS_DEFAULT_REGION"]
-        with _Environment(self.straight):
+        with Environment(self.straight):
             self.s3, self.sqs = open_client("s3", region), open_client("sqs", region)
         self.mongo: MongoClient[dict[str, Any]] = MongoClient(f"mongodb://127.0.0.1:{mongo_port}", tz_aware=True)
         self._stack.callback(self.mongo.close)
@@ -169,7 +169,7 @@ class World:
         raise LocalStackError(f"{what} did not start within {START_TIMEOUT_S:.0f} s; see {self.options.home}.")
 
 
-class _Environment:
+class Environment:
     """A context with other environment variables: boto3 reads endpoint and credentials when it makes a client."""
 
     def __init__(self, values: Mapping[str, str]) -> None:

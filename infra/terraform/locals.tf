@@ -14,6 +14,8 @@ locals {
   photo_bucket_arn = "arn:${local.partition}:s3:::${local.buckets.photos.name}"
   shared_bucket    = local.buckets.photos.name == local.buckets.results.name
   photo_rule_name  = "${var.name}-photos"
+  expire_rule_name = "${var.name}-expire"
+  expire_rule_arn  = "arn:${local.partition}:events:${local.region}:${local.account}:rule/${local.expire_rule_name}"
   photo_rule_arn   = "arn:${local.partition}:events:${local.region}:${local.account}:rule/${local.photo_rule_name}"
 
   image = "${module.registry.repository.url}:${var.image_tag}"

@@ -15,6 +15,7 @@ module "queues" {
   kms_key_arn          = var.kms_key_arn
   photo_bucket         = var.photo_notifications.enabled && !local.shared_bucket ? { arn = local.photo_bucket_arn, account_id = local.account } : null
   photo_rule_arn       = var.photo_notifications.enabled && local.shared_bucket ? local.photo_rule_arn : null
+  expire_rule_arn      = local.expire_rule_arn
 }
 
 module "storage" {

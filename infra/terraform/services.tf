@@ -37,7 +37,11 @@ locals {
       GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images
       HUEMN_MONGO_URI          = module.secrets.arns.huemn
     }
-    grouping = { GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images }
+    # Requests to forget remove face_index from the owner's documents.
+    grouping = {
+      GALLERY_IMAGES_MONGO_URI = module.secrets.arns.gallery_images
+      HUEMN_MONGO_URI          = module.secrets.arns.huemn
+    }
   }
 
   ecs_services = {

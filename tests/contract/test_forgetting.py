@@ -300,6 +300,7 @@ def test_a_worker_that_is_killed_anywhere_is_followed_by_one_that_ends_it(
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_restored_database_is_erased_again(world: World, scope: str) -> None:
+    before, ann = world.faces(), world.people()["ann"]
     backup = {name: list(world.database[name].find()) for name in world.database.list_collection_names()}
     world.forget(**SCOPES[scope](world))
     for name in world.database.list_collection_names():
@@ -308,6 +309,7 @@ def test_a_restored_database_is_erased_again(world: World, scope: str) -> None:
             world.database[name].insert_many(backup[name])
     world.group()
     assert world.left() == []
+    assert is_kept(world, before, scope, ann)
 
 
 def test_a_photo_that_is_uploaded_later_is_a_new_one(world: World) -> None:
@@ -388,6 +390,32 @@ def test_what_owners_said_of_the_person_goes_from_the_journal(world: World) -> N
     assert (journal["e1"]["operations"], journal["e1"]["inverse"]) == ([], [])
     assert journal["e2"]["operations"][0]["name"] == "Miss bob"
     assert world.names() == {people["bob"]: "Miss bob", people["eve"]: "eve"}
+
+
+@pytest.mark.parametrize("scope", ["photo", "person"])
+def test_answers_to_guests_that_name_what_is_forgotten_go(world: World, scope: str) -> None:
+    people = world.people()
+    answers = {
+        "mine": {"people": [{"person_id": people["ann"]}], "photos": [{"image_id": "all"}]},
+        "other": {"people": [{"person_id": people["bob"]}], "photos": [{"image_id": "bob"}]},
+    }
+    for name, answer in answers.items():
+        world.objects.put(f"{KEYS.finds('g')}{name}.json", json.dumps(answer).encode(), "application/json")
+    world.forget(**SCOPES[scope](world))
+    assert [key for key, _ in world.objects.list_keys(KEYS.finds("g"))] == [f"{KEYS.finds('g')}other.json"]
+    assert world.left() == []
+
+
+def test_a_gallery_is_forgotten_until_it_gets_new_photos(world: World) -> None:
+    forgotten = MongoForgottenPhotos(world.database)
+    assert not forgotten.is_forgotten("g")
+    world.forget(scope="gallery", confirm="g")
+    assert forgotten.is_forgotten("g")
+    assert not forgotten.is_forgotten("h")
+    time.sleep(1.1)
+    world.upload("new", "bob")
+    world.detect("new")
+    assert not forgotten.is_forgotten("g")
 
 
 def test_a_request_waits_while_the_gallery_is_being_grouped(world: World) -> None:

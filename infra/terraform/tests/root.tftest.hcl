@@ -110,11 +110,11 @@ run "settings_of_a_service_win_over_those_of_both" {
   }
 }
 
-run "grouping_gets_neither_the_owners_database_nor_what_only_detection_reads" {
+run "grouping_gets_nothing_that_only_detection_reads" {
   command = plan
   assert {
-    condition     = keys(local.secret_settings["grouping"]) == ["GALLERY_IMAGES_MONGO_URI"]
-    error_message = "grouping is handed another secret"
+    condition     = keys(local.secret_settings["grouping"]) == ["GALLERY_IMAGES_MONGO_URI", "HUEMN_MONGO_URI"]
+    error_message = "grouping can't forget, or is handed another secret"
   }
   assert {
     condition     = length(setintersection(keys(local.environment["grouping"]), ["QUEUE_URL", "BUCKET_NAME", "ALLOWED_BUCKETS"])) == 0

@@ -25,11 +25,15 @@ locals {
   results = {
     detection = {
       WritePictures = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["faces/*", "previews/*"] }
+      ErasePictures = { actions = ["s3:DeleteObjectVersion"], keys = ["faces/*", "previews/*"] }
     }
     grouping = {
       ReadCrops    = { actions = ["s3:GetObject"], keys = ["faces/*"] }
       ReplaceFiles = { actions = ["s3:GetObject", "s3:PutObject"], keys = ["groups.json", "people.html"] }
       WriteCovers  = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["covers/*"] }
+      # Forgetting removes all of a gallery, in all versions; of a person, the crops of others are written anew.
+      Forget       = { actions = ["s3:DeleteObject", "s3:DeleteObjectVersion"], keys = ["*"] }
+      RewriteCrops = { actions = ["s3:PutObject", "s3:GetObjectVersion"], keys = ["faces/*"] }
     }
   }
   former_results = !var.former_galleries ? {} : {
@@ -109,22 +113,33 @@ data "aws_iam_policy_document" "task" {
 
     content {
       sid       = "HandleFormerResults"
-      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"]
       resources = [for pattern in statement.value : "${var.results_bucket_arn}/${pattern}"]
     }
   }
 
-  # Detection lists a photo's pictures, grouping a gallery's covers. "IfExists" as above, and for the question at the
+  # The copies of what was forgotten: they are compared with MongoDB before each run.
+  dynamic "statement" {
+    for_each = each.key == "grouping" ? [true] : []
+
+    content {
+      sid       = "KeepTombstones"
+      actions   = ["s3:PutObject", "s3:GetObjectVersion"]
+      resources = ["${var.results_bucket_arn}/${var.results_prefix}tombstones/*"]
+    }
+  }
+
+  # Detection lists a photo's pictures, grouping a gallery's covers, and what both erase, with its versions. "IfExists" as above, and for the question at the
   # start whether the bucket is there.
   statement {
     sid       = "ListResults"
-    actions   = ["s3:ListBucket"]
+    actions   = ["s3:ListBucket", "s3:ListBucketVersions"]
     resources = [var.results_bucket_arn]
 
     condition {
       test     = "StringLikeIfExists"
       variable = "s3:prefix"
-      values   = ["${var.results_prefix}*"]
+      values   = concat(["${var.results_prefix}*"], var.former_galleries ? ["*/faces/*", "*/previews/*"] : [])
     }
   }
 

@@ -77,6 +77,27 @@ data "aws_iam_policy_document" "queue" {
       }
     }
   }
+
+  dynamic "statement" {
+    for_each = contains(["grouping", "grouping-dead"], each.key) && var.expire_rule_arn != null ? [var.expire_rule_arn] : []
+
+    content {
+      sid       = "ExpireRuleSends"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.all[each.key].arn]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = [statement.value]
+      }
+    }
+  }
 }
 
 resource "aws_sqs_queue_policy" "queue" {

@@ -48,6 +48,12 @@ variable "photo_rule_arn" {
   default     = null
 }
 
+variable "expire_rule_arn" {
+  description = "EventBridge rule that sends the daily message to the grouping queue; null for none."
+  type        = string
+  default     = null
+}
+
 variable "photo_bucket" {
   description = "Bucket that announces its new photos to the detection queue, and its account; null for none."
   type        = object({ arn = string, account_id = string })

@@ -74,6 +74,7 @@ run "each_service_reaches_its_own_results_below_the_prefix_alone" {
       if anytrue([for resource in statement.resources : startswith(resource, "arn:aws:s3:::results/")])
       } == {
       WritePictures = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*", "arn:aws:s3:::results/face-worker/*/previews/*"])]
+      ErasePictures = [toset(["s3:DeleteObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*", "arn:aws:s3:::results/face-worker/*/previews/*"])]
     }
     error_message = "detection reaches other results"
   }
@@ -82,22 +83,25 @@ run "each_service_reaches_its_own_results_below_the_prefix_alone" {
       for statement in data.aws_iam_policy_document.task["grouping"].statement : statement.sid => [statement.actions, statement.resources]
       if anytrue([for resource in statement.resources : startswith(resource, "arn:aws:s3:::results/")])
       } == {
-      ReadCrops    = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
-      ReplaceFiles = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html"])]
-      WriteCovers  = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/covers/*"])]
+      ReadCrops      = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
+      ReplaceFiles   = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html"])]
+      WriteCovers    = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/covers/*"])]
+      Forget         = [toset(["s3:DeleteObject", "s3:DeleteObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/*"])]
+      RewriteCrops   = [toset(["s3:PutObject", "s3:GetObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
+      KeepTombstones = [toset(["s3:PutObject", "s3:GetObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/tombstones/*"])]
     }
     error_message = "grouping reaches other results"
   }
   assert {
     condition = alltrue([
       for document in data.aws_iam_policy_document.task :
-      [for statement in document.statement : [statement.actions, one(statement.condition).values] if statement.sid == "ListResults"] == [[toset(["s3:ListBucket"]), tolist(["face-worker/*"])]]
+      [for statement in document.statement : [statement.actions, one(statement.condition).values] if statement.sid == "ListResults"] == [[toset(["s3:ListBucket", "s3:ListBucketVersions"]), tolist(["face-worker/*"])]]
     ])
     error_message = "a service lists more than the results, or none"
   }
   assert {
-    condition     = !anytrue(flatten([for document in data.aws_iam_policy_document.task : [for statement in document.statement : contains(statement.actions, "s3:GetObjectVersion")]]))
-    error_message = "versions are read, which no code does"
+    condition     = !anytrue([for statement in data.aws_iam_policy_document.task["detection"].statement : contains(statement.actions, "s3:GetObjectVersion")])
+    error_message = "versions are read, which no code of detection does"
   }
 }
 
@@ -116,7 +120,7 @@ run "former_galleries_stay_readable_and_removable" {
   }
 }
 
-run "a_container_of_grouping_cannot_read_the_owners_secret" {
+run "a_container_reads_the_secrets_of_its_service_alone" {
   assert {
     condition = [
       for statement in data.aws_iam_policy_document.execution["grouping"].statement : statement.resources if statement.sid == "ReadSecrets"
