@@ -294,6 +294,7 @@ def _open_find(
         vectors=VectorCache(objects, photos.output_bucket, photos.keys, find.find_cache_mb * 1_000_000),
         output_bucket=photos.output_bucket,
         readable_buckets=photos.readable_buckets,
+        is_forgotten=MongoForgottenPhotos(database).is_forgotten,
         selfie_buckets=find.selfie_buckets,
         reply_queue_urls=find.allowed_reply_queue_urls,
         bars=manifest.find_bars,
