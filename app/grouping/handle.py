@@ -304,6 +304,9 @@ def _remove_former_faces(run: GroupingRun, parts: GroupingParts, former: FormerF
         crops = parts.people.remove_former_faces(run.lease, parts.model_id, former.examined)
     run.keep()
     parts.objects.remove(crops)
+    if crops and parts.forgetting:
+        # Their vectors are in the index files of every host that grouped the gallery under that model.
+        parts.forgetting.tombstones.note_erasure(run.lease.gallery_id)
     if crops:
         log.info("faces of a former model removed", extra={"gallery": run.lease.gallery_id, "photos": len(crops)})
 

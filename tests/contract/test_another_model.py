@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from app.adapters.mongo_tombstones import MongoTombstones
 from app.clustering.neighbours import NeighbourSearch
 from app.core.errors import RejectMessage
+from app.core.records import FaceMove
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
+from app.grouping.forgetting import ForgetParts
 from app.grouping.handle import GroupingParts, handle
 from tests.fakes import FakeObjectStore, FakeQueue
 from tests.stores import MODEL, Stores, photo, photo_result, store
@@ -62,3 +65,43 @@ def test_faces_of_another_model_refuse_the_first_run_of_a_gallery(stores: Stores
     with pytest.raises(RejectMessage, match=f"has faces under the model {MODEL}, and this worker's is {OTHER}"):
         handle(MESSAGE, make_parts(stores, OTHER))
     assert stores.look("g").people == ()
+
+
+def test_people_go_over_to_another_model_and_nothing_of_the_former_one_is_left(stores: Stores) -> None:
+    for name in ("a", "b"):
+        save(stores, name, MODEL)
+    handle(MESSAGE, make_parts(stores))
+    before = stores.look("g")
+    lease = stores.galleries.take_lease("g", "owner", 60)
+    assert lease
+    [confirmed, rejected, *_] = [face_id for face_id, _ in before.faces]
+    people = dict(before.faces)
+    stores.people.move_chosen_covers(lease, {str(people[confirmed]): confirmed})
+    told = [
+        FaceMove(confirmed, people[confirmed], people[confirmed], confirmed=True),
+        FaceMove(rejected, people[rejected], people[rejected], rejected=frozenset({str(people[confirmed])})),
+    ]
+    stores.people.write_people(lease, [], told)
+    stores.people.publish_people(lease)
+    stores.galleries.release(lease)
+
+    for name in ("a", "b"):
+        save(stores, name, OTHER)
+    parts = make_parts(stores, OTHER)
+    if stores.database is not None:
+        parts = replace(parts, forgetting=ForgetParts(MongoTombstones(stores.database), stores.faces))
+    parts.objects.put(photo_result(photo("a")).faces[0].crop_key, b"crops", "")
+    handle(MESSAGE, parts)
+
+    now = stores.look("g")
+    assert [face_id.replace(OTHER, MODEL) for face_id, _ in now.faces] == [face_id for face_id, _ in before.faces]
+    assert now.person_ids == before.person_ids
+    assert {person.person_id for person in now.people} == {person.person_id for person in before.people}
+    [batch] = stores.faces.read_faces("g", OTHER)
+    assert batch.confirmed == {confirmed.replace(MODEL, OTHER)}
+    assert batch.rejected == {rejected.replace(MODEL, OTHER): {people[confirmed]}}
+    covers = {person.person_id: person.chosen_cover for person in now.people}
+    assert covers[str(people[confirmed])] == confirmed.replace(MODEL, OTHER)
+    assert parts.objects.fetch(photo_result(photo("a")).faces[0].crop_key) is None
+    if stores.database is not None:
+        assert "erased_at" in (stores.database["galleries"].find_one({"_id": "g"}) or {}), "index files stay on hosts"
