@@ -45,6 +45,7 @@ BENCHMARKS = {
     "service": Benchmark("speed.service", "photos a second of the detection service as a process", True),
     "telemetry": Benchmark("speed.telemetry", "what metrics and traces cost a photo"),
     "chaos": Benchmark("chaos.__main__", "whether anything is lost or done twice when machines die", True),
+    "edits": Benchmark("chaos.edits", "whether each edit of people is applied exactly once, and how soon"),
     "erasure": Benchmark("robustness.erasure", "whether what was forgotten is gone and stays gone", True),
     "exits": Benchmark("robustness.exits", "seconds from SIGTERM to the end", True),
     "fuzz": Benchmark("robustness.fuzz", "whether hostile input crashes or hangs a worker", True),
