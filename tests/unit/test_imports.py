@@ -38,10 +38,10 @@ SPINE = ("core", "worker", "detection", "grouping", "bootstrap.py")
 """What everybody who changes a service must know."""
 
 
-def test_what_a_newcomer_must_know_stays_below_ten_thousand_lines() -> None:
+def test_what_a_newcomer_must_know_stays_below_eleven_thousand_lines() -> None:
     files = [
         file for name in SPINE for file in ([ROOT / "app" / name] if "." in name else (ROOT / "app" / name).rglob("*"))
     ]
     read = [file for file in files if file.suffix in (".py", ".j2")]
     assert len(read) > 30
-    assert sum(len(file.read_text("utf-8").splitlines()) for file in read) < 10_000
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in read) < 11_000
