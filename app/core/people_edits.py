@@ -18,8 +18,10 @@ from app.core.journal import Edit, EditOutcome, EditState, FieldChange
 from app.core.ports import PeopleReader
 from app.core.records import FaceRef, FaceState, PersonRecord, PersonStatus, make_person_id
 
+MOST_CHANGED_FACES = 20_000
+"""An edit is one transaction, which has ten seconds; one that never fits would hold up all edits behind it."""
 MOST_JOURNAL_BYTES = 8_000_000
-"""Ids of faces that one edit may move. MongoDB's documents have 16 MB, and an undo repeats them."""
+"""Ids of the faces that an edit changes. MongoDB's documents have 16 MB."""
 USER = "user"
 
 _operations: TypeAdapter[list[ops.Operation]] = TypeAdapter(list[ops.Operation])
@@ -135,10 +137,11 @@ class _Draft:
     def finish(self) -> EditOutcome:
         people = {id_: one for id_, one in self.people.items() if one != self.stored_people[id_]}
         faces = [one for id_, one in self.faces.items() if one != self.stored_faces[id_]]
-        if sum(len(face.face_id) + len(face.digest) for face in faces) > MOST_JOURNAL_BYTES:
+        journal_bytes = sum(len(face.face_id) + len(face.digest) for face in faces)
+        if len(faces) > MOST_CHANGED_FACES or journal_bytes > MOST_JOURNAL_BYTES:
             raise RejectMessage(
-                f"The edit changes {len(faces):,} faces, too many to keep for undoing it. Make it of fewer people or "
-                "faces at a time."
+                f"The edit changes {len(faces):,} faces, and {MOST_CHANGED_FACES:,} are the most. Edit fewer people or "
+                "faces at a time, and merge the smaller person into the larger one."
             )
         changes = [_compare_person(id_, self.stored_people[id_], one) for id_, one in sorted(people.items())]
         changes += _compare_faces(self.stored_faces, faces)

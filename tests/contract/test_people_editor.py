@@ -326,3 +326,14 @@ def test_an_edit_that_does_not_fit_says_why(
     stores: Stores, lease: GalleryLease, operation: dict[str, object], reason: str
 ) -> None:
     assert str(edit(stores, lease, operation).reason).startswith(reason)
+
+
+def test_an_edit_that_changes_too_many_faces_for_one_transaction_is_refused(
+    stores: Stores, lease: GalleryLease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.people_edits.MOST_CHANGED_FACES", 1)
+    before = stores.snapshot(), stores.look("g")
+    refused = merge(stores, lease, "p2", "p1")
+    assert str(refused.reason).startswith("The edit changes 3 faces, and 1 are the most.")
+    assert (stores.snapshot(), stores.look("g")) == before
+    assert merge(stores, lease, "p2", "p3").state is EditState.APPLIED
