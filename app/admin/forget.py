@@ -61,6 +61,9 @@ class Proof:
     def _is_of_gallery(
         self, version: ObjectVersion, tombstone: Tombstone, named: set[str], _ids: set[str], *, is_living: bool
     ) -> bool:
+        if version.key.startswith(self.keys.finds(tombstone.gallery_id)) and version.at >= tombstone.at:
+            # A guest asked for the gallery since, and was told that it is forgotten.
+            return b'"status":"forgotten"' not in (self.objects.read_version(version) or b"")
         if not is_living:
             return True
         is_picture = version.key.startswith(self.keys.picture_folders(tombstone.gallery_id))

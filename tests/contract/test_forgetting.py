@@ -25,6 +25,7 @@ from app.admin.forget import Proof
 from app.clustering.neighbours import NeighbourSearch
 from app.core.arrays import Floats, Image
 from app.core.errors import RejectMessage
+from app.core.finds import FindAnswer, FindStatus
 from app.core.kill_points import KillPoint, KillPoints
 from app.core.pictures import PhotoLimits
 from app.core.result_keys import ResultKeys
@@ -412,6 +413,9 @@ def test_a_gallery_is_forgotten_until_it_gets_new_photos(world: World) -> None:
     world.forget(scope="gallery", confirm="g")
     assert forgotten.is_forgotten("g")
     assert not forgotten.is_forgotten("h")
+    answer = FindAnswer(key="k", request_id="r", gallery_id="g", status=FindStatus.FORGOTTEN, model="m")
+    world.objects.put(f"{KEYS.finds('g')}r.json", answer.model_dump_json().encode(), "application/json")
+    assert world.left() == []
     time.sleep(1.1)
     world.upload("new", "bob")
     world.detect("new")
