@@ -18,7 +18,7 @@ SAME_PLACE = 0.4
 cut a little has less."""
 DOUBTLESS_PART = 0.4
 """How far above the threshold of one person, as a part of what is above it, two faces are one without a doubt. Of 480
-faces that were exported anew at half to twice their size, 98 % are; of pairs of strangers, none is."""
+faces that were exported anew at half to twice their size, 99 % are; of pairs of strangers, none is."""
 
 
 @dataclass(frozen=True)
