@@ -26,6 +26,7 @@ BENCHMARKS = {
     ),
     "covered": Benchmark("accuracy.covered", "faces detected behind masks, glasses, hands and hair"),
     "everybody": Benchmark("accuracy.everybody", "whether one setting serves every age, group and gallery size"),
+    "find": Benchmark("accuracy.find", "whether a selfie finds its person, strangers see nobody, and how fast that is"),
     "grouping": Benchmark("accuracy.grouping", "how well faces are grouped into people, at any size"),
     "prefilter": Benchmark("accuracy.prefilter", "what the pre-filter rejects, and which faces are lost by it"),
     "quality": Benchmark("accuracy.quality", "whether the quality measures predict recognition; `fit` fits them again"),

@@ -21,6 +21,7 @@ from app.core.messages import FindPerson, Selfie, parse_find
 from app.core.ports import GalleryChanges, GuestReader, ObjectStore, Progress, ReplySender, SeenFace, SelfieStore
 from app.core.records import PhotoRef
 from app.core.result_keys import ResultKeys
+from app.core.stages import Stage
 from app.core.thresholds import Threshold
 from app.detection.analysis import Analyser, analyse_photo
 from app.detection.budget import Budget
@@ -91,8 +92,9 @@ def handle_find(body: str, parts: FindParts, *, progress: Progress = lambda: Non
     request = parse_find(body)
     _check(request, parts)
     parts.telemetry.tracer.note(gallery=request.gallery_id, request=request.request_id)
+    times = StageTimes(progress, parts.telemetry.tracer)
     try:
-        answer = _read_answer(request, parts) or _answer(request, parts, progress)
+        answer = _read_answer(request, parts) or _answer(request, parts, times)
         if request.reply_queue_url:
             parts.replies.send(request.reply_queue_url, _shorten(answer))
         if request.delete_selfies:
@@ -111,7 +113,7 @@ def handle_find(body: str, parts: FindParts, *, progress: Progress = lambda: Non
             "request": request.request_id,
             "status": answer.status.value,
             "selfies": len(request.selfies),
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": {"all": round(time.monotonic() - began, 3), **times.seconds},
         },
     )
 
@@ -153,14 +155,14 @@ def _read_answer(request: FindPerson, parts: FindParts) -> FindAnswer | None:
     return None if answer.status.may_change else answer
 
 
-def _answer(request: FindPerson, parts: FindParts, progress: Progress) -> FindAnswer:
+def _answer(request: FindPerson, parts: FindParts, times: StageTimes) -> FindAnswer:
     """Look for the guest, and store the answer."""
-    answer = find_guest(request, parts, progress)
+    answer = find_guest(request, parts, times)
     parts.objects.put(answer.key, answer.model_dump_json().encode(), "application/json", TAGS)
     return answer
 
 
-def find_guest(request: FindPerson, parts: FindParts, progress: Progress) -> FindAnswer:
+def find_guest(request: FindPerson, parts: FindParts, times: StageTimes) -> FindAnswer:
     """The answer, of which nothing is stored yet."""
     empty = FindAnswer(
         request_id=request.request_id,
@@ -174,7 +176,6 @@ def find_guest(request: FindPerson, parts: FindParts, progress: Progress) -> Fin
         status, reason = loaded
         return empty.model_copy(update={"status": status, "reason": reason})
     empty = empty.model_copy(update={"published": loaded.vectors.published})
-    times = StageTimes(progress, parts.telemetry.tracer)
     looked = [_look_at(selfie, parts, times) for selfie in request.selfies]
     results = [result for result, _ in looked]
     embeddings = [embedding for _, some in looked for embedding in some]
@@ -207,7 +208,8 @@ def _look_at(selfie: Selfie, parts: FindParts, times: StageTimes) -> tuple[Selfi
     """How a selfie is used, and the embeddings of the guest's face and of its mirrored picture."""
     analyser = parts.analyser
     try:
-        data = parts.selfies.read_selfie(selfie, parts.max_selfie_bytes)
+        with times.stage(Stage.FETCH):
+            data = parts.selfies.read_selfie(selfie, parts.max_selfie_bytes)
         header = analyser.decoder.read_header(data, analyser.limits, times)
         with parts.picture_bytes.hold(count_decode_bytes(header), times.progress):
             analysis = analyse_photo(data, header, analyser, times)
