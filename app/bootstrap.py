@@ -277,7 +277,6 @@ def _open_find(
     if find.find_queue_url is None:
         return None
     manifest, objects = analyser.device.pack.manifest, _open_results(settings)
-    tombstones = MongoTombstones(database)
     if manifest.find_bars is None:
         log.warning("the pack %s has no find_threshold: guests are never surely found by it", manifest.name)
     parts = FindParts(
@@ -303,7 +302,6 @@ def _open_find(
         least_quality=manifest.quality.core,
         max_selfie_bytes=find.max_selfie_bytes,
         result_days=find.find_result_days,
-        is_forgotten=lambda gallery_id: tombstones.read_gallery(gallery_id) is not None,
         picture_bytes=Budget(picture_bytes),
         keys=photos.keys,
         telemetry=photos.telemetry,

@@ -14,8 +14,8 @@ strangers_shown  share of people who are not in the gallery and are shown anybod
                  gallery without their own person, too.
 unsure           share of strangers for whom the answer is `unsure`.
 asked_again      share of guests none of whose selfies is good enough. They are in no other figure.
-median_ms        milliseconds from sending a find to its answer at the reply queue, with the gallery's vectors at hand, in
-                 a gallery of --faces faces, while the detection worker is busy with photos.
+median_ms        milliseconds from sending a find to its answer at the reply queue, with the gallery's vectors at hand,
+                 in a gallery of --faces faces, while the detection worker is busy with photos.
 cold_ms          the same where the vectors were published anew and must be read: median of COLD.
 
 Exit code 1 where nothing could be measured.

@@ -20,16 +20,20 @@ locals {
   photo_buckets  = [for name in var.photo_bucket_names : "arn:${local.partition}:s3:::${name}"]
   photo_prefixes = length(var.photo_prefixes) == 0 ? ["*"] : [for prefix in var.photo_prefixes : "${prefix}*"]
 
+  replaced_files = ["groups.json", "people.html", "people.vectors"]
+
   # The keys of results, below results_prefix: see app/core/result_keys.py. Detection writes pictures and removes those of
   # former contents. Grouping replaces its files where they are older than its run, and copies crops as covers.
   results = {
     detection = {
       WritePictures = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["faces/*", "previews/*"] }
       ErasePictures = { actions = ["s3:DeleteObjectVersion"], keys = ["faces/*", "previews/*"] }
+      ReadVectors   = { actions = ["s3:GetObject"], keys = ["people.vectors"] }
+      AnswerFinds   = { actions = ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"], keys = ["finds/*"] }
     }
     grouping = {
       ReadCrops    = { actions = ["s3:GetObject"], keys = ["faces/*"] }
-      ReplaceFiles = { actions = ["s3:GetObject", "s3:PutObject"], keys = ["groups.json", "people.html"] }
+      ReplaceFiles = { actions = ["s3:GetObject", "s3:PutObject"], keys = local.replaced_files }
       WriteCovers  = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["covers/*"] }
       # Forgetting removes all of a gallery, in all versions; of a person, the crops of others are written anew.
       Forget       = { actions = ["s3:DeleteObject", "s3:DeleteObjectVersion"], keys = ["*"] }
