@@ -41,6 +41,8 @@ from app.core.tombstones import (
 KEPT = ("tombstones", "leases")
 """Collections of which a forgotten gallery keeps documents: that it is forgotten, and the number of its last lease, so
 that a worker which was stopped for long can't write any more."""
+OUTBOX, RECEIPT = "outbox", "forgotten"
+"""The collection of events that wait to be sent, and the type of those that say what was forgotten."""
 OF_PHOTOS = ("images", "faces", "photo_names")
 ORPHANS_AT_ONCE = 50
 FORGOTTEN = "It named a person who is forgotten."
@@ -324,7 +326,9 @@ class MongoTombstones(MongoForgottenPhotos):
             if not (tombstone.erased_at and newer):
                 others = sorted(set(self._database.list_collection_names()) - {*KEPT, *OF_PHOTOS})
                 for name in others:
-                    self._delete(lease, self._database[name], make_gallery_filter(gallery_id))
+                    # The receipt that waits to be sent stays.
+                    rest = {"type": {"$ne": RECEIPT}} if name == OUTBOX else {}
+                    self._delete(lease, self._database[name], {**make_gallery_filter(gallery_id), **rest})
             former = {"gallery_id": gallery_id, "_id": {"$ne": tombstone.key}, "at": {"$lte": tombstone.at}}
             self._tombstones.delete_many(former)
             self._tombstones.delete_many({"gallery_id": gallery_id, "scope": "places", "at": None})
