@@ -49,7 +49,7 @@ class Proof:
         is_left = {"photo": self._shows_photo, "person": self._shows_person, "gallery": self._is_of_gallery}
         ids = {image.photo.image_id for image in images}
         newer = any(not tombstone.covers.covers(image.last_modified) for image in images)
-        for version in self.objects.list_versions(self.keys.gallery(gallery_id)):
+        for version in self.objects.list_versions(self.keys.folder(gallery_id)):
             if self.keys.is_tombstone(version.key):
                 continue
             if is_left[tombstone.scope](version, tombstone, named, ids, is_living=newer):

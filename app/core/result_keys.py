@@ -88,10 +88,6 @@ class ResultKeys:
         """A person's cover. `digest` is that of its face, so that another cover has another key."""
         return f"{self.covers(gallery_id)}{person.person_id}-{digest}.webp"
 
-    def gallery(self, gallery_id: str) -> str:
-        """The prefix of all results of a gallery."""
-        return f"{self.prefix}{gallery_id}/"
-
     def tombstones(self, gallery_id: str) -> str:
         """The prefix of the copies of a gallery's tombstones; it does not name the gallery."""
         return f"{self.tombstone_folder}{name_folder(gallery_id)}/"

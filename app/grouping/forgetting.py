@@ -347,7 +347,7 @@ def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts"
         return not version.is_current or names_person or not kept
 
     run.keep()
-    erase_below(parts.keys.gallery(tombstone.gallery_id), parts.objects, is_over)
+    erase_below(parts.keys.folder(tombstone.gallery_id), parts.objects, is_over)
 
 
 def _erase_answers(tombstone: Tombstone, parts: "GroupingParts") -> None:
@@ -364,7 +364,7 @@ def _forget_gallery(
 ) -> None:
     """Remove a gallery everywhere, but for photos that were uploaded since."""
     forgetting, gallery_id = require_parts(parts), tombstone.gallery_id
-    folder = parts.keys.gallery(gallery_id)
+    folder = parts.keys.folder(gallery_id)
     # Former versions wrote pictures elsewhere. Only the documents tell where, so these go first.
     if tombstone.erased_at is None:
         named = forgetting.tombstones.list_old_pictures(gallery_id)

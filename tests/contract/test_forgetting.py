@@ -462,7 +462,7 @@ def test_a_removed_object_erases_what_a_request_erases(world: World) -> None:
     }
     handle(json.dumps({"Records": [record]}), world.detection)
     assert is_kept(world, before, "photo", ann)
-    assert [one for one in world.objects.list_versions(KEYS.gallery("g")) if one.key.startswith(starts)] == []
+    assert [one for one in world.objects.list_versions(KEYS.folder("g")) if one.key.startswith(starts)] == []
     owner = world.owner_database["images"].find_one({"gallery_id": "g", "image_id": "all"})
     assert owner is not None
     assert "face_index" not in owner

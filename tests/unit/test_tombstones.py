@@ -78,7 +78,7 @@ def test_a_photos_tombstone_stays_its_own_when_its_id_changes() -> None:
 def test_copies_of_tombstones_are_told_from_the_results_of_a_gallery_of_that_name() -> None:
     keys = ResultKeys()
     copy = keys.tombstones("g") + name_copy(make_gallery_key("g"), "r1")
-    assert copy.startswith(keys.gallery("tombstones"))
+    assert copy.startswith(keys.folder("tombstones"))
     assert keys.is_tombstone(copy)
     for other in (keys.groups("tombstones"), keys.page("tombstones"), *keys.pictures_of(PHOTO)):
         assert not keys.is_tombstone(other)

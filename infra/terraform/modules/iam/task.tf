@@ -35,6 +35,7 @@ locals {
       ReadCrops    = { actions = ["s3:GetObject"], keys = ["faces/*"] }
       ReplaceFiles = { actions = ["s3:GetObject", "s3:PutObject"], keys = local.replaced_files }
       WriteCovers  = { actions = ["s3:PutObject", "s3:DeleteObject"], keys = ["covers/*"] }
+      WriteParts   = { actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], keys = ["groups/*"] }
       # Forgetting removes all of a gallery, in all versions; of a person, the crops of others are written anew.
       Forget       = { actions = ["s3:DeleteObject", "s3:DeleteObjectVersion"], keys = ["*"] }
       RewriteCrops = { actions = ["s3:PutObject", "s3:GetObjectVersion"], keys = ["faces/*"] }

@@ -86,6 +86,7 @@ run "each_service_reaches_its_own_results_below_the_prefix_alone" {
       ReadCrops      = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
       ReplaceFiles   = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html"])]
       WriteCovers    = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/covers/*"])]
+      WriteParts     = [toset(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups/*"])]
       Forget         = [toset(["s3:DeleteObject", "s3:DeleteObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/*"])]
       RewriteCrops   = [toset(["s3:PutObject", "s3:GetObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
       KeepTombstones = [toset(["s3:PutObject", "s3:GetObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/tombstones/*"])]
