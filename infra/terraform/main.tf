@@ -27,6 +27,8 @@ module "storage" {
   former_versions_days = var.former_versions_days
   photos_expire_days   = var.photos_expire_days
   results_prefix       = var.results_prefix
+  cdn_enabled          = var.cdn != null
+  cdn_distribution_arn = one(module.cdn[*].distribution_arn)
   photo_notifications = var.photo_notifications.enabled ? {
     queue_arn      = module.queues.arn_for_photo_bucket
     prefixes       = var.photo_prefixes

@@ -24,7 +24,7 @@ locals {
       },
       length(var.further_photo_buckets) == 0 ? {} : { ALLOWED_BUCKETS = join(",", var.further_photo_buckets) },
     )
-    grouping = {}
+    grouping = var.cdn == null ? {} : { RESULTS_BASE_URL = module.cdn[0].base_url }
   }
 
   # Settings of one service win over those of both, and these over what is computed above.

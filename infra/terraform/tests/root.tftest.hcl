@@ -248,3 +248,27 @@ run "names_and_tags_that_aws_or_a_reader_cannot_take_are_refused" {
     var.name, var.environment, var.image_tag, var.log_retention_days, var.kms_key_arn, var.photo_prefixes,
   ]
 }
+
+run "cloudfront_in_front_of_the_results_tells_grouping_its_url" {
+  command = plan
+  variables {
+    cdn = {
+      public_key_pem  = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+      aliases         = ["photos.example.com"]
+      certificate_arn = "arn:aws:acm:us-east-1:111122223333:certificate/11111111-2222-3333-4444-555555555555"
+    }
+  }
+  assert {
+    condition     = output.worker_environment["grouping"].RESULTS_BASE_URL == "https://photos.example.com/" && !contains(keys(output.worker_environment["detection"]), "RESULTS_BASE_URL")
+    error_message = "grouping does not know the URL, or detection does"
+  }
+}
+
+run "cloudfront_before_a_results_bucket_that_exists_is_refused" {
+  command = plan
+  variables {
+    existing_buckets = { results = "theirs" }
+    cdn              = { public_key_pem = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n" }
+  }
+  expect_failures = [var.cdn]
+}

@@ -2,6 +2,7 @@
 # (weights of packs). One with create = false is only referred to, and nothing of it is changed.
 
 locals {
+  served  = ["groups.json", "groups/*", "people.html", "covers/*", "faces/*", "previews/*"]
   created = { for role, bucket in var.buckets : role => bucket if bucket.create }
 }
 
@@ -87,6 +88,28 @@ data "aws_iam_policy_document" "tls" {
       test     = "Bool"
       variable = "aws:SecureTransport"
       values   = ["false"]
+    }
+  }
+
+  # What applications read, and neither vectors nor answers to guests.
+  dynamic "statement" {
+    for_each = each.key == "results" && var.cdn_enabled ? [true] : []
+
+    content {
+      sid       = "CloudFrontReadsWhatApplicationsRead"
+      actions   = ["s3:GetObject"]
+      resources = [for path in local.served : "${aws_s3_bucket.created[each.key].arn}/${var.results_prefix}*/${path}"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["cloudfront.amazonaws.com"]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:SourceArn"
+        values   = [var.cdn_distribution_arn]
+      }
     }
   }
 }

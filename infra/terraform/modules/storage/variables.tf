@@ -60,3 +60,15 @@ variable "photo_notifications" {
   type        = object({ queue_arn = string, prefixes = list(string), rule_name = string, dead_queue_arn = string })
   default     = null
 }
+
+variable "cdn_enabled" {
+  description = "Whether cdn_distribution_arn is set, which is known only once the distribution is there."
+  type        = bool
+  default     = false
+}
+
+variable "cdn_distribution_arn" {
+  description = "CloudFront distribution that may read people's files and pictures of a created results bucket."
+  type        = string
+  default     = null
+}

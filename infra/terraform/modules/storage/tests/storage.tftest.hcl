@@ -175,3 +175,22 @@ run "no_days_at_all_are_refused" {
   }
   expect_failures = [var.former_versions_days, var.photos_expire_days]
 }
+
+run "cloudfront_reads_what_applications_read_and_nothing_private" {
+  variables {
+    cdn_enabled          = true
+    cdn_distribution_arn = "arn:aws:cloudfront::111122223333:distribution/E1"
+  }
+  assert {
+    condition     = length(data.aws_iam_policy_document.tls["results"].statement) == 2 && length(data.aws_iam_policy_document.tls["models"].statement) == 1
+    error_message = "CloudFront may read another bucket, or none"
+  }
+  assert {
+    condition     = alltrue([for resource in data.aws_iam_policy_document.tls["results"].statement[1].resources : !strcontains(resource, "vectors") && !strcontains(resource, "finds") && !endswith(resource, "face-worker/*")])
+    error_message = "CloudFront may read vectors or answers to guests"
+  }
+  assert {
+    condition     = one(data.aws_iam_policy_document.tls["results"].statement[1].condition).values == tolist(["arn:aws:cloudfront::111122223333:distribution/E1"])
+    error_message = "other distributions may read, too"
+  }
+}
