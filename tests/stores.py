@@ -16,8 +16,9 @@ from app.adapters.mongo_edits import MongoPeopleEditor
 from app.adapters.mongo_faces import MongoFaceStore
 from app.adapters.mongo_galleries import MongoGalleryStore
 from app.adapters.mongo_journal import MongoEditJournal
+from app.adapters.mongo_outbox import MongoEventOutbox
 from app.adapters.mongo_people import MongoPeopleStore, read_person_record
-from app.core.ports import EditJournal, FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
+from app.core.ports import EditJournal, EventOutbox, FaceReader, FaceStore, GalleryStore, PeopleEditor, PeopleStore
 from app.core.records import (
     FaceRecord,
     ImageRecord,
@@ -28,11 +29,14 @@ from app.core.records import (
     make_face_id,
 )
 from app.core.result_keys import ResultKeys
+from tests.fake_outbox import FakeEventOutbox
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock
 
 MODEL = "toy-000000000000"
 CONTENT = "c0ffee" * 10
+COLLECT_S = 5
+"""How long the outbox has photos' events wait for others."""
 TIMES = ("processed_at", "timings_s")
 CLIENTS = {"secantus": "mongo_client", "mongod": "mongod_client"}
 """Kind of server → the fixture with a client of it."""
@@ -72,6 +76,7 @@ class Stores:
     editor: PeopleEditor
     journal: EditJournal
     galleries: GalleryStore
+    outbox: EventOutbox
     snapshot: Callable[[], list[bytes]]
     look: Callable[[str], View]
     sleep: Callable[[float], None]
@@ -88,7 +93,8 @@ class Stores:
                 found = tuple(replace(person, since=0, number=None) for person in people.published(gallery_id))
                 return View(found, tuple((face, faces.person_of.get(face)) for face in mine))
 
-        return cls(faces, people, people, people.journal, galleries, faces.snapshot, look, clock.sleep)
+        outbox = FakeEventOutbox(COLLECT_S, clock)
+        return cls(faces, people, people, people.journal, galleries, outbox, faces.snapshot, look, clock.sleep)
 
     @classmethod
     def of_mongo(cls, database: Database[dict[str, Any]], sleep: Callable[[float], None]) -> "Stores":
@@ -102,6 +108,7 @@ class Stores:
             MongoPeopleEditor(database),
             MongoEditJournal(database),
             MongoGalleryStore(database),
+            MongoEventOutbox(database, COLLECT_S),
             snapshot,
             partial(look, database),
             sleep,

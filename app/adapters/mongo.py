@@ -122,6 +122,11 @@ def ensure_indexes(database: Database[Document]) -> None:
         database["images"].create_index([("gallery_id", ASCENDING), ("processed_at", ASCENDING)])
         # Only galleries that have changed a short time ago have the field.
         database["galleries"].create_index([("grouping_check_at", ASCENDING)], sparse=True)
+        outbox = database["outbox"]
+        # Of the photos that are sent as one event, only the first has the field.
+        outbox.create_index([("due_at", ASCENDING)], sparse=True)
+        outbox.create_index([("gallery_id", ASCENDING), ("type", ASCENDING)])
+        outbox.create_index([("batch", ASCENDING)], sparse=True)
 
 
 def split_into_batches(items: Iterable[T], size: int = WRITE_BATCH) -> Iterator[list[T]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.errors import Letter
+from app.core.events import Event
 from app.core.journal import Edit, EditOutcome
 from app.core.messages import Forget, Selfie
 from app.core.records import (
@@ -148,6 +149,10 @@ class GalleryChange:
     @property
     def regroups(self) -> bool:
         return not self.values.keys().isdisjoint(("quality", "threshold"))
+
+
+EVENT_CLAIM_S = 60
+"""How long a taken event is kept from others: longer than sending it takes, with all tries."""
 
 
 class MessageQueue(Protocol):
@@ -606,3 +611,34 @@ class Tombstones(ForgottenPhotos, Protocol):
 
     def find_expired(self, default_days: int | None) -> list[tuple[str, datetime]]:
         """Galleries whose retention is over, each with the time of its newest photo."""
+
+
+class EventSink(Protocol):
+    """Where a service puts what applications are to be told."""
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Keep the events until they are sent. One that waits already, by its id, is kept once.
+
+        Call it after what they speak of is published, and before its message is done. Raises RetryLater while the
+        database does not answer.
+        """
+
+
+class EventOutbox(EventSink, Protocol):
+    """Events that wait to be sent, each at least once. Raises RetryLater while the database does not answer."""
+
+    def take(self) -> Event | None:
+        """An event to send now, for EVENT_CLAIM_S nobody else's; None where none is due.
+
+        Photo events of one gallery may come as one; tried again, it is the same one. The event that waited longest
+        comes first.
+        """
+
+    def note_sent(self, events: Sequence[Event]) -> None:
+        """The events arrived, and are waited for no more."""
+
+    def give_back(self, events: Sequence[Event], for_s: int) -> None:
+        """The events did not arrive: they are due again in so many seconds."""
+
+    def count_waiting(self) -> int:
+        """How many events were added and not sent yet, each photo's counted."""

@@ -22,11 +22,13 @@ from app.core.errors import (
     RetryLater,
     WorkerError,
 )
+from app.core.events import NoEvents, tell_photos
 from app.core.kill_points import KillPoints
 from app.core.messages import PhotoRequest, parse_detection
 from app.core.naming import BELONGS, READ
 from app.core.pictures import NOT_PHOTOS, PICTURE_ENDINGS, FileKind, classify_name, split_ending
 from app.core.ports import (
+    EventSink,
     FaceStore,
     ForgottenPhotos,
     GalleryChanges,
@@ -113,6 +115,7 @@ class DetectionParts:
     picture_bytes: Budget
     kill_points: KillPoints
     keys: ResultKeys = field(default_factory=ResultKeys)
+    events: EventSink = field(default_factory=NoEvents)
     telemetry: Telemetry = field(default_factory=Telemetry)
     forgotten: ForgottenPhotos = field(default_factory=NoForgottenPhotos)
 
@@ -416,14 +419,16 @@ def _is_settled(
         return False
     # Whoever stored it may have died before its owner was told.
     parts.owner.set_face_indexes([previous])
+    parts.events.add(tell_photos([previous]))
     log.info("photo is stored already", extra={"image": previous.photo.document_id})
     return True
 
 
 def make_saver(
-    faces: FaceStore, owner: OwnerMetadata, objects: ObjectStore
+    faces: FaceStore, owner: OwnerMetadata, objects: ObjectStore, events: EventSink | None = None
 ) -> Callable[[Sequence[PhotoResult]], list[Saved]]:
     """A function that stores photos, and returns for each how."""
+    told = events or NoEvents()
 
     def save(results: Sequence[PhotoResult]) -> list[Saved]:
         changes = faces.save_photos(results)
@@ -433,6 +438,7 @@ def make_saver(
             erase_keys(changes.pictures, objects)
         elif changes.pictures:
             objects.remove(changes.pictures)
+        told.add(tell_photos(changes.images))
         return [_find_saved(result, changes) for result in results]
 
     return save

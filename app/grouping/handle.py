@@ -17,12 +17,14 @@ from app.clustering.suggestions import Suggestion, suggest_merges
 from app.core.arrays import Floats
 from app.core.coalescing import send_claimed
 from app.core.errors import RejectMessage, StaleFence
+from app.core.events import NoEvents
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
 from app.core.gallery_vectors import GalleryVectors, UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
 from app.core.messages import EditPeople, Expire, Forget, GroupGallery, SetGallery, parse_grouping
 from app.core.ports import (
     EditJournal,
+    EventSink,
     FaceReader,
     GalleryLease,
     GalleryStore,
@@ -95,6 +97,7 @@ class GroupingParts:
     results_base_url: str | None = None
     keys: ResultKeys = field(default_factory=ResultKeys)
     kill_points: KillPoints = field(default_factory=KillPoints)
+    events: EventSink = field(default_factory=NoEvents)
     telemetry: Telemetry = field(default_factory=Telemetry)
     run_slot: threading.Lock = field(default_factory=threading.Lock)
     """Held by the run of this process: a run uses all cores, and edits are applied beside it."""
