@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from app.adapters.aws import open_client
 from app.adapters.ecs import TaskProtection
+from app.adapters.eventbridge import EventBus
 from app.adapters.models import make_model_downloader
 from app.adapters.mongo import MongoDatabase, ensure_indexes, open_database, ping, refuse_documentdb
 from app.adapters.mongo_edits import MongoPeopleEditor
@@ -20,16 +22,27 @@ from app.adapters.mongo_forgotten import MongoForgottenPhotos, list_index_erasur
 from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
 from app.adapters.mongo_guests import MongoGuestReader
 from app.adapters.mongo_journal import MongoEditJournal
+from app.adapters.mongo_outbox import MongoEventOutbox
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.mongo_tombstones import MongoTombstones
 from app.adapters.s3 import S3Store
+from app.adapters.sns import SnsTopic
 from app.adapters.spot import SpotNotice
 from app.adapters.sqs import SqsQueue, SqsReplies
-from app.config import DetectionSettings, GroupingSettings, SearchSettings, ServiceType, Settings, load_settings
+from app.config import (
+    SNS_TOPIC,
+    DetectionSettings,
+    GroupingSettings,
+    SearchSettings,
+    ServiceType,
+    Settings,
+    load_settings,
+)
 from app.core.coalescing import LOOK_EVERY_S, send_overdue
 from app.core.errors import BadConfiguration, FatalWorkerError, RetryLater
+from app.core.events import NoEvents
 from app.core.kill_points import KillPoints
-from app.core.ports import GalleryChanges, MessageQueue, Progress
+from app.core.ports import EventSink, GalleryChanges, MessageQueue, Progress
 from app.core.result_keys import ResultKeys
 from app.core.threads import BackgroundThread, repeat
 from app.core.thresholds import make_threshold
@@ -44,6 +57,7 @@ from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerContext, ConsumerOptions, Handler
+from app.worker.events import COLLECT_S, send_events
 from app.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -223,9 +237,10 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     stack.callback(owner_database.client.close)
     objects, faces = _open_results(settings), MongoFaceStore(database)
     owner = MongoOwnerMetadata(owner_database)
+    events = _open_events(settings, database, telemetry, stack, on_death)
     results = Batcher(
         "store",
-        make_saver(faces, owner, objects),
+        make_saver(faces, owner, objects, events),
         most=PHOTOS_A_WRITE,
         metrics=telemetry.metrics,
         sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
@@ -250,6 +265,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         picture_bytes=Budget(picture_bytes - find_bytes),
         kill_points=_make_kill_points(settings),
         keys=ResultKeys(settings.stores.results_prefix),
+        events=events,
         telemetry=telemetry,
         forgotten=MongoForgottenPhotos(database),
     )
@@ -303,6 +319,7 @@ def _open_find(
         max_selfie_bytes=find.max_selfie_bytes,
         result_days=find.find_result_days,
         picture_bytes=Budget(picture_bytes),
+        events=photos.events,
         keys=photos.keys,
         telemetry=photos.telemetry,
     )
@@ -343,6 +360,7 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
     database = _open_database(settings, stack)
     objects = _open_results(settings)
     queue = _open_queue(settings, settings.stores.group_face_queue_url)
+    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     parts = GroupingParts(
         queue=queue,
         objects=objects,
@@ -367,6 +385,7 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
         results_base_url=settings.people.results_base_url,
         keys=ResultKeys(settings.stores.results_prefix),
         kill_points=_make_kill_points(settings),
+        events=_open_events(settings, database, telemetry, stack, on_death),
         telemetry=telemetry,
         forgetting=ForgetParts(
             MongoTombstones(database),
@@ -375,7 +394,6 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
             settings.forgetting.retention_days,
         ),
     )
-    on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     _watch_owed_messages(parts.galleries, queue, settings, stack, on_death)
     if parts.index:
         clean = partial(_clean_index, parts.index, database)
@@ -395,6 +413,25 @@ def _watch_owed_messages(
     look = partial(send_overdue, galleries, queue, settings.messages.grouping_delay_s)
     work = partial(repeat, every_s=LOOK_EVERY_S, action=look)
     stack.enter_context(BackgroundThread("owed messages", work, join_s=5, on_death=on_death))
+
+
+def _open_events(
+    settings: Settings,
+    database: MongoDatabase,
+    telemetry: Telemetry,
+    stack: ExitStack,
+    on_death: Callable[[], None],
+) -> EventSink:
+    """The outbox of EVENTS, with a thread that sends what is in it for as long as the service runs."""
+    wanted, region = settings.events, settings.stores.aws_default_region
+    if wanted.events is None:
+        return NoEvents()
+    outbox = MongoEventOutbox(database, 0 if wanted.events_each_photo else COLLECT_S)
+    target = SnsTopic(wanted.events, region) if SNS_TOPIC.fullmatch(wanted.events) else EventBus(wanted.events, region)
+    source = f"/face-worker/{quote(settings.telemetry.environment, safe='')}"
+    work = partial(send_events, outbox=outbox, target=target, source=source, metrics=telemetry.metrics)
+    stack.enter_context(BackgroundThread("events", work, join_s=5, on_death=on_death))
+    return outbox
 
 
 def _open_owner(settings: GroupingSettings, stack: ExitStack) -> MongoOwnerMetadata | None:

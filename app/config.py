@@ -5,6 +5,7 @@ Each area is a model of its own; its fields in upper case are the environment va
 it reads, so it demands no setting that it does not use.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 from urllib.parse import urlsplit
@@ -73,9 +74,21 @@ def _check_key_template(value: str | None) -> str | None:
     return value
 
 
+def _check_events(value: str | None) -> str | None:
+    if value is None or EVENT_BUS.fullmatch(value) or (SNS_TOPIC.fullmatch(value) and not value.endswith(".fifo")):
+        return value
+    raise ValueError(
+        "must be the ARN of an SNS topic that is not FIFO, such as arn:aws:sns:eu-west-1:123456789012:name, or the ARN "
+        "or the name of an EventBridge bus"
+    )
+
+
 def _split_list(value: object) -> object:
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
+
+SNS_TOPIC = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]{1,256}")
+EVENT_BUS = re.compile(r"(arn:[a-z-]+:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/_.-]{1,256}")
 
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
 BaseUrl = Annotated[str | None, AfterValidator(_check_base_url)]
@@ -228,6 +241,19 @@ class TelemetrySettings(Area):
     )
     traces_sample_share: Annotated[float, RARELY] = Field(
         0.05, ge=0, le=1, description="Share of the messages that are traced, of those whose sender doesn't say."
+    )
+
+
+class EventSettings(Area):
+    """Events"""
+
+    events: Annotated[str | None, AfterValidator(_check_events)] = Field(
+        None,
+        description="ARN of an SNS topic, or ARN or name of an EventBridge bus, that is told what happens "
+        "(docs/events.md); unset, nobody is.",
+    )
+    events_each_photo: Annotated[bool, RARELY] = Field(
+        False, description="Set to true for an event for each photo, instead of one a gallery and some seconds."
     )
 
 
@@ -460,6 +486,7 @@ class Settings(BaseModel):
     stores: StoreSettings
     process: ProcessSettings
     messages: MessageSettings
+    events: EventSettings
     telemetry: TelemetrySettings
     models: ModelSettings
 

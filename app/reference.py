@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from app.config import make_settings_page
+from app.core.events import make_event_schemas
 from app.core.finds import FindAnswer
 from app.core.messages import make_json_schemas
 from app.core.stages import make_stages_table
@@ -52,6 +53,7 @@ def make_pages() -> dict[Path, str]:
     """Path below docs/ → text."""
     schemas = {
         **make_json_schemas(),
+        **make_event_schemas(),
         **make_output_schemas(),
         "find_answer": FindAnswer.model_json_schema(),
     }

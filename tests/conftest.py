@@ -60,7 +60,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # A profile of whoever runs the tests could name another endpoint.
         for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.delenv(variable, raising=False)
-        for adapter in ("sqs", "s3"):
+        for adapter in ("sqs", "s3", "sns", "eventbridge"):
             environment.setattr(f"app.adapters.{adapter}.open_client", aws_client)
         yield url
         aws_client.cache_clear()

@@ -554,6 +554,7 @@ class FakePeopleStore(Outages):
         self._drafts: dict[str, _Draft] = {}
         self._numbered: dict[str, int] = {}
         self._published = 0
+        self._versions: dict[tuple[str, str], int] = {}
         self._faces = faces
         self._galleries = galleries
 
@@ -580,6 +581,10 @@ class FakePeopleStore(Outages):
                 draft.moves += some
         return draft.numbers
 
+    def list_changed(self, gallery_id: str, since: int) -> list[str]:
+        self._pass("list_changed")
+        return sorted(key[1] for key, version in self._versions.items() if key[0] == gallery_id and version > since)
+
     def publish_people(self, lease: GalleryLease) -> None:
         self._pass("publish_people")
         with self._galleries.run_fenced(lease) as gallery:
@@ -589,6 +594,7 @@ class FakePeopleStore(Outages):
             self._published += 1
             gallery.published += 1
             for key, person in draft.people.items():
+                self._versions[key] = gallery.published
                 before = self.people.get(key)
                 said = before or replace(person, since=self._published, hidden=False, chosen_cover=None, kept_apart=())
                 self.people[key] = replace(

@@ -60,6 +60,11 @@ class MongoPeopleStore:
                 self._leases.run_fenced(lease, partial(self._faces.bulk_write, updates, ordered=False))
         return numbers
 
+    def list_changed(self, gallery_id: str, since: int) -> list[str]:
+        changed = {"gallery_id": gallery_id, "version": {"$gt": since}}
+        with translate_mongo_errors("Reading changed people"):
+            return sorted(one["person_id"] for one in self._people.find(changed, ["person_id"]))
+
     def publish_people(self, lease: GalleryLease) -> None:
         written = {"_id": lease.gallery_id, "writing": {"$type": "number"}}
         publish: list[Document] = [{"$set": {"published": "$writing"}}, {"$unset": "writing"}]

@@ -393,9 +393,10 @@ def read_tombstone(document: Document) -> Tombstone:
 
 
 def make_gallery_filter(gallery_id: str) -> Document:
-    """Documents of a gallery in any collection: by their field, their id, or the beginning of their id."""
+    """Documents of a gallery in any collection: by their field, their id, or the beginning of their id. The receipt of
+    an erasure, which waits in `outbox` until it is sent, is none."""
     below = {"$gte": f"{gallery_id}/", "$lt": f"{gallery_id}0"}  # `0` is the character after `/`.
-    return {"$or": [{"gallery_id": gallery_id}, {"_id": gallery_id}, {"_id": below}]}
+    return {"type": {"$ne": "forgotten"}, "$or": [{"gallery_id": gallery_id}, {"_id": gallery_id}, {"_id": below}]}
 
 
 def _list_old(gallery_id: str, until: datetime | None) -> Document:

@@ -78,12 +78,11 @@ class GalleryGrouped(BaseModel):
 
 
 class EditApplied(BaseModel):
-    """What an owner said of a gallery's people is published."""
+    """What an owner said of a gallery's people is published. A run follows, and with it `gallery.grouped`."""
 
     edit_id: str
-    changed_people: Annotated[list[str], Field(max_length=MOST_PEOPLE)]
-    changed: int
-    published: int
+    notes: list[str]
+    """What was left out, as of faces that have moved since."""
 
 
 class EditRefused(BaseModel):
@@ -93,7 +92,7 @@ class EditRefused(BaseModel):
     reason: str
 
 
-class Forgotten(BaseModel):
+class ErasureReceipt(BaseModel):
     """The receipt of an erasure: what was removed of each kind of thing, as counts."""
 
     request_id: str
@@ -118,7 +117,7 @@ DATA: dict[EventType, type[BaseModel]] = {
     "gallery.grouped": GalleryGrouped,
     "edit.applied": EditApplied,
     "edit.refused": EditRefused,
-    "forgotten": Forgotten,
+    "forgotten": ErasureReceipt,
     "find.answered": FindAnswered,
 }
 COLLECTED: tuple[EventType, ...] = ("photo.indexed", "photo.rejected")
@@ -173,17 +172,15 @@ def tell_grouped(gallery_id: str, grouped: GalleryGrouped) -> Event:
     return _make("gallery.grouped", gallery_id, data, data.model, data.revision, data.published)
 
 
-def tell_edit_applied(gallery_id: str, edit_id: str, changed_people: Sequence[str], published: int) -> Event:
-    people = list(changed_people)
-    data = EditApplied(edit_id=edit_id, changed_people=people[:MOST_PEOPLE], changed=len(people), published=published)
-    return _make("edit.applied", gallery_id, data, edit_id)
+def tell_edit_applied(gallery_id: str, edit_id: str, notes: Sequence[str]) -> Event:
+    return _make("edit.applied", gallery_id, EditApplied(edit_id=edit_id, notes=list(notes)), edit_id)
 
 
 def tell_edit_refused(gallery_id: str, edit_id: str, reason: str) -> Event:
     return _make("edit.refused", gallery_id, EditRefused(edit_id=edit_id, reason=reason), edit_id)
 
 
-def tell_forgotten(gallery_id: str, receipt: Forgotten) -> Event:
+def tell_forgotten(gallery_id: str, receipt: ErasureReceipt) -> Event:
     return _make("forgotten", gallery_id, receipt, receipt.request_id)
 
 

@@ -430,6 +430,9 @@ class PeopleStore(Protocol):
         got who had none: the next ones of the gallery, in the order of `people`. No number is given twice.
         """
 
+    def list_changed(self, gallery_id: str, since: int) -> list[str]:
+        """Ids of people whose record has changed after this published version, as runs and users' edits write it."""
+
     def publish_people(self, lease: GalleryLease) -> None:
         """Make all that was written visible to readers in one step. Raises RetryLater where nothing was written."""
 
@@ -642,3 +645,13 @@ class EventOutbox(EventSink, Protocol):
 
     def count_waiting(self) -> int:
         """How many events were added and not sent yet, each photo's counted."""
+
+
+class EventTarget(Protocol):
+    """Where events go."""
+
+    def send(self, events: Sequence[Mapping[str, object]]) -> list[int]:
+        """Send ten CloudEvents at most. Returns the places in `events` of those that were refused.
+
+        Raises RetryLater while the target does not answer, or where it can't be used.
+        """

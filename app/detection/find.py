@@ -15,10 +15,20 @@ from pydantic import ValidationError
 
 from app.core.arrays import Floats
 from app.core.errors import BadPhoto, FatalWorkerError, LowQuality, PhotoGone, RejectMessage
+from app.core.events import NoEvents, tell_found
 from app.core.finds import FindAnswer, FindStatus, FoundPerson, FoundPhoto, SelfieResult
 from app.core.likeness import FindBars, exceed_crowd
 from app.core.messages import FindPerson, Selfie, parse_find
-from app.core.ports import GalleryChanges, GuestReader, ObjectStore, Progress, ReplySender, SeenFace, SelfieStore
+from app.core.ports import (
+    EventSink,
+    GalleryChanges,
+    GuestReader,
+    ObjectStore,
+    Progress,
+    ReplySender,
+    SeenFace,
+    SelfieStore,
+)
 from app.core.records import PhotoRef
 from app.core.result_keys import ResultKeys
 from app.core.stages import Stage
@@ -79,6 +89,7 @@ class FindParts:
     result_days: int
     picture_bytes: Budget
     is_forgotten: Callable[[str], bool] = lambda _: False
+    events: EventSink = field(default_factory=NoEvents)
     keys: ResultKeys = field(default_factory=ResultKeys)
     telemetry: Telemetry = field(default_factory=Telemetry)
 
@@ -97,6 +108,7 @@ def handle_find(body: str, parts: FindParts, *, progress: Progress = lambda: Non
         answer = _read_answer(request, parts) or _answer(request, parts, times)
         if request.reply_queue_url:
             parts.replies.send(request.reply_queue_url, _shorten(answer))
+        parts.events.add([tell_found(request.gallery_id, request.request_id, answer.status.value, answer.key)])
         if request.delete_selfies:
             for selfie in request.selfies:
                 parts.selfies.remove_selfie(selfie)

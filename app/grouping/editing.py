@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from app.core.coalescing import send_claimed
 from app.core.errors import StaleFence
+from app.core.events import tell_edit_applied, tell_edit_refused
 from app.core.journal import Edit, EditState, make_edit
 from app.core.messages import EditPeople, SetGallery
 from app.core.people_edits import decide_edit
@@ -122,4 +123,8 @@ def _report(edit: Edit, parts: "GroupingParts") -> None:
     """Tell what became of the edit. An edit of which nobody was told is told again."""
     about = {"gallery": edit.gallery_id, "edit": edit.edit_id, "reason": edit.reason, "notes": len(edit.notes)}
     log.info("edit %s", edit.state.value, extra=about)
+    if edit.state is EditState.REFUSED:
+        parts.events.add([tell_edit_refused(edit.gallery_id, edit.edit_id, edit.reason or "")])
+    else:
+        parts.events.add([tell_edit_applied(edit.gallery_id, edit.edit_id, edit.notes)])
     parts.journal.settle(edit)

@@ -18,6 +18,7 @@ import numpy as np
 from app.core.coalescing import send_claimed
 from app.core.erasing import erase_below, erase_keys, erase_pictures, exclude_faces
 from app.core.errors import RejectMessage, RetryLater
+from app.core.events import ErasureReceipt, Event, tell_forgotten
 from app.core.messages import Expire, Forget
 from app.core.ports import FaceStore, GalleryLease, ObjectVersion, OwnerMetadata, Progress, Tombstones
 from app.core.records import FaceRecord, ImageRecord, PhotoRef, make_quality_columns
@@ -172,6 +173,8 @@ def carry_out(
     if tombstone.scope == "gallery":
         # The run has shown its progress in the gallery's document.
         _forget_gallery(tombstone, run.lease, parts, lambda: None)
+    if is_first:
+        parts.events.add([_make_receipt(tombstone)])
     tombstone = require_parts(parts).tombstones.finish(tombstone)
     _copy(tombstone, parts)
     parts.kill_points.reach("after-erasure")
@@ -182,6 +185,18 @@ def carry_out(
     else:
         log.info("looked again at what is forgotten", extra=about)
     return run.lease
+
+
+def _make_receipt(tombstone: Tombstone) -> Event:
+    photo, people = tombstone.photo, tombstone.people
+    receipt = ErasureReceipt(
+        request_id=tombstone.request_id,
+        scope=tombstone.scope,
+        image_id=photo.image_id if photo else None,
+        person_id=people[0] if tombstone.scope == "person" and people else None,
+        removed=dict(tombstone.removed),
+    )
+    return tell_forgotten(tombstone.gallery_id, receipt)
 
 
 def _forget_photo(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts") -> tuple[Tombstone, bool]:

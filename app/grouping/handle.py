@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,7 +17,7 @@ from app.clustering.suggestions import Suggestion, suggest_merges
 from app.core.arrays import Floats
 from app.core.coalescing import send_claimed
 from app.core.errors import RejectMessage, StaleFence
-from app.core.events import NoEvents
+from app.core.events import GalleryGrouped, NoEvents, tell_grouped
 from app.core.gallery_vectors import VERSION as VECTORS_VERSION
 from app.core.gallery_vectors import GalleryVectors, UnreadableVectors, decode, encode
 from app.core.kill_points import KillPoints
@@ -249,14 +249,39 @@ def group_gallery(run: GroupingRun, parts: GroupingParts, *, full: bool) -> None
     if former and not parts.keeps_former_model:
         _remove_former_faces(run, parts, former)
 
-    seconds = round(time.monotonic() - started, 3)
-    unassigned = matched.person_ids.count(None)
+    seconds, unassigned = round(time.monotonic() - started, 3), matched.person_ids.count(None)
     counts = {"faces": len(faces), "unassigned": unassigned, "people": len(groups.people), "photos": len(images)}
     how = {"kind": found.kind, "new": found.new, "gone": found.gone, "difference": found.difference}
-    summary = {**counts, **how, "seconds": seconds, "stages_s": run.end_stages()}
+    published = {"published": _tell_grouped(run, parts, counts, groups)}
+    summary = {**counts, **how, **published, "seconds": seconds, "stages_s": run.end_stages()}
     parts.galleries.record_run(run.lease, parts.model_id, {**summary, "output": output})
     _report_run(found, len(faces), len(groups.people), seconds, parts)
     log.info("gallery grouped", extra={"gallery": gallery_id, **summary})
+
+
+def _tell_grouped(run: GroupingRun, parts: GroupingParts, counts: Mapping[str, int], groups: Groups) -> int:
+    """Tell applications of the run; returns the published version of the people.
+
+    What has changed is counted from the last run that was recorded, and not by what this run has written: a run that
+    died may have published it.
+    """
+    gallery_id = run.lease.gallery_id
+    gallery = parts.galleries.find_gallery(gallery_id)
+    published, before = gallery.published if gallery else 0, run.lease.last_run.get("published")
+    changed = parts.people.list_changed(gallery_id, before if isinstance(before, int) else 0)
+    grouped = GalleryGrouped(
+        revision=run.lease.revision,
+        published=published,
+        model=parts.model_id,
+        people=counts["people"],
+        photos=counts["photos"],
+        changed_people=changed,
+        changed=len(changed),
+        merged=groups.merged,
+        groups_key=parts.keys.groups(gallery_id),
+    )
+    parts.events.add([tell_grouped(gallery_id, grouped)])
+    return published
 
 
 def _read_former_faces(gallery_id: str, parts: GroupingParts) -> FormerFaces | None:

@@ -197,6 +197,21 @@ class Metric(Enum):
         AGE_S,
     )
     LEASES_LOST = ("LeasesLost", "both", "counter", "Count", "Messages whose lease ended while they were worked on.")
+    EVENTS_SENT = ("EventsSent", "both", "counter", "Count", "Events that arrived at the target of `EVENTS`.")
+    EVENTS_FAILED = (
+        "EventsFailed",
+        "both",
+        "counter",
+        "Count",
+        "Tries to send an event that failed; each event is tried again.",
+    )
+    EVENTS_WAITING = (
+        "EventsWaiting",
+        "both",
+        "gauge",
+        "Count",
+        "Events that wait to be sent, of all workers, each photo's counted.",
+    )
     SPOT_INTERRUPTIONS = (
         "SpotInterruptions",
         "both",

@@ -31,6 +31,7 @@ from app.vision.decode import read_header
 from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
 from tests import photos
+from tests.fake_outbox import FakeEventOutbox
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakeOwnerMetadata
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.telling import Listener
@@ -55,11 +56,14 @@ class World:
         self.owner = FakeOwnerMetadata()
         self.grouping_queue = FakeQueue(clock=self.clock)
         self.detector = ToyDetector(2)
+        self.events = FakeEventOutbox(clock=self.clock)
         self.parts = DetectionParts(
             analyser=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
             faces=self.faces,
-            results=Batcher("store", make_saver(self.faces, self.owner, self.objects), most=10).__enter__(),
+            results=Batcher(
+                "store", make_saver(self.faces, self.owner, self.objects, self.events), most=10
+            ).__enter__(),
             owner=self.owner,
             galleries=self.galleries,
             grouping_queue=self.grouping_queue,
@@ -70,6 +74,7 @@ class World:
             grouping_delay_s=DELAY_S,
             file_bytes=Budget(1_000_000),
             picture_bytes=Budget(10_000_000),
+            events=self.events,
             kill_points=KillPoints(),
         )
         self.parts = replace(self.parts, **changes)
@@ -992,3 +997,32 @@ def test_an_unknown_file_that_is_no_picture_is_not_a_photo_and_a_picture_under_a
     world.happen("ObjectCreated:Put", "g/notes", "g/scan.0001")
     statuses = {image.photo.key: image.status.value for image in world.faces.images.values()}
     assert statuses == {"g/notes": "not_a_photo", "g/scan.0001": "indexed"}
+
+
+def test_applications_are_told_of_an_indexed_photo_and_again_where_its_message_comes_again(world: World) -> None:
+    world.detect()
+    world.detect()
+    first, second = world.events.added
+    assert (first.type, first.data) == ("photo.indexed", {"photos": 1, "faces": 2, "image_ids": ["a"]})
+    assert first == second, "whoever stored it may have died before it was told"
+    assert world.events.count_waiting() == 1
+
+
+def test_applications_are_told_of_a_rejected_photo_with_the_reason_and_not_of_other_files(world: World) -> None:
+    world.objects.upload("photos", PHOTO.key, b"", NOON)
+    world.detect()
+    world.objects.upload("photos", "g/film.mp4", b"film", NOON)
+    world.detect(PhotoRef("g", "film", "photos", "g/film.mp4", "film"))
+    (told,) = world.events.added
+    (why,) = told.data["rejected"]
+    assert (told.type, told.data["photos"], why["image_id"], why["status"]) == ("photo.rejected", 1, "a", "rejected")
+    assert why["reason"] == world.image().reason
+
+
+def test_a_photo_whose_event_could_not_be_kept_is_told_when_its_message_comes_again(world: World) -> None:
+    world.events.outages["add"] = 1
+    with pytest.raises(RetryLater):
+        world.detect()
+    assert world.image().status is ImageStatus.INDEXED
+    world.detect()
+    assert [event.type for event in world.events.added] == ["photo.indexed"]

@@ -23,6 +23,7 @@ from app.grouping.output import Groups, read_groups
 from app.grouping.page import remove_time
 from app.telemetry.catalogue import Metric
 from tests.edits import of_faces
+from tests.fake_outbox import FakeEventOutbox
 from tests.fake_stores import FakeFaceStore, FakeGalleryStore, FakePeopleStore
 from tests.fakes import FakeClock, FakeObjectStore, FakeQueue
 from tests.stores import MODEL, face_record, image_record, photo
@@ -51,6 +52,7 @@ class World:
         self.galleries = FakeGalleryStore(self.clock)
         self.people = FakePeopleStore(self.faces, self.galleries)
         self.queue = FakeQueue(clock=self.clock)
+        self.events = FakeEventOutbox(clock=self.clock)
         self.parts = GroupingParts(
             queue=self.queue,
             objects=self.objects,
@@ -65,6 +67,7 @@ class World:
             uses_quality=True,
             grouping_delay_s=DELAY_S,
             lease_s=LEASE_S,
+            events=self.events,
             search=NeighbourSearch(),
         )
 
@@ -1203,3 +1206,40 @@ def test_a_pair_that_was_nearly_joined_is_suggested_until_its_owner_says_no(worl
     edit(world, {"op": "keep_apart", "person_id": eve, "other": other})
     world.group()
     assert suggested() == []
+
+
+def test_applications_are_told_of_a_run_with_what_has_changed(world: World) -> None:
+    groups = world.group()
+    (told,) = world.events.added
+    assert (told.type, told.gallery_id) == ("gallery.grouped", "g")
+    people = sorted(person.person_id for person in groups.people)
+    expected = {"published": 1, "model": MODEL, "people": 3, "photos": 3, "changed": 3, "merged": {}}
+    assert told.data == {
+        **expected,
+        "revision": 3,
+        "changed_people": people,
+        "groups_key": "face-worker/g/groups.json",
+    }
+    world.add("4", near(ANN, 9))
+    world.group()
+    assert world.events.added[1].data["changed_people"] == [world.person_of("1")]
+
+
+def test_a_run_that_dies_after_its_people_are_published_is_told_by_the_next_with_all_that_changed(world: World) -> None:
+    world.galleries.outages["record_run"] = 1
+    with pytest.raises(RetryLater):
+        world.group()
+    world.events.note_sent(world.events.added)
+    world.group()
+    first, second = world.events.added
+    assert first == second
+    assert first.data["changed"] == 3
+
+
+def test_a_run_is_not_recorded_before_its_event_is_kept(world: World) -> None:
+    world.events.outages["add"] = 1
+    with pytest.raises(RetryLater):
+        world.group()
+    assert world.galleries.galleries["g"].grouped is None
+    world.group()
+    assert [event.data["changed"] for event in world.events.added] == [3]

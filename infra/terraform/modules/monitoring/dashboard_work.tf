@@ -13,6 +13,7 @@ locals {
     "DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize",
     "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
     "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
+    "EventsSent", "EventsFailed", "EventsWaiting",
     "SpotInterruptions", "ProcessMemoryBytes", "MemoryShare", "GpuUtilisation", "GpuMemoryBytes", "GpuTemperatureC",
   ])
   # The beginning of the line of one of a service's own metrics.
@@ -116,6 +117,17 @@ locals {
   ]
 
   gallery_charts = [
+    {
+      title   = "Events: sent, failed tries, waiting"
+      options = { period = 300 }
+      lines = concat([], [
+        for service in keys(var.services) : [
+          concat(local.own[service].EventsSent, [{ label = "${service} sent" }]),
+          concat(local.own[service].EventsFailed, [{ label = "${service} failed tries" }]),
+          concat(local.own[service].EventsWaiting, [{ label = "waiting, seen by ${service}", stat = "Maximum", yAxis = "right" }]),
+        ]
+      ]...)
+    },
     {
       title = "Seconds per grouping run"
       lines = [for stat in ["p50", "p95", "Maximum"] : concat(local.own.grouping.GroupingSeconds, [{ label = stat, stat = stat }])]
