@@ -247,7 +247,7 @@ class TelemetrySettings(Area):
 class EventSettings(Area):
     """Events"""
 
-    events: Annotated[str | None, AfterValidator(_check_events)] = Field(
+    events: Annotated[str | None, AfterValidator(_check_events), RARELY] = Field(
         None,
         description="ARN of an SNS topic, or ARN or name of an EventBridge bus, that is told what happens "
         "(docs/events.md); unset, nobody is.",

@@ -238,3 +238,23 @@ def test_the_memory_for_pictures_is_what_is_set_or_follows_the_machine(monkeypat
     assert PhotoSettings().choose_picture_bytes(2_000_000_000) == 400_000_000
     monkeypatch.setenv("PICTURE_MEMORY_MB", "300")
     assert PhotoSettings().choose_picture_bytes(2_000_000_000) == 300_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"),
+    [
+        ("arn:aws:sns:eu-west-1:123456789012:face-worker-events", True),
+        ("arn:aws:events:eu-west-1:123456789012:event-bus/photos", True),
+        ("default", True),
+        ("arn:aws:sns:eu-west-1:123456789012:ordered.fifo", False),
+        ("arn:aws:sqs:eu-west-1:123456789012:queue", False),
+        ("https://sns.eu-west-1.amazonaws.com", False),
+    ],
+)
+def test_events_go_to_a_topic_or_a_bus(env: pytest.MonkeyPatch, value: str, fine: bool) -> None:
+    env.setenv("EVENTS", value)
+    if fine:
+        assert load_grouping().events.events == value
+    else:
+        with pytest.raises(BadConfiguration, match="EVENTS must be the ARN of an SNS topic"):
+            load_grouping()
