@@ -70,8 +70,8 @@ log = logging.getLogger(__name__)
 
 EXIT_UNREACHABLE = 4
 PHOTOS_A_WRITE = 50
-GROUPING_THREADS = 2
-"""A gallery's run uses all cores, so the grouping service has one run at a time; edits are applied beside it."""
+GROUPING_THREADS = 3
+"""One for the run, one that waits to be the next, and one for edits (see app/grouping/slot.py)."""
 CLEAN_INDEX_EVERY_S = 60.0
 INDEX_GRACE_S = 600
 """The next run of a gallery, which commonly comes within a minute, writes its file without the faces that were erased.

@@ -69,14 +69,10 @@ def handle_forget(order: Forget, parts: "GroupingParts", progress: Progress, reg
         return
     _copy(tombstone, parts)
     parts.kill_points.reach("after-tombstone")
-    lease = None
-    if parts.run_slot.acquire(timeout=SLOT_WAIT_S):
-        try:
-            lease = parts.galleries.take_lease(order.gallery_id, uuid4().hex, parts.lease_s)
-            if lease:
-                _hold(tombstone, lease, parts, progress, regroup)
-        finally:
-            parts.run_slot.release()
+    with parts.run_slot.hold(SLOT_WAIT_S) as may_run:
+        lease = parts.galleries.take_lease(order.gallery_id, uuid4().hex, parts.lease_s) if may_run else None
+        if lease:
+            _hold(tombstone, lease, parts, progress, regroup)
     if lease is None:
         # The gallery is being grouped. Put back, the message would become a dead letter by its receive count.
         _send(order, parts, BUSY_DELAY_S)

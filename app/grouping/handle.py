@@ -1,7 +1,6 @@
 """The grouping service's work on one message: faces of a gallery are grouped into people, stored and published."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +54,7 @@ from app.grouping.publish import compute_digest, list_page_photos, make_crop_url
 from app.grouping.recalling import NewFaces, find_lost_people, find_new_faces, recall_people
 from app.grouping.run import GroupingRun
 from app.grouping.shards import Shards, list_shards, make_shards, write_shards
+from app.grouping.slot import RunSlot
 from app.grouping.summary import find_changed, merge_with_absent, summarise
 from app.grouping.vectors import Edition, make_vectors
 from app.telemetry.catalogue import Metric
@@ -99,8 +99,7 @@ class GroupingParts:
     kill_points: KillPoints = field(default_factory=KillPoints)
     events: EventSink = field(default_factory=NoEvents)
     telemetry: Telemetry = field(default_factory=Telemetry)
-    run_slot: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the run of this process: a run uses all cores, and edits are applied beside it."""
+    run_slot: RunSlot = field(default_factory=RunSlot)
     forgetting: ForgetParts | None = None
 
 
@@ -124,17 +123,12 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 
 def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]) -> None:
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
-    if not parts.run_slot.acquire(timeout=SLOT_WAIT_S):
-        _claim_later_message(request, parts)
-        return
-    try:
-        lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s)
+    with parts.run_slot.hold(SLOT_WAIT_S) as may_run:
+        lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s) if may_run else None
         if lease is None:
             _claim_later_message(request, parts)
             return
         _group_under_lease(lease, request, parts, progress)
-    finally:
-        parts.run_slot.release()
     # An edit that came too late for the run found the lease taken.
     apply_waiting(request.gallery_id, parts, progress)
 

@@ -59,9 +59,9 @@ class ConsumerOptions:
     """How a queue is consumed. The settings named are those of docs/configuration.md."""
 
     threads: int
-    """Messages worked on at the same time, a thread each. MAX_FACE_WORKERS; 2 in the grouping service."""
+    """Messages worked on at the same time, a thread each. MAX_FACE_WORKERS; 3 in the grouping service."""
     batch_size: int
-    """Messages held at the same time: those worked on, and those that wait for a thread. BATCH_SIZE; 2 in the grouping
+    """Messages held at the same time: those worked on, and those that wait for a thread. BATCH_SIZE; 3 in the grouping
     service. SQS hands out ten in one receive at most."""
     visibility_s: float
     """Seconds for which a receive hides a message; extended at a third of them. MESSAGE_VISIBILITY_TIMEOUT."""

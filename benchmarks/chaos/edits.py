@@ -14,8 +14,10 @@ import random
 import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -199,13 +201,13 @@ def _run_storm(bench: Bench, edits: int, seconds: float) -> dict[str, Any]:
     names = [f"storm-{number}" for number in range(GALLERIES)]
     for number, gallery_id in enumerate(names):
         bench.fill(gallery_id, 4 + number, 6)
-    points = [bench.chance.choice(POINTS) for _ in range(100)]
+    points, is_over = cycle(POINTS), threading.Event()
 
-    def choose_kill(slot: Slot, last: Exit | None) -> dict[str, str]:
-        # The first process gathers the people; of the later ones each second is killed at a point.
-        if last is None or slot.life % 2 == 0:
+    def choose_kill(_slot: Slot, last: Exit | None) -> dict[str, str]:
+        # The first process gathers the people.
+        if last is None or is_over.is_set():
             return {}
-        return {"CHAOS_KILL_AT": f"{points[slot.life % len(points)]}:{bench.chance.randint(1, 3)}"}
+        return {"CHAOS_KILL_AT": f"{next(points)}:{bench.chance.randint(1, 3)}"}
 
     with Fleet(bench.world.environment, bench.world.options.home / "logs", {"grouping": 2}, choose_kill) as fleet:
         for gallery_id in names:
@@ -215,8 +217,7 @@ def _run_storm(bench: Bench, edits: int, seconds: float) -> dict[str, Any]:
         await_quiet(bench.world, PATIENCE_S)
         before = {gallery_id: _read_revision(bench, gallery_id) for gallery_id in names}
         sent = _send_edits(bench, fleet, names, edits, seconds)
-        for slot in fleet.slots:
-            fleet.signal(slot, signal.SIGCONT)
+        is_over.set()
         unrest = await_quiet(bench.world, PATIENCE_S)
         exits = list(fleet.exits)
     violations = [*([unrest] if unrest else []), *_check(bench, sent, before)]
@@ -248,7 +249,7 @@ def _send_edits(bench: Bench, fleet: Fleet, names: list[str], count: int, second
         ids[gallery_id].append(edit_id)
         if bench.chance.random() < 0.2:
             bench.group(bench.chance.choice(names))
-        if number % 10 == 9:
+        if number % 20 == 19:
             fleet.signal(bench.chance.choice(fleet.slots), signal.SIGKILL)
         time.sleep(seconds / count)
     return sent
