@@ -11,7 +11,8 @@ from botocore.exceptions import ClientError
 
 from app.adapters.s3 import S3Store
 from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
-from app.core.ports import ObjectStore, OpenObject, StoredObject
+from app.core.messages import Selfie
+from app.core.ports import ObjectStore, OpenObject, SelfieStore, StoredObject
 from app.core.records import PhotoRef
 from tests.conftest import REGION, aws_client
 from tests.fakes import FakeObjectStore
@@ -28,6 +29,7 @@ class Rig:
     output: str
     upload: Callable[[str, str, bytes], object]
     content_type: Callable[[str], str]
+    selfies: SelfieStore
 
     def photo(self, key: str) -> PhotoRef:
         return PhotoRef("g", "a", self.photos, key)
@@ -48,7 +50,7 @@ class Rig:
 
 def fake_rig() -> Rig:
     store = FakeObjectStore("results")
-    return Rig(store, "photos", "results", store.upload, lambda key: store.content_types[key])
+    return Rig(store, "photos", "results", store.upload, lambda key: store.content_types[key], store)
 
 
 def s3_rig() -> Rig:
@@ -61,12 +63,14 @@ def s3_rig() -> Rig:
     def upload(bucket: str, key: str, data: bytes) -> object:
         return s3.put_object(Bucket=bucket, Key=key, Body=data)
 
+    store = S3Store(output, REGION)
     return Rig(
-        S3Store(output, REGION),
+        store,
         photos,
         output,
         upload,
         lambda key: str(s3.head_object(Bucket=output, Key=key)["ContentType"]),
+        store,
     )
 
 
@@ -374,3 +378,32 @@ def test_a_whole_object_is_fetched_and_one_that_is_not_there_is_none(rig: Rig) -
     assert rig.store.fetch("g/index.json") is None
     rig.store.put("g/index.json", b"whole", "application/json")
     assert rig.store.fetch("g/index.json") == b"whole"
+
+
+def test_a_selfie_is_read_and_removed_with_its_bucket(rig: Rig) -> None:
+    rig.upload(rig.photos, "me.jpg", b"pixels")
+    selfie = Selfie(bucket=rig.photos, s3_key="me.jpg")
+    assert rig.selfies.read_selfie(selfie, 6) == b"pixels"
+    with pytest.raises(BadPhoto):
+        rig.selfies.read_selfie(selfie, 5)
+    rig.selfies.remove_selfie(selfie)
+    with pytest.raises(PhotoGone):
+        rig.selfies.read_selfie(selfie, 6)
+    rig.selfies.remove_selfie(selfie)
+
+
+def test_a_selfies_version_is_read_and_removed_alone(aws: object) -> None:
+    rig, s3 = s3_rig(), aws_client("s3", REGION)
+    old, new = (s3.put_object(Bucket=rig.photos, Key="me.jpg", Body=data)["VersionId"] for data in (b"old", b"new"))
+    selfie = Selfie(bucket=rig.photos, s3_key="me.jpg", version_id=old)
+    assert rig.selfies.read_selfie(selfie, 10) == b"old"
+    rig.selfies.remove_selfie(selfie)
+    left = s3.list_object_versions(Bucket=rig.photos, Prefix="me.jpg")
+    assert [version["VersionId"] for version in left["Versions"]] == [new]
+    assert "DeleteMarkers" not in left
+
+
+def test_an_object_has_the_tags_that_it_was_put_with(aws: object) -> None:
+    rig, s3 = s3_rig(), aws_client("s3", REGION)
+    rig.store.put("a", b"1", "text/plain", {"kind": "find"})
+    assert s3.get_object_tagging(Bucket=rig.output, Key="a")["TagSet"] == [{"Key": "kind", "Value": "find"}]
