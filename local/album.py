@@ -53,7 +53,7 @@ class Album:
         region = environment["AWS_DEFAULT_REGION"]
         self._s3, self._sqs = open_client("s3", region), open_client("sqs", region)
         self._queue_url, self._grouping_url = environment["QUEUE_URL"], environment["GROUP_FACE_QUEUE_URL"]
-        self._results_prefix = environment.get("RESULTS_PREFIX", ResultKeys().prefix)
+        self._keys = ResultKeys(environment.get("RESULTS_PREFIX", ResultKeys().prefix))
         self._bucket, self._output = environment["BUCKET_NAME"], environment["FACE_GROUP_BUCKET_NAME"]
         self._mongo: MongoClient[Document] = MongoClient(environment["GALLERY_IMAGES_MONGO_URI"], tz_aware=True)
         self._database = self._mongo.get_default_database("gallery_images")
@@ -88,7 +88,7 @@ class Album:
         kept = set(self._list_results())
         self._anew = self._find_photos_without_pictures(kept)
         self._files_are_lost = (
-            "last_run" in gallery and ResultKeys(self._results_prefix).groups(self.gallery_id) not in kept
+            "last_run" in gallery and self._keys.groups(self.gallery_id) not in kept
         )
         self._sent_at = datetime.now(UTC)
         with ThreadPoolExecutor(TRANSFERS) as pool:
@@ -119,17 +119,19 @@ class Album:
 
     def collect(self, out: Path) -> Groups:
         """Download groups.json with its files, the page and its pictures into a folder. Returns the groups."""
-        prefix = f"{self._results_prefix}{self.gallery_id}/"
+        prefix = f"{self._keys.prefix}{self.gallery_id}/"
         with ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(lambda key: self._download(key, out / key.removeprefix(prefix)), self._list_results()))
         return read_groups(list_outputs(out)[0].read_bytes(), lambda path: (out / path).read_bytes())
 
     def _list_results(self) -> list[str]:
-        """Keys of all that is stored as the gallery's results."""
+        """Keys of all that is stored as the gallery's results for people to look at. The file of vectors is not: it is
+        biometric data, which stays where the services put it."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self._output, Prefix=f"{self._results_prefix}{self.gallery_id}/"
+            Bucket=self._output, Prefix=f"{self._keys.prefix}{self.gallery_id}/"
         )
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [key for key in keys if key != self._keys.vectors(self.gallery_id)]
 
     def _upload(self, path: Path) -> tuple[str, str]:
         key = self._make_key(path)
@@ -169,7 +171,7 @@ class Album:
         all_in = len(done) == len(self.photos) and not self._find_former_keys() and changes >= self._changes_needed
         all_grouped = all_in and (run.get("revision"), run.get("model")) == (revision, self._model_id)
         if all_grouped and self._files_are_lost:
-            all_grouped = ResultKeys(self._results_prefix).groups(self.gallery_id) in self._list_results()
+            all_grouped = self._keys.groups(self.gallery_id) in self._list_results()
         # Messages for photos that were stored already are counted, too. So a new photo may be stored, and not be
         # counted yet, while enough is; a moment later it is.
         is_settled = all_grouped and self._grouped_revision == revision

@@ -144,6 +144,7 @@ def process(folder: Path, stack: LocalStack, out: Path) -> Groups:
         album.send()
         wait_until_grouped(album, stack)
         groups = album.collect(out)
+    assert not list(out.rglob("*.vectors"))
     assert time.monotonic() - begin < SOON_S
     return groups
 
