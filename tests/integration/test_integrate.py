@@ -3,16 +3,34 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.adapters.aws import open_client
+from benchmarks.common.running import run_local_stores
 from local.stack import ROOT
-from tests.integration.services import Services
 from tests.integration.test_bad_input import astronaut
 
 pytestmark = pytest.mark.slow
 PAGE = ROOT / "docs" / "integrate.md"
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """That of a backend beside the running services, with a queue that hears of events."""
+    # moto's account.
+    topic = "arn:aws:sns:eu-central-1:123456789012:face-worker-events"
+    with run_local_stores({"EVENTS": topic}) as stack:
+        region = stack.environment["AWS_DEFAULT_REGION"]
+        sns, sqs = open_client("sns", region), open_client("sqs", region)
+        assert sns.create_topic(Name=topic.rpartition(":")[2])["TopicArn"] == topic
+        queue = sqs.create_queue(QueueName="backend")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+        stack.start("open")
+        yield {**stack.environment, "EVENTS_QUEUE_URL": queue, "PYTHONPATH": str(ROOT)}
 
 
 def read_code() -> str:
@@ -20,7 +38,7 @@ def read_code() -> str:
     return "\n\n".join(blocks)
 
 
-def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_path: Path) -> None:
+def test_a_backend_on_one_page_does_what_the_page_says(environment: dict[str, str], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("church.png", "dance.png"):
@@ -29,7 +47,6 @@ def test_a_backend_on_one_page_does_what_the_page_says(services: Services, tmp_p
     (photos / "broken.jpg").write_bytes(b"no picture")
     code = tmp_path / "backend.py"
     code.write_text(read_code(), "utf-8")
-    environment = {**services.stack.environment, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, str(code)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
