@@ -87,9 +87,7 @@ class Album:
         self._revision_before = int(gallery.get("revision", 0))
         kept = set(self._list_results())
         self._anew = self._find_photos_without_pictures(kept)
-        self._files_are_lost = (
-            "last_run" in gallery and self._keys.groups(self.gallery_id) not in kept
-        )
+        self._files_are_lost = "last_run" in gallery and self._keys.groups(self.gallery_id) not in kept
         self._sent_at = datetime.now(UTC)
         with ThreadPoolExecutor(TRANSFERS) as pool:
             self._etags = dict(pool.map(self._upload, self.photos.values()))
