@@ -5,7 +5,6 @@ are gone, and with them all faces of their people. Before new ids are made, the 
 that the last run published. Only clear and mutual likeness counts: a wrong name is worse than a lost one.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -64,31 +63,23 @@ def recall_people(
 ) -> FaceBatch:
     """The faces, with the lost people of those that are theirs without a doubt.
 
-    A face votes for a lost person where it and a former face of that person are each other's nearest, and are alike
-    without a doubt; or are alike and lie at one place of photos of one name. A cluster has at most one person: the one
-    with two thirds of its votes.
+    A face is a lost person's where it and a former face of that person are each other's nearest, and are alike without
+    a doubt; or are alike and lie at one place of photos of one name. Which cluster is which person is then decided as
+    in every run: named people stay apart where their faces come into one cluster.
     """
     near, likeness, back = _find_mutual(new, former, progress)
     doubtless = choose_doubtless(threshold)
-    votes: dict[int, Counter[str]] = defaultdict(Counter)
-    voters: dict[tuple[int, str], list[int]] = defaultdict(list)
     same_photo = _PlaceOf(new, former)
+    people = list(new.faces.person_ids)
     for place, (exemplar, alike) in enumerate(zip(near.tolist(), likeness.tolist(), strict=True)):
         owner = int(former.exemplar_person[exemplar])
         person = lost.get(former.person_ids[owner]) if owner >= 0 else None
         if person is None or back[exemplar] != place or alike < threshold:
             continue
-        if alike >= doubtless or same_photo.is_one(place, exemplar):
-            label = int(new.labels[new.rows[place]])
-            votes[label][person] += 1
-            voters[label, person].append(int(new.rows[place]))
-    people = list(new.faces.person_ids)
-    for label, counted in votes.items():
-        [(person, most)] = counted.most_common(1)
-        if 3 * most >= 2 * counted.total():
-            for row in voters[label, person]:
-                if person not in new.faces.rejected.get(new.faces.face_ids[row], ()):
-                    people[row] = person
+        row = int(new.rows[place])
+        is_rejected = person in new.faces.rejected.get(new.faces.face_ids[row], ())
+        if not is_rejected and (alike >= doubtless or same_photo.is_one(place, exemplar)):
+            people[row] = person
     return replace(new.faces, person_ids=people)
 
 

@@ -86,11 +86,16 @@ def test_of_two_faces_that_are_like_a_former_one_the_nearest_is_it() -> None:
     assert recall(gallery_of(near(ANN, 0.9, 8), near(ANN, 0.99)), former_of({"ann": [ANN]})) == [None, "ann"]
 
 
-def test_a_cluster_has_one_person_and_none_where_its_votes_are_divided() -> None:
+def test_faces_of_two_people_in_one_cluster_are_each_its_own() -> None:
     former = former_of({"ann": [ANN, near(ANN, 0.5, 7)], "bob": [BOB]})
     both = (ANN, near(ANN, 0.5, 7), BOB)
-    assert recall(gallery_of(*both, labels=[0, 0, 0]), former) == ["ann", "ann", None]
-    assert recall(gallery_of(ANN, BOB, labels=[0, 0]), former) == [None, None]
+    assert recall(gallery_of(*both, labels=[0, 0, 0]), former) == ["ann", "ann", "bob"]
+
+
+def test_a_face_that_was_rejected_for_a_lost_person_does_not_recall_it() -> None:
+    new = gallery_of(ANN)
+    rejected = {new.faces.face_ids[0]: frozenset({"ann"})}
+    assert recall(replace(new, faces=replace(new.faces, rejected=rejected)), former_of({"ann": [ANN]})) == [None]
 
 
 def test_faces_in_clusters_with_a_person_are_not_new() -> None:
