@@ -9,7 +9,7 @@ from benchmarks.robustness.erasure import main
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_what_is_forgotten_is_gone_and_stays_gone_while_workers_die(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["--databases", "secantus", "--photos", "3", "--kills", "2"])
     result = json.loads(capsys.readouterr().out)
