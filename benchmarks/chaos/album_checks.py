@@ -257,10 +257,13 @@ def find_ungrouped(run: Snapshot) -> list[str]:
     return wrong
 
 
-def find_left_covers(run: Snapshot) -> list[str]:
-    """Covers that no person has."""
+def find_left_files(run: Snapshot) -> list[str]:
+    """Files below groups/ that no groups.json names, and covers that no person has."""
     wrong = []
     for gallery_id, groups in sorted(run.groups.items()):
+        shards = ResultKeys().shards(gallery_id)
+        files = {key for key in run.keys if key.startswith(shards)}
+        wrong += [f"{key} is not named by groups.json." for key in sorted(files - set(groups["files"]))]
         prefix = ResultKeys().covers(gallery_id)
         named = {person["cover_key"] for person in groups["people"]}
         wrong += [f"{key} is nobody's." for key in sorted(run.keys - named) if key.startswith(prefix)]

@@ -68,7 +68,7 @@ def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[s
         "ungrouped": album_checks.find_ungrouped(run),
         "misplaced": album_checks.find_misplaced(words),
         "fence_violations": checks.find_fence_violations(run, JournalReader(world.journal_path).read(), watch.seen),
-        "orphans": [*checks.find_orphans(run), *album_checks.find_left_covers(run)],
+        "orphans": [*checks.find_orphans(run), *album_checks.find_left_files(run)],
     }
     others = [*unrest, *album_checks.find_wrong_ends(files, run)]
     return {

@@ -94,15 +94,19 @@ def _list_keys(world: World) -> list[str]:
 
 
 def read_groups(world: World, gallery: str) -> Document:
-    """What the gallery's groups.json and the files that it names say, as one."""
+    """What the gallery's groups.json and the files that it names say, as one; and `files`, the keys of these files."""
     keys = ResultKeys()
 
     def read(key: str) -> bytes:
         answer = world.s3.get_object(Bucket=SETTINGS["FACE_GROUP_BUCKET_NAME"], Key=key)
         return bytes(answer["Body"].read())
 
-    groups = output.read_groups(read(keys.groups(gallery)), lambda path: read(keys.folder(gallery) + path))
-    return groups.model_dump(mode="json")
+    index = read(keys.groups(gallery))
+    groups = output.read_groups(index, lambda path: read(keys.folder(gallery) + path))
+    lists = output.GroupsIndex.model_validate_json(index)
+    named = (lists.people, lists.unassigned, lists.skipped, lists.suggestions)
+    files = [keys.folder(gallery) + part.shard for parts in named for part in parts]
+    return {**groups.model_dump(mode="json"), "files": files}
 
 
 def _decode_vector(stored: bytes) -> NDArray[np.float32]:

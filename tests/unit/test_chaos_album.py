@@ -27,6 +27,7 @@ from benchmarks.chaos.user import Kind, Word
 JPEG, PNG, RAW, VIDEO = (("photos", f"g/IMG_1{ending}") for ending in (".jpg", ".png", ".nef", ".mov"))
 BOX = [60.0, 60.0, 130.0, 140.0]
 COVER = "face-worker/g/covers/p1-0123.webp"
+SHARD = "face-worker/g/groups/people/p1-1-0123456789ab.json"
 OUTCOMES = album.list_outcomes()
 
 
@@ -65,7 +66,7 @@ class Case:
             *album_checks.find_wrong_ends(self.files, self.run),
             *album_checks.find_swapped(self.files, self.run, self.pictures),
             *album_checks.find_ungrouped(self.run),
-            *album_checks.find_left_covers(self.run),
+            *album_checks.find_left_files(self.run),
             *album_checks.find_misplaced(self.find_words()),
             *album_checks.find_wrong_letters([0], self.run),
         ]
@@ -112,8 +113,8 @@ def case() -> Case:
         faces=faces,
         people={"g/p1": {"_id": "g/p1", "gallery_id": "g", "person_id": "p1", "status": "active"}},
         galleries={"g": {"_id": "g", "revision": 7, "last_run": {"revision": 7}}},
-        groups={"g": {"people": [person], "unassigned": [], "skipped": skipped}},
-        keys=frozenset({*pictures, ResultKeys().groups("g")}),
+        groups={"g": {"people": [person], "unassigned": [], "skipped": skipped, "files": [SHARD]}},
+        keys=frozenset({*pictures, ResultKeys().groups("g"), SHARD}),
         dead_letters=[DeadLetter("detection-dead-letters", "x", body, "names no gallery")],
     )
     return Case(files, run, pictures, history={place: [Moment(0, file.data)] for place, file in files.items()})
@@ -228,6 +229,7 @@ def letter_without_reason(case: Case) -> None:
         (change("faces:g/IMG_1/m/0:digest", "new"), "g/groups.json lists other faces than MongoDB"),
         (change("groups:g:unassigned", [{"face_id": "g/IMG_1/m/0", "digest": ""}]), "lists g/IMG_1/m/0 2 times"),
         (change("groups:g:skipped", []), "g/groups.json lists other skipped photos than MongoDB"),
+        (change("groups:g:files", []), f"{SHARD} is not named by groups.json"),
         (left_cover, "face-worker/g/covers/p9-0.webp is nobody's"),
         (change("faces:g/IMG_1/m/0:assigned_by", "user"), "g/IMG_1/m/0 is confirmed as p1, which nobody said"),
         (change("faces:g/IMG_1/m/0:rejected", ["p2"]), "g/IMG_1/m/0 is rejected for p2, which nobody said"),
