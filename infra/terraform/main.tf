@@ -13,6 +13,7 @@ module "queues" {
   max_receive_count    = var.queues.max_receive_count
   retention_s          = var.queues.retention_s
   kms_key_arn          = var.kms_key_arn
+  find_enabled         = var.find.enabled
   photo_bucket         = var.photo_notifications.enabled && !local.shared_bucket ? { arn = local.photo_bucket_arn, account_id = local.account } : null
   photo_rule_arn       = var.photo_notifications.enabled && local.shared_bucket ? local.photo_rule_arn : null
   expire_rule_arn      = local.expire_rule_arn
@@ -26,6 +27,7 @@ module "storage" {
   force_destroy        = var.force_destroy
   former_versions_days = var.former_versions_days
   photos_expire_days   = var.photos_expire_days
+  find_result_days     = var.find.result_days
   results_prefix       = var.results_prefix
   cdn_enabled          = var.cdn != null
   cdn_distribution_arn = one(module.cdn[*].distribution_arn)
@@ -87,7 +89,14 @@ module "iam" {
   ecs_cluster_arn      = var.ecs_enabled ? local.cluster_arn : null
   batch_enabled        = var.batch_enabled
   traces               = var.collector_image != null
-  kms_key_arns         = compact([var.kms_key_arn])
+  events_arn           = local.events_arn
+  find = !var.find.enabled ? null : {
+    queue_arn        = module.queues.queues.find.arn
+    dead_queue_arn   = module.queues.queues.find.dead.arn
+    selfie_buckets   = var.find.selfie_buckets
+    reply_queue_arns = [for url in var.find.reply_queue_urls : local.reply_queue_arns[url]]
+  }
+  kms_key_arns = compact([var.kms_key_arn])
 }
 
 module "ecs" {
@@ -101,7 +110,7 @@ module "ecs" {
   image                = local.image
   environment          = local.environment
   secrets              = local.secret_settings
-  queue_names          = { for service, queue in module.queues.queues : service => queue.name }
+  queue_names          = { for service in keys(local.services) : service => module.queues.queues[service].name }
   traffic_share        = local.batch_share
   subnet_ids           = module.network.subnet_ids
   security_group_id    = module.network.worker_security_group_id

@@ -32,3 +32,21 @@ output "worker_environment" {
   description = "The settings that each service runs with, but for its secrets; enough to run one anywhere."
   value       = local.environment
 }
+
+output "sender_policies" {
+  description = <<-TEXT
+    By queue (detection, grouping, find): a policy, as JSON, to attach to the roles of those who may send there. IAM
+    sees queues and no messages: who may order a run may also edit people, and have photos forgotten.
+  TEXT
+  value       = { for name, document in data.aws_iam_policy_document.sender : name => document.json }
+}
+
+output "events_topic_arn" {
+  description = "Topic that is told of events; null without one."
+  value       = var.events.enabled ? aws_sns_topic.events[0].arn : null
+}
+
+output "events_queue_url" {
+  description = "Example of a subscription: a queue that gets every event; null without one."
+  value       = local.events_queue ? aws_sqs_queue.events[0].url : null
+}

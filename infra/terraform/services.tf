@@ -13,6 +13,7 @@ locals {
       METRICS_NAMESPACE          = var.metrics_namespace
     },
     var.model_prefix == null ? {} : { MODEL_SOURCE = "s3://${module.storage.buckets["models"].name}/${trimsuffix(var.model_prefix, "/")}" },
+    local.events_arn == null ? {} : { EVENTS = local.events_arn },
     var.worker_log_group == null ? {} : { LOG_GROUP = var.worker_log_group },
   )
 
@@ -23,6 +24,12 @@ locals {
         BUCKET_NAME = module.storage.buckets["photos"].name
       },
       length(var.further_photo_buckets) == 0 ? {} : { ALLOWED_BUCKETS = join(",", var.further_photo_buckets) },
+      !var.find.enabled ? {} : {
+        FIND_QUEUE_URL           = module.queues.queues.find.url
+        FIND_RESULT_DAYS         = tostring(var.find.result_days)
+        ALLOWED_REPLY_QUEUE_URLS = join(",", var.find.reply_queue_urls)
+        SELFIE_BUCKETS           = join(",", var.find.selfie_buckets)
+      },
     )
     grouping = var.cdn == null ? {} : { RESULTS_BASE_URL = module.cdn[0].base_url }
   }

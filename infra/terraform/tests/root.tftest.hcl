@@ -272,3 +272,70 @@ run "cloudfront_before_a_results_bucket_that_exists_is_refused" {
   }
   expect_failures = [var.cdn]
 }
+
+run "without_finds_and_events_nothing_of_them_is_there" {
+  command = plan
+  assert {
+    condition     = !contains(keys(local.environment.detection), "FIND_QUEUE_URL") && !contains(keys(local.environment.grouping), "EVENTS")
+    error_message = "a service is told of what is not there"
+  }
+  assert {
+    condition     = length(aws_sns_topic.events) + length(aws_cloudwatch_metric_alarm.events) + length(aws_cloudwatch_metric_alarm.find) == 0
+    error_message = "something is made unasked"
+  }
+}
+
+run "guests_and_events_have_settings_alarms_and_a_queue" {
+  command = plan
+  variables {
+    find = {
+      enabled          = true
+      selfie_buckets   = ["selfies"]
+      reply_queue_urls = ["https://sqs.eu-central-1.amazonaws.com/111122223333/answers"]
+    }
+    events = { enabled = true, queue = true }
+  }
+  assert {
+    condition     = local.environment.detection.SELFIE_BUCKETS == "selfies" && local.environment.detection.FIND_RESULT_DAYS == "7"
+    error_message = "detection is not told where selfies lie, or how long answers are kept"
+  }
+  assert {
+    condition     = !contains(keys(local.environment.grouping), "SELFIE_BUCKETS")
+    error_message = "grouping is told of what it does not read"
+  }
+  assert {
+    condition     = local.reply_queue_arns["https://sqs.eu-central-1.amazonaws.com/111122223333/answers"] == "arn:aws:sqs:eu-central-1:111122223333:answers"
+    error_message = "the right to answer is of another queue"
+  }
+  assert {
+    condition     = alltrue([for service in ["detection", "grouping"] : local.environment[service].EVENTS == "arn:aws:sns:eu-central-1:111122223333:face-worker-test-events"])
+    error_message = "a service does not tell of events"
+  }
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.find) == 2 && length(aws_cloudwatch_metric_alarm.events) == 2 && aws_sns_topic_subscription.events[0].raw_message_delivery
+    error_message = "an alarm or the subscription is missing"
+  }
+  assert {
+    condition     = toset(keys(data.aws_iam_policy_document.sender)) == toset(["detection", "grouping", "find"])
+    error_message = "a queue has no policy for its senders"
+  }
+}
+
+run "events_may_go_to_a_bus_that_exists" {
+  command = plan
+  variables {
+    events = { enabled = false, target_arn = "arn:aws:events:eu-central-1:111122223333:event-bus/photos" }
+  }
+  assert {
+    condition     = local.environment.grouping.EVENTS == "arn:aws:events:eu-central-1:111122223333:event-bus/photos" && length(aws_sns_topic.events) == 0
+    error_message = "events go elsewhere"
+  }
+}
+
+run "a_reply_queue_that_is_none_is_refused" {
+  command = plan
+  variables {
+    find = { enabled = true, reply_queue_urls = ["https://example.com/answers"] }
+  }
+  expect_failures = [var.find]
+}

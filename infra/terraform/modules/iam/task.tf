@@ -1,19 +1,20 @@
 # What the code calls, on what it calls it on: see app/adapters.
 
 locals {
-  received = { for service in local.services : service => [var.queues[service].arn] }
+  found    = var.find == null ? [] : [var.find]
+  received = { for service in local.services : service => concat([var.queues[service].arn], service == "detection" ? local.found[*].queue_arn : []) }
   # Detection orders grouping; grouping puts messages of galleries under work back as new ones.
   sent = {
-    detection = [var.queues.detection.dead.arn, var.queues.grouping.arn]
+    detection = concat([var.queues.detection.dead.arn, var.queues.grouping.arn], local.found[*].dead_queue_arn, flatten(local.found[*].reply_queue_arns))
     grouping  = [var.queues.grouping.dead.arn, var.queues.grouping.arn]
   }
   # Each service looks up the dead-letter queue behind every queue that it opens.
   opened = {
-    detection = [for queue in values(var.queues) : queue.arn]
+    detection = concat([for queue in values(var.queues) : queue.arn], local.found[*].queue_arn)
     grouping  = [var.queues.grouping.arn]
   }
   looked_up = {
-    detection = [for queue in values(var.queues) : queue.dead.arn]
+    detection = concat([for queue in values(var.queues) : queue.dead.arn], local.found[*].dead_queue_arn)
     grouping  = [var.queues.grouping.dead.arn]
   }
 
@@ -82,6 +83,17 @@ data "aws_iam_policy_document" "task" {
       # Workers of before results_prefix read the version that a message names.
       actions   = concat(["s3:GetObject"], var.former_galleries ? ["s3:GetObjectVersion"] : [])
       resources = [for pair in setproduct(local.photo_buckets, local.photo_prefixes) : join("/", pair)]
+    }
+  }
+
+  # Selfies are removed where their request asks for it.
+  dynamic "statement" {
+    for_each = each.key == "detection" && length(flatten(local.found[*].selfie_buckets)) > 0 ? [flatten(local.found[*].selfie_buckets)] : []
+
+    content {
+      sid       = "ReadAndRemoveSelfies"
+      actions   = ["s3:GetObject", "s3:GetObjectVersion", "s3:DeleteObject", "s3:DeleteObjectVersion"]
+      resources = [for name in statement.value : "arn:${local.partition}:s3:::${name}/*"]
     }
   }
 

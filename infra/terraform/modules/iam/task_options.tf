@@ -12,6 +12,17 @@ data "aws_iam_policy_document" "task_options" {
     }
   }
 
+  # EVENTS: both services tell of what they have published.
+  dynamic "statement" {
+    for_each = var.events_arn == null ? [] : [var.events_arn]
+
+    content {
+      sid       = "TellEvents"
+      actions   = [strcontains(statement.value, ":sns:") ? "sns:Publish" : "events:PutEvents"]
+      resources = [statement.value]
+    }
+  }
+
   # watchtower, where LOG_GROUP is set: it asks for the group's creation, and goes on where it is there.
   dynamic "statement" {
     for_each = var.worker_log_group_arn == null ? [] : [var.worker_log_group_arn]
@@ -45,7 +56,7 @@ data "aws_iam_policy_document" "task_options" {
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
-        values   = ["s3.${local.region}.amazonaws.com", "sqs.${local.region}.amazonaws.com"]
+        values   = ["s3.${local.region}.amazonaws.com", "sqs.${local.region}.amazonaws.com", "sns.${local.region}.amazonaws.com"]
       }
     }
   }

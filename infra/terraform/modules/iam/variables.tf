@@ -109,3 +109,15 @@ variable "kms_key_arns" {
   type        = list(string)
   default     = []
 }
+
+variable "events_arn" {
+  description = "Topic of SNS or bus of EventBridge that both services tell of events; null for none."
+  type        = string
+  default     = null
+}
+
+variable "find" {
+  description = "The queue of guests' requests, the buckets of their selfies, and the queues that answers may go to; null for none."
+  type        = object({ queue_arn = string, dead_queue_arn = string, selfie_buckets = list(string), reply_queue_arns = list(string) })
+  default     = null
+}

@@ -1,7 +1,7 @@
-# A queue for each service and its dead-letter queue. Messages are encrypted, by SQS's own key or by kms_key_arn.
+# A queue for each service, one for guests where find_enabled is set, and their dead-letter queues. Messages are encrypted, by SQS's own key or by kms_key_arn.
 
 locals {
-  names = toset(["detection", "grouping"])
+  names = toset(concat(["detection", "grouping"], var.find_enabled ? ["find"] : []))
 }
 
 resource "aws_sqs_queue" "work" {

@@ -1,5 +1,5 @@
 output "queues" {
-  description = "By service: name, url and arn of its queue, and the same of its dead-letter queue in `dead`."
+  description = "By service, and `find` where it is enabled: name, url and arn of its queue, and the same of its dead-letter queue in `dead`."
   value = {
     for name in local.names : name => {
       name = aws_sqs_queue.work[name].name

@@ -59,3 +59,9 @@ variable "photo_bucket" {
   type        = object({ arn = string, account_id = string })
   default     = null
 }
+
+variable "find_enabled" {
+  description = "Whether there is a queue of guests' requests, which detection reads beside its own."
+  type        = bool
+  default     = false
+}

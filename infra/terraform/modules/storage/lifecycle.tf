@@ -49,6 +49,32 @@ resource "aws_s3_bucket_lifecycle_configuration" "created" {
     }
   }
 
+  # A rule's prefix can't have the gallery in its middle, so answers to guests are known by a tag: app/detection/find.py.
+  # Who was found is nobody's business once the answer has expired, so a former version goes the day after.
+  dynamic "rule" {
+    for_each = each.key == "results" ? [var.find_result_days] : []
+
+    content {
+      id     = "finds"
+      status = "Enabled"
+
+      filter {
+        tag {
+          key   = "kind"
+          value = "find"
+        }
+      }
+
+      expiration {
+        days = rule.value
+      }
+
+      noncurrent_version_expiration {
+        noncurrent_days = 1
+      }
+    }
+  }
+
   # Rules on former versions are accepted only once there are versions.
   depends_on = [aws_s3_bucket_versioning.created]
 }

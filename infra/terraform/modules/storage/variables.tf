@@ -36,6 +36,17 @@ variable "former_versions_days" {
   }
 }
 
+variable "find_result_days" {
+  description = "Days after which answers to guests go (FIND_RESULT_DAYS). They have the tag kind=find."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.find_result_days >= 1
+    error_message = "find_result_days must be at least 1."
+  }
+}
+
 variable "photos_expire_days" {
   description = "Days after which photos of a created photo bucket are deleted; null keeps them."
   type        = number

@@ -183,3 +183,40 @@ run "patterns_in_names_are_refused" {
   }
   expect_failures = [var.photo_bucket_names, var.model_prefix, var.results_prefix]
 }
+
+run "detection_alone_reads_guests_requests_and_their_selfies_and_both_tell_events" {
+  variables {
+    events_arn = "arn:aws:sns:eu-central-1:111122223333:events"
+    find = {
+      queue_arn        = "arn:aws:sqs:eu-central-1:111122223333:f"
+      dead_queue_arn   = "arn:aws:sqs:eu-central-1:111122223333:f-dead"
+      selfie_buckets   = ["selfies"]
+      reply_queue_arns = ["arn:aws:sqs:eu-central-1:111122223333:answers"]
+    }
+  }
+  assert {
+    condition = one([for one in data.aws_iam_policy_document.task["detection"].statement : one.resources if one.sid == "ReceiveMessages"]) == toset([
+      "arn:aws:sqs:eu-central-1:111122223333:d", "arn:aws:sqs:eu-central-1:111122223333:f",
+    ])
+    error_message = "detection may not receive, or more than it should"
+  }
+  assert {
+    condition = alltrue([
+      for name in ["answers", "f-dead"] :
+      contains(one([for one in data.aws_iam_policy_document.task["detection"].statement : one.resources if one.sid == "SendMessages"]), "arn:aws:sqs:eu-central-1:111122223333:${name}")
+    ])
+    error_message = "an answer or a dead letter can't be sent"
+  }
+  assert {
+    condition     = one([for one in data.aws_iam_policy_document.task["detection"].statement : one.resources if one.sid == "ReadAndRemoveSelfies"]) == toset(["arn:aws:s3:::selfies/*"])
+    error_message = "selfies can't be read"
+  }
+  assert {
+    condition     = length([for one in data.aws_iam_policy_document.task["grouping"].statement : one if one.sid == "ReadAndRemoveSelfies"]) == 0 && !strcontains(jsonencode(data.aws_iam_policy_document.task["grouping"].statement), "answers")
+    error_message = "grouping may touch what is the guests'"
+  }
+  assert {
+    condition     = one([for one in data.aws_iam_policy_document.task_options.statement : one.resources if one.sid == "TellEvents"]) == toset(["arn:aws:sns:eu-central-1:111122223333:events"])
+    error_message = "events can't be told, or anywhere"
+  }
+}

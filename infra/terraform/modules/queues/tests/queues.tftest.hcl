@@ -120,3 +120,17 @@ run "messages_that_outlive_dead_letters_are_refused" {
   }
   expect_failures = [var.retention_s]
 }
+
+run "guests_have_a_queue_with_dead_letters_where_it_is_asked_for" {
+  variables {
+    find_enabled = true
+  }
+  assert {
+    condition     = aws_sqs_queue.work["find"].name == "face-worker-test-find" && jsondecode(aws_sqs_queue.work["find"].redrive_policy).maxReceiveCount == 6
+    error_message = "there is no queue, or no dead letters"
+  }
+  assert {
+    condition     = length(aws_sqs_queue_policy.queue) == 6
+    error_message = "a queue takes requests without TLS"
+  }
+}

@@ -67,6 +67,12 @@ run "photos_go_after_some_days_only_where_asked_for" {
     condition     = !contains([for rule in aws_s3_bucket_lifecycle_configuration.created["results"].rule : rule.id], "photos")
     error_message = "results go with the photos"
   }
+  assert {
+    condition = [
+      for rule in aws_s3_bucket_lifecycle_configuration.created["results"].rule : [one(one(rule.filter).tag).value, one(rule.expiration).days, one(rule.noncurrent_version_expiration).noncurrent_days] if rule.id == "finds"
+    ] == [["find", 7, 1]]
+    error_message = "answers to guests stay, or others' results go with them"
+  }
 }
 
 run "each_prefix_is_announced_with_uploads_deletions_and_restores" {
