@@ -75,6 +75,8 @@ run "each_service_reaches_its_own_results_below_the_prefix_alone" {
       } == {
       WritePictures = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*", "arn:aws:s3:::results/face-worker/*/previews/*"])]
       ErasePictures = [toset(["s3:DeleteObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*", "arn:aws:s3:::results/face-worker/*/previews/*"])]
+      ReadVectors   = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/people.vectors"])]
+      AnswerFinds   = [toset(["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"]), toset(["arn:aws:s3:::results/face-worker/*/finds/*"])]
     }
     error_message = "detection reaches other results"
   }
@@ -84,7 +86,7 @@ run "each_service_reaches_its_own_results_below_the_prefix_alone" {
       if anytrue([for resource in statement.resources : startswith(resource, "arn:aws:s3:::results/")])
       } == {
       ReadCrops      = [toset(["s3:GetObject"]), toset(["arn:aws:s3:::results/face-worker/*/faces/*"])]
-      ReplaceFiles   = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html"])]
+      ReplaceFiles   = [toset(["s3:GetObject", "s3:PutObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups.json", "arn:aws:s3:::results/face-worker/*/people.html", "arn:aws:s3:::results/face-worker/*/people.vectors"])]
       WriteCovers    = [toset(["s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/covers/*"])]
       WriteParts     = [toset(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]), toset(["arn:aws:s3:::results/face-worker/*/groups/*"])]
       Forget         = [toset(["s3:DeleteObject", "s3:DeleteObjectVersion"]), toset(["arn:aws:s3:::results/face-worker/*/*"])]
