@@ -523,3 +523,13 @@ def test_a_chosen_cover_moves_to_a_face_of_another_model_at_once(stores: Stores)
     lease_of(stores, "another")
     with pytest.raises(StaleFence):
         stores.people.move_chosen_covers(lease, {"p2": "g/a/new/0"})
+
+
+def test_the_people_that_have_changed_since_a_version_are_listed(stores: Stores) -> None:
+    lease = stores.galleries.take_lease("g", "worker", 60)
+    assert lease is not None
+    for person_id in ("p1", "p2"):
+        stores.people.write_people(lease, [PersonRecord(person_id, "face", 1, 1)], [])
+        stores.people.publish_people(lease)
+    assert [stores.people.list_changed("g", since) for since in (0, 1, 2)] == [["p1", "p2"], ["p2"], []]
+    assert stores.people.list_changed("h", 0) == []
