@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, assert_never
 from uuid import uuid4
 
 from app.clustering.graph import Rows
@@ -64,8 +64,6 @@ log = logging.getLogger(__name__)
 
 SLOT_WAIT_S = 1.0
 """How long a message waits for the run of another gallery in this process; then it is left to come again."""
-
-
 MOST_COMPARED = 20_000
 """People up to which suggestions are looked for: all pairs are compared, which then takes some seconds."""
 
@@ -118,7 +116,7 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
         case Expire():
             handle_expire(order, parts)
         case _:
-            raise RejectMessage(f"This worker can't do {order.type!r} yet.", "unknown type")
+            assert_never(order)
 
 
 def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]) -> None:
