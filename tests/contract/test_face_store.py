@@ -583,7 +583,9 @@ def save_export(
     of = photo("a")
     faces = [face_record(of, index, vector) for index, vector in enumerate(vectors)]
     faces = [replace(face, box=face.box * np.float32(scale)) for face in faces]
-    faces = faces[::-1] if swapped else faces
+    if swapped:
+        ids = [face.face_id for face in faces]
+        faces = [replace(face, face_id=face_id) for face, face_id in zip(faces[::-1], ids, strict=True)]
     image = replace(
         image_record(of, len(faces), etag=content),
         content=content,
