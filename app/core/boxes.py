@@ -6,6 +6,11 @@ from numpy.typing import NDArray
 from app.core.arrays import Floats
 
 
+def relate_boxes(boxes: Floats, size_px: tuple[int, int]) -> Floats:
+    """(...,4) boxes in pixels of a photo of this width and height → the same as parts of its sides (0 to 1)."""
+    return np.asarray(boxes / np.tile(np.maximum(size_px, 1), 2), np.float32)
+
+
 def compute_areas(boxes: Floats) -> Floats:
     """(...,4) x1 y1 x2 y2 → (...); 0 for a box whose right or lower edge lies before its left or upper edge."""
     sides: Floats = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)

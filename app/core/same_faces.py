@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.core.arrays import Floats
-from app.core.boxes import match_boxes
+from app.core.boxes import match_boxes, relate_boxes
 
 SAME_PLACE = 0.4
 """The least IoU of the two boxes, each relative to its photo's size. Real exports have 0.9 and more, and one that was
@@ -40,9 +40,5 @@ def find_same_faces(former: PlacedFaces, now: PlacedFaces, same_from: float) -> 
     if not len(former.boxes) or not len(now.boxes) or not all((*former.size_px, *now.size_px)):
         return []
     alike = np.stack(former.vectors) @ np.stack(now.vectors).T >= same_from
-    return match_boxes(_relate(former), _relate(now), SAME_PLACE, alike)
-
-
-def _relate(faces: PlacedFaces) -> Floats:
-    relative: Floats = (np.stack(faces.boxes) / [*faces.size_px, *faces.size_px]).astype(np.float32)
-    return relative
+    before, after = (relate_boxes(np.stack(faces.boxes), faces.size_px) for faces in (former, now))
+    return match_boxes(before, after, SAME_PLACE, alike)

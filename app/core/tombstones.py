@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.boxes import compute_ious, relate_boxes
 from app.core.messages import Forget
 from app.core.records import PhotoRef
 
@@ -57,8 +58,8 @@ class Forgotten:
         there = [place.box for place in self.places if place.is_on(content, etag)]
         if not there or not len(boxes):
             return np.zeros(len(boxes), bool)
-        relative = np.asarray(boxes, np.float64) / np.tile(np.maximum(size_px, 1), 2)
-        return np.asarray((_compute_overlaps(relative, np.array(there)) >= SAME_FACE_IOU).any(axis=1), bool)
+        overlaps = compute_ious(relate_boxes(boxes, size_px), np.array(there, np.float32))
+        return np.asarray((overlaps >= SAME_FACE_IOU).any(axis=1), bool)
 
 
 NOTHING_FORGOTTEN = Forgotten()
@@ -109,9 +110,8 @@ def make_gallery_key(gallery_id: str) -> str:
 
 def make_relative(box: NDArray[np.float32], size_px: tuple[int, int]) -> tuple[float, float, float, float]:
     """A box in pixels as parts of the photo's width and height, to four decimals."""
-    width, height = (max(side, 1) for side in size_px)
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return round(x1 / width, 4), round(y1 / height, 4), round(x2 / width, 4), round(y2 / height, 4)
+    x1, y1, x2, y2 = (round(float(side), 4) for side in relate_boxes(box, size_px))
+    return x1, y1, x2, y2
 
 
 def make_order(tombstone: Tombstone) -> Forget:
@@ -141,13 +141,3 @@ def name_folder(gallery_id: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _compute_overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,4), (M,4) → (N,M) intersection over union."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(np.clip(some[:, 2:] - some[:, :2], 0, None), axis=1) for some in (boxes, others)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1e-12), np.float64)

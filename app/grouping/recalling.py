@@ -15,7 +15,7 @@ from app.clustering.graph import UNASSIGNED, Labels, Rows
 from app.clustering.identity import resolve_merged_ids
 from app.clustering.incremental import ReadEmbeddings
 from app.core.arrays import Floats
-from app.core.boxes import compute_ious
+from app.core.boxes import compute_ious, relate_boxes
 from app.core.gallery_vectors import GalleryVectors
 from app.core.pictures import split_ending
 from app.core.records import FaceBatch, ImageRecord, PersonRecord, PersonStatus
@@ -114,7 +114,7 @@ class _PlaceOf:
         size = self._sizes.get(image_id, (0, 0))
         if not all(size) or _get_stem(image_id) != _get_stem(self._former.image_ids[exemplar]):
             return False
-        relative = (self._new.faces.boxes[row] / [*size, *size]).astype(np.float32)
+        relative = relate_boxes(self._new.faces.boxes[row], size)
         return bool(compute_ious(relative[None], self._former.boxes[exemplar][None])[0, 0] >= SAME_PLACE)
 
 
