@@ -29,7 +29,7 @@ class GroupedFace(_Part):
     why_alone: str | None = Field(None, description="Of an unassigned face: the reason, in a sentence.")
 
 
-class GroupedPerson(_Part):
+class _Person(_Part):
     person_id: str
     number: int | None = Field(
         None, description="Shown until the person has a name. It stays, and nobody else gets it."
@@ -39,6 +39,9 @@ class GroupedPerson(_Part):
     face_count: int = Field(ge=1)
     photo_count: int = Field(ge=1)
     cover_face_id: str
+
+
+class GroupedPerson(_Person):
     cover_key: str | None = Field(None, description="Key of the person's cover, a WebP, in the results bucket.")
     faces: list[GroupedFace]
 
@@ -140,18 +143,9 @@ class SuggestionsFile(_Shard):
     suggestions: list[Suggestion]
 
 
-class IndexedPerson(_Part):
+class IndexedPerson(_Person):
     """A person. `shard` is the file with the person's photos (PersonFile)."""
 
-    person_id: str
-    number: int | None = Field(
-        None, description="Shown until the person has a name. It stays, and nobody else gets it."
-    )
-    name: str | None = None
-    hidden: bool = Field(False, description="An owner said not to show this person.")
-    face_count: int = Field(ge=1)
-    photo_count: int = Field(ge=1)
-    cover_face_id: str
     cover: _Path | None = Field(None, description="The person's cover, a WebP.")
     shard: _Path
 

@@ -53,9 +53,9 @@ def make_vectors(
         core = rows[found.is_core[rows]]
         best = core if len(core) else rows
         best = best[np.argsort(-quality[best], kind="stable")]
-        mean = _normalise(found.get_embeddings(best).mean(axis=0))
-        exemplars = choose_exemplars(found.get_embeddings(best[:CANDIDATES]), mean)
-        means.append(mean)
+        of_person = found.get_embeddings(best)
+        means.append(_normalise(of_person.mean(axis=0)))
+        exemplars = choose_exemplars(of_person[:CANDIDATES], means[-1])
         chosen += best[exemplars].tolist()
         owners += [number] * len(exemplars)
     alone = _choose_unassigned(person_ids, found, quality)
