@@ -24,6 +24,7 @@ from app.core.ports import FaceStore, GalleryLease, ObjectVersion, OwnerMetadata
 from app.core.records import FaceRecord, ImageRecord, PhotoRef, make_quality_columns
 from app.core.roles import Role, assign_roles, explain_unassigned
 from app.core.tombstones import Forgotten, Tombstone, make_order, name_copy
+from app.grouping.editing import BUSY_DELAY_S
 from app.grouping.run import GroupingRun
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ LOOK_AGAIN_LEASES = 4
 """The second look comes after so many times a lease's length, which is twice the time that a message is hidden for."""
 LONGEST_DELAY_S = 900
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-delay-queues.html"""
-BUSY_DELAY_S = 5
-SLOT_WAIT_S = 1.0
-"""How long a message waits for the run of another gallery in this process; then it is left to come again."""
 OVERDUE_S = 3600
 """A request that is not done after this time is sent again by the daily message."""
 
@@ -69,7 +67,7 @@ def handle_forget(order: Forget, parts: "GroupingParts", progress: Progress, reg
         return
     _copy(tombstone, parts)
     parts.kill_points.reach("after-tombstone")
-    with parts.run_slot.hold(SLOT_WAIT_S) as may_run:
+    with parts.run_slot.hold() as may_run:
         lease = parts.galleries.take_lease(order.gallery_id, uuid4().hex, parts.lease_s) if may_run else None
         if lease:
             _hold(tombstone, lease, parts, progress, regroup)

@@ -62,8 +62,6 @@ from app.telemetry.interface import Telemetry
 
 log = logging.getLogger(__name__)
 
-SLOT_WAIT_S = 1.0
-"""How long a message waits for the run of another gallery in this process; then it is left to come again."""
 MOST_COMPARED = 20_000
 """People up to which suggestions are looked for: all pairs are compared, which then takes some seconds."""
 
@@ -121,7 +119,7 @@ def handle(body: str, parts: GroupingParts, progress: Callable[[], None] = lambd
 
 def _handle_grouping(request: GroupGallery, parts: GroupingParts, progress: Callable[[], None]) -> None:
     parts.telemetry.tracer.note(gallery=request.gallery_id, mode=request.mode)
-    with parts.run_slot.hold(SLOT_WAIT_S) as may_run:
+    with parts.run_slot.hold() as may_run:
         lease = parts.galleries.take_lease(request.gallery_id, uuid4().hex, parts.lease_s) if may_run else None
         if lease is None:
             _claim_later_message(request, parts)

@@ -9,24 +9,26 @@ class RunSlot:
     """Held by the run of this process. One more thread may wait for it; others get it at once or not at all, so that a
     thread stays free for edits."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_s: float = 1.0) -> None:
+        """`wait_s` is how long a message waits for the run of another gallery; then it is left to come again."""
+        self._wait_s = wait_s
         self._run = threading.Lock()
         self._waiting = threading.Lock()
 
     @contextmanager
-    def hold(self, wait_s: float) -> Iterator[bool]:
-        """Yields whether the caller has the slot, after so many seconds at most."""
-        has_it = self._run.acquire(blocking=False) or self._wait(wait_s)
+    def hold(self) -> Iterator[bool]:
+        """Yields whether the caller has the slot, after `wait_s` at most."""
+        has_it = self._run.acquire(blocking=False) or self._wait()
         try:
             yield has_it
         finally:
             if has_it:
                 self._run.release()
 
-    def _wait(self, wait_s: float) -> bool:
+    def _wait(self) -> bool:
         if not self._waiting.acquire(blocking=False):
             return False
         try:
-            return self._run.acquire(timeout=wait_s)
+            return self._run.acquire(timeout=self._wait_s)
         finally:
             self._waiting.release()

@@ -560,14 +560,14 @@ def test_people_who_are_kept_apart_are_not_merged_by_a_run(world: World) -> None
 
 def test_an_edit_is_applied_while_another_gallery_is_being_grouped(world: World) -> None:
     ann = world.group().people[0].person_id
-    with world.parts.run_slot.hold(0):
+    with world.parts.run_slot.hold():
         assert edit(world, {"op": "hide", "person_id": ann}).state is EditState.APPLIED
 
 
 def test_a_run_waits_for_the_one_before_it_in_this_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.grouping.handle.SLOT_WAIT_S", 0.01)
+    monkeypatch.setattr(world.parts.run_slot, "_wait_s", 0.01)
     world.clock.sleep(CLAIM_S + 1)
-    with world.parts.run_slot.hold(0) as has_it:
+    with world.parts.run_slot.hold() as has_it:
         assert has_it
         world.receive()
     assert world.galleries.galleries["g"].grouped is None
