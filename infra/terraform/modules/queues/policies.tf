@@ -1,11 +1,18 @@
-# Nobody speaks to a queue without TLS. S3 may send to detection where photo_bucket is set, EventBridge where
-# photo_rule_arn is: then also to the dead letters, where what it could not send goes.
+# Nobody speaks to a queue without TLS. S3 may send to detection where photo_bucket is set, EventBridge's
+# rules to theirs where they are: then also to the dead letters, where what a rule could not send goes.
 
 locals {
   all = merge(
     { for name in local.names : name => aws_sqs_queue.work[name] },
     { for name in local.names : "${name}-dead" => aws_sqs_queue.dead[name] },
   )
+  # Of EventBridge, and the queue that each sends to.
+  rules = [
+    for rule in [
+      { sid = "PhotoRuleSends", queue = "detection", arn = var.photo_rule_arn },
+      { sid = "ExpireRuleSends", queue = "grouping", arn = var.expire_rule_arn },
+    ] : rule if rule.arn != null
+  ]
 }
 
 data "aws_iam_policy_document" "queue" {
@@ -58,10 +65,10 @@ data "aws_iam_policy_document" "queue" {
   }
 
   dynamic "statement" {
-    for_each = contains(["detection", "detection-dead"], each.key) && var.photo_rule_arn != null ? [var.photo_rule_arn] : []
+    for_each = [for rule in local.rules : rule if contains([rule.queue, "${rule.queue}-dead"], each.key)]
 
     content {
-      sid       = "PhotoRuleSends"
+      sid       = statement.value.sid
       actions   = ["sqs:SendMessage"]
       resources = [local.all[each.key].arn]
 
@@ -73,28 +80,7 @@ data "aws_iam_policy_document" "queue" {
       condition {
         test     = "ArnEquals"
         variable = "aws:SourceArn"
-        values   = [statement.value]
-      }
-    }
-  }
-
-  dynamic "statement" {
-    for_each = contains(["grouping", "grouping-dead"], each.key) && var.expire_rule_arn != null ? [var.expire_rule_arn] : []
-
-    content {
-      sid       = "ExpireRuleSends"
-      actions   = ["sqs:SendMessage"]
-      resources = [local.all[each.key].arn]
-
-      principals {
-        type        = "Service"
-        identifiers = ["events.amazonaws.com"]
-      }
-
-      condition {
-        test     = "ArnEquals"
-        variable = "aws:SourceArn"
-        values   = [statement.value]
+        values   = [statement.value.arn]
       }
     }
   }

@@ -97,6 +97,23 @@ run "the_photo_rule_may_send_to_detection_and_to_its_dead_letters_and_nowhere_el
   }
 }
 
+run "the_expire_rule_may_send_to_grouping_and_to_its_dead_letters_and_nowhere_else" {
+  variables {
+    expire_rule_arn = "arn:aws:events:eu-central-1:111122223333:rule/expire"
+  }
+  assert {
+    condition = alltrue([
+      for name in ["grouping", "grouping-dead"] :
+      one(data.aws_iam_policy_document.queue[name].statement[1].condition).values == tolist(["arn:aws:events:eu-central-1:111122223333:rule/expire"])
+    ])
+    error_message = "the rule may not send, or any rule may"
+  }
+  assert {
+    condition     = alltrue([for name in ["detection", "detection-dead"] : length(data.aws_iam_policy_document.queue[name].statement) == 1])
+    error_message = "the rule may send to detection"
+  }
+}
+
 run "a_visibility_beyond_twelve_hours_is_refused" {
   command = plan
   variables {
