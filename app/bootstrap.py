@@ -353,8 +353,8 @@ def _open_analyser(
 
 
 def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
-    from app.grouping.forgetting import ForgetParts
-    from app.grouping.handle import GroupingParts, handle
+    from app.grouping.handle import handle
+    from app.grouping.parts import ForgetParts, GroupingParts
 
     manifest = _open_packs(settings).read(settings.models.model_pack)
     database = _open_database(settings, stack)

@@ -7,10 +7,9 @@ claims the sending for CLAIM_S; if it dies, or its sending fails, the next one s
 
 import logging
 from contextlib import suppress
-from typing import Literal
 
 from app.core.errors import RetryLater, WorkerError
-from app.core.messages import GroupGallery
+from app.core.messages import GroupGallery, Mode
 from app.core.ports import GalleryChanges, MessageClaim, MessageQueue
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ def send_claimed(
     queue: MessageQueue,
     delay_s: int,
     traceparent: str | None = None,
-    mode: Literal["auto", "full"] = "auto",
+    mode: Mode = "auto",
 ) -> None:
     """Send the message that the caller has claimed, and note that it was sent.
 

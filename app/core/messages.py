@@ -48,12 +48,16 @@ class DetectImage(_Message):
         return PhotoRef(self.gallery_id, self.image_id, self.bucket or default_bucket, self.s3_key, name)
 
 
+Mode = Literal["auto", "full"]
+"""Of a grouping run: whether it may look only at what has changed."""
+
+
 class GroupGallery(_Message):
     """Group the faces of one gallery into people."""
 
     type: Literal["group_gallery"] = "group_gallery"
     gallery_id: GalleryId
-    mode: Literal["auto", "full"] = "auto"
+    mode: Mode = "auto"
 
 
 class EditPeople(_Message):

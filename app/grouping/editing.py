@@ -9,19 +9,16 @@ gallery's next message brings the edits.
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from app.core.coalescing import send_claimed
 from app.core.errors import StaleFence
 from app.core.events import tell_edit_applied, tell_edit_refused
 from app.core.journal import Edit, EditState, make_edit
-from app.core.messages import EditPeople, SetGallery
+from app.core.messages import EditPeople, Mode, SetGallery
 from app.core.people_edits import decide_edit
 from app.core.ports import GalleryChange, GalleryLease
-
-if TYPE_CHECKING:
-    from app.grouping.handle import GroupingParts
+from app.grouping.parts import GroupingParts
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,7 @@ SETTINGS = {
 """Field of the message → the gallery's field."""
 
 
-def handle_edit(order: EditPeople, parts: "GroupingParts", progress: Callable[[], None]) -> None:
+def handle_edit(order: EditPeople, parts: GroupingParts, progress: Callable[[], None]) -> None:
     """Write the edit down, and apply it unless a run has the gallery. Raises RejectMessage for another edit of a known
     id."""
     gallery_id = order.gallery_id
@@ -57,7 +54,7 @@ def handle_edit(order: EditPeople, parts: "GroupingParts", progress: Callable[[]
         order_run(gallery_id, parts, max(parts.grouping_delay_s, BUSY_DELAY_S))
 
 
-def handle_setting(order: SetGallery, parts: "GroupingParts") -> None:
+def handle_setting(order: SetGallery, parts: GroupingParts) -> None:
     """Set what the message has of a gallery, which may have no photo yet."""
     values = {own: getattr(order, name) for name, own in SETTINGS.items() if name in order.model_fields_set}
     change = GalleryChange(values)
@@ -69,7 +66,7 @@ def handle_setting(order: SetGallery, parts: "GroupingParts") -> None:
         order_run(order.gallery_id, parts, parts.grouping_delay_s)
 
 
-def apply_waiting(gallery_id: str, parts: "GroupingParts", progress: Callable[[], None] = lambda: None) -> bool:
+def apply_waiting(gallery_id: str, parts: GroupingParts, progress: Callable[[], None] = lambda: None) -> bool:
     """Apply the gallery's queued edits, and order the run that follows them. Returns False where another worker has the
     gallery, which then applies them."""
     while parts.journal.list_unsettled(gallery_id):
@@ -85,7 +82,7 @@ def apply_waiting(gallery_id: str, parts: "GroupingParts", progress: Callable[[]
 
 
 def apply_edits(
-    lease: GalleryLease, parts: "GroupingParts", progress: Callable[[], None] = lambda: None
+    lease: GalleryLease, parts: GroupingParts, progress: Callable[[], None] = lambda: None
 ) -> tuple[GalleryLease, bool]:
     """Apply the queued edits of the gallery whose lease this is. Returns the lease with the gallery's revision now, and
     whether anything has changed. Raises StaleFence once another worker has the lease."""
@@ -100,26 +97,29 @@ def apply_edits(
     return (_renew(lease, parts) if changed else lease), changed
 
 
-def order_edited(gallery_id: str, parts: "GroupingParts") -> None:
+def order_edited(gallery_id: str, parts: GroupingParts) -> None:
     """Order the run that follows an edit."""
     order_run(gallery_id, parts, min(parts.grouping_delay_s, EDIT_DELAY_S))
 
 
-def order_run(gallery_id: str, parts: "GroupingParts", delay_s: int) -> None:
-    """Send the gallery's grouping message, unless one that comes later is under way."""
-    if claim := parts.galleries.claim_message(gallery_id, delay_s):
-        traceparent = parts.telemetry.tracer.traceparent()
-        send_claimed(claim, parts.galleries, parts.queue, delay_s, traceparent)
+def order_run(gallery_id: str, parts: GroupingParts, delay_s: int, mode: Mode = "auto") -> bool:
+    """Send the gallery's grouping message, unless one that comes later is under way. Returns whether it was sent."""
+    claim = parts.galleries.claim_message(gallery_id, delay_s)
+    if claim is None:
+        return False
+    traceparent = parts.telemetry.tracer.traceparent()
+    send_claimed(claim, parts.galleries, parts.queue, delay_s, traceparent, mode)
+    return True
 
 
-def _renew(lease: GalleryLease, parts: "GroupingParts") -> GalleryLease:
+def _renew(lease: GalleryLease, parts: GroupingParts) -> GalleryLease:
     renewed = parts.galleries.take_lease(lease.gallery_id, lease.owner, parts.lease_s)
     if renewed is None or renewed.fence != lease.fence:
         raise StaleFence(f"The lease of the gallery {lease.gallery_id} was lost to another worker.")
     return renewed
 
 
-def _report(edit: Edit, parts: "GroupingParts") -> None:
+def _report(edit: Edit, parts: GroupingParts) -> None:
     """Tell what became of the edit. An edit of which nobody was told is told again."""
     about = {"gallery": edit.gallery_id, "edit": edit.edit_id, "reason": edit.reason, "notes": len(edit.notes)}
     log.info("edit %s", edit.state.value, extra=about)

@@ -8,9 +8,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -20,20 +19,16 @@ from app.core.erasing import erase_below, erase_keys, erase_pictures, exclude_fa
 from app.core.errors import RejectMessage, RetryLater
 from app.core.events import ErasureReceipt, Event, tell_forgotten
 from app.core.messages import Expire, Forget
-from app.core.ports import FaceStore, GalleryLease, ObjectVersion, OwnerMetadata, Progress, Tombstones
+from app.core.ports import GalleryLease, ObjectVersion, Progress
 from app.core.records import FaceRecord, ImageRecord, PhotoRef, make_quality_columns
 from app.core.roles import Role, assign_roles, explain_unassigned
 from app.core.tombstones import Forgotten, Tombstone, make_order, name_copy
 from app.grouping.editing import BUSY_DELAY_S
+from app.grouping.group_gallery import check_model, group_gallery
+from app.grouping.parts import ForgetParts, GroupingParts
 from app.grouping.run import GroupingRun
 
-if TYPE_CHECKING:
-    from app.grouping.handle import GroupingParts
-
 log = logging.getLogger(__name__)
-
-Regroup = Callable[[GroupingRun], None]
-"""Groups the rest of the gallery and publishes it. Raises RejectMessage where this worker's model can't."""
 
 TRIES = 10
 """How often a photo is erased, where detection stores it meanwhile."""
@@ -45,18 +40,7 @@ OVERDUE_S = 3600
 """A request that is not done after this time is sent again by the daily message."""
 
 
-@dataclass(frozen=True)
-class ForgetParts:
-    """What forgetting works with beside the grouping service's parts. Without `owner` it is refused: `face_index` would
-    stay. Without `retention_days` only galleries with retention days of their own expire."""
-
-    tombstones: Tombstones
-    photos: FaceStore
-    owner: OwnerMetadata | None = None
-    retention_days: int | None = None
-
-
-def handle_forget(order: Forget, parts: "GroupingParts", progress: Progress, regroup: Regroup) -> None:
+def handle_forget(order: Forget, parts: GroupingParts, progress: Progress) -> None:
     """Do what a request to forget asks for, as far as it is not done yet."""
     forgetting = require_parts(parts)
     parts.telemetry.tracer.note(gallery=order.gallery_id, scope=order.scope)
@@ -70,22 +54,20 @@ def handle_forget(order: Forget, parts: "GroupingParts", progress: Progress, reg
     with parts.run_slot.hold() as may_run:
         lease = parts.galleries.take_lease(order.gallery_id, uuid4().hex, parts.lease_s) if may_run else None
         if lease:
-            _hold(tombstone, lease, parts, progress, regroup)
+            _hold(tombstone, lease, parts, progress)
     if lease is None:
         # The gallery is being grouped. Put back, the message would become a dead letter by its receive count.
         _send(order, parts, BUSY_DELAY_S)
 
 
-def _hold(
-    tombstone: Tombstone, lease: GalleryLease, parts: "GroupingParts", progress: Progress, regroup: Regroup
-) -> None:
+def _hold(tombstone: Tombstone, lease: GalleryLease, parts: GroupingParts, progress: Progress) -> None:
     try:
-        lease = carry_out(tombstone, lease, parts, progress, regroup)
+        lease = carry_out(tombstone, lease, parts, progress)
     finally:
         parts.galleries.release(lease)
 
 
-def handle_expire(_order: Expire, parts: "GroupingParts") -> None:
+def handle_expire(_order: Expire, parts: GroupingParts) -> None:
     """Ask to forget the galleries whose retention is over, and again what should have been forgotten."""
     forgetting = require_parts(parts)
     for gallery_id, newest in forgetting.tombstones.find_expired(forgetting.retention_days):
@@ -99,9 +81,7 @@ def handle_expire(_order: Expire, parts: "GroupingParts") -> None:
         _send(make_order(tombstone), parts, 0)
 
 
-def finish_pending(
-    lease: GalleryLease, parts: "GroupingParts", progress: Progress, regroup: Regroup
-) -> tuple[GalleryLease, bool]:
+def finish_pending(lease: GalleryLease, parts: GroupingParts, progress: Progress) -> tuple[GalleryLease, bool]:
     """Before a gallery is grouped: erase what is to be forgotten, and what came back with a restored database. Returns
     the lease as it is then, and whether there is anything to group."""
     if parts.forgetting is None or parts.forgetting.owner is None:
@@ -109,7 +89,7 @@ def finish_pending(
     tombstones = parts.forgetting.tombstones
     bring_back(lease.gallery_id, parts)
     for pending in tombstones.list_pending(lease.gallery_id):
-        lease = carry_out(pending, lease, parts, progress, regroup)
+        lease = carry_out(pending, lease, parts, progress)
     buried = tombstones.read_gallery(lease.gallery_id)
     if buried is None:
         return lease, True
@@ -120,7 +100,7 @@ def finish_pending(
     return lease, has_new
 
 
-def require_parts(parts: "GroupingParts") -> ForgetParts:
+def require_parts(parts: GroupingParts) -> ForgetParts:
     if parts.forgetting is None or parts.forgetting.owner is None:
         raise RejectMessage(
             "This worker can't forget anything, since it can't remove `face_index` from the owner's documents: set "
@@ -130,7 +110,7 @@ def require_parts(parts: "GroupingParts") -> ForgetParts:
     return parts.forgetting
 
 
-def bring_back(gallery_id: str, parts: "GroupingParts") -> None:
+def bring_back(gallery_id: str, parts: GroupingParts) -> None:
     """Restore the tombstones that MongoDB has lost, as after a backup was restored. They are to be erased again."""
     if parts.forgetting is None:
         return
@@ -147,9 +127,7 @@ def bring_back(gallery_id: str, parts: "GroupingParts") -> None:
             log.warning("a tombstone was lost in MongoDB, and is followed again", extra={"gallery": gallery_id})
 
 
-def carry_out(
-    tombstone: Tombstone, lease: GalleryLease, parts: "GroupingParts", progress: Progress, regroup: Regroup
-) -> GalleryLease:
+def carry_out(tombstone: Tombstone, lease: GalleryLease, parts: GroupingParts, progress: Progress) -> GalleryLease:
     """Erase what a tombstone names; for one that is erased already, look again. Returns the lease as it is then."""
     is_first = tombstone.erased_at is None
     run = GroupingRun(lease, parts.galleries, parts.lease_s, progress, parts.telemetry.tracer)
@@ -162,7 +140,7 @@ def carry_out(
             forget = _forget_photo if tombstone.scope == "photo" else _forget_person
             tombstone, found = forget(tombstone, run, parts)
             if is_first or found:
-                _publish_rest(tombstone, run, parts, regroup)
+                _publish_rest(tombstone, run, parts)
             _erase_answers(tombstone, parts)
     if tombstone.scope == "gallery":
         # The run has shown its progress in the gallery's document.
@@ -193,14 +171,14 @@ def _make_receipt(tombstone: Tombstone) -> Event:
     return tell_forgotten(tombstone.gallery_id, receipt)
 
 
-def _forget_photo(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts") -> tuple[Tombstone, bool]:
+def _forget_photo(tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> tuple[Tombstone, bool]:
     tombstone = _count(tombstone, parts)
     if tombstone.photo is None:
         return tombstone, False
     return tombstone, _erase_photo(tombstone.photo, tombstone, run, parts)
 
 
-def _erase_photo(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts") -> bool:
+def _erase_photo(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> bool:
     """Remove a photo, its pictures and its result at the owner's. Returns whether it was stored."""
     forgetting = require_parts(parts)
     for _ in range(TRIES):
@@ -226,7 +204,7 @@ def _erase_photo(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
     raise RetryLater(f"The photo {photo.document_id} was stored {TRIES} times while it was to be erased.")
 
 
-def _forget_person(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts") -> tuple[Tombstone, bool]:
+def _forget_person(tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> tuple[Tombstone, bool]:
     """Remove a person's faces on all photos, then the person. What was found is noted by place first, since the faces
     lose their person, and the person its document, before all of it is done."""
     tombstones = require_parts(parts).tombstones
@@ -243,7 +221,7 @@ def _forget_person(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts
     return tombstone, found
 
 
-def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts") -> bool:
+def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> bool:
     """Remove a photo's forgotten faces under all models, and their crops. Returns whether there were any."""
     forgetting = require_parts(parts)
     for _ in range(TRIES):
@@ -283,7 +261,7 @@ def _find_forgotten(image: ImageRecord, faces: list[FaceRecord], forgotten: Forg
 
 
 def _describe_rest(
-    image: ImageRecord, gone: list[FaceRecord], rest: list[FaceRecord], parts: "GroupingParts"
+    image: ImageRecord, gone: list[FaceRecord], rest: list[FaceRecord], parts: GroupingParts
 ) -> ImageRecord:
     left = [face for face in rest if face.model_id == image.model_id]
     of_this = sum(face.model_id == image.model_id for face in gone)
@@ -294,7 +272,7 @@ def _describe_rest(
 
 
 def _write_crops(
-    image: ImageRecord, edition: int, rest: list[FaceRecord], gone: list[FaceRecord], parts: "GroupingParts"
+    image: ImageRecord, edition: int, rest: list[FaceRecord], gone: list[FaceRecord], parts: GroupingParts
 ) -> Mapping[str, tuple[str, tuple[int, int]]]:
     """Write the other faces' crops anew where they shared an object with a forgotten one. Returns where each is now."""
     shared = {face.crop_key for face in gone if face.crop_range}
@@ -315,7 +293,7 @@ def _write_crops(
 
 
 def _find_written(
-    image: ImageRecord, model_id: str, faces: list[FaceRecord], parts: "GroupingParts"
+    image: ImageRecord, model_id: str, faces: list[FaceRecord], parts: GroupingParts
 ) -> list[bytes | None]:
     """Crops where this has written them before MongoDB was restored: one after the other, in the same order."""
     lengths = [face.crop_range[1] if face.crop_range else 0 for face in faces]
@@ -328,7 +306,7 @@ def _find_written(
     return [None] * len(faces)
 
 
-def _erase_unnamed(image: ImageRecord, faces: list[FaceRecord], edition: int, parts: "GroupingParts") -> None:
+def _erase_unnamed(image: ImageRecord, faces: list[FaceRecord], edition: int, parts: GroupingParts) -> None:
     """Erase the photo's former pictures, and former versions of those that it has: who died here left them."""
     named = {image.preview_key, *(face.crop_key for face in faces)}
     versions = [one for prefix in parts.keys.pictures_of(image.photo) for one in parts.objects.list_versions(prefix)]
@@ -336,14 +314,15 @@ def _erase_unnamed(image: ImageRecord, faces: list[FaceRecord], edition: int, pa
     parts.objects.erase([one for one in versions if one.key in former or not one.is_current])
 
 
-def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts", regroup: Regroup) -> None:
+def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> None:
     """Publish the gallery without what is forgotten, and erase what was published before."""
     is_published = True
     # A run compares people who are new with those who have lost their faces, by the vectors that were published.
     erase_keys([parts.keys.vectors(tombstone.gallery_id)], parts.objects)
     if run.lease.grouped:
         try:
-            regroup(run)
+            check_model(run.lease, parts)
+            group_gallery(run, parts, full=False)
         except RejectMessage as other_model:
             # Better no output than one that shows who is forgotten.
             log.warning("the rest of the gallery is not published: %s", other_model)
@@ -359,7 +338,7 @@ def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: "GroupingParts"
     erase_below(parts.keys.folder(tombstone.gallery_id), parts.objects, is_over)
 
 
-def _erase_answers(tombstone: Tombstone, parts: "GroupingParts") -> None:
+def _erase_answers(tombstone: Tombstone, parts: GroupingParts) -> None:
     """Erase answers to guests that name the person or the photo. One may have been written by the former vectors."""
     named = tombstone.people or ((tombstone.photo.image_id,) if tombstone.photo else ())
     words = {json.dumps(one, ensure_ascii=is_ascii).encode() for one in named for is_ascii in (True, False)}
@@ -368,9 +347,7 @@ def _erase_answers(tombstone: Tombstone, parts: "GroupingParts") -> None:
     parts.objects.erase([one for one, data in answers if any(word in data for word in words)])
 
 
-def _forget_gallery(
-    tombstone: Tombstone, lease: GalleryLease, parts: "GroupingParts", keep: Callable[[], None]
-) -> None:
+def _forget_gallery(tombstone: Tombstone, lease: GalleryLease, parts: GroupingParts, keep: Callable[[], None]) -> None:
     """Remove a gallery everywhere, but for photos that were uploaded since."""
     forgetting, gallery_id = require_parts(parts), tombstone.gallery_id
     folder = parts.keys.folder(gallery_id)
@@ -411,18 +388,18 @@ def _list_pictures(image: ImageRecord, forgetting: ForgetParts) -> set[str]:
     return {key for key in (image.preview_key, *(face.crop_key for face in faces)) if key}
 
 
-def _erase_former_copies(gallery_id: str, parts: "GroupingParts") -> None:
+def _erase_former_copies(gallery_id: str, parts: GroupingParts) -> None:
     """Copies of tombstones that the gallery's own has taken the place of."""
     folder = parts.keys.tombstones(gallery_id)
     known = {name_copy(*one) for one in require_parts(parts).tombstones.list_requests(gallery_id)}
     erase_below(folder, parts.objects, lambda version: version.key.removeprefix(folder) not in known)
 
 
-def _count(tombstone: Tombstone, parts: "GroupingParts") -> Tombstone:
+def _count(tombstone: Tombstone, parts: GroupingParts) -> Tombstone:
     return require_parts(parts).tombstones.count(tombstone)
 
 
-def _copy(tombstone: Tombstone, parts: "GroupingParts") -> None:
+def _copy(tombstone: Tombstone, parts: GroupingParts) -> None:
     key = parts.keys.tombstones(tombstone.gallery_id) + name_copy(tombstone.key, tombstone.request_id)
     parts.objects.put(key, require_parts(parts).tombstones.make_copy(tombstone), "application/json")
 
@@ -443,9 +420,9 @@ def _clear_owners(gallery_id: str, newer: list[ImageRecord], forgetting: ForgetP
         forgetting.owner.set_face_indexes(newer)
 
 
-def _send(order: Forget, parts: "GroupingParts", delay_s: int) -> None:
+def _send(order: Forget, parts: GroupingParts, delay_s: int) -> None:
     parts.queue.send(order.model_dump_json(exclude_none=True), delay_s, parts.telemetry.tracer.traceparent())
 
 
-def _choose_delay(parts: "GroupingParts") -> int:
+def _choose_delay(parts: GroupingParts) -> int:
     return min(LONGEST_DELAY_S, max(1, round(LOOK_AGAIN_LEASES * parts.lease_s)))

@@ -64,6 +64,7 @@ from app.detection.budget import Budget
 from app.detection.device import open_device
 from app.grouping import handle as grouping
 from app.grouping.index import GalleryIndex
+from app.grouping.parts import GroupingParts
 from app.host import count_cores
 from app.packs.store import PackStore
 from app.telemetry.interface import Telemetry
@@ -121,7 +122,7 @@ class World:
     bucket: str
     s3: Any
     detections: dict[str, detection.DetectionParts] = field(default_factory=dict)
-    groupings: dict[str, grouping.GroupingParts] = field(default_factory=dict)
+    groupings: dict[str, GroupingParts] = field(default_factory=dict)
 
     def put(self, gallery: Gallery, key: str, data: bytes) -> None:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=data)
@@ -341,7 +342,7 @@ def _open_world(environment: dict[str, str], packs: Sequence[str], opened: ExitS
             picture_bytes=Budget(1 << 30),
             kill_points=KillPoints(),
         )
-        world.groupings[pack] = grouping.GroupingParts(
+        world.groupings[pack] = GroupingParts(
             queue=queue,
             objects=objects,
             faces=faces,

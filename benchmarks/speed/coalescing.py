@@ -34,7 +34,8 @@ from app.core.roles import QualityBars
 from app.core.threads import BackgroundThread, repeat
 from app.core.thresholds import Threshold
 from app.detection.changes import ChangeParts, request_grouping
-from app.grouping.handle import GroupingParts, handle
+from app.grouping.handle import handle
+from app.grouping.parts import GroupingParts
 from app.health import Health
 from app.telemetry.interface import Telemetry
 from app.worker.consumer import Consumer, ConsumerContext, ConsumerOptions

@@ -10,8 +10,8 @@ from app.core.errors import RejectMessage
 from app.core.records import FaceMove
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
-from app.grouping.forgetting import ForgetParts
-from app.grouping.handle import GroupingParts, handle
+from app.grouping.handle import handle
+from app.grouping.parts import ForgetParts, GroupingParts
 from tests.fakes import FakeObjectStore, FakeQueue
 from tests.stores import MODEL, Stores, photo, photo_result, store
 

@@ -36,10 +36,9 @@ from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.detection.device import Device
 from app.detection.handle import DetectionParts, handle, make_saver
-from app.grouping.forgetting import ForgetParts
-from app.grouping.handle import GroupingParts
 from app.grouping.handle import handle as group
 from app.grouping.index import GalleryIndex
+from app.grouping.parts import ForgetParts, GroupingParts
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 from tests import photos

@@ -17,10 +17,11 @@ from app.core.records import FaceRecord, FaceRef, ImageStatus, PhotoResult
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 from app.grouping.editing import BUSY_DELAY_S, EDIT_DELAY_S
-from app.grouping.handle import GroupingParts, handle
+from app.grouping.handle import handle
 from app.grouping.index import GalleryIndex
 from app.grouping.output import Groups, read_groups
 from app.grouping.page import remove_time
+from app.grouping.parts import GroupingParts
 from app.telemetry.catalogue import Metric
 from tests.edits import of_faces
 from tests.fake_outbox import FakeEventOutbox
