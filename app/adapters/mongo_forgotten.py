@@ -8,7 +8,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.adapters.mongo import Document, translate_mongo_errors
-from app.core.records import PhotoRef
+from app.adapters.mongo_records import read_face_record
+from app.core.records import FaceRecord, PhotoRef
 from app.core.tombstones import Forgotten, Place, make_gallery_key, make_photo_key, make_place_key
 
 
@@ -18,6 +19,7 @@ class MongoForgottenPhotos:
     def __init__(self, database: Database[Document]) -> None:
         self._tombstones: Collection[Document] = database["tombstones"]
         self._galleries: Collection[Document] = database["galleries"]
+        self._faces: Collection[Document] = database["faces"]
 
     def find(self, photo: PhotoRef) -> Forgotten:
         with translate_mongo_errors("Looking whether a photo is forgotten"):
@@ -34,6 +36,11 @@ class MongoForgottenPhotos:
             return False
         with translate_mongo_errors("Looking for a forgotten gallery"):
             return self._galleries.find_one({"_id": gallery_id}, ["_id"]) is None
+
+    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
+        mine = {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
+        with translate_mongo_errors("Reading a photo's faces"):
+            return [read_face_record(one) for one in self._faces.find(mine).sort("_id")]
 
     def note_erasure(self, gallery_id: str) -> None:
         with translate_mongo_errors("Noting that a photo was erased"):

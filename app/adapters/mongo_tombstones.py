@@ -22,12 +22,12 @@ from app.adapters.mongo_galleries import GalleryLeases
 from app.adapters.mongo_people import MongoPeopleStore
 from app.adapters.mongo_people import make_person_key as make_person_id
 from app.adapters.mongo_photos import PhotoWriter
-from app.adapters.mongo_records import read_face_record, read_image_record
+from app.adapters.mongo_records import read_image_record
 from app.core.errors import RejectMessage
 from app.core.journal import EditState
 from app.core.messages import Forget
 from app.core.ports import GalleryLease
-from app.core.records import FaceRecord, ImageRecord, PhotoRef
+from app.core.records import ImageRecord, PhotoRef
 from app.core.tombstones import (
     Forgotten,
     Tombstone,
@@ -254,11 +254,6 @@ class MongoTombstones(MongoForgottenPhotos):
         mine = {"gallery_id": tombstone.gallery_id, "scope": "places", "places.request": tombstone.request_id}
         with translate_mongo_errors("Reading a person's places"):
             return [_read_photo(one) for one in self._tombstones.find(mine).sort("_id")]
-
-    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
-        mine = {"gallery_id": photo.gallery_id, "image_id": photo.image_id}
-        with translate_mongo_errors("Reading a photo's faces"):
-            return [read_face_record(one) for one in self._faces.find(mine).sort("_id")]
 
     def drop_faces(
         self,

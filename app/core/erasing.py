@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from app.core.ports import ObjectStore, ObjectVersion
-from app.core.records import ImageRecord, ImageStatus, PhotoRef
+from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef
 from app.core.result_keys import ResultKeys
 
 NOBODY_LEFT = "No face is left: those that were found are forgotten."
@@ -26,6 +26,17 @@ def erase_pictures(photo: PhotoRef, edition: int, named: Iterable[str], objects:
     found = [one for one in versions if one.key in former]
     objects.erase(found)
     return len(found) + erase_keys(set(named) - former, objects)
+
+
+def erase_unnamed(
+    image: ImageRecord, faces: Iterable[FaceRecord], edition: int, objects: ObjectStore, keys: ResultKeys
+) -> None:
+    """Erase the former pictures of a photo of this edition, and former versions of those that its record and its faces,
+    of all models, name: a worker that was killed has left them."""
+    named = {image.preview_key, *(face.crop_key for face in faces)}
+    versions = [one for prefix in keys.pictures_of(image.photo) for one in objects.list_versions(prefix)]
+    former = set(keys.choose_former({one.key for one in versions}, image.photo, edition - 1)) - named
+    objects.erase([one for one in versions if one.key in former or not one.is_current])
 
 
 def erase_keys(keys: Iterable[str], objects: ObjectStore) -> int:

@@ -521,6 +521,9 @@ class ForgottenPhotos(Protocol):
     def find_gallery(self, gallery_id: str) -> datetime | None:
         """Until when a gallery's photos are forgotten; None where it never was forgotten."""
 
+    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
+        """The faces of a photo under all models."""
+
     def note_erasure(self, gallery_id: str) -> None:
         """A photo was erased: what workers keep of the gallery on their disks is out of date."""
 
@@ -533,6 +536,9 @@ class NoForgottenPhotos:
 
     def find_gallery(self, gallery_id: str) -> datetime | None:
         return None
+
+    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
+        return []
 
     def note_erasure(self, gallery_id: str) -> None: ...
 
@@ -585,9 +591,6 @@ class Tombstones(ForgottenPhotos, Protocol):
 
     def list_places(self, tombstone: Tombstone) -> list[PhotoRef]:
         """The photos with a face of the person."""
-
-    def read_photo_faces(self, photo: PhotoRef) -> list[FaceRecord]:
-        """The faces of a photo under all models."""
 
     def drop_faces(
         self,

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.core.erasing import erase_keys, erase_pictures, exclude_faces
+from app.core.erasing import erase_keys, erase_pictures, erase_unnamed, exclude_faces
 from app.core.errors import (
     BadPhoto,
     FatalWorkerError,
@@ -237,7 +237,19 @@ def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress
     if image is not None:
         sequencer = request.sequencer or (previous.sequencer if previous else None)
         _store_and_report(examined, replace(image, sequencer=sequencer), previous, parts, times)
+    _erase_left_pictures(examined, parts)
     return True
+
+
+def _erase_left_pictures(examined: Examined, parts: DetectionParts) -> None:
+    """Of a photo on which somebody is forgotten, not even a killed worker may leave pictures. Its message comes here
+    again."""
+    if not examined.forgotten.places:
+        return
+    image, edition = parts.faces.find_image(examined.photo)
+    if image:
+        faces = parts.forgotten.read_photo_faces(image.photo)
+        erase_unnamed(image, faces, edition, parts.objects, parts.keys)
 
 
 def _examine(

@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from app.core.coalescing import send_claimed
-from app.core.erasing import erase_below, erase_keys, erase_pictures, exclude_faces
+from app.core.erasing import erase_below, erase_keys, erase_pictures, erase_unnamed, exclude_faces
 from app.core.errors import RejectMessage, RetryLater
 from app.core.events import ErasureReceipt, Event, tell_forgotten
 from app.core.messages import Expire, Forget
@@ -186,7 +186,9 @@ def _erase_photo(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
         image, edition = forgetting.photos.find_image(photo)
         if image and not tombstone.covers.covers(image.last_modified):
             # It was uploaded again since, and is a new photo. Only what is older goes.
-            _erase_unnamed(image, forgetting.tombstones.read_photo_faces(image.photo), edition, parts)
+            erase_unnamed(
+                image, forgetting.tombstones.read_photo_faces(image.photo), edition, parts.objects, parts.keys
+            )
             return False
         _clear_owner(image.photo if image else photo, forgetting)
         changes = forgetting.photos.remove_photo(photo, edition)
@@ -232,7 +234,7 @@ def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
         faces = forgetting.tombstones.read_photo_faces(image.photo)
         gone = _find_forgotten(image, faces, forgetting.tombstones.find(photo))
         if not gone:
-            _erase_unnamed(image, faces, edition, parts)
+            erase_unnamed(image, faces, edition, parts.objects, parts.keys)
             return False
         rest = [face for face in faces if face not in gone]
         # What a former version stored as an object of its own is not found by the photo's name.
@@ -244,7 +246,8 @@ def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
         if not forgetting.tombstones.drop_faces(run.lease, image, edition, after, ids, moved):
             continue
         parts.kill_points.reach("mid-erasure")
-        _erase_unnamed(after, forgetting.tombstones.read_photo_faces(image.photo), edition + 1, parts)
+        kept = forgetting.tombstones.read_photo_faces(image.photo)
+        erase_unnamed(after, kept, edition + 1, parts.objects, parts.keys)
         if image.preview_key and not after.preview_key:
             erase_keys([image.preview_key], parts.objects)
         _set_owner([after], forgetting)
@@ -304,14 +307,6 @@ def _find_written(
             ends = [sum(lengths[: row + 1]) for row in range(len(lengths))]
             return [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
     return [None] * len(faces)
-
-
-def _erase_unnamed(image: ImageRecord, faces: list[FaceRecord], edition: int, parts: GroupingParts) -> None:
-    """Erase the photo's former pictures, and former versions of those that it has: who died here left them."""
-    named = {image.preview_key, *(face.crop_key for face in faces)}
-    versions = [one for prefix in parts.keys.pictures_of(image.photo) for one in parts.objects.list_versions(prefix)]
-    former = set(parts.keys.choose_former({one.key for one in versions}, image.photo, edition - 1)) - named
-    parts.objects.erase([one for one in versions if one.key in former or not one.is_current])
 
 
 def _publish_rest(tombstone: Tombstone, run: GroupingRun, parts: GroupingParts) -> None:

@@ -28,6 +28,7 @@ from app.core.errors import RejectMessage
 from app.core.finds import FindAnswer, FindStatus
 from app.core.kill_points import KillPoint, KillPoints
 from app.core.pictures import PhotoLimits
+from app.core.records import PhotoRef
 from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
@@ -359,6 +360,21 @@ def test_a_forgotten_face_is_not_found_again_by_another_model(world: World) -> N
     # The same photo in another gallery, where nobody asked, has both.
     world.detect("pair", "h", force=True)
     assert world.database["images"].find_one({"_id": "h/pair"})["face_count"] == 2  # type: ignore[index]
+
+
+def test_pictures_that_a_killed_worker_has_left_of_a_forgotten_persons_photo_go_with_its_message(world: World) -> None:
+    world.forget(scope="person", person_id=world.people()["ann"])
+    pair = PhotoRef("g", "pair", world.photos, "g/pair.jpg", "pair")
+    found, edition = MongoFaceStore(world.database).find_image(pair)
+    assert found
+    for model_id in (found.model_id, "other-000000000000"):
+        key = KEYS.crops(found.photo, edition - 1, "c0ffee" * 10, model_id)
+        world.objects.put(key, b"crops", "application/octet-stream")
+    faces = world.faces()
+    assert len(world.left()) == 2
+    world.detect("pair")
+    assert world.left() == []
+    assert world.faces() == faces
 
 
 def test_all_ids_of_a_merged_person_are_forgotten(world: World) -> None:
