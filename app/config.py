@@ -555,14 +555,16 @@ def list_fields() -> dict[str, FieldInfo]:
 
 
 def read_setting(name: str) -> str:
-    """One required setting alone, for commands that need few. Raises BadConfiguration where it is missing or wrong."""
+    """One setting alone that a command can't do without. Raises BadConfiguration where it is missing or wrong."""
     field = list_fields()[name]
     problems: list[str] = []
     alone = create_model("OneSetting", __base__=Area, **{name: (field.annotation, field)})  # type: ignore[call-overload]
     area = _read_area(alone, {}, problems)
     if area is None:
         raise BadConfiguration(f"{problems[0].strip()}.")
-    value: str | SecretStr = getattr(area, name)
+    value: str | SecretStr | None = getattr(area, name)
+    if value is None:
+        raise BadConfiguration(f"{name.upper()} is not set.")
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 

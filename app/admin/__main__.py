@@ -1,6 +1,6 @@
 """`python -m app.admin`: what operators do by hand.
 
-    dlq list | show MESSAGE_ID | redrive  --queue detection|grouping   the dead letters of a queue
+    dlq list | show MESSAGE_ID | redrive  --queue detection|grouping|find   the dead letters of a queue
     replay --gallery G [--image I | --group]                           photos or a grouping done again
     gallery GALLERY                                                    its last run, and the progress of the present one
     quality --gallery G (--core C --border B | --reset)                the quality bars of a gallery
@@ -46,7 +46,7 @@ from app.core.messages import DetectImage
 from app.core.records import ImageRecord, PhotoRef
 from app.core.roles import FORMER_NAMES, QualityBars
 
-QUEUES = {"detection": "queue_url", "grouping": "group_face_queue_url"}
+QUEUES = {"detection": "queue_url", "grouping": "group_face_queue_url", "find": "find_queue_url"}
 SHOW_MOST = 1_000
 LINE_CHARS = 120
 ASK_EVERY_S = 1.0

@@ -159,6 +159,11 @@ def make_queue(name: str) -> str:
     return str(sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(policy)})["QueueUrl"])
 
 
+def test_dead_letters_of_the_guests_queue_need_its_url(desk: Desk) -> None:
+    done = desk.process("dlq", "list", "--queue", "find")
+    assert (done.returncode, done.stderr) == (2, "FIND_QUEUE_URL is not set.\n")
+
+
 def test_dead_letters_are_listed_a_line_each_with_their_reason(desk: Desk) -> None:
     desk.reject("first line\nsecond line", "other")
     done = desk.process("dlq", "list", "--queue", "detection")
