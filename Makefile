@@ -21,12 +21,18 @@ album: ## the sample album through the whole system
 	@./dev_worker.sh album
 
 # Each worker takes whole files, in their order: contract, infra, integration, and the many short unit tests last.
-# Integration tests wait about as long as they compute, so two cores are busy with three workers.
-WORKERS ?= 3
+# Integration tests wait about as long as they compute, so two cores are busy with four workers.
+WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+# What measures time comes last, with the machine to itself.
 .PHONY: test
-test: setup ## all tests, several at once: WORKERS=3
-	$(PYTHON) -m pytest $(PARALLEL) --durations=15 --cov --cov-report=term
+test: setup ## all tests, several at once: WORKERS=4
+	$(PYTHON) -m pytest $(PARALLEL) -m "not alone" --durations=15
+	$(PYTHON) -m pytest -m alone --durations=5 tests/unit tests/integration
+
+.PHONY: coverage
+coverage: setup ## which lines the tests run, in all processes: some 20 minutes
+	$(PYTHON) -m pytest $(PARALLEL) --timeout 600 --cov --cov-report=term
 
 .PHONY: test-fast
 test-fast: setup ## the unit tests that take no longer than a few seconds: within a minute

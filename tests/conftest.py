@@ -1,6 +1,5 @@
 """What more than one kind of test needs. Every server is lazy: a run of pure unit tests starts none."""
 
-import fcntl
 import os
 import sys
 import time
@@ -34,22 +33,6 @@ def aws_client(service: str, region: str, *options: float, **named: float) -> An
 def _open_at(_endpoint: str | None, service: str, region: str, *options: float, **named: float) -> Any:
     # Making a client costs boto3 a third of a second, more than most tests take in all.
     return open_client(service, region, *options, **named)
-
-
-@pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """With several workers: a test marked `alone` waits until no other test runs, and the others wait for it."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
-        return
-    # The folder above is that of all workers of this run.
-    with (tmp_path_factory.getbasetemp().parent / "turn.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            # Said, and not left to the closing: a forked child would keep the lock for as long as it lives.
-            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ from tests.fakes import FakeQueue
 from tests.stores import ON_SERVERS, Stores
 from tests.toy_pack import toy_manifest
 
-pytestmark = [ON_SERVERS, pytest.mark.usefixtures("aws")]
+pytestmark = pytest.mark.usefixtures("aws")
+ON_ONE_SERVER = pytest.mark.parametrize("stores", ["mongod"], indirect=True)
+"""For what is the same on each; `python -m benchmarks erasure` kills processes on both servers."""
 
 KEYS = ResultKeys()
 SIDE_PX = 40
@@ -249,6 +251,7 @@ def is_kept(world: World, before: dict[str, tuple[Any, ...]], scope: str, ann: s
     return world.faces() == {face: fields for face, fields in before.items() if stays(face, fields)}
 
 
+@ON_SERVERS
 @pytest.mark.parametrize("scope", SCOPES)
 def test_nothing_is_left_of_what_is_forgotten_and_everything_else_stays(world: World, scope: str) -> None:
     before, other, ann = world.faces(), (world.faces("h"), world.names("h")), world.people()["ann"]
@@ -280,6 +283,7 @@ POINTS: list[tuple[str, KillPoint, int]] = [
 ]
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize(("scope", "point", "times"), POINTS)
 def test_a_worker_that_is_killed_anywhere_is_followed_by_one_that_ends_it(
     world: World, scope: str, point: KillPoint, times: int
@@ -299,6 +303,7 @@ def test_a_worker_that_is_killed_anywhere_is_followed_by_one_that_ends_it(
     assert is_kept(world, before, scope, ann)
 
 
+@ON_SERVERS
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_restored_database_is_erased_again(world: World, scope: str) -> None:
     before, ann = world.faces(), world.people()["ann"]
@@ -313,6 +318,7 @@ def test_a_restored_database_is_erased_again(world: World, scope: str) -> None:
     assert is_kept(world, before, scope, ann)
 
 
+@ON_SERVERS
 def test_a_photo_that_is_uploaded_later_is_a_new_one(world: World) -> None:
     world.forget(scope="photo", image_id="all")
     time.sleep(1.1)
@@ -326,6 +332,7 @@ def test_a_photo_that_is_uploaded_later_is_a_new_one(world: World) -> None:
     assert [face for face in world.faces() if "/all/" in face] == []
 
 
+@ON_SERVERS
 def test_a_gallery_that_gets_new_photos_lives_again(world: World) -> None:
     world.forget(scope="gallery", confirm="g")
     time.sleep(1.1)
@@ -340,6 +347,7 @@ def test_a_gallery_that_gets_new_photos_lives_again(world: World) -> None:
     assert world.left() == []
 
 
+@ON_SERVERS
 def test_a_forgotten_face_is_not_found_again_by_another_model(world: World) -> None:
     world.forget(scope="person", person_id=world.people()["ann"])
     world.detection = world._make_detection(toy_manifest(files=OTHER_FILES))
@@ -362,6 +370,7 @@ def test_a_forgotten_face_is_not_found_again_by_another_model(world: World) -> N
     assert world.database["images"].find_one({"_id": "h/pair"})["face_count"] == 2  # type: ignore[index]
 
 
+@ON_SERVERS
 def test_pictures_that_a_killed_worker_has_left_of_a_forgotten_persons_photo_go_with_its_message(world: World) -> None:
     world.forget(scope="person", person_id=world.people()["ann"])
     pair = PhotoRef("g", "pair", world.photos, "g/pair.jpg", "pair")
@@ -377,6 +386,7 @@ def test_pictures_that_a_killed_worker_has_left_of_a_forgotten_persons_photo_go_
     assert world.faces() == faces
 
 
+@ON_SERVERS
 def test_all_ids_of_a_merged_person_are_forgotten(world: World) -> None:
     people = world.people()
     merged = {"status": "merged", "merged_into": people["ann"]}
@@ -393,6 +403,7 @@ def test_all_ids_of_a_merged_person_are_forgotten(world: World) -> None:
     assert world.left() == []
 
 
+@ON_SERVERS
 def test_what_owners_said_of_the_person_goes_from_the_journal(world: World) -> None:
     people = world.people()
     for edit_id, name in (("e1", "ann"), ("e2", "bob")):
@@ -408,6 +419,7 @@ def test_what_owners_said_of_the_person_goes_from_the_journal(world: World) -> N
     assert world.names() == {people["bob"]: "Miss bob", people["eve"]: "eve"}
 
 
+@ON_SERVERS
 @pytest.mark.parametrize("scope", ["photo", "person"])
 def test_answers_to_guests_that_name_what_is_forgotten_go(world: World, scope: str) -> None:
     people = world.people()
@@ -422,6 +434,7 @@ def test_answers_to_guests_that_name_what_is_forgotten_go(world: World, scope: s
     assert world.left() == []
 
 
+@ON_SERVERS
 def test_a_gallery_is_forgotten_until_it_gets_new_photos(world: World) -> None:
     forgotten = MongoForgottenPhotos(world.database)
     assert not forgotten.is_forgotten("g")
@@ -437,6 +450,7 @@ def test_a_gallery_is_forgotten_until_it_gets_new_photos(world: World) -> None:
     assert not forgotten.is_forgotten("g")
 
 
+@ON_SERVERS
 def test_a_request_waits_while_the_gallery_is_being_grouped(world: World) -> None:
     lease = world.grouping.galleries.take_lease("g", "another", 60)
     assert lease
@@ -449,6 +463,7 @@ def test_a_request_waits_while_the_gallery_is_being_grouped(world: World) -> Non
     assert world.left() == []
 
 
+@ON_SERVERS
 def test_files_of_the_index_go_on_every_host(world: World, tmp_path: Path) -> None:
     elsewhere = GalleryIndex(tmp_path / "elsewhere", 10**9)
     elsewhere.folder.mkdir()
@@ -467,6 +482,7 @@ def test_files_of_the_index_go_on_every_host(world: World, tmp_path: Path) -> No
     assert len(list(world.folder.glob("*.npz"))) == 1
 
 
+@ON_SERVERS
 def test_a_removed_object_erases_what_a_request_erases(world: World) -> None:
     before, ann = world.faces(), world.people()["ann"]
     starts = tuple(KEYS.pictures_of(MongoFaceStore(world.database).find_by_id("g", "all").photo))  # type: ignore[union-attr]
@@ -483,6 +499,7 @@ def test_a_removed_object_erases_what_a_request_erases(world: World) -> None:
     assert "face_index" not in owner
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -505,12 +522,14 @@ def test_a_wrong_request_is_refused_and_nothing_changes(world: World, fields: di
     assert world.database["tombstones"].count_documents({}) == 0
 
 
+@ON_SERVERS
 def test_a_request_id_is_used_once(world: World) -> None:
     world.forget(scope="photo", image_id="all")
     with pytest.raises(RejectMessage, match="was sent before"):
         world.forget(scope="person", person_id=world.people()["ann"])
 
 
+@ON_SERVERS
 def test_without_the_owners_database_nothing_is_forgotten(world: World) -> None:
     assert world.grouping.forgetting
     world.grouping = replace(world.grouping, forgetting=replace(world.grouping.forgetting, owner=None))
@@ -519,6 +538,7 @@ def test_without_the_owners_database_nothing_is_forgotten(world: World) -> None:
     assert world.faces()
 
 
+@ON_SERVERS
 def test_a_gallery_expires_by_its_own_days_or_by_the_settings(world: World) -> None:
     assert world.grouping.forgetting
     world.queue.letters.clear()

@@ -23,7 +23,7 @@ MAKE = r"""#!/usr/bin/env bash
 [[ $2 != "${BROKEN:-}" ]] || { echo "it broke"; exit 3; }
 case $2 in
     infra-check) echo -e "${TERRAFORM_SAYS-checkov: 3 passed\nterraform: 2 examples validated}" ;;
-    test) echo "${PYTEST_SAYS:-== 12 passed, 3 skipped in 1.20s ==}" ;;
+    test) echo -e "${PYTEST_SAYS-== 12 passed, 3 skipped, 2 deselected in 1s\n== 2 passed, 15 deselected in 1s}" ;;
 esac
 """
 
@@ -105,7 +105,7 @@ def test_the_gate_ends_with_the_count_of_each_step(tmp_path: Path) -> None:
         "lint: passed",
         "checkov: 3 passed",
         "terraform: 2 examples validated",
-        "tests: 12 passed, 3 skipped",
+        "tests: 12 passed, 3 skipped; alone: 2 passed",
     ]
 
 
@@ -137,7 +137,14 @@ def test_a_step_that_fails_fails_the_gate_and_is_named(tmp_path: Path, target: s
     assert last_line(done).startswith(f"{name}: FAILED after ")
 
 
-@pytest.mark.parametrize("settings", [{"BROKEN": "test"}, {"PYTEST_SAYS": "== 24 skipped in 1.20s =="}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"BROKEN": "test"},
+        {"PYTEST_SAYS": "== 24 skipped in 1.20s =="},
+        {"PYTEST_SAYS": "== 24 passed in 1.20s =="},
+    ],
+)
 def test_tests_that_fail_or_of_which_none_ran_fail_the_gate(tmp_path: Path, settings: dict[str, str]) -> None:
     done = run(tmp_path, GATE, {"make": MAKE, "chromium": ""}, **settings)
     assert done.returncode == 1

@@ -428,6 +428,7 @@ def test_5000_people_open_within_three_seconds_and_few_nodes(open_page: OpenPage
     expect(page.locator(".people li").nth(shown)).to_be_attached()
 
 
+@pytest.mark.alone  # it needs the same large page, which takes long to make
 def test_a_person_in_2000_photos_opens_with_few_nodes(open_page: OpenPage, large_gallery: Path) -> None:
     page = open_page(large_gallery, "#person/p-00000")
     expect(page.locator("#person-counts")).to_contain_text("2,000 photos")
