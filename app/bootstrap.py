@@ -3,12 +3,12 @@
 import logging
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from app.adapters.aws import open_client
@@ -44,7 +44,7 @@ from app.core.events import NoEvents
 from app.core.kill_points import KillPoints
 from app.core.ports import EventSink, GalleryChanges, MessageQueue, Progress
 from app.core.result_keys import ResultKeys
-from app.core.threads import BackgroundThread, repeat
+from app.core.threads import BackgroundThread, Once, repeat
 from app.core.thresholds import make_threshold
 from app.detection.batcher import Batcher
 from app.detection.budget import Budget
@@ -56,6 +56,7 @@ from app.telemetry.interface import Metrics, Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
+from app.worker.child import ChildProcess, stop_with_parent
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerContext, ConsumerOptions, Handler
 from app.worker.events import COLLECT_S, send_events
 from app.worker.shutdown import Shutdown
@@ -63,7 +64,6 @@ from app.worker.shutdown import Shutdown
 if TYPE_CHECKING:
     from app.clustering.neighbours import NeighbourSearch
     from app.detection.analysis import Analyser
-    from app.detection.handle import DetectionParts
     from app.grouping.index import GalleryIndex
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ INDEX_GRACE_S = 600
 A file that no run has written since goes after this time."""
 SELFIES_SHARE = 0.25
 """Of the memory for pictures, where guests are looked for: photos that wait for memory must not hold up a selfie."""
+YIELDING = 19
+"""Niceness of photos where guests are looked for: of cores that both want, guests get nearly all."""
 
 
 def run(service: ServiceType | None = None) -> int:
@@ -85,14 +87,28 @@ def run(service: ServiceType | None = None) -> int:
 
     Returns the exit code of the process. Every failure is reported in one sentence.
     """
+    return _run(lambda: load_settings(**({"service_type": service} if service else {})), _open_service)
+
+
+def run_find() -> int:
+    """The process of the detection service that looks for guests (see _run_service)."""
+    return _run(lambda: load_settings(service_type="detection"), _open_find, "find")
+
+
+Open = Callable[[Any, ExitStack, Shutdown, Telemetry], "Service"]
+
+
+def _run(read_settings: Callable[[], Settings], open_service: Open, name: str | None = None) -> int:
+    """`name` is that of the process in logs and metrics, where it is not the service's."""
     try:
-        settings = load_settings(**({"service_type": service} if service else {}))
+        settings = read_settings()
+        name = name or settings.service_type
         with (
-            Logging(settings.service_type, settings.telemetry, partial(_open_logs_client, settings)) as logs,
-            open_telemetry(settings) as telemetry,
+            Logging(name, settings.telemetry, partial(_open_logs_client, settings)) as logs,
+            open_telemetry(settings, name) as telemetry,
         ):
             logs.trace_id = telemetry.tracer.trace_id
-            end = _run_service(settings, telemetry)
+            end = _run_service(settings, telemetry, open_service)
     except FatalWorkerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -105,15 +121,17 @@ def run(service: ServiceType | None = None) -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """A service: its queue, the handler of its messages, the probes of its stores, and whether another message fits."""
+    """What a process does: its queue, the handler of its messages and how they are taken in, the probes of its stores,
+    whether another message fits, and whether ECS protects its task while it is busy."""
 
     queue: SqsQueue
     handler: Handler
+    options: ConsumerOptions
     probes: Mapping[str, Callable[[], None]]
     kill_points: KillPoints
+    health_file: Path | None = None
     has_room: Callable[[], bool] = lambda: True
-    beside: "Service | None" = None
-    """A second queue that the same process reads, with its own threads."""
+    set_busy: Callable[[bool], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -124,96 +142,42 @@ class ServiceEnd:
     unfinished: int = 0
 
 
-def _run_service(settings: DetectionSettings | GroupingSettings, telemetry: Telemetry) -> ServiceEnd:
+def _run_service(settings: Settings, telemetry: Telemetry, open_service: Open) -> ServiceEnd:
     shutdown = Shutdown()
     try:
         with shutdown.handle_signals(), ExitStack() as stack:
-            if isinstance(settings, DetectionSettings):
-                service = _open_detection(settings, stack, shutdown, telemetry)
-            else:
-                service = _open_grouping(settings, stack, shutdown, telemetry)
+            service = open_service(settings, stack, shutdown, telemetry)
             for probe in service.probes.values():
                 probe()
-            if settings.process.watch_spot_notice:
-                stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-            consumers = _make_consumers(settings, service, shutdown, telemetry)
+            context = _make_consumer_context(settings, service, telemetry)
+            consumer = Consumer(service.queue, service.handler, service.options, shutdown, context)
             log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
-            code = run_consumers(consumers, shutdown)
+            code = consumer.run()
     except FatalWorkerError as error:
         log.critical("the service can't start: %s", error)
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
         return ServiceEnd(EXIT_UNREACHABLE)
-    unfinished = sum(consumer.unfinished for consumer in consumers)
-    log.info("stopped", extra={"exit_code": code, "unfinished": unfinished})
-    return ServiceEnd(code, unfinished)
+    log.info("stopped", extra={"exit_code": code, "unfinished": consumer.unfinished})
+    return ServiceEnd(code, consumer.unfinished)
 
 
-def _make_consumers(
-    settings: DetectionSettings | GroupingSettings, service: Service, shutdown: Shutdown, telemetry: Telemetry
-) -> list[Consumer]:
-    """The consumer of the service's queue, and that of the queue beside it, if there is one."""
-    protection = TaskProtection(settings.process.ecs_agent_uri)
-    services = [service, *([service.beside] if service.beside else [])]
-    busy = BusyTogether(len(services), protection.set)
-    health = Health(settings.process.health_file)
-    health.mark_ready()
-    options = _make_consumer_options(settings)
-    of_each = [options]
-    if service.beside and isinstance(settings, DetectionSettings):
-        # The first queue decides when a worker that drains has done its work.
-        threads = settings.find.find_threads
-        of_each.append(replace(options, threads=threads, batch_size=threads, empty_polls=None, drain_s=None))
-    return [
-        Consumer(
-            one.queue,
-            one.handler,
-            its_options,
-            shutdown,
-            _make_consumer_context(settings, one, health, partial(busy.set, number), telemetry),
-        )
-        for number, (one, its_options) in enumerate(zip(services, of_each, strict=True))
-    ]
-
-
-class BusyTogether:
-    """Several consumers of a process: it is busy while one of them is."""
-
-    def __init__(self, count: int, set_busy: Callable[[bool], None]) -> None:
-        self._busy = [False] * count
-        self._set_busy = set_busy
-        self._lock = threading.Lock()
-
-    def set(self, number: int, busy: bool) -> None:
-        with self._lock:
-            self._busy[number] = busy
-            together = any(self._busy)
-        self._set_busy(together)
-
-
-def run_consumers(consumers: Sequence[Consumer], shutdown: Shutdown) -> int:
-    """Run the first consumer in this thread and the others beside it, until a stop is asked for. Returns the exit
-    code."""
-    first, *others = consumers
-
-    def run_beside(consumer: Consumer) -> None:
-        try:
-            consumer.run()
-        except Exception:
-            log.exception("the consumer of a queue has failed")
-            shutdown.request(EXIT_DEAD_THREAD)
-
-    threads = [threading.Thread(target=run_beside, args=(one,), name="consumer", daemon=True) for one in others]
-    for thread in threads:
-        thread.start()
-    try:
-        first.run()
-    finally:
-        shutdown.request()
-        for thread in threads:
-            thread.join()
-    return shutdown.exit_code
+def _open_service(
+    settings: DetectionSettings | GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry
+) -> Service:
+    if isinstance(settings, GroupingSettings):
+        service = _open_grouping(settings, stack, shutdown, telemetry)
+    else:
+        if settings.find.find_queue_url:
+            deadline_s = settings.process.shutdown_deadline_s
+            stack.enter_context(ChildProcess("find", run_find, shutdown, deadline_s, EXIT_DEAD_THREAD))
+            # All threads of this process inherit it, and guests are answered by the other one.
+            os.nice(YIELDING)
+        service = _open_detection(settings, stack, shutdown, telemetry)
+    if settings.process.watch_spot_notice:
+        stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
+    return service
 
 
 def _open_logs_client(settings: Settings) -> object:
@@ -246,8 +210,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
         on_death=on_death,
     )
-    picture_bytes = settings.photos.choose_picture_bytes(find_memory_limit())
-    find_bytes = round(picture_bytes * SELFIES_SHARE) if settings.find.find_queue_url else 0
+    find_bytes = _count_find_bytes(settings) if settings.find.find_queue_url else 0
     parts = DetectionParts(
         analyser=analyser,
         objects=objects,
@@ -262,7 +225,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         preview_side_px=settings.photos.preview_side_px,
         grouping_delay_s=settings.messages.grouping_delay_s,
         file_bytes=Budget(settings.photos.bytes_in_work),
-        picture_bytes=Budget(picture_bytes - find_bytes),
+        picture_bytes=Budget(settings.photos.choose_picture_bytes(find_memory_limit()) - find_bytes),
         kill_points=_make_kill_points(settings),
         keys=ResultKeys(settings.stores.results_prefix),
         events=events,
@@ -273,43 +236,41 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     return Service(
         queue=_open_queue(settings, settings.source.queue_url),
         handler=partial(handle, parts=parts),
+        options=_make_consumer_options(settings, settings.photos.max_face_workers, settings.photos.batch_size),
         probes=_make_probes(database, objects),
         kill_points=parts.kill_points,
+        health_file=settings.process.health_file,
         has_room=lambda: not (parts.file_bytes.is_exhausted or parts.picture_bytes.is_exhausted),
-        beside=_open_find(settings, parts, database, find_bytes),
+        set_busy=TaskProtection(settings.process.ecs_agent_uri).set,
     )
 
 
-def _open_find(
-    settings: DetectionSettings, photos: "DetectionParts", database: MongoDatabase, picture_bytes: int
-) -> Service | None:
-    """The queue of guests' requests, where there is one. It has its own connections, so that no photo's work makes a
-    guest wait."""
+def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+    """What the process beside that of the photos does. Its networks are opened when the first guest comes: most workers
+    never see one."""
     from app.detection.find import FindParts, handle_find
-    from app.detection.prefilter import Prefilter
     from app.detection.vector_cache import VectorCache
 
-    find, analyser = settings.find, photos.analyser
+    stack.enter_context(stop_with_parent(shutdown))
+    find, on_death = settings.find, partial(shutdown.request, EXIT_DEAD_THREAD)
     if find.find_queue_url is None:
-        return None
-    manifest, objects = analyser.device.pack.manifest, _open_results(settings)
+        raise BadConfiguration("FIND_QUEUE_URL names no queue that guests' requests could be read from.")
+    manifest = _open_packs(settings).read(settings.models.model_pack)
     if manifest.find_bars is None:
         log.warning("the pack %s has no find_threshold: guests are never surely found by it", manifest.name)
+    database, objects = _open_database(settings, stack), _open_results(settings)
+    keys, output_bucket = ResultKeys(settings.stores.results_prefix), settings.stores.face_group_bucket_name
     parts = FindParts(
-        analyser=replace(
-            analyser,
-            device=analyser.device.make_urgent(),
-            limits=replace(analyser.limits, max_bytes=find.max_selfie_bytes),
-            prefilter=Prefilter(),
-        ),
+        open_analyser=Once(lambda: _open_find_analyser(settings, stack, telemetry.metrics, on_death)),
+        model_id=manifest.model_id,
         objects=objects,
         selfies=objects,
         replies=SqsReplies(settings.stores.aws_default_region),
-        galleries=photos.galleries,
+        galleries=MongoGalleryStore(database),
         guests=MongoGuestReader(database),
-        vectors=VectorCache(objects, photos.output_bucket, photos.keys, find.find_cache_mb * 1_000_000),
-        output_bucket=photos.output_bucket,
-        readable_buckets=photos.readable_buckets,
+        vectors=VectorCache(objects, output_bucket, keys, find.find_cache_mb * 1_000_000),
+        output_bucket=output_bucket,
+        readable_buckets=settings.source.readable_buckets,
         is_forgotten=MongoForgottenPhotos(database).is_forgotten,
         selfie_buckets=find.selfie_buckets,
         reply_queue_urls=find.allowed_reply_queue_urls,
@@ -318,17 +279,36 @@ def _open_find(
         least_quality=manifest.quality.core,
         max_selfie_bytes=find.max_selfie_bytes,
         result_days=find.find_result_days,
-        picture_bytes=Budget(picture_bytes),
-        events=photos.events,
-        keys=photos.keys,
-        telemetry=photos.telemetry,
+        picture_bytes=Budget(_count_find_bytes(settings)),
+        events=_open_events(settings, database, telemetry, stack, on_death),
+        keys=keys,
+        telemetry=telemetry,
     )
     return Service(
         queue=_open_queue(settings, find.find_queue_url),
         handler=partial(handle_find, parts=parts),
+        options=replace(
+            _make_consumer_options(settings, find.find_threads, find.find_threads), empty_polls=None, drain_s=None
+        ),
         probes=_make_probes(database, objects),
-        kill_points=photos.kill_points,
+        kill_points=_make_kill_points(settings),
     )
+
+
+def _count_find_bytes(settings: DetectionSettings) -> int:
+    """Memory for the pictures of guests."""
+    return round(settings.photos.choose_picture_bytes(find_memory_limit()) * SELFIES_SHARE)
+
+
+def _open_find_analyser(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
+) -> "Analyser":
+    """As for photos, but for selfies of other sizes, and without the pre-filter."""
+    from app.detection.prefilter import Prefilter
+
+    analyser = _open_analyser(settings, stack, metrics, on_death)
+    limits = replace(analyser.limits, max_bytes=settings.find.max_selfie_bytes)
+    return replace(analyser, limits=limits, prefilter=Prefilter())
 
 
 def _open_analyser(
@@ -403,7 +383,15 @@ def _open_grouping(settings: GroupingSettings, stack: ExitStack, shutdown: Shutd
     def handle_message(body: str, *, progress: Progress, is_last: bool) -> None:
         handle(body, parts, progress)
 
-    return Service(queue, handle_message, _make_probes(database, objects), parts.kill_points)
+    return Service(
+        queue=queue,
+        handler=handle_message,
+        options=_make_consumer_options(settings, GROUPING_THREADS, GROUPING_THREADS),
+        probes=_make_probes(database, objects),
+        kill_points=parts.kill_points,
+        health_file=settings.process.health_file,
+        set_busy=TaskProtection(settings.process.ecs_agent_uri).set,
+    )
 
 
 def _watch_owed_messages(
@@ -486,16 +474,17 @@ def make_neighbour_search(settings: SearchSettings) -> "NeighbourSearch":
     return ClusterSearch(search.device, search.exact_faces, memory, cluster=cluster, from_faces=settings.ray_from_faces)
 
 
-def _make_consumer_context(
-    settings: Settings, service: Service, health: Health, set_busy: Callable[[bool], None], telemetry: Telemetry
-) -> ConsumerContext:
+def _make_consumer_context(settings: Settings, service: Service, telemetry: Telemetry) -> ConsumerContext:
+    health = Health(service.health_file)
+    health.mark_ready()
+
     def has_room() -> bool:
         if measure_memory_share() < settings.process.face_recognition_memory_threshold:
             return service.has_room()
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return ConsumerContext(health, has_room, set_busy, Breaker(service.probes), service.kill_points, telemetry)
+    return ConsumerContext(health, has_room, service.set_busy, Breaker(service.probes), service.kill_points, telemetry)
 
 
 def _make_kill_points(settings: Settings) -> KillPoints:
@@ -532,13 +521,12 @@ def _open_packs(settings: Settings) -> PackStore:
     )
 
 
-def _make_consumer_options(settings: Settings) -> ConsumerOptions:
+def _make_consumer_options(settings: Settings, threads: int, batch_size: int) -> ConsumerOptions:
     process, messages = settings.process, settings.messages
-    photos = settings.photos if isinstance(settings, DetectionSettings) else None
     is_draining = process.worker_mode == "drain"
     return ConsumerOptions(
-        threads=photos.max_face_workers if photos else GROUPING_THREADS,
-        batch_size=photos.batch_size if photos else GROUPING_THREADS,
+        threads=threads,
+        batch_size=batch_size,
         visibility_s=messages.message_visibility_timeout,
         wait_s=messages.queue_wait_s,
         deadline_s=process.shutdown_deadline_s,

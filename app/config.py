@@ -237,7 +237,10 @@ class TelemetrySettings(Area):
         "FaceWorker", pattern=r"^[A-Za-z0-9._#:/-]{1,255}$", description="CloudWatch namespace of the metrics."
     )
     prometheus_port: Annotated[int, RARELY] = Field(
-        9464, ge=1, le=65_535, description="Port that Prometheus asks, at /metrics."
+        9464,
+        ge=1,
+        le=65_534,
+        description="Port that Prometheus asks, at /metrics; that of the process that looks for guests is one higher.",
     )
     traces_sample_share: Annotated[float, RARELY] = Field(
         0.05, ge=0, le=1, description="Share of the messages that are traced, of those whose sender doesn't say."
@@ -357,7 +360,8 @@ class FindSettings(Area):
     """Finding guests by selfies"""
 
     find_queue_url: Annotated[QueueUrl | None, RARELY] = Field(
-        None, description="SQS queue of `find_person`, which detection reads beside its own; unset, nobody is found."
+        None,
+        description="SQS queue of `find_person`, for a process of its own of detection; unset, nobody is found.",
     )
     allowed_reply_queue_urls: Annotated[Names, RARELY] = Field(
         frozenset(), description="SQS queues that a `find_person` may name for its answer, separated by commas."

@@ -109,6 +109,8 @@ def ensure_indexes(database: Database[Document]) -> None:
         faces.create_index([("gallery_id", ASCENDING), ("model", ASCENDING), ("_id", ASCENDING)])
         faces.create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
         faces.create_index([("gallery_id", ASCENDING), ("person_id", ASCENDING)])
+        # Readers look for a person's faces in both, since a run may be moving some of them.
+        faces.create_index([("gallery_id", ASCENDING), ("was", ASCENDING)])
         database["images"].create_index([("gallery_id", ASCENDING), ("image_id", ASCENDING)])
         database["images"].create_index([("gallery_id", ASCENDING), ("name", ASCENDING)])
         database["images"].create_index([("content", ASCENDING), ("model", ASCENDING)])

@@ -4,9 +4,11 @@ import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 
 class BackgroundThread:
@@ -65,3 +67,19 @@ def repeat(closing: threading.Event, every_s: float, action: Callable[[], None])
     """Call `action` every so many seconds until `closing` is set."""
     while not closing.wait(every_s):
         action()
+
+
+class Once(Generic[Made]):
+    """A function that makes something when it is first called, and returns the same from then on. Other threads wait
+    meanwhile; where it fails, the next call tries again."""
+
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self._make = make
+        self._made: list[Made] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Made:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]

@@ -1,5 +1,6 @@
 """The analysis of a photo: from its bytes to embedded faces."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,12 +26,13 @@ from app.vision.types import Detections
 
 @dataclass(frozen=True)
 class Analyser:
-    """What it takes to analyse photos."""
+    """What it takes to analyse photos. Faces are looked for in no more than `most_view_px` of a photo's longer side."""
 
     device: Device
     limits: PhotoLimits
     prefilter: Prefilter = field(default_factory=Prefilter)
     decoder: Decoder = field(default_factory=DecodeHere)
+    most_view_px: float = math.inf
 
     @property
     def model_id(self) -> str:
@@ -69,6 +71,7 @@ def analyse_photo(
     with device.cpu:
         with times.stage(Stage.DECODE):
             view_px = device.pack.choose_view_px(header.width_px, header.height_px)
+            view_px = round(min(view_px, analyser.most_view_px))
             image = analyser.decoder.decode(data, header, analyser.limits, view_px, times)
         with times.stage(Stage.PREFILTER):
             verdict = verdict or analyser.prefilter.judge_image(image)

@@ -5,13 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from app.core.errors import RetryLater, WorkerError
 from app.core.threads import BackgroundThread
-from app.detection.turns import Turns
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import NO_METRICS, Metrics
 
@@ -30,8 +30,7 @@ class Batcher(Generic[Item, Answer]):
     """Collects the items that arrive while a call runs, and gives them to the next call. No item waits for others.
 
     `run` gets one or more items and returns an answer for each, in order. A call takes items until their weights
-    exceed `most`. `turn` is held around each call, so that several batchers can share a device. Urgent items go first,
-    in a call of their own, and get the device's next turn. `sizes` are the
+    exceed `most`. `turn` is held around each call, so that several batchers can share a device. `sizes` are the
     metrics of how many items a call takes, and of how many waited when it began, its own included.
     """
 
@@ -43,15 +42,14 @@ class Batcher(Generic[Item, Answer]):
         most: float,
         weigh: Callable[[Item], float] = lambda _: 1,
         threads: int = 1,
-        turn: Turns | None = None,
+        turn: AbstractContextManager[object] | None = None,
         metrics: Metrics = NO_METRICS,
         sizes: tuple[Metric, Metric] | None = None,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._name, self._run, self._most, self._weigh, self._on_death = name, run, most, weigh, on_death
-        self._turn, self._metrics, self._sizes = turn or Turns(threads), metrics, sizes
+        self._turn, self._metrics, self._sizes = turn or nullcontext(), metrics, sizes
         self._waiting: deque[_Request[Item, Answer]] = deque()
-        self._urgent: deque[_Request[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._threads = [
             BackgroundThread(name, self._serve, wake=self._wake, join_s=0, on_death=self._die) for _ in range(threads)
@@ -68,19 +66,17 @@ class Batcher(Generic[Item, Answer]):
         for thread in self._threads:
             thread.close()
 
-    def ask(self, item: Item, *, urgent: bool = False) -> tuple[Answer, float]:
+    def ask(self, item: Item) -> tuple[Answer, float]:
         """The answer, and the seconds that the item waited for its call. Raises what the call raised."""
         question: _Request[Item, Answer] = _Request(item, time.perf_counter())
         with self._changed:
-            (self._urgent if urgent else self._waiting).append(question)
+            self._waiting.append(question)
             self._changed.notify()
-        if urgent:
-            self._turn.look_again()
         return question.answer.result()
 
     def _serve(self, closing: threading.Event) -> None:
         while self._await_work(closing):
-            with self._turn.hold(lambda: bool(self._urgent)):
+            with self._turn:
                 self._answer_next()
 
     def _answer_next(self) -> None:
@@ -91,8 +87,8 @@ class Batcher(Generic[Item, Answer]):
     def _await_work(self, closing: threading.Event) -> bool:
         """Wait for items. False at the end, once no item waits any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._urgent or self._waiting or closing.is_set())
-            return bool(self._urgent or self._waiting)
+            self._changed.wait_for(lambda: self._waiting or closing.is_set())
+            return bool(self._waiting)
 
     def _wake(self) -> None:
         with self._changed:
@@ -101,20 +97,18 @@ class Batcher(Generic[Item, Answer]):
     def _die(self) -> None:
         self._on_death()
         with self._changed:
-            while waiting := self._urgent or self._waiting:
+            while self._waiting:
                 error = RetryLater(f"The thread {self._name} of this worker died.")
-                waiting.popleft().answer.set_exception(error)
+                self._waiting.popleft().answer.set_exception(error)
 
     def _gather(self) -> list[_Request[Item, Answer]]:
-        """The requests that waited longest, up to the weight of one call; urgent ones alone, as long as there are any.
-        Empty where another thread was faster."""
+        """The requests that waited longest, up to the weight of one call. Empty where another thread was faster."""
         batch: list[_Request[Item, Answer]] = []
         weight = 0.0
         with self._changed:
-            waiting = len(self._urgent) + len(self._waiting)
-            line = self._urgent or self._waiting
-            while line and (not batch or weight + self._weigh(line[0].item) <= self._most):
-                batch.append(line.popleft())
+            waiting = len(self._waiting)
+            while self._waiting and (not batch or weight + self._weigh(self._waiting[0].item) <= self._most):
+                batch.append(self._waiting.popleft())
                 weight += self._weigh(batch[-1].item)
         if batch and self._sizes:
             for metric, size in zip(self._sizes, (len(batch), waiting), strict=True):

@@ -1,8 +1,8 @@
 """The one place where networks run: on photos and chips of all messages that are worked on, in batches."""
 
-import copy
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,6 @@ from app.core.arrays import Floats, Image
 from app.core.stages import Stage
 from app.detection.batcher import Batcher
 from app.detection.stage_times import StageTimes
-from app.detection.turns import Turns, UrgentTurns
 from app.host import count_cores
 from app.packs.store import InstalledPack
 from app.telemetry.catalogue import Metric
@@ -29,7 +28,7 @@ class Device:
     """Runs a model pack for many threads. On a GPU one call runs at a time, with a large batch. On a CPU one call runs
     on each core, since a network on one core wastes less time than a network on all cores.
 
-    `photos` and `faces` bound the batch of one call. `cpu` are the turns of other work that keeps a core busy, such
+    `photos` and `faces` bound the batch of one call. `cpu` is a semaphore for other work that keeps a core busy, such
     as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down.
     """
 
@@ -40,15 +39,13 @@ class Device:
         photos: int,
         faces: int,
         *,
-        cpu: Turns | None = None,
+        cpu: threading.Semaphore | None = None,
         metrics: Metrics = NO_METRICS,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.pack = pack
-        turn = Turns(calls)
-        self._cpu = cpu or turn
-        self.cpu: AbstractContextManager[None] = self._cpu
-        self._is_urgent = False
+        turn = threading.Semaphore(calls)
+        self.cpu = cpu or turn
         batcher = partial(Batcher[Any, Any], threads=calls, turn=turn, metrics=metrics, on_death=on_death)
         self._photos: Batcher[Image, Detections] = batcher(
             "detector", pack.detect, most=photos, sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE)
@@ -72,23 +69,17 @@ class Device:
     ) -> None:
         self._stack.close()
 
-    def make_urgent(self) -> "Device":
-        """The same device for somebody who goes before all others: a guest waits for an answer, and photos don't."""
-        urgent = copy.copy(self)
-        urgent._is_urgent, urgent.cpu = True, UrgentTurns(self._cpu)
-        return urgent
-
     def detect(self, image: Image, times: StageTimes) -> Detections:
         """(H,W,3) uint8 RGB → its faces in pixels of the image, best first."""
         with times.stage(Stage.DETECT):
-            found, waited_s = self._photos.ask(image, urgent=self._is_urgent)
+            found, waited_s = self._photos.ask(image)
         times.add(Stage.DEVICE_WAIT, waited_s)
         return found
 
     def embed(self, chips: Image, times: StageTimes) -> Floats:
         """(N,S,S,3) uint8 RGB → (N,D) float32, as the network gives them."""
         with times.stage(Stage.EMBED):
-            embeddings, waited_s = self._chips.ask(chips, urgent=self._is_urgent)
+            embeddings, waited_s = self._chips.ask(chips)
         times.add(Stage.DEVICE_WAIT, waited_s)
         return embeddings
 
@@ -106,5 +97,5 @@ def open_device(
     loaded = load_pack(pack, provider, threads if on_gpu else each, precision)
     make_device = partial(Device, loaded, metrics=metrics, on_death=on_death)
     if on_gpu:
-        return make_device(1, GPU_PHOTOS, GPU_FACES, cpu=Turns(count_cores()))
+        return make_device(1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()))
     return make_device(max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES)

@@ -1,4 +1,4 @@
-"""Every metric of both services: the one list from which both exporters and docs/metrics.md are made."""
+"""Every metric of all processes: the one list from which both exporters and docs/metrics.md are made."""
 
 from enum import Enum
 from typing import Literal
@@ -10,7 +10,8 @@ Kind = Literal["counter", "distribution", "gauge"]
 Unit = Literal["Count", "Seconds", "Bytes", "Percent", "None"]
 """As CloudWatch writes them:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html"""
-Where = Literal["detection", "grouping", "both"]
+Where = Literal["detection", "find", "grouping", "all"]
+"""`find` is the process of the detection service that looks for guests."""
 
 STAGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 MESSAGE_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600)
@@ -148,6 +149,22 @@ class Metric(Enum):
         "Photos whose faces were taken over from a photo of the same bytes.",
     )
 
+    FINDS = (
+        "Finds",
+        "find",
+        "counter",
+        "Count",
+        "Requests of guests that were answered, by kind: the answer's `status`.",
+    )
+    FIND_SECONDS = (
+        "FindSeconds",
+        "find",
+        "distribution",
+        "Seconds",
+        "From the beginning of a guest's request until it is answered; `MessageAgeSeconds` has what it waited before.",
+        STAGE_S,
+    )
+
     PEOPLE = ("People", "grouping", "distribution", "Count", "People of a gallery after a run.", PEOPLE_COUNTS)
     FACES_GROUPED = ("FacesGrouped", "grouping", "counter", "Count", "Faces of the galleries that runs grouped.")
     GROUPING_SECONDS = ("GroupingSeconds", "grouping", "distribution", "Seconds", "Length of a run.", MESSAGE_S)
@@ -164,17 +181,17 @@ class Metric(Enum):
     INDEX_HITS = ("IndexHits", "grouping", "counter", "Count", "Runs that found their gallery in GALLERY_INDEX_DIR.")
     INDEX_MISSES = ("IndexMisses", "grouping", "counter", "Count", "Runs that did not find it there.")
 
-    MESSAGES_DONE = ("MessagesDone", "both", "counter", "Count", "Messages handled and deleted.")
+    MESSAGES_DONE = ("MessagesDone", "all", "counter", "Count", "Messages handled and deleted.")
     MESSAGES_PUT_BACK = (
         "MessagesPutBack",
-        "both",
+        "all",
         "counter",
         "Count",
         "Messages put back to be tried again; those that a stopping worker gives back don't count.",
     )
     MESSAGES_REJECTED = (
         "MessagesRejected",
-        "both",
+        "all",
         "counter",
         "Count",
         "Messages sent to the dead-letter queue, by kind: `foreign bucket`, `id taken`, `invalid`, `not JSON`, "
@@ -182,7 +199,7 @@ class Metric(Enum):
     )
     MESSAGE_SECONDS = (
         "MessageSeconds",
-        "both",
+        "all",
         "distribution",
         "Seconds",
         "From a message's receive until it is settled, waiting for a thread included.",
@@ -190,46 +207,46 @@ class Metric(Enum):
     )
     MESSAGE_AGE_SECONDS = (
         "MessageAgeSeconds",
-        "both",
+        "all",
         "distribution",
         "Seconds",
         "From a message's sending to its receive, its delay and earlier tries included.",
         AGE_S,
     )
-    LEASES_LOST = ("LeasesLost", "both", "counter", "Count", "Messages whose lease ended while they were worked on.")
-    EVENTS_SENT = ("EventsSent", "both", "counter", "Count", "Events that arrived at the target of `EVENTS`.")
+    LEASES_LOST = ("LeasesLost", "all", "counter", "Count", "Messages whose lease ended while they were worked on.")
+    EVENTS_SENT = ("EventsSent", "all", "counter", "Count", "Events that arrived at the target of `EVENTS`.")
     EVENTS_FAILED = (
         "EventsFailed",
-        "both",
+        "all",
         "counter",
         "Count",
         "Tries to send an event that failed; each event is tried again.",
     )
     EVENTS_WAITING = (
         "EventsWaiting",
-        "both",
+        "all",
         "gauge",
         "Count",
         "Events that wait to be sent, of all workers, each photo's counted.",
     )
     SPOT_INTERRUPTIONS = (
         "SpotInterruptions",
-        "both",
+        "all",
         "counter",
         "Count",
         "Spot notices (`WATCH_SPOT_NOTICE`); on ECS the agent sees them and sends SIGTERM.",
     )
-    PROCESS_MEMORY = ("ProcessMemoryBytes", "both", "gauge", "Bytes", "Resident memory of the process.")
+    PROCESS_MEMORY = ("ProcessMemoryBytes", "all", "gauge", "Bytes", "Resident memory of the process.")
     MEMORY_SHARE = (
         "MemoryShare",
-        "both",
+        "all",
         "gauge",
         "None",
         "Used share (0 to 1) of the container's memory, or of the machine's where it has no limit.",
     )
-    GPU_UTILISATION = ("GpuUtilisation", "both", "gauge", "Percent", "Time that the GPUs were busy, their mean.")
-    GPU_MEMORY = ("GpuMemoryBytes", "both", "gauge", "Bytes", "Memory of the GPUs in use by all processes, in sum.")
-    GPU_TEMPERATURE = ("GpuTemperatureC", "both", "gauge", "None", "Degrees Celsius of the hottest GPU.")
+    GPU_UTILISATION = ("GpuUtilisation", "all", "gauge", "Percent", "Time that the GPUs were busy, their mean.")
+    GPU_MEMORY = ("GpuMemoryBytes", "all", "gauge", "Bytes", "Memory of the GPUs in use by all processes, in sum.")
+    GPU_TEMPERATURE = ("GpuTemperatureC", "all", "gauge", "None", "Degrees Celsius of the hottest GPU.")
 
     def __init__(
         self, title: str, where: Where, kind: Kind, unit: Unit, meaning: str, bounds: tuple[float, ...] = ()

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
-from app.config import ServiceType, TelemetrySettings
+from app.config import TelemetrySettings
 from app.telemetry.cloudwatch import CloudWatchHandler
 
 FIELDS = "%(levelname)s %(name)s %(message)s"
@@ -23,7 +23,7 @@ class Logging(AbstractContextManager["Logging"]):
     message.
     """
 
-    def __init__(self, service: ServiceType, settings: TelemetrySettings, logs_client: Callable[[], object]) -> None:
+    def __init__(self, service: str, settings: TelemetrySettings, logs_client: Callable[[], object]) -> None:
         self.trace_id: Callable[[], str | None] = lambda: None
         self._handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
         if settings.log_group:

@@ -26,14 +26,18 @@ Read = Callable[[], Iterable[Reading]]
 
 
 @contextmanager
-def open_telemetry(settings: Settings) -> Iterator[Telemetry]:
-    """The telemetry of one service. Leaving writes and sends what has been collected, within some seconds.
+def open_telemetry(settings: Settings, process: str = "") -> Iterator[Telemetry]:
+    """The telemetry of one service, or of a `process` of it that has a name of its own. Leaving writes and sends what
+    has been collected, within some seconds.
 
     No failure of telemetry stops the service.
     """
     telemetry = settings.telemetry
     source = TelemetrySource(
-        telemetry.metrics_namespace, telemetry.environment, settings.service_type, settings.process.compute
+        telemetry.metrics_namespace,
+        telemetry.environment,
+        process or settings.service_type,
+        settings.process.compute,
     )
     with ExitStack() as stack:
         yield Telemetry(_open_metrics(telemetry, source, stack), _open_tracer(telemetry, source, stack))
@@ -51,7 +55,9 @@ def _open_metrics(settings: TelemetrySettings, source: TelemetrySource, stack: E
     if "prometheus" in settings.metrics:
         from app.telemetry.prometheus import PrometheusMetrics
 
-        targets.append(stack.enter_context(PrometheusMetrics(source, settings.prometheus_port)))
+        # Two processes of one container can't serve one port.
+        port = settings.prometheus_port + (source.service == "find")
+        targets.append(stack.enter_context(PrometheusMetrics(source, port)))
     metrics = targets[0] if len(targets) == 1 else MetricsFanOut(targets)
     stack.enter_context(Sampler(metrics, open_gauges, flushes))
     return metrics

@@ -24,7 +24,7 @@ class PrometheusMetrics:
         self._wanted = port
         self.registry = CollectorRegistry()
         labels = {"environment": source.environment, "service": source.service, "compute": source.compute}
-        mine = [metric for metric in Metric if metric.where in (source.service, "both")]
+        mine = [metric for metric in Metric if metric.where in (source.service, "all")]
         self._counters = {one: self._make_counter(one) for one in mine if one.kind == "counter"}
         self._gauges = {one: self._make_gauge(one) for one in mine if one.kind == "gauge"}
         self._distributions = {

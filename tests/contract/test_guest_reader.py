@@ -135,3 +135,21 @@ def test_other_galleries_and_models_stay_apart(rig: Rig) -> None:
 
 def test_a_gallery_that_nobody_knows_has_nobody(rig: Rig) -> None:
     assert rig.read(ANN, faces=("a",)) == GuestFaces({}, [])
+
+
+@pytest.mark.parametrize("stores", ["mongod"], indirect=True)
+def test_a_guest_in_a_large_gallery_is_found_without_a_look_at_all_its_faces(rig: Rig) -> None:
+    names = [f"p{number:03}" for number in range(200)]
+    for name in names:
+        rig.add(name)
+    rig.publish([person(ANN), person(BOB)], **dict.fromkeys(names, BOB) | {"p000": ANN})
+    database = rig.stores.database
+    assert database is not None
+    database.command("profile", 2)
+    try:
+        assert images(rig.read(ANN, faces=("p001",))) == ["p000"]
+    finally:
+        database.command("profile", 0)
+    looked_at = {str(one["command"]): one["docsExamined"] for one in database["system.profile"].find({"op": "query"})}
+    assert len(looked_at) >= 4
+    assert max(looked_at.values()) <= 2, looked_at

@@ -1,14 +1,13 @@
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.core.errors import DeviceOutOfMemory, RetryLater
 from app.detection.batcher import Batcher
-from app.detection.turns import Turns
 from app.telemetry.catalogue import Metric
 from tests.telling import RecordingMetrics
 
@@ -132,7 +131,7 @@ def test_who_still_waits_at_the_end_is_answered() -> None:
 
 def test_a_shared_turn_lets_one_call_run_at_a_time() -> None:
     running, most_at_once, lock = 0, 0, threading.Lock()
-    turn = Turns(1)
+    turn = threading.Semaphore(1)
 
     def run(items: Sequence[int]) -> Sequence[int]:
         nonlocal running, most_at_once
@@ -156,13 +155,15 @@ def test_a_shared_turn_lets_one_call_run_at_a_time() -> None:
 def test_a_thread_that_dies_says_so() -> None:
     died = threading.Event()
 
-    class Broken(Turns):
-        def take(self, is_urgent: Callable[[], bool] = lambda: True) -> None:
+    class Broken:
+        def __enter__(self) -> None:
             raise MemoryError
+
+        def __exit__(self, *_: object) -> None: ...
 
     threading.excepthook, before = lambda _: None, threading.excepthook
     try:
-        with Batcher("broken", list, most=1, turn=Broken(1), on_death=died.set) as batcher:
+        with Batcher("broken", list, most=1, turn=Broken(), on_death=died.set) as batcher:
             with pytest.raises(RetryLater, match="thread broken of this worker died"):
                 batcher.ask(1)
             assert died.wait(PATIENCE_S)
@@ -183,55 +184,3 @@ def test_a_batcher_lets_go_of_what_it_has_answered() -> None:
         while seen() is not None and time.monotonic() < until:
             time.sleep(0.01)
         assert seen() is None
-
-
-def test_an_urgent_item_goes_before_all_that_wait_and_alone() -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    calls: list[list[object]] = []
-
-    def run(items: Sequence[object]) -> Sequence[object]:
-        calls.append(list(items))
-        begun.set()
-        go_on.wait(PATIENCE_S)
-        return items
-
-    with Batcher("urgent", run, most=10) as batcher, ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(batcher.ask, "first")]
-        assert begun.wait(PATIENCE_S)
-        answers += [pool.submit(batcher.ask, name) for name in ("second", "third")]
-        wait_until(lambda: len(batcher._waiting) == 2)
-        answers.append(pool.submit(batcher.ask, "selfie", urgent=True))
-        wait_until(lambda: len(batcher._urgent) == 1)
-        go_on.set()
-        assert [answer.result(PATIENCE_S)[0] for answer in answers] == ["first", "second", "third", "selfie"]
-    assert calls[:2] == [["first"], ["selfie"]]
-
-
-def test_an_urgent_item_gets_the_devices_next_turn_though_others_wait_longer() -> None:
-    turns, calls = Turns(1), list[str]()
-
-    def make(name: str) -> Batcher[str, str]:
-        def run(items: Sequence[str]) -> Sequence[str]:
-            calls.append(name)
-            return items
-
-        return Batcher(name, run, most=1, turn=turns)
-
-    with make("photos") as photos, make("chips") as chips, ThreadPoolExecutor(3) as pool:
-        with turns:
-            waiting = [pool.submit(photos.ask, "photo")]
-            wait_until(lambda: len(turns._waiting) == 1)
-            waiting.append(pool.submit(chips.ask, "chip"))
-            wait_until(lambda: len(turns._waiting) == 2)
-            waiting.append(pool.submit(chips.ask, "selfie", urgent=True))
-            wait_until(lambda: len(chips._urgent) == 1)
-        for one in waiting:
-            one.result(PATIENCE_S)
-    assert calls == ["chips", "photos", "chips"]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.002)

@@ -93,7 +93,8 @@ class World:
         ).__enter__()
         limits = PhotoLimits(LIMIT, 1_000_000)
         self.parts = FindParts(
-            analyser=Analyser(self.device.make_urgent(), limits),
+            open_analyser=lambda: Analyser(self.device, limits),
+            model_id=MODEL,
             objects=self.objects,
             selfies=self.objects,
             replies=self.replies,
@@ -238,7 +239,7 @@ def test_a_selfie_of_0_2_or_30_faces(widths_px: list[float], status: FindStatus)
     world = World()
     detector = Detector(*widths_px)
     device = Device(FacePack(toy_manifest(), detector, ToyEmbedder()), calls=1, photos=4, faces=40).__enter__()
-    world.parts = replace(world.parts, analyser=Analyser(device, PhotoLimits(LIMIT, 1_000_000)))
+    world.parts = replace(world.parts, open_analyser=lambda: Analyser(device, PhotoLimits(LIMIT, 1_000_000)))
     answer = world.find()
     if status is FindStatus.FOUND:
         assert answer.selfies[0].status == "used"

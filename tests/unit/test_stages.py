@@ -36,7 +36,7 @@ def test_the_operators_page_names_every_stage(stage: Stage) -> None:
 
 
 def test_the_pages_say_how_many_metrics_cloudwatch_charges_for() -> None:
-    of = {service: sum(one.where in (service, "both") for one in Metric) for service in ("detection", "grouping")}
+    of = {service: sum(one.where in (service, "all") for one in Metric) for service in ("detection", "grouping")}
     both, operations = sum(of.values()), (ROOT / "docs" / "operations.md").read_text("utf-8")
     assert f"{of['detection']} of detection and {of['grouping']} of grouping" in operations
     # Once by service, and once more for each place that they run in.

@@ -1,0 +1,108 @@
+"""The second process of a service. What runs in it are functions of this module."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.worker.child import ChildProcess, stop_with_parent
+from app.worker.shutdown import Shutdown
+
+PATIENCE_S = 20.0
+DEAD = 10
+
+
+def serve(file: Path, code: int = 0) -> int:
+    """Works until a stop, and writes down when it has begun and that it has ended."""
+    shutdown = Shutdown()
+    with shutdown.handle_signals(), stop_with_parent(shutdown):
+        file.with_suffix(".part").write_text(str(os.getpid()))
+        file.with_suffix(".part").rename(file)
+        while not shutdown.wait(0.05):
+            pass
+    file.with_suffix(".ended").touch()
+    return code
+
+
+def end_with(code: int) -> int:
+    return code
+
+
+def die() -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def stay_deaf(file: Path) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    file.touch()
+    time.sleep(PATIENCE_S)
+    return 0
+
+
+def live_and_be_killed(file: Path) -> int:
+    """A parent that is gone without a word."""
+    with ChildProcess("find", partial(serve, file), Shutdown(), 1, DEAD):
+        wait_until(file.exists)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_child_is_asked_to_end_and_may_end_its_work(tmp_path: Path) -> None:
+    shutdown = Shutdown()
+    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, DEAD):
+        wait_until((tmp_path / "pid").exists)
+        assert not shutdown.requested
+    assert (tmp_path / "pid.ended").exists()
+    assert shutdown.exit_code == 0
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_a_stop_of_the_service_reaches_the_child_at_once(tmp_path: Path) -> None:
+    shutdown = Shutdown()
+    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, DEAD):
+        wait_until((tmp_path / "pid").exists)
+        shutdown.request()
+        # The service itself goes on with what it has begun.
+        wait_until((tmp_path / "pid").with_suffix(".ended").exists)
+
+
+@pytest.mark.parametrize(
+    ("work", "code"), [(partial(end_with, 4), 4), (partial(end_with, 0), DEAD), (die, DEAD)], ids=["4", "0", "killed"]
+)
+def test_a_child_that_ends_by_itself_stops_the_service(work: Callable[[], int], code: int) -> None:
+    shutdown = Shutdown()
+    with ChildProcess("find", work, shutdown, 10, DEAD):
+        wait_until(lambda: shutdown.requested)
+    assert shutdown.exit_code == code
+
+
+def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.worker.child.SLACK_S", 0.1)
+    began = 0.0
+    with ChildProcess("find", partial(stay_deaf, tmp_path / "there"), Shutdown(), 0.1, DEAD):
+        wait_until((tmp_path / "there").exists)
+        began = time.monotonic()
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_a_child_whose_parent_was_killed_ends(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    parent = multiprocessing.get_context("spawn").Process(target=live_and_be_killed, args=(file,))
+    parent.start()
+    parent.join(PATIENCE_S)
+    assert parent.exitcode == -signal.SIGKILL
+    wait_until(file.with_suffix(".ended").exists)
