@@ -49,6 +49,7 @@ from app.core.threads import BackgroundThread, repeat
 from app.detection.device import open_device
 from app.detection.find import NEAR_THE_BEST
 from app.packs.store import PackStore
+from app.vision.face_pack import load_pack
 from benchmarks.common.command import UnusableInput, find_photos, print_result
 from benchmarks.common.running import run_local_stack
 from local.stack import SELFIES, LocalStack
@@ -90,6 +91,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     except (OSError, ValueError, KeyError) as error:
         raise UnusableInput(f"{file} can't be read: {error}. `python -m workshop embed` writes such files.") from error
+    wanted, has = load_pack(pack, "cpu", 1).dimension, known.embeddings.shape[1]
+    if has != wanted:
+        raise UnusableInput(f"{file} has embeddings of {has} values, and {options.pack} makes {wanted}: name its pack.")
     result: dict[str, Any] = {"pack": pack.manifest.name, "model": pack.manifest.model_id}
     result |= measure_accuracy(known, pack.manifest.quality.core, options.selfies)
     if not options.no_latency:
