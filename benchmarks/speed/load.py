@@ -1,7 +1,7 @@
 """20,000 messages processed by workers with a stub for the networks: speed, memory, and whether any is lost or
 repeated.
 
-`python -m benchmarks load [--messages 20000] [--workers 2] [--database mongod|secantus] [--json]`
+`python -m benchmarks load [--messages 20000] [--workers 2] [--faces 1] [--profile] [--database NAME] [--json]`
 
 The workers are the detection service with a stub in place of the networks (load_worker.py); SQS and S3 are moto's,
 MongoDB is a mongod or SecantusDB. Every photo has other content. Few more messages are in the queue than the workers
@@ -9,7 +9,9 @@ can hold, because moto goes through all of them at every call, and again for eac
 
 CPU seconds are given for each part: where all cores are busy, a part's share of them is its share of the time.
 `ceiling_per_s` is how many messages one core would process if a worker had it alone and the stores took no time;
-`consumer_alone_per_s` is the consumer's loop with a queue in memory and a handler that does nothing.
+`consumer_alone_per_s` is the consumer's loop with a queue in memory and a handler that does nothing. `--profile` adds
+milliseconds a message by stage: CPU time, of all workers, and time under Python's lock, of the first one. The profile
+itself takes some CPU time.
 
 The exit code is 1 where a message was lost or processed twice, or received again though no worker had put it back (as
 happens with a store that is too slow), or where memory grew (judged from 5,000 messages on).
@@ -24,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from benchmarks.chaos.world import SETTINGS, World, WorldOptions
 from benchmarks.common.command import add_database_option, print_result
 from benchmarks.speed.load_consumer import SQS_BATCH, measure_consumer_alone
 from benchmarks.speed.load_processes import Processes, Sample, compute_growth, compute_pace
+from benchmarks.speed.load_profile import LockProfiler, divide_cpu
 from local.database import DatabaseName
 from local.stack import LocalStackError
 
@@ -58,6 +62,7 @@ LOOK_EVERY_S = 1.0
 SHOWN_TROUBLES = 5
 POLL_EVERY_S = 0.1
 STALLED_AFTER_S = 120.0
+PROFILE_S = 20.0
 GROWTH_BOUND = 0.05
 """Resident memory varies by 1 to 4 % (decision 16)."""
 JUDGED_FROM = 5_000
@@ -70,10 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
+    parser.add_argument("--faces", type=int, default=1, help="faces of each photo (1)")
+    parser.add_argument("--profile", action="store_true", help="sample where a worker's time goes")
     add_database_option(parser)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args(arguments)
-    result = print_result(lambda: measure(options.messages, options.workers, options.database), as_json=options.json)
+    result = print_result(
+        lambda: measure(
+            options.messages, options.workers, options.database, faces=options.faces, profiled=options.profile
+        ),
+        as_json=options.json,
+    )
     return 0 if result and is_sound(result) else 1
 
 
@@ -84,7 +96,9 @@ def is_sound(result: Mapping[str, Any]) -> bool:
     return not (result["lost"] or result["done_twice"] or unexplained or grew)
 
 
-def measure(messages: int, workers: int, database: DatabaseName | None = None) -> dict[str, Any]:
+def measure(
+    messages: int, workers: int, database: DatabaseName | None = None, *, faces: int = 1, profiled: bool = False
+) -> dict[str, Any]:
     """All figures. Raises LocalStackError where the queue stops getting shorter, and NoMongod where none starts."""
     alone = measure_consumer_alone(messages, THREADS, BATCH)
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
@@ -92,15 +106,23 @@ def measure(messages: int, workers: int, database: DatabaseName | None = None) -
         with World(WorldOptions(home, settings=PRODUCTION, database=database)) as world:
             server = world.server.name
             put_photos(world, messages)
-            with Processes(world, workers, home / "logs") as processes:
+            with Processes(world, workers, home / "logs", faces, profiled=profiled) as processes, ExitStack() as stack:
+                profiler = stack.enter_context(LockProfiler(processes.first_pid, PROFILE_S)) if profiled else None
                 samples = run(world, processes, messages, workers * BATCH * (1 + WAITING_FOR_EACH_HELD))
+                stack.close()
+                spent = processes.read_ledgers()
                 processes.stop()
-            counts = count(world, home / "logs", messages)
+            counts = count(world, home / "logs", messages, faces)
+    pace: dict[str, Any] = {**compute_pace(samples, workers)}
+    if profiler:
+        pace["cpu_ms_by_stage"] = divide_cpu(spent, pace["worker_cpu_ms_a_message"], messages)
+        pace["lock_ms_by_stage"] = profiler.describe(samples)
     return {
         "messages": messages,
         "workers": workers,
+        "faces": faces,
         "database": server,
-        **compute_pace(samples, workers),
+        **pace,
         **compute_growth(samples),
         "consumer_alone_per_s": round(alone),
         **counts,
@@ -160,7 +182,7 @@ def _send(world: World, numbers: Sequence[int]) -> int:
     return len(entries)
 
 
-def count(world: World, logs: Path, messages: int) -> dict[str, int]:
+def count(world: World, logs: Path, messages: int, each: int = 1) -> dict[str, int]:
     """How many messages were lost, done twice, received again or put back, by the stores, the journal and the logs."""
     received, settled = Counter[str](), Counter[str]()
     for event in JournalReader(world.journal_path).read():
@@ -168,7 +190,7 @@ def count(world: World, logs: Path, messages: int) -> dict[str, int]:
             received[event.message] += event.event == "receive"
             settled[event.message] += event.event == "delete"
     done, put_back = Counter[str](), 0
-    for log in logs.iterdir():
+    for log in logs.glob("*.log"):
         lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
         done.update(line["image"] for line in lines if line["message"] == "photo indexed")
         troubles = [line["message"] for line in lines if line["message"].startswith("message put back")]
@@ -179,8 +201,12 @@ def count(world: World, logs: Path, messages: int) -> dict[str, int]:
     stored = {image["_id"] for image in world.database["images"].find({"status": "indexed"}, {"_id": 1})}
     faces = world.database["faces"].count_documents({})
     return {
-        "lost": len(wanted - stored) + sum(number == 0 for number in settled.values()) + max(0, messages - faces),
-        "done_twice": sum(number > 1 for number in done.values()) + max(0, faces - messages) + len(stored - wanted),
+        "lost": len(wanted - stored)
+        + sum(number == 0 for number in settled.values())
+        + max(0, messages * each - faces),
+        "done_twice": sum(number > 1 for number in done.values())
+        + max(0, faces - messages * each)
+        + len(stored - wanted),
         "received_again": sum(number - 1 for number in received.values() if number > 1),
         "put_back": put_back,
     }

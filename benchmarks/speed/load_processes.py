@@ -1,11 +1,13 @@
 """The worker processes of `benchmarks load`, and the samples of their and the stores' CPU time and memory."""
 
+import json
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +39,9 @@ class Sample:
 class Processes:
     """The worker processes of a world. Entering waits until each is ready."""
 
-    def __init__(self, world: World, workers: int, logs: Path) -> None:
-        self._environment = make_environment(world)
+    def __init__(self, world: World, workers: int, logs: Path, faces: int = 1, *, profiled: bool = False) -> None:
+        self._environment = {**make_environment(world), "STUB_FACES": str(faces)}
+        self._profiled = profiled
         self._stores = {part: psutil.Process(world.pids[name]) for part, name in STORES.items()}
         self._logs = [logs / f"worker-{number}.log" for number in range(workers)]
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -48,6 +51,7 @@ class Processes:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as output:
                 command = [sys.executable, "-m", "benchmarks.speed.load_worker"]
+                command += [str(log.with_suffix(".json"))] * self._profiled
                 self._workers.append(
                     subprocess.Popen(command, stdout=output, stderr=output, env=self._environment, cwd=ROOT)
                 )
@@ -66,6 +70,15 @@ class Processes:
         for worker in self._workers:
             worker.kill()
             worker.wait()
+
+    @property
+    def first_pid(self) -> int:
+        return self._workers[0].pid
+
+    def read_ledgers(self) -> Counter[str]:
+        """CPU seconds of each stage, of all workers; empty where they aren't profiled."""
+        files = [log.with_suffix(".json") for log in self._logs] if self._profiled else []
+        return sum((Counter(json.loads(file.read_text("utf-8"))) for file in files), Counter[str]())
 
     def check(self) -> None:
         """Raises LocalStackError, with the last line of its log, where a worker has ended."""
