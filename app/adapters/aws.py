@@ -31,9 +31,14 @@ def open_client(service: str, region: str, read_timeout_s: float = 15, attempts:
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=32,
     )
+    return open_session(region).client(service, config=config)
+
+
+def open_session(region: str) -> boto3.session.Session:
+    """A session that doesn't read the descriptions of AWS's services anew."""
     core = botocore.session.get_session()
     core.register_component("data_loader", _load_service_models())
-    return boto3.session.Session(botocore_session=core, region_name=region).client(service, config=config)
+    return boto3.session.Session(botocore_session=core, region_name=region)
 
 
 @cache

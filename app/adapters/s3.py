@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError
 
-from app.adapters.aws import DENIED, open_client, read_error_code, translate_aws_errors
-from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence
+from app.adapters.aws import DENIED, open_client, open_session, read_error_code, translate_aws_errors
+from app.adapters.quick_s3 import QuickS3
+from app.core.errors import BadPhoto, PhotoGone, RetryLater, StaleFence, StoreUnavailable
 from app.core.messages import Selfie
 from app.core.ports import ObjectVersion, OpenObject, StoredObject
 from app.core.records import PhotoRef
+
+if TYPE_CHECKING:
+    from obstore import GetResult
 
 DELETE_BATCH = 1000
 """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
@@ -41,6 +45,7 @@ class S3Store:
     def __init__(self, output_bucket: str, region: str) -> None:
         self._output_bucket = output_bucket
         self._s3 = open_client("s3", region)
+        self._quick = QuickS3(self._s3.meta.endpoint_url, region, open_session(region).get_credentials())
 
     def ping(self) -> None:
         """Raises RetryLater while S3 does not answer, or refuses the output bucket."""
@@ -59,6 +64,15 @@ class S3Store:
     @contextmanager
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
         where = _locate(photo)
+        if quick := self._quick.get(photo.bucket, photo.key):
+            size, etag, last_modified = (
+                quick.meta["size"],
+                (quick.meta["e_tag"] or "").strip('"'),
+                quick.meta["last_modified"],
+            )
+            _check_size(size, max_bytes)
+            yield OpenObject(size, etag, last_modified, partial(self._read_quickly, quick, where))
+            return
         answer = self._request(self._s3.get_object, photo)
         size, etag, last_modified = _read_identity(answer)
         with answer["Body"] as body:
@@ -69,6 +83,12 @@ class S3Store:
                     return bytes(body.read())
 
             yield OpenObject(size, etag, last_modified, read)
+
+    def _read_quickly(self, quick: "GetResult", where: str) -> bytes:
+        data = self._quick.read(quick)
+        if data is None:
+            raise StoreUnavailable("S3", f"Reading {where} failed: its bytes ended early.")
+        return data
 
     def _request(self, operation: Callable[..., Any], photo: PhotoRef) -> dict[str, Any]:
         where = _locate(photo)
@@ -106,6 +126,8 @@ class S3Store:
             self._s3.delete_object(Bucket=selfie.bucket, Key=selfie.s3_key, **version)
 
     def put(self, key: str, data: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        if not tags and self._quick.put(self._output_bucket, key, data, content_type):
+            return
         tagging = {"Tagging": urlencode(tags)} if tags else {}
         with translate_aws_errors(f"Writing s3://{self._output_bucket}/{key}", "S3"):
             self._s3.put_object(Bucket=self._output_bucket, Key=key, Body=data, ContentType=content_type, **tagging)
@@ -161,6 +183,9 @@ class S3Store:
             return bytes(answer["Body"].read())
 
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
+        quick = self._quick.get_part(self._output_bucket, key, start, length)
+        if quick is not None and len(quick) == length:
+            return quick
         part = f"bytes={start}-{start + length - 1}"
         with translate_aws_errors(f"Reading s3://{self._output_bucket}/{key}", "S3"):
             try:

@@ -18,6 +18,7 @@ from tests.conftest import REGION, aws_client
 from tests.fakes import FakeObjectStore
 
 KEYS = ["g/a.jpg", "g/day 1/My Photo (2).jpg", "g/Ärzte & Fête/写真 🎉.jpg", "g/100%+sure=yes?.jpg", "g/%2e%2e.jpg"]
+KEYS += ["/g/a.jpg", "g//a.jpg", "g/./a.jpg", "g/a.jpg/", "g/a\tb.jpg", "g/~*'()[]{}|^`<>\"\\.jpg"]
 
 
 @dataclass(frozen=True)
