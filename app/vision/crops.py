@@ -10,7 +10,8 @@ from PIL import Image as Pil
 from app.core.arrays import Floats, Image
 
 _WEBP_QUALITY = 85
-_WEBP_METHOD = 4
+_WEBP_METHOD = 2
+"""Method 4, libwebp's own choice, makes crops 3 % smaller and takes 1.8 times as long."""
 _PREVIEW_JPEG_QUALITY = 80
 
 
