@@ -1,5 +1,7 @@
-# Guests who look for themselves: ../../docs/find.md. Detection reads their queue beside its own, with threads of its own,
-# so the queue has no scaling: where guests come while no photo does, detection.scaling.min_tasks must be 1 or more.
+# Guests who look for themselves: ../../docs/find.md. Detection reads their queue beside its own, in a process of its own.
+# A guest starts detection's first task on ECS, and waits minutes for its machine: where guests come while no photo does,
+# detection.scaling.min_tasks should be 1 or more. Their number adds no further task, since a find takes a fraction of a
+# second. Batch alone starts no machine for a guest.
 
 variable "find" {
   description = <<-TEXT

@@ -111,6 +111,7 @@ module "ecs" {
   environment          = local.environment
   secrets              = local.secret_settings
   queue_names          = { for service in keys(local.services) : service => module.queues.queues[service].name }
+  wake_queue_names     = var.find.enabled ? { detection = [module.queues.queues.find.name] } : {}
   traffic_share        = local.batch_share
   subnet_ids           = module.network.subnet_ids
   security_group_id    = module.network.worker_security_group_id

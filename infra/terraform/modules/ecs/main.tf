@@ -52,6 +52,7 @@ module "service" {
   scaling                 = each.value.scaling
   traffic_share           = var.traffic_share
   queue_name              = var.queue_names[each.key]
+  wake_queue_names        = lookup(var.wake_queue_names, each.key, [])
   one_task_an_instance    = each.value.one_task_an_instance
   minimum_healthy_percent = each.value.minimum_healthy_percent
   collector_image         = var.collector_image

@@ -87,6 +87,12 @@ variable "queue_names" {
   type        = map(string)
 }
 
+variable "wake_queue_names" {
+  description = "Service => further queues whose messages start its first task."
+  type        = map(list(string))
+  default     = {}
+}
+
 variable "traffic_share" {
   description = "Percent of new work that is left to AWS Batch."
   type        = number

@@ -25,7 +25,16 @@ locals {
     m2      = { namespace = "ECS/ContainerInsights", name = "DesiredTaskCount", dimensions = local.tasks, stat = "Maximum" }
   }
   backlog_metrics = [for id in ["visible", "delayed", "in_work", "sent", "m2"] : merge({ id = id }, local.metrics[id])]
-  wake_metrics    = [for id in ["visible", "delayed", "m2"] : merge({ id = id }, local.metrics[id])]
+  # Beside its own queue, those of others whose messages the service's tasks answer.
+  others = {
+    for number, name in var.wake_queue_names :
+    "other${number}" => { namespace = "AWS/SQS", name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = name }, stat = "Maximum" }
+  }
+  wake_metrics = concat(
+    [for id in ["visible", "delayed", "m2"] : merge({ id = id }, local.metrics[id])],
+    [for id, metric in local.others : merge({ id = id }, metric)],
+  )
+  waiting = join(" + ", [for id in concat(["visible", "delayed"], keys(local.others)) : "FILL(${id}, 0)"])
 }
 
 resource "aws_appautoscaling_target" "tasks" {

@@ -135,6 +135,12 @@ variable "queue_name" {
   type        = string
 }
 
+variable "wake_queue_names" {
+  description = "Further queues whose messages start the first task. They do not add more tasks."
+  type        = list(string)
+  default     = []
+}
+
 variable "one_task_an_instance" {
   description = "Whether each task of this service has a machine of its own, whatever would fit beside it."
   type        = bool

@@ -61,7 +61,7 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
   metric_query {
     id          = "asleep"
     label       = "Messages wait, and no task is wanted"
-    expression  = "IF(FILL(m2, 0) < 1 AND (FILL(visible, 0) + FILL(delayed, 0)) > 0, 1, 0)"
+    expression  = "IF(FILL(m2, 0) < 1 AND (${local.waiting}) > 0, 1, 0)"
     return_data = true
   }
 }

@@ -100,6 +100,24 @@ run "without_a_share_at_batch_ecs_does_it_all" {
   }
 }
 
+run "messages_of_a_further_queue_start_the_first_task" {
+  variables {
+    wake_queue_names = ["face-worker-test-find"]
+  }
+  assert {
+    condition = contains([
+      for query in aws_cloudwatch_metric_alarm.wake[0].metric_query : query.expression if query.expression != null
+    ], "IF(FILL(m2, 0) < 1 AND (FILL(visible, 0) + FILL(delayed, 0) + FILL(other0, 0)) > 0, 1, 0)")
+    error_message = "a guest wakes nobody"
+  }
+  assert {
+    condition = contains([
+      for query in aws_cloudwatch_metric_alarm.wake[0].metric_query : one(query.metric[*].dimensions["QueueName"]) if query.id == "other0"
+    ], "face-worker-test-find")
+    error_message = "another queue is looked at"
+  }
+}
+
 run "with_all_at_batch_no_task_is_kept_and_none_is_woken" {
   variables {
     traffic_share = 100
