@@ -14,7 +14,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app.core.result_keys import ResultKeys
 from app.vision.crops import encode_crops, encode_preview
@@ -270,15 +270,29 @@ def find_left_files(run: Snapshot) -> list[str]:
     return wrong
 
 
+ONE_PICTURE = 0.95
+"""Correlation of two pictures' pixels; of one picture in two sizes it is 0.99 and more, of different ones below 0.9."""
+
+
+def _look_roughly(data: bytes) -> NDArray[np.float64]:
+    """(16,16) grey values with the mean 0 and the deviation 1."""
+    with Image.open(BytesIO(data)) as picture:
+        grey = np.asarray(ImageOps.exif_transpose(picture).convert("L").resize((16, 16)), np.float64)
+    deviation = grey.std()
+    return (grey - grey.mean()) / deviation if deviation else np.zeros_like(grey)
+
+
 class Words:
     """What users have said, looked up by the faces that are stored in the end."""
 
     def __init__(self, words: Iterable[Word], history: Mapping[Place, Sequence[Moment]], run: Snapshot) -> None:
         self._run, self._history = run, history
         self._into = {(one["gallery_id"], one["person_id"]): one.get("merged_into") for one in run.people.values()}
-        self._said: dict[tuple[str, Place | None, str], list[Word]] = defaultdict(list)
+        self._said: dict[tuple[str, Place | None], list[Word]] = defaultdict(list)
         for word in words:
-            self._said[word.gallery_id, word.place, word.digest].append(word)
+            self._said[word.gallery_id, word.place].append(word)
+        moments = (moment for some in history.values() for moment in some)
+        self._data = {hashlib.sha256(one.data).hexdigest(): one.data for one in moments if one.data}
 
     def resolve(self, gallery_id: str, person_id: str) -> str:
         """The person that this one is now."""
@@ -287,10 +301,23 @@ class Words:
         return person_id
 
     def find(self, face: Document, image: Document) -> list[Word]:
-        """What was said of this face of this content, in order."""
-        places = (get_place(image), None)
-        about = [word for place in places for word in self._said[face["gallery_id"], place, face["digest"]]]
-        return sorted((word for word in about if word.content in (None, image["content"])), key=lambda word: word.at)
+        """What was said of this face, in order: of this content, or of the same picture under the same key, which was
+        exported anew since (decision 131)."""
+        said = [*self._said[face["gallery_id"], get_place(image)], *self._said[face["gallery_id"], None]]
+        about = [
+            word
+            for word in said
+            if (word.digest == face["digest"] and word.content in (None, image["content"]))
+            or (word.place and self._is_exported_anew(word.content, image["content"]))
+        ]
+        return sorted(about, key=lambda word: word.at)
+
+    def _is_exported_anew(self, former: str | None, now: str) -> bool:
+        """Whether the two contents are one picture in another size or brightness."""
+        if former == now or former not in self._data or now not in self._data:
+            return False
+        one, other = (_look_roughly(self._data[content]) for content in (former, now))
+        return bool(np.mean(one * other) > ONE_PICTURE)
 
     def list_faces(self) -> Iterator[tuple[Document, list[Word]]]:
         """All faces of photos, and what was said of each."""

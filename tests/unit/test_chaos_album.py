@@ -350,3 +350,14 @@ def test_a_case_is_not_changed_by_its_checks(case: Case) -> None:
     before = copy.deepcopy(case.run.images)
     case.find_wrong()
     assert case.run.images == before
+
+
+@pytest.mark.parametrize(("picture", "is_right"), [(14, True), (5, False)], ids=["the same picture", "another one"])
+def test_a_word_stays_on_a_picture_that_was_exported_anew_and_on_no_other(
+    case: Case, picture: int, is_right: bool
+) -> None:
+    former, face = make_file(JPEG, picture), case.run.faces["g/IMG_1/m/0"]
+    case.history[JPEG].insert(0, Moment(0, former.data))
+    case.words.append(Word(100, "confirm", "g", "p1", "digest of the former face", JPEG, former.content, True))
+    face["assigned_by"] = "user"
+    assert (case.find_wrong() == []) == is_right
