@@ -179,7 +179,7 @@ def test_an_event_of_this_system_is_kept_and_no_other(
 
 
 def _services(where: str) -> list[str]:
-    return ["detection", "grouping"] if where == "both" else [where]
+    return ["detection", "find", "grouping"] if where == "all" else [where]
 
 
 def _of_alarms(alarms: list[Alarm]) -> Iterator[tuple[str, str]]:

@@ -13,12 +13,12 @@ locals {
     "DetectorBatchSize", "DetectorQueueSize", "EmbedderBatchSize", "EmbedderQueueSize", "StoreBatchSize", "StoreQueueSize",
     "People", "FacesGrouped", "GroupingSeconds", "FullRuns", "IncrementalRuns", "GroupingDifference", "IndexHits", "IndexMisses",
     "MessagesDone", "MessagesPutBack", "MessagesRejected", "MessageSeconds", "MessageAgeSeconds", "LeasesLost",
-    "EventsSent", "EventsFailed", "EventsWaiting",
+    "EventsSent", "EventsFailed", "EventsWaiting", "Finds", "FindSeconds",
     "SpotInterruptions", "ProcessMemoryBytes", "MemoryShare", "GpuUtilisation", "GpuMemoryBytes", "GpuTemperatureC",
   ])
   # The beginning of the line of one of a service's own metrics.
   own = {
-    for service in ["detection", "grouping"] : service => {
+    for service in ["detection", "find", "grouping"] : service => {
       for name in local.own_names : name => [var.metrics_namespace, name, "Environment", var.environment, "Service", service]
     }
   }
@@ -127,6 +127,15 @@ locals {
           concat(local.own[service].EventsWaiting, [{ label = "waiting, seen by ${service}", stat = "Maximum", yAxis = "right" }]),
         ]
       ]...)
+    },
+    {
+      title   = "Guests: finds that were answered, and their seconds"
+      options = { period = 300 }
+      lines = [
+        concat(local.own.find.Finds, [{ label = "finds", stat = "Sum" }]),
+        concat(local.own.find.FindSeconds, [{ label = "answering, p95", stat = "p95", yAxis = "right" }]),
+        concat(local.own.find.MessageAgeSeconds, [{ label = "waiting before, p95", stat = "p95", yAxis = "right" }]),
+      ]
     },
     {
       title = "Seconds per grouping run"
