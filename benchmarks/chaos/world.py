@@ -87,6 +87,8 @@ class World:
 
     def _open(self) -> None:
         self.options.home.mkdir(parents=True, exist_ok=True)
+        if (self.options.home / "mongo").exists():
+            raise LocalStackError(f"{self.options.home} has the data of an earlier round: name another folder.")
         aws_port, mongo_port = self._start_aws(), self._start_mongo()
         self.straight = {**SETTINGS, **self.options.settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}"}
         self.proxies = {
