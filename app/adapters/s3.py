@@ -65,13 +65,9 @@ class S3Store:
     def open(self, photo: PhotoRef, max_bytes: int) -> Iterator[OpenObject]:
         where = _locate(photo)
         if quick := self._quick.get(photo.bucket, photo.key):
-            size, etag, last_modified = (
-                quick.meta["size"],
-                (quick.meta["e_tag"] or "").strip('"'),
-                quick.meta["last_modified"],
-            )
-            _check_size(size, max_bytes)
-            yield OpenObject(size, etag, last_modified, partial(self._read_quickly, quick, where))
+            meta, read_quickly = quick.meta, partial(self._read_quickly, quick, where)
+            _check_size(meta["size"], max_bytes)
+            yield OpenObject(meta["size"], (meta["e_tag"] or "").strip('"'), meta["last_modified"], read_quickly)
             return
         answer = self._request(self._s3.get_object, photo)
         size, etag, last_modified = _read_identity(answer)
@@ -111,13 +107,14 @@ class S3Store:
         return answer
 
     def read_selfie(self, selfie: Selfie, max_bytes: int) -> bytes:
-        where = f"s3://{selfie.bucket}/{selfie.s3_key}"
-        version = {"VersionId": selfie.version_id} if selfie.version_id else {}
         photo = PhotoRef("", "", selfie.bucket, selfie.s3_key)
-        answer = self._request(partial(self._s3.get_object, **version), photo)
+        if selfie.version_id is None:
+            with self.open(photo, max_bytes) as opened:
+                return opened.read()
+        answer = self._request(partial(self._s3.get_object, VersionId=selfie.version_id), photo)
         with answer["Body"] as body:
             _check_size(int(answer["ContentLength"]), max_bytes)
-            with translate_aws_errors(f"Reading {where}", "S3"):
+            with translate_aws_errors(f"Reading {_locate(photo)}", "S3"):
                 return bytes(body.read())
 
     def remove_selfie(self, selfie: Selfie) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from app.adapters.mongo_galleries import MongoGalleryStore, MongoOwnerMetadata
 from app.adapters.s3 import S3Store
 from app.adapters.sqs import SqsQueue
 from app.core.ports import OpenObject
+from app.core.threads import BackgroundThread, repeat
 from app.detection import analysis, handle
 from app.detection.decoders import DecodeHere, Decoders
 from app.vision.face_pack import FacePack
@@ -107,13 +109,11 @@ class Ledger:
     def write(self, file: Path, every_s: float = 0.5) -> None:
         """Write the seconds of all stages into a file now and again, for as long as the process lives."""
 
-        def repeat() -> None:
-            while True:
-                with self._lock:
-                    text = json.dumps(dict(self._spent))
-                part = file.with_suffix(".part")
-                part.write_text(text, "utf-8")
-                part.replace(file)
-                time.sleep(every_s)
+        def write_once() -> None:
+            with self._lock:
+                text = json.dumps(dict(self._spent))
+            part = file.with_suffix(".part")
+            part.write_text(text, "utf-8")
+            part.replace(file)
 
-        threading.Thread(target=repeat, daemon=True).start()
+        BackgroundThread("ledger", partial(repeat, every_s=every_s, action=write_once)).start()

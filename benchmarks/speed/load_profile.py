@@ -10,8 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
+from app.core.threads import BackgroundThread
 from benchmarks.speed.load_processes import Sample
 from local.stack import LocalStackError
 
@@ -31,24 +31,15 @@ STAGES: dict[str, tuple[str, ...]] = {
 OTHER = "other"
 
 
-class LockProfiler:
+class LockProfiler(BackgroundThread):
     """A context in which a worker is sampled for so many seconds."""
 
     def __init__(self, pid: int, seconds: float) -> None:
         self._pid, self._seconds = pid, seconds
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._lines: list[str] = []
         self._between_s = (0.0, 0.0)
         self._error: str | None = None
-
-    def __enter__(self) -> "LockProfiler":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.join()
+        super().__init__("py-spy", self._record)
 
     def describe(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Milliseconds a message under the lock of each stage and of all, once the context is left. Raises
@@ -61,7 +52,7 @@ class LockProfiler:
         each = 1 / RATE_PER_S / (end - begin)
         return in_ms({stage: count * each for stage, count in count_stages(self._lines).items()})
 
-    def _run(self) -> None:
+    def _record(self, _closing: threading.Event) -> None:
         time.sleep(WARM_UP_S)
         began = time.monotonic()
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
