@@ -44,7 +44,8 @@ class Told:
 @pytest.fixture(scope="module")
 def told() -> Iterator[Told]:
     with collector() as traces:
-        port = find_free_port()
+        # The process that looks for guests serves its metrics on the next one.
+        port = find_free_port(in_a_row=2)
         settings = {
             "METRICS": "emf,prometheus",
             "ENVIRONMENT": "test",
