@@ -46,7 +46,6 @@ from app.core.ports import EventSink, GalleryChanges, MessageQueue, Progress
 from app.core.result_keys import ResultKeys
 from app.core.threads import BackgroundThread, Once, repeat
 from app.core.thresholds import make_threshold
-from app.detection.batcher import Batcher
 from app.detection.budget import Budget
 from app.health import Health
 from app.host import count_cores, find_memory_limit, measure_memory_share
@@ -69,7 +68,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_UNREACHABLE = 4
-PHOTOS_A_WRITE = 50
 GROUPING_THREADS = 3
 """One for the run, one that waits to be the next, and one for edits (see app/grouping/slot.py)."""
 CLEAN_INDEX_EVERY_S = 60.0
@@ -191,54 +189,56 @@ def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
 
 
 def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
-    from app.detection.handle import DetectionParts, handle, make_saver
+    from app.detection.changes import ChangeParts
+    from app.detection.handle import DetectionParts, handle
+    from app.detection.photo_store import PhotoStore
 
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     # First, since a wrong pack ends the start at once, while a database that is away is waited for.
-    analyser = _open_analyser(settings, stack, telemetry.metrics, on_death)
+    analyser = _open_analyser(settings, stack, telemetry.metrics)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.source.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
-    objects, faces = _open_results(settings), MongoFaceStore(database)
-    owner = MongoOwnerMetadata(owner_database)
-    events = _open_events(settings, database, telemetry, stack, on_death)
-    results = Batcher(
-        "store",
-        make_saver(faces, owner, objects, events),
-        most=PHOTOS_A_WRITE,
-        metrics=telemetry.metrics,
-        sizes=(Metric.STORE_BATCH, Metric.STORE_QUEUE),
-        on_death=on_death,
+    objects = _open_results(settings)
+    changes = ChangeParts(
+        MongoGalleryStore(database),
+        _open_queue(settings, settings.stores.group_face_queue_url),
+        settings.messages.grouping_delay_s,
+        analyser.model_id,
+        telemetry,
+    )
+    kill_points = _make_kill_points(settings)
+    photos = PhotoStore(
+        MongoFaceStore(database),
+        MongoOwnerMetadata(owner_database),
+        objects,
+        changes,
+        events=_open_events(settings, database, telemetry, stack, on_death),
+        forgotten=MongoForgottenPhotos(database),
+        kill_points=kill_points,
     )
     find_bytes = _count_find_bytes(settings) if settings.find.find_queue_url else 0
     parts = DetectionParts(
         analyser=analyser,
         objects=objects,
-        faces=faces,
-        results=stack.enter_context(results),
-        owner=owner,
-        galleries=MongoGalleryStore(database),
-        grouping_queue=_open_queue(settings, settings.stores.group_face_queue_url),
+        photos=photos,
         default_bucket=settings.source.bucket_name,
         output_bucket=settings.stores.face_group_bucket_name,
         readable_buckets=settings.source.readable_buckets,
         preview_side_px=settings.photos.preview_side_px,
-        grouping_delay_s=settings.messages.grouping_delay_s,
         file_bytes=Budget(settings.photos.bytes_in_work),
         picture_bytes=Budget(settings.photos.choose_picture_bytes(find_memory_limit()) - find_bytes),
-        kill_points=_make_kill_points(settings),
+        kill_points=kill_points,
         keys=ResultKeys(settings.stores.results_prefix),
-        events=events,
         telemetry=telemetry,
-        forgotten=MongoForgottenPhotos(database),
     )
-    _watch_owed_messages(parts.galleries, parts.grouping_queue, settings, stack, on_death)
+    _watch_owed_messages(changes.galleries, changes.grouping_queue, settings, stack, on_death)
     return Service(
         queue=_open_queue(settings, settings.source.queue_url),
         handler=partial(handle, parts=parts),
         options=_make_consumer_options(settings, settings.photos.max_face_workers, settings.photos.batch_size),
         probes=_make_probes(database, objects),
-        kill_points=parts.kill_points,
+        kill_points=kill_points,
         health_file=settings.process.health_file,
         has_room=lambda: not (parts.file_bytes.is_exhausted or parts.picture_bytes.is_exhausted),
         set_busy=TaskProtection(settings.process.ecs_agent_uri).set,
@@ -261,7 +261,7 @@ def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown
     database, objects = _open_database(settings, stack), _open_results(settings)
     keys, output_bucket = ResultKeys(settings.stores.results_prefix), settings.stores.face_group_bucket_name
     parts = FindParts(
-        open_analyser=Once(lambda: _open_find_analyser(settings, stack, telemetry.metrics, on_death)),
+        open_analyser=Once(lambda: _open_find_analyser(settings, stack, telemetry.metrics)),
         model_id=manifest.model_id,
         objects=objects,
         selfies=objects,
@@ -300,20 +300,16 @@ def _count_find_bytes(settings: DetectionSettings) -> int:
     return round(settings.photos.choose_picture_bytes(find_memory_limit()) * SELFIES_SHARE)
 
 
-def _open_find_analyser(
-    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
-) -> "Analyser":
+def _open_find_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics) -> "Analyser":
     """As for photos, but for selfies of other sizes, and without the pre-filter."""
     from app.detection.prefilter import Prefilter
 
-    analyser = _open_analyser(settings, stack, metrics, on_death)
+    analyser = _open_analyser(settings, stack, metrics)
     limits = replace(analyser.limits, max_bytes=settings.find.max_selfie_bytes)
     return replace(analyser, limits=limits, prefilter=Prefilter())
 
 
-def _open_analyser(
-    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
-) -> "Analyser":
+def _open_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics) -> "Analyser":
     from app.detection.analysis import Analyser
     from app.detection.decoders import Decoders
     from app.detection.device import open_device
@@ -325,9 +321,7 @@ def _open_analyser(
     decoders = stack.enter_context(Decoders(count_cores(), photos.photo_cpu_s))
     prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
     installed = _open_packs(settings).install(settings.models.model_pack)
-    device = open_device(
-        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, on_death
-    )
+    device = open_device(installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics)
     golden.check_golden_photo(device.pack)
     return Analyser(stack.enter_context(device), photos.limits, prefilter, decoders)
 

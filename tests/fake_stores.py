@@ -72,6 +72,9 @@ class FakeFaceStore(Outages):
         self._pass("find_image")
         return self._find(photo), self._editions[self._key(photo)]
 
+    def find_images(self, photos: Sequence[PhotoRef]) -> list[tuple[ImageRecord | None, int]]:
+        return [self.find_image(photo) for photo in photos]
+
     def find_companion(self, photo: PhotoRef) -> ImageRecord | None:
         self._pass("find_companion")
         return find_main_picture(self._list_members(photo))
@@ -241,8 +244,12 @@ class FakeFaceStore(Outages):
     def find_etag(self, face_id: str) -> str | None:
         return self._etags[face_id]
 
-    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
-        self._pass("find_twin")
+    def find_twins(self, contents: Sequence[str], model_id: str) -> dict[str, PhotoResult]:
+        self._pass("find_twins")
+        found = {content: self._find_twin(content, model_id) for content in contents}
+        return {content: twin for content, twin in found.items() if twin}
+
+    def _find_twin(self, content: str, model_id: str) -> PhotoResult | None:
         for image in self.images.values():
             if (image.content, image.model_id, image.excluded) == (content, model_id, 0) and image.status in (
                 ImageStatus.INDEXED,

@@ -57,7 +57,10 @@ class MongoFaceStore:
         self._writer = PhotoWriter(database)
 
     def find_image(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
-        return self._writer.find(photo)
+        return self._writer.find([photo])[0]
+
+    def find_images(self, photos: Sequence[PhotoRef]) -> list[tuple[ImageRecord | None, int]]:
+        return self._writer.find(photos)
 
     def find_by_id(self, gallery_id: str, image_id: str) -> ImageRecord | None:
         """The photo that has this id now."""
@@ -74,20 +77,28 @@ class MongoFaceStore:
     def remove_photo(self, photo: PhotoRef, edition: int) -> Changes | None:
         return self._writer.remove(photo, edition)
 
-    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
-        analysed = {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]}
-        with translate_mongo_errors("Looking for the same picture"):
-            # One with forgotten faces lacks them.
-            complete = {"excluded": {"$in": [None, 0]}}
-            image = self._images.find_one({"content": content, "model": model_id, "status": analysed, **complete})
-            if image is None:
-                return None
-            same_content = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": model_id}
-            found = list(self._faces.find({**same_content, "etag": image["etag"]}))
+    def find_twins(self, contents: Sequence[str], model_id: str) -> dict[str, PhotoResult]:
+        # One with forgotten faces lacks them.
+        whole = {
+            "status": {"$in": [ImageStatus.INDEXED.value, ImageStatus.NO_FACES.value]},
+            "excluded": {"$in": [None, 0]},
+        }
+        twins: dict[str, PhotoResult] = {}
+        with translate_mongo_errors("Looking for the same pictures"):
+            # One read for all: nearly always there is none. A second one for a picture that there is, since a gallery
+            # can have any number of copies.
+            wanted = {"content": {"$in": list(contents)}, "model": model_id, **whole}
+            for content in self._images.distinct("content", wanted):
+                image = self._images.find_one({"content": content, "model": model_id, **whole})
+                if image and (twin := self._read_twin(image)):
+                    twins[content] = twin
+        return twins
+
+    def _read_twin(self, image: Document) -> PhotoResult | None:
+        same_content = {"gallery_id": image["gallery_id"], "image_id": image["image_id"], "model": image["model"]}
+        found = self._faces.find({**same_content, "etag": image["etag"]})
         # A face's id ends with its place among the photo's detections, best first.
-        faces = sorted(
-            (read_face_record(face) for face in found), key=lambda face: int(face.face_id.rpartition("/")[2])
-        )
+        faces = sorted(map(read_face_record, found), key=lambda face: int(face.face_id.rpartition("/")[2]))
         record = read_image_record(image)
         return PhotoResult(record, faces) if len(faces) == record.face_count else None
 

@@ -21,9 +21,10 @@ class MongoForgottenPhotos:
         self._galleries: Collection[Document] = database["galleries"]
         self._faces: Collection[Document] = database["faces"]
 
-    def find(self, photo: PhotoRef) -> Forgotten:
-        with translate_mongo_errors("Looking whether a photo is forgotten"):
-            return read_all_forgotten(self._tombstones, [photo])[photo]
+    def find_all(self, photos: Sequence[PhotoRef]) -> list[Forgotten]:
+        with translate_mongo_errors("Looking whether photos are forgotten"):
+            found = read_all_forgotten(self._tombstones, photos)
+        return [found[photo] for photo in photos]
 
     def find_gallery(self, gallery_id: str) -> datetime | None:
         with translate_mongo_errors("Looking whether a gallery is forgotten"):

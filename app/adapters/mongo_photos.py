@@ -77,10 +77,10 @@ class PhotoWriter:
         self._tombstones: Collection[Document] = database["tombstones"]
         self._client = database.client
 
-    def find(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
-        with translate_mongo_errors("Reading a photo's record"):
-            group = self._read_groups([photo])[photo.claim]
-        return group.find(photo), group.get_edition(photo)
+    def find(self, photos: Sequence[PhotoRef]) -> list[tuple[ImageRecord | None, int]]:
+        with translate_mongo_errors("Reading photos' records"):
+            groups = self._read_groups(photos)
+        return [(groups[photo.claim].find(photo), groups[photo.claim].get_edition(photo)) for photo in photos]
 
     def find_group(self, photo: PhotoRef) -> list[ImageRecord]:
         """The records of all photos that claim the photo's id."""

@@ -74,7 +74,7 @@ class MongoProof:
             yield from self._find_at_places(photo)
 
     def _find_at_places(self, photo: PhotoRef) -> Iterator[str]:
-        image, _ = PhotoWriter(self._database).find(photo)
+        image, _ = PhotoWriter(self._database).find([photo])[0]
         faces = self._tombstones.read_photo_faces(image.photo) if image else []
         if image is None or not faces:
             return
@@ -91,7 +91,7 @@ class MongoProof:
         photo = tombstone.photo
         if photo is None:
             return
-        image, _ = PhotoWriter(self._database).find(photo)
+        image, _ = PhotoWriter(self._database).find([photo])[0]
         if image and tombstone.covers.covers(image.last_modified):
             yield f"MongoDB, images: {image.photo.document_id}"
         if self._database["images"].find_one({"_id": photo.document_id}) is None:

@@ -162,7 +162,7 @@ class MongoTombstones(MongoForgottenPhotos):
                 found = {"photos": photos, "faces": self._faces.count_documents(of_person)}
                 found["people"] = self._people.count_documents(of_person)
             else:
-                image = self._writer.find(tombstone.photo)[0] if tombstone.photo else None
+                image = self._writer.find([tombstone.photo])[0][0] if tombstone.photo else None
                 image_id = image.photo.image_id if image else ""
                 found = {"photos": 1 if image else 0}
                 found["faces"] = self._faces.count_documents({**mine, "image_id": image_id})

@@ -282,6 +282,9 @@ class FaceStore(Protocol):
     def find_image(self, photo: PhotoRef) -> tuple[ImageRecord | None, int]:
         """The photo's record, if any, and its edition."""
 
+    def find_images(self, photos: Sequence[PhotoRef]) -> list[tuple[ImageRecord | None, int]]:
+        """The same of each photo."""
+
     def find_companion(self, photo: PhotoRef) -> ImageRecord | None:
         """A JPEG or HEIC of the same name, beside which a raw file is no photo of its own; None where there is none."""
 
@@ -300,10 +303,10 @@ class FaceStore(Protocol):
         The same call again, or one for a photo that is not stored, changes nothing.
         """
 
-    def find_twin(self, content: str, model_id: str) -> PhotoResult | None:
-        """A photo of any gallery whose file has this SHA-256, and the faces that this model found in it.
+    def find_twins(self, contents: Sequence[str], model_id: str) -> dict[str, PhotoResult]:
+        """SHA-256 of a file → a photo of any gallery that has it, and the faces that this model found in it.
 
-        None where there is none, or where its faces are just being written.
+        It lacks those of which there is none, or of which the faces are just being written.
         """
 
 
@@ -515,8 +518,8 @@ class OwnerMetadata(Protocol):
 class ForgottenPhotos(Protocol):
     """What detection must not bring back. Raises RetryLater while the database does not answer."""
 
-    def find(self, photo: PhotoRef) -> Forgotten:
-        """What is forgotten of a photo, whether it is stored or not."""
+    def find_all(self, photos: Sequence[PhotoRef]) -> list[Forgotten]:
+        """What is forgotten of each photo, whether it is stored or not."""
 
     def find_gallery(self, gallery_id: str) -> datetime | None:
         """Until when a gallery's photos are forgotten; None where it never was forgotten."""
@@ -531,8 +534,8 @@ class ForgottenPhotos(Protocol):
 class NoForgottenPhotos:
     """Where nothing is ever forgotten."""
 
-    def find(self, photo: PhotoRef) -> Forgotten:
-        return NOTHING_FORGOTTEN
+    def find_all(self, photos: Sequence[PhotoRef]) -> list[Forgotten]:
+        return [NOTHING_FORGOTTEN] * len(photos)
 
     def find_gallery(self, gallery_id: str) -> datetime | None:
         return None

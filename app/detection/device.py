@@ -1,8 +1,8 @@
 """The one place where networks run: on photos and chips of all messages that are worked on, in batches."""
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,9 @@ class Device:
     on each core, since a network on one core wastes less time than a network on all cores.
 
     `photos` and `faces` bound the batch of one call. `cpu` is a semaphore for other work that keeps a core busy, such
-    as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down.
+    as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down. With
+    `own_threads` all calls are made by threads of the device, else by those that ask: a GPU's libraries keep memory for
+    each thread that calls them.
     """
 
     def __init__(  # noqa: PLR0913 - what runs, how much at a time, and who hears of it
@@ -40,34 +42,39 @@ class Device:
         faces: int,
         *,
         cpu: threading.Semaphore | None = None,
+        own_threads: bool = False,
         metrics: Metrics = NO_METRICS,
-        on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.pack = pack
         turn = threading.Semaphore(calls)
         self.cpu = cpu or turn
-        batcher = partial(Batcher[Any, Any], threads=calls, turn=turn, metrics=metrics, on_death=on_death)
+        self._pool = ThreadPoolExecutor(calls, "device") if own_threads else None
+        batcher = partial(Batcher[Any, Any], calls=calls, turn=turn, metrics=metrics)
         self._photos: Batcher[Image, Detections] = batcher(
-            "detector", pack.detect, most=photos, sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE)
+            "detector",
+            partial(self._call, pack.detect),
+            most=photos,
+            sizes=(Metric.DETECTOR_BATCH, Metric.DETECTOR_QUEUE),
         )
         self._chips: Batcher[Image, Floats] = batcher(
             "embedder",
-            pack.compute_vectors,
+            partial(self._call, pack.compute_vectors),
             most=faces,
             weigh=len,
             sizes=(Metric.EMBEDDER_BATCH, Metric.EMBEDDER_QUEUE),
         )
-        self._stack = ExitStack()
 
     def __enter__(self) -> "Device":
-        self._stack.enter_context(self._photos)
-        self._stack.enter_context(self._chips)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        if self._pool:
+            self._pool.shutdown(wait=False)
+
+    def _call(self, function: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:  # noqa: ANN401 - of both
+        return self._pool.submit(function, items).result() if self._pool else function(items)
 
     def detect(self, image: Image, times: StageTimes) -> Detections:
         """(H,W,3) uint8 RGB → its faces in pixels of the image, best first."""
@@ -90,12 +97,11 @@ def open_device(
     threads: int = 0,
     precision: Precision = "fp32",
     metrics: Metrics = NO_METRICS,
-    on_death: Callable[[], None] = lambda: None,
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call."""
     on_gpu, each = is_gpu(provider), threads or 1
     loaded = load_pack(pack, provider, threads if on_gpu else each, precision)
-    make_device = partial(Device, loaded, metrics=metrics, on_death=on_death)
     if on_gpu:
-        return make_device(1, GPU_PHOTOS, GPU_FACES, cpu=threading.Semaphore(count_cores()))
-    return make_device(max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES)
+        cpu = threading.Semaphore(count_cores())
+        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=cpu, own_threads=True, metrics=metrics)
+    return Device(loaded, max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES, metrics=metrics)

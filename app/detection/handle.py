@@ -6,12 +6,12 @@ What the object is now decides.
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.core.erasing import erase_keys, erase_pictures, erase_unnamed, exclude_faces
+from app.core.erasing import erase_pictures, erase_unnamed, exclude_faces
 from app.core.errors import (
     BadPhoto,
     FatalWorkerError,
@@ -22,25 +22,13 @@ from app.core.errors import (
     RetryLater,
     WorkerError,
 )
-from app.core.events import NoEvents, tell_photos
+from app.core.events import tell_photos
 from app.core.kill_points import KillPoints
 from app.core.messages import PhotoRequest, parse_detection
 from app.core.naming import BELONGS, READ
 from app.core.pictures import NOT_PHOTOS, PICTURE_ENDINGS, FileKind, classify_name, split_ending
-from app.core.ports import (
-    EventSink,
-    FaceStore,
-    ForgottenPhotos,
-    GalleryChanges,
-    MessageQueue,
-    NoForgottenPhotos,
-    ObjectStore,
-    OwnerMetadata,
-    Progress,
-    StoredObject,
-)
+from app.core.ports import ObjectStore, Progress, StoredObject
 from app.core.records import (
-    Changes,
     FaceRecord,
     ImageRecord,
     ImageStatus,
@@ -56,10 +44,10 @@ from app.core.same_faces import choose_doubtless
 from app.core.stages import Stage
 from app.core.tombstones import NOTHING_FORGOTTEN, Forgotten
 from app.detection.analysis import Analyser, PhotoAnalysis, analyse_photo, decode_thumbnail, keep_faces
-from app.detection.batcher import Batcher
 from app.detection.budget import Budget
-from app.detection.changes import ChangeParts, request_grouping
+from app.detection.changes import request_grouping
 from app.detection.decoders import count_decode_bytes
+from app.detection.photo_store import PhotoStore
 from app.detection.stage_times import StageTimes, report_metrics
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Telemetry
@@ -88,41 +76,21 @@ class ForgottenPhoto(WorkerError):
 
 
 @dataclass(frozen=True)
-class Saved:
-    """How a photo's result was stored: not at all if it was overtaken. `to_index` are photos to be examined anew."""
-
-    is_overtaken: bool
-    to_index: Sequence[PhotoRef] = ()
-
-
-@dataclass(frozen=True)
 class DetectionParts:
-    """The parts of the detection service. `results` stores photos, those of several messages in one transaction."""
+    """The parts of the detection service."""
 
     analyser: Analyser
     objects: ObjectStore
-    faces: FaceStore
-    results: Batcher[PhotoResult, Saved]
-    owner: OwnerMetadata
-    galleries: GalleryChanges
-    grouping_queue: MessageQueue
+    photos: PhotoStore
     default_bucket: str
     output_bucket: str
     readable_buckets: frozenset[str]
     preview_side_px: int
-    grouping_delay_s: int
     file_bytes: Budget
     picture_bytes: Budget
     kill_points: KillPoints
     keys: ResultKeys = field(default_factory=ResultKeys)
-    events: EventSink = field(default_factory=NoEvents)
     telemetry: Telemetry = field(default_factory=Telemetry)
-    forgotten: ForgottenPhotos = field(default_factory=NoForgottenPhotos)
-
-    @property
-    def changes(self) -> ChangeParts:
-        model_id = self.analyser.model_id
-        return ChangeParts(self.galleries, self.grouping_queue, self.grouping_delay_s, model_id, self.telemetry)
 
 
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None, is_last: bool = False) -> None:
@@ -162,7 +130,8 @@ def _handle_photo(request: PhotoRequest, parts: DetectionParts, progress: Progre
     _check_bucket(photo, parts)
     parts.telemetry.tracer.note(image=photo.document_id)
     try:
-        changed = _index_until_current(request, parts, progress)
+        with parts.photos.work_on_photo():
+            is_changed = _index_until_current(request, parts, progress)
     except FatalWorkerError:
         raise
     except Exception as error:
@@ -170,8 +139,8 @@ def _handle_photo(request: PhotoRequest, parts: DetectionParts, progress: Progre
             raise
         _give_up(request, parts, error)
         raise RejectMessage(f"The last try failed: {error}", "last try") from error
-    if changed:
-        request_grouping(photo.gallery_id, parts.changes)
+    if is_changed:
+        request_grouping(photo.gallery_id, parts.photos.changes)
 
 
 def _index_until_current(request: PhotoRequest, parts: DetectionParts, progress: Progress) -> bool:
@@ -201,19 +170,20 @@ class Examined:
 
 def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress) -> bool:
     """Examine a photo, then store what was found. A photo that can't be used is stored too, with the reason; one that
-    is gone is removed. Returns whether its gallery is to be grouped.
+    is gone is removed. Returns whether its gallery is still to be grouped: where the photo is stored now, that is
+    requested already.
 
     Unless by `force`, what is stored already is left as it is, and no picture is analysed twice by one model. Raises
     Overtaken where another worker was faster.
     """
     photo = request.photo
-    previous, edition = parts.faces.find_image(photo)
+    known = parts.photos.look_up(photo)
+    previous, edition = known.image, known.edition
     if previous and is_older(request.sequencer, previous.sequencer):
         log.info("older event ignored", extra={"image": previous.photo.document_id})
         return True
     times = StageTimes(progress, parts.telemetry.tracer)
-    # After its edition: what is forgotten later changes that.
-    examined = Examined(photo, edition, parts.forgotten.find(photo))
+    examined = Examined(photo, edition, known.forgotten)
     try:
         image = _examine(examined, request, previous, parts, times)
     except ForgottenPhoto:
@@ -234,11 +204,12 @@ def index_photo(request: PhotoRequest, parts: DetectionParts, progress: Progress
         image = _make_low_quality_record(photo, low)
     except BadPhoto as bad:
         image, examined.kind = _make_rejected_record(photo, bad), bad.kind
+    is_changed = True
     if image is not None:
         sequencer = request.sequencer or (previous.sequencer if previous else None)
-        _store_and_report(examined, replace(image, sequencer=sequencer), previous, parts, times)
+        is_changed = _store_and_report(examined, replace(image, sequencer=sequencer), previous, parts, times)
     _erase_left_pictures(examined, parts)
-    return True
+    return is_changed
 
 
 def _erase_left_pictures(examined: Examined, parts: DetectionParts) -> None:
@@ -246,9 +217,9 @@ def _erase_left_pictures(examined: Examined, parts: DetectionParts) -> None:
     again."""
     if not examined.forgotten.places:
         return
-    image, edition = parts.faces.find_image(examined.photo)
+    image, edition = parts.photos.faces.find_image(examined.photo)
     if image:
-        faces = parts.forgotten.read_photo_faces(image.photo)
+        faces = parts.photos.forgotten.read_photo_faces(image.photo)
         erase_unnamed(image, faces, edition, parts.objects, parts.keys)
 
 
@@ -284,7 +255,7 @@ def _examine(
         held.enter_context(parts.picture_bytes.hold(count_decode_bytes(header), times.progress))
         parts.kill_points.reach("mid-inference")
         content = hashlib.sha256(data).hexdigest()
-        examined.twin = None if request.force else parts.faces.find_twin(content, analyser.model_id)
+        examined.twin = None if request.force else parts.photos.find_twin(content)
         analysis = analyse_photo(data, header, analyser, times, examined.twin, verdict)
         image = replace(_make_found_record(photo, header, analysis), content=content)
         image, ranks, analysis = _exclude_forgotten(examined, image, analysis)
@@ -319,25 +290,25 @@ def _explain_no_photo(photo: PhotoRef, parts: DetectionParts) -> str | None:
     kind = classify_name(photo.key)
     if kind in NOT_PHOTOS:
         return f"It is a {kind}, not a photo."
-    main = parts.faces.find_companion(photo) if kind is FileKind.RAW and photo.name is not None else None
+    main = parts.photos.faces.find_companion(photo) if kind is FileKind.RAW and photo.name is not None else None
     return f"{BELONGS} {main.photo.key.rpartition('/')[2]}" if main else None
 
 
 def _store_and_report(
     examined: Examined, image: ImageRecord, previous: ImageRecord | None, parts: DetectionParts, times: StageTimes
-) -> None:
-    """Store the record and the faces, then report them to metrics and log."""
+) -> bool:
+    """Store the record and the faces, then report them to metrics and log. Returns whether the gallery has changed
+    since."""
     image = replace(image, model_id=parts.analyser.model_id, timings_s=dict(times.seconds))
     if examined.stored:
         image = replace(image, etag=examined.stored.etag, last_modified=examined.stored.last_modified)
     same_from = choose_doubtless(parts.analyser.device.pack.manifest.threshold.at_reference)
     result = _keep_other_photo(PhotoResult(image, examined.faces, examined.edition, same_from), previous, parts)
     with times.stage(Stage.STORE):
-        saved, _ = parts.results.ask(result)
+        saved = parts.photos.save(result)
     if saved.is_overtaken:
         _remove_unnamed(examined, image, parts)
         raise Overtaken(image.photo)
-    parts.kill_points.reach("after-save")
     report_metrics(result, times, parts.telemetry.metrics, kind=examined.kind, has_twin=examined.twin is not None)
     log.info(
         "photo %s",
@@ -351,12 +322,12 @@ def _store_and_report(
             "decode_cpu_s": round(times.decode_cpu_s, 3),
         },
     )
-    _index_others(saved.to_index, parts, times.progress)
+    return _index_others(saved.to_index, parts, times.progress)
 
 
 def _remove_unnamed(examined: Examined, image: ImageRecord, parts: DetectionParts) -> None:
     """Remove the pictures of a result that was not stored, unless whoever was faster has stored the same ones."""
-    current, _ = parts.faces.find_image(image.photo)
+    current, _ = parts.photos.faces.find_image(image.photo)
     if current is None or current.content != image.content:
         parts.objects.remove(PhotoResult(image, examined.faces).pictures)
 
@@ -368,13 +339,14 @@ def _keep_other_photo(result: PhotoResult, previous: ImageRecord | None, parts: 
     if previous is None or previous.photo.key == photo.key or photo.name is not None or result.image.status in READ:
         return result
     apart = replace(photo, name=photo.image_id)
-    return PhotoResult(replace(result.image, photo=apart), (), parts.faces.find_image(apart)[1])
+    return PhotoResult(replace(result.image, photo=apart), (), parts.photos.faces.find_image(apart)[1])
 
 
-def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts, progress: Progress) -> None:
-    """Examine raw files that have become photos of their own, since their JPEG or HEIC is gone."""
-    for photo in photos:
-        _index_until_current(PhotoRequest(photo, is_event=True), parts, progress)
+def _index_others(photos: Sequence[PhotoRef], parts: DetectionParts, progress: Progress) -> bool:
+    """Examine raw files that have become photos of their own, since their JPEG or HEIC is gone. Returns whether their
+    gallery is still to be grouped."""
+    changed = [_index_until_current(PhotoRequest(photo, is_event=True), parts, progress) for photo in photos]
+    return any(changed)
 
 
 def _remove(
@@ -383,19 +355,19 @@ def _remove(
     """Remove a photo whose object is gone: its record, its faces under every model, its pictures, its result at the
     owner's. Each step is repeated by a second message, where a worker died in between."""
     progress()
-    if previous is None and parts.galleries.find_gallery(photo.gallery_id) is None:
+    if previous is None and parts.photos.changes.galleries.find_gallery(photo.gallery_id) is None:
         log.info("nothing is known of a photo that is gone", extra={"image": photo.document_id})
         return False
     if previous:
-        parts.owner.clear_face_index(previous.photo)
-    changes = parts.faces.remove_photo(photo, edition)
+        parts.photos.owner.clear_face_index(previous.photo)
+    changes = parts.photos.faces.remove_photo(photo, edition)
     if changes is None:
         raise Overtaken(photo)
     parts.kill_points.reach("after-remove")
     erase_pictures(photo, edition, changes.pictures, parts.objects, parts.keys)
-    parts.owner.set_face_indexes(changes.images)
+    parts.photos.owner.set_face_indexes(changes.images)
     if previous:
-        parts.forgotten.note_erasure(photo.gallery_id)
+        parts.photos.forgotten.note_erasure(photo.gallery_id)
     parts.telemetry.metrics.add(Metric.PHOTOS_REMOVED)
     log.info("photo removed", extra={"image": (previous.photo if previous else photo).document_id})
     _index_others(changes.to_index, parts, progress)
@@ -405,17 +377,16 @@ def _remove(
 def _give_up(request: PhotoRequest, parts: DetectionParts, error: Exception) -> None:
     """Store a photo whose last try has failed, with the reason, unless what is stored of it may still be true."""
     try:
-        previous, edition = parts.faces.find_image(request.photo)
-        stored = parts.objects.describe(request.photo)
-        if previous and previous.status in READ and previous.etag == stored.etag:
+        known, stored = parts.photos.look_up(request.photo), parts.objects.describe(request.photo)
+        if known.image and known.image.status in READ and known.image.etag == stored.etag:
             return
-        if parts.forgotten.find(request.photo).covers(stored.last_modified):
+        if known.forgotten.covers(stored.last_modified):
             return
-        examined = Examined(request.photo, edition, stored=stored, kind="last try")
+        examined = Examined(request.photo, known.edition, stored=stored, kind="last try")
         reason = f"It could not be processed: {error}"
         image = ImageRecord(request.photo, ImageStatus.REJECTED, reason, sequencer=request.sequencer)
-        _store_and_report(examined, image, previous, parts, StageTimes(tracer=parts.telemetry.tracer))
-        request_grouping(request.photo.gallery_id, parts.changes)
+        if _store_and_report(examined, image, known.image, parts, StageTimes(tracer=parts.telemetry.tracer)):
+            request_grouping(request.photo.gallery_id, parts.photos.changes)
     except Exception:
         # The message goes to the dead letters with the first reason.
         log.exception("the failure could not be stored", extra={"image": request.photo.document_id})
@@ -430,35 +401,10 @@ def _is_settled(
     if (previous.etag, previous.model_id) != (stored.etag, parts.analyser.model_id):
         return False
     # Whoever stored it may have died before its owner was told.
-    parts.owner.set_face_indexes([previous])
-    parts.events.add(tell_photos([previous]))
+    parts.photos.owner.set_face_indexes([previous])
+    parts.photos.events.add(tell_photos([previous]))
     log.info("photo is stored already", extra={"image": previous.photo.document_id})
     return True
-
-
-def make_saver(
-    faces: FaceStore, owner: OwnerMetadata, objects: ObjectStore, events: EventSink | None = None
-) -> Callable[[Sequence[PhotoResult]], list[Saved]]:
-    """A function that stores photos, and returns for each how."""
-    told = events or NoEvents()
-
-    def save(results: Sequence[PhotoResult]) -> list[Saved]:
-        changes = faces.save_photos(results)
-        owner.set_face_indexes(changes.images)
-        if any(result.image.excluded for result in results):
-            # In a bucket that keeps versions, former crops may show a forgotten face.
-            erase_keys(changes.pictures, objects)
-        elif changes.pictures:
-            objects.remove(changes.pictures)
-        told.add(tell_photos(changes.images))
-        return [_find_saved(result, changes) for result in results]
-
-    return save
-
-
-def _find_saved(result: PhotoResult, changes: Changes) -> Saved:
-    claim = result.image.photo.claim
-    return Saved(result in changes.overtaken, [one for one in changes.to_index if one.claim == claim])
 
 
 def _check_bucket(photo: PhotoRef, parts: DetectionParts) -> None:

@@ -232,7 +232,7 @@ def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
             erase_pictures(photo, edition, (), parts.objects, parts.keys)
             return False
         faces = forgetting.tombstones.read_photo_faces(image.photo)
-        gone = _find_forgotten(image, faces, forgetting.tombstones.find(photo))
+        gone = _find_forgotten(image, faces, forgetting.tombstones.find_all([photo])[0])
         if not gone:
             erase_unnamed(image, faces, edition, parts.objects, parts.keys)
             return False

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.config import SQS_MAX_BATCH
 from app.core.errors import FatalWorkerError, LeaseLost, Letter, RejectMessage, RetryLater
 from app.core.kill_points import KillPoints
 from app.core.ports import MessageQueue, Progress, ReceivedMessage
@@ -157,12 +158,10 @@ class Consumer:
         return len(self._running)
 
     def _poll(self, pool: ThreadPoolExecutor) -> None:
-        """One receive, once there is room for at least one message and the stores answer."""
-        if not self._may_receive() or not self._room.acquire(timeout=PAUSE_S):
+        """One receive, once there is room for enough messages and the stores answer."""
+        room = self._take_room() if self._may_receive() else 0
+        if not room:
             return
-        room = 1
-        while room < self._options.batch_size and self._room.acquire(blocking=False):
-            room += 1
         asked_at = time.monotonic()
         messages = self._receive(room)
         for _ in range(room - len(messages)):
@@ -178,6 +177,20 @@ class Consumer:
                 self._return(message)
             else:
                 self._start(message, asked_at, pool)
+
+    def _take_room(self) -> int:
+        """For how many messages there is room now. 0 while there is too little, after PAUSE_S at most.
+
+        A receive costs the same for one message as for ten. So while every thread has work, this waits until there is
+        room for ten, or for all messages that may wait for a thread.
+        """
+        enough = max(1, min(SQS_MAX_BATCH, self._options.batch_size - self._options.threads))
+        until, room = time.monotonic() + PAUSE_S, 0
+        while room < enough and self._room.acquire(timeout=max(0.0, until - time.monotonic())):
+            room += 1
+        while room < self._options.batch_size and self._room.acquire(blocking=False):
+            room += 1
+        return room
 
     def _may_receive(self) -> bool:
         closed = self._context.breaker.is_closed()

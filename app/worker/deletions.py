@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 Settled = Callable[[bool], None]
 """Is called once it is known whether a message is deleted."""
 
-GATHER_S = 0.1
+GATHER_S = 0.5
 TRIES = 3
 PAUSE_S = 0.5
 

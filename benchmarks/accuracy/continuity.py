@@ -59,9 +59,10 @@ from app.core.kill_points import KillPoints
 from app.core.messages import EditPeople, GroupGallery
 from app.detection import handle as detection
 from app.detection.analysis import Analyser
-from app.detection.batcher import Batcher
 from app.detection.budget import Budget
+from app.detection.changes import ChangeParts
 from app.detection.device import open_device
+from app.detection.photo_store import PhotoStore
 from app.grouping import handle as grouping
 from app.grouping.index import GalleryIndex
 from app.grouping.parts import GroupingParts
@@ -77,7 +78,6 @@ LEAST_KEPT, LEAST_KEPT_SINGLE = 0.99, 0.95
 MOST_PHOTOS = 5
 EXPORTS = ((200, 75), (350, 88), (250, 60), (300, 92))
 """Side in pixels and quality of the JPEGs, one after the other."""
-PHOTOS_A_WRITE = 50
 LEASE_S = 60.0
 
 
@@ -324,20 +324,15 @@ def _open_world(environment: dict[str, str], packs: Sequence[str], opened: ExitS
     for pack in packs:
         installed = store.install(pack)
         device = opened.enter_context(open_device(installed, "cpu"))
-        results = Batcher("store", detection.make_saver(faces, owner, objects), most=PHOTOS_A_WRITE)
+        changes = ChangeParts(MongoGalleryStore(database), queue, 0, installed.manifest.model_id, Telemetry())
         world.detections[pack] = detection.DetectionParts(
             analyser=Analyser(device, LIMITS),
             objects=objects,
-            faces=faces,
-            results=opened.enter_context(results),
-            owner=owner,
-            galleries=MongoGalleryStore(database),
-            grouping_queue=queue,
+            photos=PhotoStore(faces, owner, objects, changes),
             default_bucket=world.bucket,
             output_bucket=environment["FACE_GROUP_BUCKET_NAME"],
             readable_buckets=frozenset({world.bucket}),
             preview_side_px=256,
-            grouping_delay_s=0,
             file_bytes=Budget(1 << 30),
             picture_bytes=Budget(1 << 30),
             kill_points=KillPoints(),

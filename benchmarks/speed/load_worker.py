@@ -5,7 +5,7 @@ All other code is the service's own, from its settings to its exit code.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,9 +61,7 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def open_stub_analyser(
-    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, on_death: Callable[[], None]
-) -> Analyser:
+def open_stub_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics) -> Analyser:
     """Replaces the function of app.bootstrap: the same device and limits, with the stub as pack."""
     device = Device(
         FacePack(MANIFEST, StubDetector(), StubEmbedder()),
@@ -71,7 +69,6 @@ def open_stub_analyser(
         CPU_PHOTOS,
         CPU_FACES,
         metrics=metrics,
-        on_death=on_death,
     )
     photos = settings.photos
     return Analyser(stack.enter_context(device), photos.limits, Prefilter(photos.prefilter, photos.thumbnail_key))

@@ -542,7 +542,7 @@ def save_content(stores: Stores, name: str, content: str, count: int = 1, *, mod
 def test_a_photo_with_the_same_bytes_is_found_with_its_faces_in_the_detectors_order(stores: Stores) -> None:
     saved = save_content(stores, "a", "sha-1", count=12)
     save_content(stores, "b", "sha-2")
-    twin = stores.faces.find_twin("sha-1", MODEL)
+    twin = stores.faces.find_twins(["sha-2", "sha-1"], MODEL)["sha-1"]
     assert twin is not None
     assert twin.image == saved.image
     assert [face.face_id for face in twin.faces] == [face.face_id for face in saved.faces]
@@ -555,22 +555,22 @@ def test_a_photo_with_the_same_bytes_is_found_with_its_faces_in_the_detectors_or
 
 def test_a_photo_without_faces_is_a_twin_too(stores: Stores) -> None:
     save_content(stores, "a", "sha-1", count=0)
-    twin = stores.faces.find_twin("sha-1", MODEL)
+    twin = stores.faces.find_twins(["sha-2", "sha-1"], MODEL)["sha-1"]
     assert twin is not None
     assert list(twin.faces) == []
 
 
 def test_other_bytes_and_other_models_have_no_twin(stores: Stores) -> None:
     save_content(stores, "a", "sha-1")
-    assert stores.faces.find_twin("sha-2", MODEL) is None
-    assert stores.faces.find_twin("sha-1", OTHER_MODEL) is None
+    assert stores.faces.find_twins(["sha-2"], MODEL) == {}
+    assert stores.faces.find_twins(["sha-1"], OTHER_MODEL) == {}
 
 
 def test_a_rejected_photo_is_nobodys_twin(stores: Stores) -> None:
     result = photo_result(photo("a"), 0)
     rejected = replace(result.image, content="sha-1", status=ImageStatus.REJECTED)
     store(stores, [PhotoResult(rejected)])
-    assert stores.faces.find_twin("sha-1", MODEL) is None
+    assert stores.faces.find_twins(["sha-1"], MODEL) == {}
 
 
 SIDES = (64, 48)

@@ -33,13 +33,15 @@ from app.core.result_keys import ResultKeys
 from app.core.roles import QualityBars
 from app.core.thresholds import Threshold
 from app.detection.analysis import Analyser
-from app.detection.batcher import Batcher
 from app.detection.budget import Budget
+from app.detection.changes import ChangeParts
 from app.detection.device import Device
-from app.detection.handle import DetectionParts, handle, make_saver
+from app.detection.handle import DetectionParts, handle
+from app.detection.photo_store import PhotoStore
 from app.grouping.handle import handle as group
 from app.grouping.index import GalleryIndex
 from app.grouping.parts import ForgetParts, GroupingParts
+from app.telemetry.interface import Telemetry
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
 from tests import photos
@@ -133,24 +135,19 @@ class World:
     def _make_detection(self, manifest: Any) -> DetectionParts:
         faces = MongoFaceStore(self.database)
         pack = FacePack(manifest, ColumnDetector(), ColourEmbedder())
-        device = Device(pack, calls=1, photos=4, faces=8).__enter__()
+        changes = ChangeParts(MongoGalleryStore(self.database), self.queue, 1, manifest.model_id, Telemetry())
+        forgotten = MongoForgottenPhotos(self.database)
         return DetectionParts(
-            analyser=Analyser(device, PhotoLimits(1_000_000, 1_000_000)),
+            analyser=Analyser(Device(pack, calls=1, photos=4, faces=8), PhotoLimits(1_000_000, 1_000_000)),
             objects=self.objects,
-            faces=faces,
-            results=Batcher("store", make_saver(faces, self.owner, self.objects), most=10).__enter__(),
-            owner=self.owner,
-            galleries=MongoGalleryStore(self.database),
-            grouping_queue=self.queue,
+            photos=PhotoStore(faces, self.owner, self.objects, changes, forgotten=forgotten),
             default_bucket=self.photos,
             output_bucket=self.results,
             readable_buckets=frozenset({self.photos}),
             preview_side_px=32,
-            grouping_delay_s=1,
             file_bytes=Budget(10_000_000),
             picture_bytes=Budget(100_000_000),
             kill_points=KillPoints(),
-            forgotten=MongoForgottenPhotos(self.database),
         )
 
     def _make_grouping(self) -> GroupingParts:

@@ -68,7 +68,7 @@ def use_everything(database: MongoDatabase) -> None:
     result = photo_result(photo())
     assert faces.save_photos([result]).overtaken == []
     assert faces.find_image(photo())
-    faces.find_twin("content", MODEL)
+    faces.find_twins(["content"], MODEL)
     faces.find_other_model("g", MODEL)
     claim = galleries.mark_dirty("g", 0)
     assert claim

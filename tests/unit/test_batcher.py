@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.core.errors import DeviceOutOfMemory, RetryLater
+from app.core.errors import DeviceOutOfMemory
 from app.detection.batcher import Batcher
 from app.telemetry.catalogue import Metric
 from tests.telling import RecordingMetrics
@@ -44,15 +44,13 @@ def ask_all(batcher: Batcher[int, int], doubler: Doubler, items: Sequence[int]) 
 
 def test_what_gathers_while_a_call_is_under_way_is_answered_by_the_next_one() -> None:
     doubler = Doubler(hold_first=True)
-    with Batcher("doubler", doubler, most=10) as batcher:
-        assert ask_all(batcher, doubler, [1, 2, 3, 4]) == [2, 4, 6, 8]
+    assert ask_all(Batcher("doubler", doubler, most=10), doubler, [1, 2, 3, 4]) == [2, 4, 6, 8]
     assert [len(call) for call in doubler.calls] == [1, 3]
 
 
 def test_a_call_takes_no_more_than_its_weight_allows_but_always_one_item() -> None:
     doubler = Doubler(hold_first=True)
-    with Batcher("doubler", doubler, most=10, weigh=float) as batcher:
-        ask_all(batcher, doubler, [50, 6, 6, 4])
+    ask_all(Batcher("doubler", doubler, most=10, weigh=float), doubler, [50, 6, 6, 4])
     assert doubler.calls[0] == [50]
     assert all(len(call) == 1 or sum(call) <= 10 for call in doubler.calls)
     assert sum(map(sum, doubler.calls)) == 66
@@ -61,15 +59,15 @@ def test_a_call_takes_no_more_than_its_weight_allows_but_always_one_item() -> No
 def test_the_sizes_of_calls_and_of_the_queue_before_them_are_measured() -> None:
     doubler, metrics = Doubler(hold_first=True), RecordingMetrics()
     sizes = (Metric.STORE_BATCH, Metric.STORE_QUEUE)
-    with Batcher("doubler", doubler, most=2, metrics=metrics, sizes=sizes) as batcher:
-        ask_all(batcher, doubler, [1, 2, 3, 4])
+    ask_all(Batcher("doubler", doubler, most=2, metrics=metrics, sizes=sizes), doubler, [1, 2, 3, 4])
     assert metrics.values[Metric.STORE_BATCH] == [1, 2, 1]
     assert metrics.values[Metric.STORE_QUEUE] == [1, 3, 1]
 
 
 def test_the_time_of_waiting_is_returned() -> None:
     doubler = Doubler(hold_first=True)
-    with Batcher("doubler", doubler, most=1) as batcher, ThreadPoolExecutor(2) as pool:
+    batcher = Batcher("doubler", doubler, most=1)
+    with ThreadPoolExecutor(2) as pool:
         first = pool.submit(batcher.ask, 1)
         assert doubler.entered.wait(PATIENCE_S)
         second = pool.submit(batcher.ask, 2)
@@ -82,7 +80,8 @@ def test_an_error_of_this_system_reaches_everyone_in_the_call() -> None:
     def run(items: Sequence[int]) -> list[int]:
         raise DeviceOutOfMemory("no room")
 
-    with Batcher("full", run, most=10) as batcher, ThreadPoolExecutor(3) as pool:
+    batcher = Batcher("full", run, most=10)
+    with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(batcher.ask, item) for item in range(3)]
         for future in futures:
             with pytest.raises(DeviceOutOfMemory):
@@ -97,7 +96,8 @@ def test_an_unexpected_error_is_its_items_own() -> None:
             raise ZeroDivisionError
         return doubler(items)
 
-    with Batcher("superstitious", run, most=10) as batcher, ThreadPoolExecutor(4) as pool:
+    batcher = Batcher("superstitious", run, most=10)
+    with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher.ask, 1)
         assert doubler.entered.wait(PATIENCE_S)
         rest = {item: pool.submit(batcher.ask, item) for item in (2, 13, 3)}
@@ -110,23 +110,33 @@ def test_an_unexpected_error_is_its_items_own() -> None:
 
 
 def test_a_wrong_number_of_answers_is_an_error_and_not_a_wait_for_ever() -> None:
-    with (
-        Batcher("forgetful", lambda _: [], most=1) as batcher,
-        pytest.raises(RuntimeError, match="gave 0 answers to 1"),
-    ):
-        batcher.ask(1)
+    with pytest.raises(RuntimeError, match="gave 0 answers to 1"):
+        Batcher("forgetful", lambda _: [], most=1).ask(1)
 
 
-def test_who_still_waits_at_the_end_is_answered() -> None:
-    doubler = Doubler(hold_first=True)
-    with ThreadPoolExecutor(2) as pool:
-        with Batcher("doubler", doubler, most=1) as batcher:
-            futures = [pool.submit(batcher.ask, item) for item in (1, 2)]
-            assert doubler.entered.wait(PATIENCE_S)
-            while not batcher._waiting:
-                pass
-        doubler.may_go_on.set()
-        assert [future.result(PATIENCE_S)[0] for future in futures] == [2, 4]
+def test_an_item_that_comes_alone_is_answered_in_its_own_thread() -> None:
+    threads: list[int] = []
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        threads.append(threading.get_ident())
+        return items
+
+    assert Batcher("own", run, most=10).ask(1)[0] == 1
+    assert threads == [threading.get_ident()]
+
+
+def test_a_call_waits_for_others_where_it_is_told_to() -> None:
+    doubler = Doubler()
+    batcher = Batcher("doubler", doubler, most=10, linger_s=lambda: 0.5)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda item: batcher.ask(item)[0], range(4))) == [0, 2, 4, 6]
+    assert len(doubler.calls) == 1
+
+
+def test_many_threads_all_get_their_own_answers() -> None:
+    batcher = Batcher("doubler", lambda items: [2 * item for item in items], most=3, calls=2)
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda item: batcher.ask(item)[0], range(5_000))) == list(range(0, 10_000, 2))
 
 
 def test_a_shared_turn_lets_one_call_run_at_a_time() -> None:
@@ -143,32 +153,27 @@ def test_a_shared_turn_lets_one_call_run_at_a_time() -> None:
             running -= 1
         return items
 
-    with (
-        Batcher("a", run, most=1, threads=2, turn=turn) as a,
-        Batcher("b", run, most=1, threads=2, turn=turn) as b,
-        ThreadPoolExecutor(8) as pool,
-    ):
+    a, b = (Batcher(name, run, most=1, calls=2, turn=turn) for name in "ab")
+    with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda item: (a if item % 2 else b).ask(item), range(16)))
     assert most_at_once == 1
 
 
-def test_a_thread_that_dies_says_so() -> None:
-    died = threading.Event()
+def test_a_call_that_cannot_begin_leaves_the_next_one_to_others() -> None:
+    class Turn:
+        def __init__(self) -> None:
+            self.errors: list[BaseException] = [MemoryError()]
 
-    class Broken:
         def __enter__(self) -> None:
-            raise MemoryError
+            if self.errors:
+                raise self.errors.pop()
 
         def __exit__(self, *_: object) -> None: ...
 
-    threading.excepthook, before = lambda _: None, threading.excepthook
-    try:
-        with Batcher("broken", list, most=1, turn=Broken(), on_death=died.set) as batcher:
-            with pytest.raises(RetryLater, match="thread broken of this worker died"):
-                batcher.ask(1)
-            assert died.wait(PATIENCE_S)
-    finally:
-        threading.excepthook = before
+    batcher = Batcher("unlucky", list, most=1, turn=Turn())
+    with pytest.raises(MemoryError):
+        batcher.ask(1)
+    assert batcher.ask(2)[0] == 2
 
 
 def test_a_batcher_lets_go_of_what_it_has_answered() -> None:
@@ -177,10 +182,10 @@ def test_a_batcher_lets_go_of_what_it_has_answered() -> None:
 
     picture = Picture()
     seen = weakref.ref(picture)
-    with Batcher[Picture, int]("forgetting", lambda items: [len(items)], most=1) as batcher:
-        assert batcher.ask(picture)[0] == 1
-        del picture
-        until = time.monotonic() + PATIENCE_S
-        while seen() is not None and time.monotonic() < until:
-            time.sleep(0.01)
-        assert seen() is None
+    batcher = Batcher[Picture, int]("forgetting", lambda items: [len(items)], most=1)
+    assert batcher.ask(picture)[0] == 1
+    del picture
+    until = time.monotonic() + PATIENCE_S
+    while seen() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert seen() is None

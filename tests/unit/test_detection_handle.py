@@ -20,13 +20,15 @@ from app.core.ports import OpenObject, Progress
 from app.core.records import FaceRecord, ImageRecord, ImageStatus, PhotoRef, make_face_id
 from app.core.result_keys import ResultKeys
 from app.detection.analysis import Analyser
-from app.detection.batcher import Batcher
 from app.detection.budget import Budget
+from app.detection.changes import ChangeParts
 from app.detection.decoders import count_decode_bytes
 from app.detection.device import Device
-from app.detection.handle import DetectionParts, handle, make_saver
+from app.detection.handle import DetectionParts, handle
+from app.detection.photo_store import PhotoStore
 from app.detection.prefilter import Prefilter, PrefilterMode
 from app.telemetry.catalogue import Metric
+from app.telemetry.interface import Telemetry
 from app.vision.decode import read_header
 from app.vision.face_pack import FacePack
 from app.vision.types import FaceDetector
@@ -47,7 +49,10 @@ NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 class World:
     """The detection service's parts as fakes, and a toy pack that finds as many faces as it is told."""
 
-    def __init__(self, objects: FakeObjectStore | None = None, **changes: Any) -> None:
+    def __init__(
+        self, objects: FakeObjectStore | None = None, telemetry: Telemetry | None = None, **changes: Any
+    ) -> None:
+        telemetry = telemetry or Telemetry()
         self.journal: list[str] = []
         self.clock = FakeClock()
         self.objects = objects or FakeObjectStore("results", self.journal)
@@ -60,29 +65,31 @@ class World:
         self.parts = DetectionParts(
             analyser=Analyser(self.device_of(self.detector), PhotoLimits(100_000, 1_000_000)),
             objects=self.objects,
-            faces=self.faces,
-            results=Batcher(
-                "store", make_saver(self.faces, self.owner, self.objects, self.events), most=10
-            ).__enter__(),
-            owner=self.owner,
-            galleries=self.galleries,
-            grouping_queue=self.grouping_queue,
+            photos=self.open_photo_store(self.faces, telemetry),
             default_bucket="photos",
             output_bucket="results",
             readable_buckets=frozenset({"photos", "more-photos"}),
             preview_side_px=32,
-            grouping_delay_s=DELAY_S,
             file_bytes=Budget(1_000_000),
             picture_bytes=Budget(10_000_000),
-            events=self.events,
             kill_points=KillPoints(),
+            telemetry=telemetry,
         )
         self.parts = replace(self.parts, **changes)
         self.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
 
+    def open_photo_store(self, faces: FakeFaceStore, telemetry: Telemetry, model_id: str = MODEL) -> PhotoStore:
+        changes = ChangeParts(self.galleries, self.grouping_queue, DELAY_S, model_id, telemetry)
+        return PhotoStore(faces, self.owner, self.objects, changes, events=self.events)
+
     def device_of(self, detector: FaceDetector, **manifest: Any) -> Device:
         pack = FacePack(toy_manifest(**manifest), detector, ToyEmbedder())
-        return Device(pack, calls=1, photos=4, faces=8).__enter__()
+        return Device(pack, calls=1, photos=4, faces=8)
+
+    def use_pack(self, name: str, detector: FaceDetector) -> None:
+        analyser = replace(self.parts.analyser, device=self.device_of(detector, name=name))
+        photos = self.open_photo_store(self.faces, self.parts.telemetry, analyser.model_id)
+        self.parts = replace(self.parts, analyser=analyser, photos=photos)
 
     def detect(self, photo: PhotoRef = PHOTO, **fields: Any) -> None:
         message = {"gallery_id": photo.gallery_id, "image_id": photo.image_id, "s3_key": photo.key}
@@ -235,8 +242,7 @@ def read_crop(world: World, face: FaceRecord) -> bytes:
 
 def test_another_models_faces_are_no_use_for_the_same_picture(world: World) -> None:
     world.detect()
-    analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(3), name="newer"))
-    world.parts = replace(world.parts, analyser=analyser)
+    world.use_pack("newer", ToyDetector(3))
     twin = PhotoRef("other", "b", "photos", "other/b.jpg", "b")
     world.objects.upload("photos", twin.key, photos.jpeg(), NOON)
     world.detect(twin)
@@ -380,8 +386,7 @@ def test_a_photo_that_became_unusable_keeps_no_faces_and_no_pictures(world: Worl
 def test_a_change_of_the_pack_leaves_the_crops_and_the_preview_of_the_old_one(world: World) -> None:
     world.detect()
     before = world.crops_key()
-    analyser = replace(world.parts.analyser, device=world.device_of(ToyDetector(1), name="newer"))
-    world.parts = replace(world.parts, analyser=analyser)
+    world.use_pack("newer", ToyDetector(1))
     world.detect()
     assert world.objects.output_keys == {
         before,
@@ -685,7 +690,7 @@ def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
     strict = toy_manifest(quality={"core": 100, "border": 99})
     pack = FacePack(strict, world.detector, ToyEmbedder())
     world.parts = replace(
-        world.parts, analyser=replace(world.parts.analyser, device=Device(pack, calls=1, photos=4, faces=8).__enter__())
+        world.parts, analyser=replace(world.parts.analyser, device=Device(pack, calls=1, photos=4, faces=8))
     )
     world.detect()
     assert len(world.image().left_out) == 2
@@ -704,6 +709,8 @@ def test_telemetry_hears_of_a_photo_its_faces_and_its_stages() -> None:
         Metric.EMBED_SECONDS: 1,
         Metric.DEVICE_WAIT_SECONDS: 1,
         Metric.STORE_SECONDS: 1,
+        Metric.STORE_BATCH: 1,
+        Metric.STORE_QUEUE: 1,
         Metric.FACE_QUALITY: 2,
     }
     (whole_s,) = listener.metrics.values[Metric.PHOTO_SECONDS]
@@ -878,10 +885,7 @@ def test_a_worker_that_another_one_overtakes_looks_again_and_its_pictures_go(wor
 
     world = World(objects=Overtaking())
     other = World(objects=world.objects)
-    other.parts = replace(other.parts, faces=world.faces)
-    other.parts = replace(
-        other.parts, results=Batcher("store", make_saver(world.faces, other.owner, world.objects), most=1).__enter__()
-    )
+    other.parts = replace(other.parts, photos=other.open_photo_store(world.faces, Telemetry()))
     world.objects.upload("photos", PHOTO.key, photos.jpeg(), NOON)
     world.happen("ObjectCreated:Put", PHOTO.key)
     assert world.image().content == sha256(newer).hexdigest()
