@@ -59,7 +59,7 @@ class Person:
 class Face:
     """A face on a photo. `box` is x1 y1 x2 y2 in pixels of the upright original, `quality` maps measure to value.
 
-    The crop, a WebP, is `crop_range` (first byte, length) of the object `crop_key`, all of it where that is None.
+    The crop, a JPEG, is `crop_range` (first byte, length) of the object `crop_key`, all of it where that is None.
     `confirmed`: a user said who it is.
     """
 

@@ -59,7 +59,8 @@ class ResultKeys:
         return f"{self.finds(gallery_id)}{request_id}.json"
 
     def crops(self, photo: PhotoRef, edition: int, content: str, model_id: str) -> str:
-        """The object that holds the crops of a photo's faces, one WebP file after the other."""
+        """The object that holds the crops of a photo's faces, one JPEG file after the other; former
+        versions wrote WebP files."""
         return f"{self._start('faces', photo)}{edition}-{content[:CONTENT_DIGITS]}-{model_id}.crops"
 
     def preview(self, photo: PhotoRef, edition: int, content: str) -> str:
@@ -86,7 +87,7 @@ class ResultKeys:
 
     def cover(self, gallery_id: str, person: PersonRecord, digest: str) -> str:
         """A person's cover. `digest` is that of its face, so that another cover has another key."""
-        return f"{self.covers(gallery_id)}{person.person_id}-{digest}.webp"
+        return f"{self.covers(gallery_id)}{person.person_id}-{digest}.jpg"
 
     def tombstones(self, gallery_id: str) -> str:
         """The prefix of the copies of a gallery's tombstones; it does not name the gallery."""

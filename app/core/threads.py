@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -67,6 +68,24 @@ def repeat(closing: threading.Event, every_s: float, action: Callable[[], None])
     """Call `action` every so many seconds until `closing` is set."""
     while not closing.wait(every_s):
         action()
+
+
+class Slots:
+    """A context that so many threads can be in at the same time, as threading.Semaphore. It is entered and left some
+    hundred times a second by threads that have little else to do, and this one runs no Python code under its lock."""
+
+    def __init__(self, count: int) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        self._free.get()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._free.put(None)
 
 
 class Once(Generic[Made]):

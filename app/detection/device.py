@@ -1,6 +1,5 @@
 """The one place where networks run: on photos and chips of all messages that are worked on, in batches."""
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any
 
 from app.core.arrays import Floats, Image
 from app.core.stages import Stage
+from app.core.threads import Slots
 from app.detection.batcher import Batcher
 from app.detection.stage_times import StageTimes
 from app.host import count_cores
@@ -28,8 +28,8 @@ class Device:
     """Runs a model pack for many threads. On a GPU one call runs at a time, with a large batch. On a CPU one call runs
     on each core, since a network on one core wastes less time than a network on all cores.
 
-    `photos` and `faces` bound the batch of one call. `cpu` is a semaphore for other work that keeps a core busy, such
-    as decoding. On a CPU it is the networks' own, since threads that share a core slow each other down. With
+    `photos` and `faces` bound the batch of one call. `cpu` are slots for other work that keeps a core busy, such
+    as decoding. On a CPU they are the networks' own, since threads that share a core slow each other down. With
     `own_threads` all calls are made by threads of the device, else by those that ask: a GPU's libraries keep memory for
     each thread that calls them.
     """
@@ -41,12 +41,12 @@ class Device:
         photos: int,
         faces: int,
         *,
-        cpu: threading.Semaphore | None = None,
+        cpu: Slots | None = None,
         own_threads: bool = False,
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self.pack = pack
-        turn = threading.Semaphore(calls)
+        turn = Slots(calls)
         self.cpu = cpu or turn
         self._pool = ThreadPoolExecutor(calls, "device") if own_threads else None
         batcher = partial(Batcher[Any, Any], calls=calls, turn=turn, metrics=metrics)
@@ -102,6 +102,6 @@ def open_device(
     on_gpu, each = is_gpu(provider), threads or 1
     loaded = load_pack(pack, provider, threads if on_gpu else each, precision)
     if on_gpu:
-        cpu = threading.Semaphore(count_cores())
+        cpu = Slots(count_cores())
         return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=cpu, own_threads=True, metrics=metrics)
     return Device(loaded, max(1, count_cores() // each), CPU_PHOTOS, CPU_FACES, metrics=metrics)

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 TRANSFERS = 16
 """Most of the time of a copy is spent waiting for S3."""
+WEBP_START = b"RIFF"
+"""Former versions wrote crops as WebP, and a photo keeps them until it is examined anew."""
 
 
 def list_covers(
@@ -48,7 +50,7 @@ def write_covers(covers: dict[str, tuple[str, int]], faces: FaceBatch, prefix: s
             # Its photo was replaced or removed while this run went on, so another run follows.
             log.info("crop is gone", extra={"face": faces.face_ids[row]})
         else:
-            objects.put(key, crop, "image/webp")
+            objects.put(key, crop, "image/webp" if crop.startswith(WEBP_START) else "image/jpeg")
 
     with ThreadPoolExecutor(TRANSFERS, thread_name_prefix="covers") as pool:
         list(pool.map(copy, wanted.keys() - there))

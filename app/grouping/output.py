@@ -42,7 +42,7 @@ class _Person(_Part):
 
 
 class GroupedPerson(_Person):
-    cover_key: str | None = Field(None, description="Key of the person's cover, a WebP, in the results bucket.")
+    cover_key: str | None = Field(None, description="Key of the person's cover, a JPEG, in the results bucket.")
     faces: list[GroupedFace]
 
 
@@ -78,7 +78,7 @@ _Path = Annotated[
 
 class PhotoFace(_Part):
     """A face on a photo. `box` is x1 y1 x2 y2 in whole pixels of the upright original. `crop` is the first byte and the
-    length in bytes of the face's crop, a WebP, in the photo's `crops`. `quality` is 0 to 100."""
+    length in bytes of the face's crop, a JPEG, in the photo's `crops`. `quality` is 0 to 100."""
 
     face_id: str
     digest: str | None = Field(None, description="Tells the face from another one that has its id later. For edits.")
@@ -146,7 +146,7 @@ class SuggestionsFile(_Shard):
 class IndexedPerson(_Person):
     """A person. `shard` is the file with the person's photos (PersonFile)."""
 
-    cover: _Path | None = Field(None, description="The person's cover, a WebP.")
+    cover: _Path | None = Field(None, description="The person's cover, a JPEG.")
     shard: _Path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.core.arrays import Floats, Image
 
+BRIGHT_SHARE = 0.95
 DARK_BELOW = 90.0
 """A chip is dark where the 95th percentile of its luminance (0 to 255) is below this. In daylight, skin of any tone has
 brighter spots: only one in 300 of LFW's photos is dark."""
@@ -33,11 +34,12 @@ _STEP = 2
 """Luminance is measured in every second row and column."""
 
 
-def brighten(chips: Image) -> Image:
-    """(N,S,S,3) uint8 RGB → the chips, the dark ones brightened; never changes its argument."""
+def brighten(chips: Image, gains: Floats | None = None) -> Image:
+    """(N,S,S,3) uint8 RGB → the chips, the dark ones brightened; never changes its argument. `gains` (N,) are theirs,
+    where they are known already."""
     if not len(chips):
         return chips
-    gains = compute_gains(chips)
+    gains = compute_gains(chips) if gains is None else gains
     dark = np.flatnonzero(gains > 1)
     if not len(dark):
         return chips
@@ -55,7 +57,7 @@ def compute_gains(chips: Image) -> Floats:
     some = np.ascontiguousarray(chips[:, ::_STEP, ::_STEP])
     count, height, width = some.shape[:3]
     luminance = cv2.cvtColor(some.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
-    bright = np.percentile(np.asarray(luminance).reshape(count, -1), 95, axis=1)
+    bright = _find_percentile(np.asarray(luminance).reshape(count, -1), BRIGHT_SHARE)
     gains = np.clip(BRIGHTEN_TO / np.maximum(bright, 1), 1, MOST_GAIN)
     return np.where(bright < DARK_BELOW, gains, 1).astype(np.float32)
 
@@ -82,3 +84,13 @@ def brighten_parts(image: Image) -> Image:
         smoothed = cv2.GaussianBlur(image, (0, 0), SMOOTHED_PX)
         source = np.where((gain > NOISY_GAIN)[..., None], smoothed, image)
     return np.asarray(cv2.multiply(source, cv2.merge([gain] * 3), dtype=cv2.CV_8U), np.uint8)
+
+
+def _find_percentile(values: Image, share: float) -> Floats:
+    """(N,P) uint8 → (N,), as `np.percentile` interpolates, in a fifth of its time."""
+    below, part = divmod(share * (values.shape[1] - 1), 1)
+    row = int(below)
+    above = min(row + 1, values.shape[1] - 1)
+    ordered = np.partition(values, (row, above), axis=1)
+    low, high = (ordered[:, one].astype(np.float64) for one in (row, above))
+    return np.asarray(low + (high - low) * part)

@@ -36,7 +36,7 @@ FEWEST_WORDS, LATE_WORDS, LATE_WORDS_S = 12, 6, 30.0
 ones went with their photos, and on a slow machine the workers may have found nobody before."""
 OVERTAKEN = b"photo changed meanwhile"
 """The log line of app.detection.handle."""
-PICTURE_ENDINGS = (".crops", ".jpg", ".webp")
+PICTURE_ENDINGS = (".crops", ".jpg")
 
 
 def run_real_round(options: RoundOptions, world_options: WorldOptions) -> dict[str, Any]:

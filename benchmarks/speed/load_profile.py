@@ -71,7 +71,7 @@ class LockProfiler(BackgroundThread):
 def count_stages(lines: Iterable[str]) -> Counter[str]:
     """Samples of each stage; a line is `outermost;…;innermost count`."""
     counts = Counter[str]()
-    for line in lines:
+    for line in filter(None, lines):
         stack, _, number = line.rpartition(" ")
         counts[_find_stage(stack.split(";"))] += int(number)
     return counts

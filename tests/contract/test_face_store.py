@@ -515,7 +515,7 @@ def test_a_database_that_is_away_asks_to_retry_later_in_bounded_time(monkeypatch
     monkeypatch.setattr("app.adapters.mongo.TRANSACTION_S", 0.5)
     with MongoClient[Document]("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50) as client:
         store_away, began = MongoFaceStore(client["nowhere"]), time.monotonic()
-        with pytest.raises(StoreUnavailable, match=r"^Reading a photo's record in MongoDB failed: "):
+        with pytest.raises(StoreUnavailable, match=r"^Reading photos' records in MongoDB failed: "):
             store_away.find_image(photo())
         with pytest.raises(StoreUnavailable, match=r"^Storing photos in MongoDB failed: "):
             store_away.save_photos([photo_result(photo())])

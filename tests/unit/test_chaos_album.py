@@ -26,7 +26,7 @@ from benchmarks.chaos.user import Kind, Word
 
 JPEG, PNG, RAW, VIDEO = (("photos", f"g/IMG_1{ending}") for ending in (".jpg", ".png", ".nef", ".mov"))
 BOX = [60.0, 60.0, 130.0, 140.0]
-COVER = "face-worker/g/covers/p1-0123.webp"
+COVER = "face-worker/g/covers/p1-0123.jpg"
 SHARD = "face-worker/g/groups/people/p1-1-0123456789ab.json"
 OUTCOMES = album.list_outcomes()
 
@@ -157,7 +157,9 @@ def other_file(case: Case) -> None:
 
 
 def other_crops(case: Case) -> None:
-    case.pictures["face-worker/g/faces/IMG_1.crops"] = b"a neighbour" + make_crop(case.files[PNG])
+    other = make_crop(case.files[PNG])
+    case.pictures["face-worker/g/faces/IMG_1.crops"] = b"a neighbour" + other
+    case.run.faces["g/IMG_1/m/0"]["crop_range"] = [11, len(other)]
 
 
 def wrong_range(case: Case) -> None:
@@ -181,7 +183,7 @@ def second_record(case: Case) -> None:
 
 
 def left_cover(case: Case) -> None:
-    case.run = replace(case.run, keys=case.run.keys | {"face-worker/g/covers/p9-0.webp"})
+    case.run = replace(case.run, keys=case.run.keys | {"face-worker/g/covers/p9-0.jpg"})
 
 
 def no_letter(case: Case) -> None:
@@ -230,7 +232,7 @@ def letter_without_reason(case: Case) -> None:
         (change("groups:g:unassigned", [{"face_id": "g/IMG_1/m/0", "digest": ""}]), "lists g/IMG_1/m/0 2 times"),
         (change("groups:g:skipped", []), "g/groups.json lists other skipped photos than MongoDB"),
         (change("groups:g:files", []), f"{SHARD} is not named by groups.json"),
-        (left_cover, "face-worker/g/covers/p9-0.webp is nobody's"),
+        (left_cover, "face-worker/g/covers/p9-0.jpg is nobody's"),
         (change("faces:g/IMG_1/m/0:assigned_by", "user"), "g/IMG_1/m/0 is confirmed as p1, which nobody said"),
         (change("faces:g/IMG_1/m/0:rejected", ["p2"]), "g/IMG_1/m/0 is rejected for p2, which nobody said"),
         (no_letter, "The bad record 0 is no dead letter"),

@@ -13,7 +13,7 @@ def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
 
 
 def opened(crop: bytes) -> Pil.Image:
-    picture = Pil.open(BytesIO(crop), formats=["WEBP"])
+    picture = Pil.open(BytesIO(crop), formats=["JPEG"])
     picture.load()
     return picture
 

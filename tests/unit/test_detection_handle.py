@@ -269,7 +269,7 @@ def test_all_crops_of_a_photo_are_one_object_and_each_face_knows_its_part(world:
     assert world.image().preview_key == world.preview_key()
     crops = [read_crop(world, face) for face in world.faces.faces.values()]
     assert b"".join(crops) == world.objects.read(world.crops_key())
-    assert [Pil.open(BytesIO(crop)).format for crop in crops] == ["WEBP", "WEBP"]
+    assert [Pil.open(BytesIO(crop)).format for crop in crops] == ["JPEG", "JPEG"]
 
 
 def test_a_photo_costs_three_calls_of_s3_whatever_its_faces() -> None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from app.core.arrays import Image
-from app.vision.light import BRIGHTEN_PARTS_TO, BRIGHTEN_TO, DARK_BELOW, DARK_PART_BELOW, brighten, brighten_parts
+from app.vision.light import (
+    BRIGHTEN_PARTS_TO,
+    BRIGHTEN_TO,
+    DARK_BELOW,
+    DARK_PART_BELOW,
+    _find_percentile,
+    brighten,
+    brighten_parts,
+)
 
 
 def chip(brightness: float, seed: int = 0) -> Image:
@@ -86,3 +94,9 @@ def test_something_dark_beside_something_lit_stays() -> None:
 def test_black_stays_black_and_a_photo_of_one_pixel_is_one() -> None:
     assert brighten_parts(np.zeros((64, 96, 3), np.uint8)).max() == 0
     assert brighten_parts(np.full((1, 1, 3), 9, np.uint8)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("pixels", [1, 784, 3136])
+def test_a_percentile_is_that_of_numpy(pixels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, pixels), np.uint8)
+    assert _find_percentile(values, 0.95) == pytest.approx(np.percentile(values, 95, axis=1))

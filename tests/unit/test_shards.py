@@ -71,7 +71,7 @@ class Gallery:
             people.append(PersonRecord(person_id, cover, len(rows), len(photos), name, number=number))
         header = HEADER.model_copy(update={"generated_at": self.generated_at})
         groups = make_groups(header, batch, PersonMatches(owners, {}, {}), people, self.images, QualityBars())
-        return name_covers(groups, {one.person_id: f"face-worker/g/covers/{one.person_id}.webp" for one in people})
+        return name_covers(groups, {one.person_id: f"face-worker/g/covers/{one.person_id}.jpg" for one in people})
 
 
 class Bucket(FakeObjectStore):
@@ -123,7 +123,7 @@ def test_the_index_has_the_people_and_the_counts(bucket: Bucket) -> None:
         "face_count": 2,
         "photo_count": 2,
         "cover_face_id": "g/a/m/0",
-        "cover": "covers/p1.webp",
+        "cover": "covers/p1.jpg",
     }
     assert (other["number"], "name" in other) == (2, False)
     assert index["folder"] == "face-worker/g/"
@@ -176,8 +176,8 @@ def test_suggestions_are_a_file_with_both_covers_and_none_is_named_where_there_a
             "person_id": "p1",
             "other": "p2",
             "similarity": 0.43,
-            "cover": "covers/p1.webp",
-            "other_cover": "covers/p2.webp",
+            "cover": "covers/p1.jpg",
+            "other_cover": "covers/p2.jpg",
         }
     ]
     index = bucket.publish(PARTY, fence=2)

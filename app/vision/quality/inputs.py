@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.arrays import Floats
-from app.vision.light import brighten
+from app.vision.light import brighten, compute_gains
 
 CHIP_PX = 112
 """Side of the chips that are measured: ArcFace's template at its own size, whatever the embedder takes."""
@@ -35,9 +35,14 @@ class FaceColumns:
         return _compute_luminance(self.chips)
 
     @cached_property
+    def gains(self) -> Floats:
+        """(N,) float32, by how much dark chips are brightened."""
+        return compute_gains(self.chips)
+
+    @cached_property
     def brightened(self) -> NDArray[np.uint8]:
         """(N,112,112,3), brightened as for the embedder: they show what can still be recognised of a dark face."""
-        return brighten(self.chips)
+        return brighten(self.chips, self.gains)
 
     @cached_property
     def brightened_luminance(self) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from app.core.arrays import Floats
 from app.core.records import QUALITY_DIGITS
-from app.vision.light import compute_gains
 from app.vision.quality.exposure import measure_exposure
 from app.vision.quality.fitted import Perceptron, QualityModel
 from app.vision.quality.inputs import FaceColumns
@@ -56,7 +55,7 @@ def compute_raw_measures(faces: FaceColumns) -> Columns:
     the `gain` by which a dark face is brightened, and the `noise` that it then has, in grey levels."""
     pose = estimate_head_pose(faces.landmarks)
     size_px, inside = _measure_visible(faces)
-    gain = compute_gains(faces.chips)
+    gain = faces.gains
     return {
         "size_px": size_px,
         "inside": inside,
