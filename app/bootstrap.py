@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from app.adapters.aws import open_client
@@ -48,17 +49,18 @@ from app.core.threads import BackgroundThread, Once, repeat
 from app.core.thresholds import make_threshold
 from app.detection.budget import Budget
 from app.health import Health
-from app.host import count_cores, find_memory_limit, measure_memory_share
+from app.host import count_cores, count_gpus, find_memory_limit, measure_memory_share
 from app.packs.store import PackStore
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Metrics, Telemetry
 from app.telemetry.logs import Logging
 from app.telemetry.opening import open_telemetry
 from app.worker.breaker import Breaker
-from app.worker.child import ChildProcess, stop_with_parent
+from app.worker.child import ChildProcess, stop_service, stop_with_parent
 from app.worker.consumer import EXIT_DEAD_THREAD, Consumer, ConsumerContext, ConsumerOptions, Handler
 from app.worker.events import COLLECT_S, send_events
 from app.worker.shutdown import Shutdown
+from app.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from app.clustering.neighbours import NeighbourSearch
@@ -74,6 +76,8 @@ CLEAN_INDEX_EVERY_S = 60.0
 INDEX_GRACE_S = 600
 """The next run of a gallery, which commonly comes within a minute, writes its file without the faces that were erased.
 A file that no run has written since goes after this time."""
+MOST_PROCESSES = 4
+"""By itself: each has a copy of the networks in the GPU's memory."""
 SELFIES_SHARE = 0.25
 """Of the memory for pictures, where guests are looked for: photos that wait for memory must not hold up a selfie."""
 YIELDING = 19
@@ -88,22 +92,50 @@ def run(service: ServiceType | None = None) -> int:
     return _run(lambda: load_settings(**({"service_type": service} if service else {})), _open_service)
 
 
-def run_find() -> int:
-    """The process of the detection service that looks for guests (see _run_service)."""
-    return _run(lambda: load_settings(service_type="detection"), _open_find, "find")
+def run_photos(part: "Part", health_file: Path) -> int:
+    """One of several processes of the detection service that work on photos (see _supervise)."""
+    return _run(_load_detection, partial(_open_part, part=part, health_file=health_file), place=part.place)
 
 
-Open = Callable[[Any, ExitStack, Shutdown, Telemetry], "Service"]
+def run_find(place: int) -> int:
+    """The process of the detection service that looks for guests (see _open_service)."""
+    return _run(_load_detection, _open_find, "find", place)
 
 
-def _run(read_settings: Callable[[], Settings], open_service: Open, name: str | None = None) -> int:
-    """`name` is that of the process in logs and metrics, where it is not the service's."""
+@dataclass(frozen=True)
+class Part:
+    """What a process has of its machine, where `count` processes work on photos: an equal share of all. `place` counts
+    from 0."""
+
+    place: int = 0
+    count: int = 1
+
+    def share(self, amount: int) -> int:
+        return max(1, amount // self.count)
+
+
+Serve = Callable[[], "ServiceEnd"]
+Open = Callable[[Any, ExitStack, Shutdown, Telemetry], Serve]
+ALONE = Part()
+
+
+def _load_detection() -> DetectionSettings:
+    return cast(DetectionSettings, load_settings(service_type="detection"))
+
+
+def _run(
+    read_settings: Callable[[], Settings], open_service: Open, name: str | None = None, place: int | None = 0
+) -> int:
+    """`name` is that of the process in logs and metrics, where it is not the service's; `place` is that among the ports
+    of Prometheus."""
     try:
         settings = read_settings()
         name = name or settings.service_type
+        if open_service is _open_service and _count_processes(settings) > 1:
+            place = None
         with (
             Logging(name, settings.telemetry, partial(_open_logs_client, settings)) as logs,
-            open_telemetry(settings, name) as telemetry,
+            open_telemetry(settings, name, place) as telemetry,
         ):
             logs.trace_id = telemetry.tracer.trace_id
             end = _run_service(settings, telemetry, open_service)
@@ -144,38 +176,86 @@ def _run_service(settings: Settings, telemetry: Telemetry, open_service: Open) -
     shutdown = Shutdown()
     try:
         with shutdown.handle_signals(), ExitStack() as stack:
-            service = open_service(settings, stack, shutdown, telemetry)
-            for probe in service.probes.values():
-                probe()
-            context = _make_consumer_context(settings, service, telemetry)
-            consumer = Consumer(service.queue, service.handler, service.options, shutdown, context)
-            log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
-            code = consumer.run()
+            end = open_service(settings, stack, shutdown, telemetry)()
     except FatalWorkerError as error:
         log.critical("the service can't start: %s", error)
         raise
     except RetryLater as error:
         log.critical("the service can't start: %s", error)
         return ServiceEnd(EXIT_UNREACHABLE)
-    log.info("stopped", extra={"exit_code": code, "unfinished": consumer.unfinished})
-    return ServiceEnd(code, consumer.unfinished)
+    log.info("stopped", extra={"exit_code": end.code, "unfinished": end.unfinished})
+    return end
+
+
+def _consume(service: "Service", settings: Settings, shutdown: Shutdown, telemetry: Telemetry) -> ServiceEnd:
+    """Work on the messages of one queue until a stop is requested."""
+    for probe in service.probes.values():
+        probe()
+    context = _make_consumer_context(settings, service, telemetry)
+    consumer = Consumer(service.queue, service.handler, service.options, shutdown, context)
+    log.info("ready", extra={"pack": settings.models.model_pack, "mode": settings.process.worker_mode})
+    return ServiceEnd(consumer.run(), consumer.unfinished)
 
 
 def _open_service(
     settings: DetectionSettings | GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry
-) -> Service:
-    if isinstance(settings, GroupingSettings):
-        service = _open_grouping(settings, stack, shutdown, telemetry)
-    else:
-        if settings.find.find_queue_url:
-            deadline_s = settings.process.shutdown_deadline_s
-            stack.enter_context(ChildProcess("find", run_find, shutdown, deadline_s, EXIT_DEAD_THREAD))
-            # All threads of this process inherit it, and guests are answered by the other one.
-            os.nice(YIELDING)
-        service = _open_detection(settings, stack, shutdown, telemetry)
+) -> Serve:
+    processes = _count_processes(settings)
+    if isinstance(settings, DetectionSettings) and settings.find.find_queue_url:
+        work, deadline_s = partial(run_find, processes), settings.process.shutdown_deadline_s
+        on_end = stop_service(shutdown, EXIT_DEAD_THREAD)
+        stack.enter_context(ChildProcess("find", work, shutdown, deadline_s, on_end))
     if settings.process.watch_spot_notice:
         stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
-    return service
+    if isinstance(settings, GroupingSettings):
+        service = _open_grouping(settings, stack, shutdown, telemetry)
+    elif processes > 1:
+        return partial(_supervise, settings, processes, shutdown)
+    else:
+        service = _open_detection(settings, stack, shutdown, telemetry)
+    return partial(_consume, service, settings, shutdown, telemetry)
+
+
+def _count_processes(settings: Settings) -> int:
+    """How many processes work on photos."""
+    if not isinstance(settings, DetectionSettings):
+        return 1
+    if settings.photos.worker_processes:
+        return settings.photos.worker_processes
+    uses_gpu = settings.device.wanted != "cpu" and count_gpus() > 0
+    return min(count_cores(), MOST_PROCESSES) if uses_gpu else 1
+
+
+def _supervise(settings: DetectionSettings, processes: int, shutdown: Shutdown) -> ServiceEnd:
+    """Have several processes work on photos until a stop is requested or, in drain mode, until all are done."""
+    # Once for all of them.
+    _open_packs(settings).install(settings.models.model_pack)
+    with tempfile.TemporaryDirectory(prefix="face-worker-") as folder:
+        supervisor = Supervisor(
+            [partial(partial, run_photos, Part(place, processes)) for place in range(processes)],
+            shutdown,
+            settings.process.shutdown_deadline_s,
+            Path(folder),
+            must_stay=settings.process.worker_mode != "drain",
+            dead_code=EXIT_DEAD_THREAD,
+            health_file=settings.process.health_file,
+            set_busy=TaskProtection(settings.process.ecs_agent_uri).set,
+        )
+        return ServiceEnd(supervisor.run())
+
+
+def _open_part(
+    settings: DetectionSettings,
+    stack: ExitStack,
+    shutdown: Shutdown,
+    telemetry: Telemetry,
+    *,
+    part: Part,
+    health_file: Path,
+) -> Serve:
+    stack.enter_context(stop_with_parent(shutdown))
+    service = replace(_open_detection(settings, stack, shutdown, telemetry, part), health_file=health_file)
+    return partial(_consume, service, settings, shutdown, telemetry)
 
 
 def _open_logs_client(settings: Settings) -> object:
@@ -188,14 +268,19 @@ def _on_spot_notice(shutdown: Shutdown, telemetry: Telemetry) -> None:
     shutdown.request()
 
 
-def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+def _open_detection(
+    settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry, part: Part = ALONE
+) -> Service:
     from app.detection.changes import ChangeParts
     from app.detection.handle import DetectionParts, handle
     from app.detection.photo_store import PhotoStore
 
+    if settings.find.find_queue_url:
+        # All threads of this process inherit it, and guests are answered by another one.
+        os.nice(YIELDING)
     on_death = partial(shutdown.request, EXIT_DEAD_THREAD)
     # First, since a wrong pack ends the start at once, while a database that is away is waited for.
-    analyser = _open_analyser(settings, stack, telemetry.metrics)
+    analyser = _open_analyser(settings, stack, telemetry.metrics, part)
     database = _open_database(settings, stack)
     owner_database = open_database(settings.source.huemn_mongo_uri.get_secret_value(), "huemn", "HUEMN_MONGO_URI")
     stack.callback(owner_database.client.close)
@@ -226,8 +311,8 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
         output_bucket=settings.stores.face_group_bucket_name,
         readable_buckets=settings.source.readable_buckets,
         preview_side_px=settings.photos.preview_side_px,
-        file_bytes=Budget(settings.photos.bytes_in_work),
-        picture_bytes=Budget(settings.photos.choose_picture_bytes(find_memory_limit()) - find_bytes),
+        file_bytes=Budget(part.share(settings.photos.bytes_in_work)),
+        picture_bytes=Budget(part.share(settings.photos.choose_picture_bytes(find_memory_limit()) - find_bytes)),
         kill_points=kill_points,
         keys=ResultKeys(settings.stores.results_prefix),
         telemetry=telemetry,
@@ -245,7 +330,7 @@ def _open_detection(settings: DetectionSettings, stack: ExitStack, shutdown: Shu
     )
 
 
-def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Service:
+def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry) -> Serve:
     """What the process beside that of the photos does. Its networks are opened when the first guest comes: most workers
     never see one."""
     from app.detection.find import FindParts, handle_find
@@ -284,7 +369,7 @@ def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown
         keys=keys,
         telemetry=telemetry,
     )
-    return Service(
+    service = Service(
         queue=_open_queue(settings, find.find_queue_url),
         handler=partial(handle_find, parts=parts),
         options=replace(
@@ -293,6 +378,7 @@ def _open_find(settings: DetectionSettings, stack: ExitStack, shutdown: Shutdown
         probes=_make_probes(database, objects),
         kill_points=_make_kill_points(settings),
     )
+    return partial(_consume, service, settings, shutdown, telemetry)
 
 
 def _count_find_bytes(settings: DetectionSettings) -> int:
@@ -309,7 +395,7 @@ def _open_find_analyser(settings: DetectionSettings, stack: ExitStack, metrics: 
     return replace(analyser, limits=limits, prefilter=Prefilter())
 
 
-def _open_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics) -> "Analyser":
+def _open_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics, part: Part = ALONE) -> "Analyser":
     from app.detection.analysis import Analyser
     from app.detection.decoders import Decoders
     from app.detection.device import open_device
@@ -318,10 +404,13 @@ def _open_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metri
 
     wanted, photos = settings.device, settings.photos
     # First, since it gets ready while the model pack is loaded.
-    decoders = stack.enter_context(Decoders(count_cores(), photos.photo_cpu_s))
+    decoders = stack.enter_context(Decoders(part.share(count_cores()), photos.photo_cpu_s))
     prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
     installed = _open_packs(settings).install(settings.models.model_pack)
-    device = open_device(installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics)
+    cores = part.share(count_cores())
+    device = open_device(
+        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, cores
+    )
     golden.check_golden_photo(device.pack)
     return Analyser(stack.enter_context(device), photos.limits, prefilter, decoders)
 
@@ -472,13 +561,17 @@ def _make_consumer_context(settings: Settings, service: Service, telemetry: Tele
     health = Health(service.health_file)
     health.mark_ready()
 
+    def set_busy(busy: bool) -> None:
+        health.report_busy(busy)
+        service.set_busy(busy)
+
     def has_room() -> bool:
         if measure_memory_share() < settings.process.face_recognition_memory_threshold:
             return service.has_room()
         log.warning("memory is full: no new message is taken in")
         return False
 
-    return ConsumerContext(health, has_room, service.set_busy, Breaker(service.probes), service.kill_points, telemetry)
+    return ConsumerContext(health, has_room, set_busy, Breaker(service.probes), service.kill_points, telemetry)
 
 
 def _make_kill_points(settings: Settings) -> KillPoints:

@@ -239,8 +239,9 @@ class TelemetrySettings(Area):
     prometheus_port: Annotated[int, RARELY] = Field(
         9464,
         ge=1,
-        le=65_534,
-        description="Port that Prometheus asks, at /metrics; that of the process that looks for guests is one higher.",
+        le=65_000,
+        description="Port that Prometheus asks, at /metrics. Further processes have the ports above it; the one that "
+        "looks for guests has the last of them.",
     )
     traces_sample_share: Annotated[float, RARELY] = Field(
         0.05, ge=0, le=1, description="Share of the messages that are traced, of those whose sender doesn't say."
@@ -315,12 +316,19 @@ class PhotoSettings(Area):
         description="Where thumbnails lie in a photo's bucket, such as {folder}/small/{stem}.jpg (also {gallery_id}, "
         "{image_id}, {key}, {name}); the pre-filter then judges by them before it fetches the photo.",
     )
-    batch_size: Annotated[int, RARELY] = Field(24, ge=1, le=100, description="Messages held at once by one worker.")
+    worker_processes: Annotated[int, RARELY] = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that work on photos, which share the machine's cores, memory and GPU; 0 takes one for "
+        "each core where a GPU runs the networks, at most 4, and one on a CPU.",
+    )
+    batch_size: Annotated[int, RARELY] = Field(24, ge=1, le=100, description="Messages held at once by one process.")
     max_face_workers: Annotated[int, RARELY] = Field(
         16,
         ge=1,
         le=64,
-        description="Photos in work at once, a thread each; most of its time a photo waits for a store.",
+        description="Photos in work at once in one process, a thread each; most of its time a photo waits for a store.",
     )
     max_photo_bytes: Annotated[int, RARELY] = Field(
         PhotoLimits().max_bytes, ge=1, description="A larger file is rejected unread."

@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -22,10 +22,11 @@ from app.core.errors import BadConfiguration
 log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
+WORKING = "working"
 
 
 @dataclass(frozen=True)
-class _Report:
+class Report:
     """The content of the file. `time` is the machine's monotonic clock, in seconds.
 
     All processes of a machine share that clock, and it is never adjusted. The time of day is the file's own date.
@@ -34,6 +35,31 @@ class _Report:
     time: float
     ready: bool
     state: str
+    busy: bool = False
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """The report of a service of several processes: as old as the oldest one, and ready once all of them are."""
+    states = (one.state for one in reports)
+    state = next((one for one in states if one != WORKING), WORKING)
+    return Report(
+        min(one.time for one in reports),
+        all(one.ready for one in reports),
+        state,
+        any(one.busy for one in reports),
+    )
+
+
+def read_report(path: Path) -> Report:
+    """Raises OSError, ValueError or TypeError for a file that can't be read or holds something else."""
+    return Report(**json.loads(path.read_text("utf-8")))
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Raises OSError."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
+    part.replace(path)
 
 
 class Health:
@@ -46,6 +72,7 @@ class Health:
         self._lock = threading.Lock()
         self._ready = False
         self._awaited: str | None = None
+        self._busy = False
         self._written_at_s = -inf
         self._failing = False
         try:
@@ -69,6 +96,12 @@ class Health:
             self._awaited = store
             self._try_to_write()
 
+    def report_busy(self, busy: bool) -> None:
+        """Whether the worker has messages in work."""
+        if busy != self._busy:
+            self._busy = busy
+            self._try_to_write()
+
     def _try_to_write(self) -> None:
         try:
             with self._lock:
@@ -84,22 +117,20 @@ class Health:
         if self._path is None:
             return
         now_s = self._clock()
-        report = _Report(now_s, self._ready and self._awaited is None, self._describe_state())
-        part = self._path.with_name(f"{self._path.name}.part")
-        part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
-        part.replace(self._path)
+        is_ready = self._ready and self._awaited is None
+        write_report(self._path, Report(now_s, is_ready, self._describe_state(), self._busy))
         self._written_at_s = now_s
 
     def _describe_state(self) -> str:
         if self._awaited is not None:
             return f"waiting for {self._awaited}"
-        return "working" if self._ready else "starting"
+        return WORKING if self._ready else "starting"
 
 
 def judge_health(path: Path, max_age_s: float, must_be_ready: bool, now_s: float) -> tuple[bool, str]:
     """Whether the worker of this file is healthy, and a sentence that says why."""
     try:
-        report = _Report(**json.loads(path.read_text("utf-8")))
+        report = read_report(path)
         age_s = now_s - report.time
     except FileNotFoundError:
         return False, f"There is no health file {path}: the worker has not started, or HEALTH_FILE names another file."

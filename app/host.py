@@ -1,9 +1,10 @@
-"""What this process may use of its machine: memory and cores."""
+"""What this process may use of its machine: memory, cores and GPUs."""
 
 import os
 from pathlib import Path
 
 import psutil
+import pynvml
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -35,6 +36,18 @@ def count_cores() -> int:
     except (OSError, ValueError):
         return allowed
     return max(1, min(allowed, round(int(quota) / int(period)))) if quota.isdigit() else allowed
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that this process may see; 0 where there is no driver, or one that does not answer."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetCount())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return 0
 
 
 def _read_number(name: str) -> int | None:

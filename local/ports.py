@@ -16,7 +16,7 @@ def find_free_port(in_a_row: int = 1) -> int:
         OSError: none of many ports that were tried is free.
     """
     for _ in range(1_000):
-        first = random.randrange(SERVED.start, SERVED.stop - in_a_row)
+        first = random.randrange(SERVED.start, SERVED.stop - in_a_row)  # noqa: S311 - no secret
         if all(_is_free(port) for port in range(first, first + in_a_row)):
             return first
     raise OSError("1,000 ports of this machine were tried and none is free")

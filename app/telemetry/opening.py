@@ -26,8 +26,9 @@ Read = Callable[[], Iterable[Reading]]
 
 
 @contextmanager
-def open_telemetry(settings: Settings, process: str = "") -> Iterator[Telemetry]:
-    """The telemetry of one service, or of a `process` of it that has a name of its own. Leaving writes and sends what
+def open_telemetry(settings: Settings, process: str = "", place: int | None = 0) -> Iterator[Telemetry]:
+    """The telemetry of one service, or of a `process` of it that has a name of its own. `place` is that of this process
+    among those of a service, of which each has a port for Prometheus; None: it has none. Leaving writes and sends what
     has been collected, within some seconds.
 
     No failure of telemetry stops the service.
@@ -40,10 +41,10 @@ def open_telemetry(settings: Settings, process: str = "") -> Iterator[Telemetry]
         settings.process.compute,
     )
     with ExitStack() as stack:
-        yield Telemetry(_open_metrics(telemetry, source, stack), _open_tracer(telemetry, source, stack))
+        yield Telemetry(_open_metrics(telemetry, source, stack, place), _open_tracer(telemetry, source, stack))
 
 
-def _open_metrics(settings: TelemetrySettings, source: TelemetrySource, stack: ExitStack) -> Metrics:
+def _open_metrics(settings: TelemetrySettings, source: TelemetrySource, stack: ExitStack, place: int | None) -> Metrics:
     if not settings.metrics:
         return NoMetrics()
     targets: list[Metrics] = []
@@ -52,12 +53,11 @@ def _open_metrics(settings: TelemetrySettings, source: TelemetrySource, stack: E
         emf = EmfMetrics(source, sys.stdout)
         targets.append(emf)
         flushes.append(emf.flush)
-    if "prometheus" in settings.metrics:
+    if "prometheus" in settings.metrics and place is not None:
         from app.telemetry.prometheus import PrometheusMetrics
 
         # Two processes of one container can't serve one port.
-        port = settings.prometheus_port + (source.service == "find")
-        targets.append(stack.enter_context(PrometheusMetrics(source, port)))
+        targets.append(stack.enter_context(PrometheusMetrics(source, settings.prometheus_port + place)))
     metrics = targets[0] if len(targets) == 1 else MetricsFanOut(targets)
     stack.enter_context(Sampler(metrics, open_gauges, flushes))
     return metrics

@@ -57,7 +57,7 @@ def compute_gains(chips: Image) -> Floats:
     some = np.ascontiguousarray(chips[:, ::_STEP, ::_STEP])
     count, height, width = some.shape[:3]
     luminance = cv2.cvtColor(some.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
-    bright = _find_percentile(np.asarray(luminance).reshape(count, -1), BRIGHT_SHARE)
+    bright = _find_percentile(np.asarray(luminance, np.uint8).reshape(count, -1), BRIGHT_SHARE)
     gains = np.clip(BRIGHTEN_TO / np.maximum(bright, 1), 1, MOST_GAIN)
     return np.where(bright < DARK_BELOW, gains, 1).astype(np.float32)
 

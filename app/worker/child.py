@@ -1,8 +1,10 @@
-"""A second process of a service, which lives as long as the service does."""
+"""Further processes of a service, which live as long as the service does."""
 
 import logging
 import multiprocessing
+import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -20,15 +22,20 @@ SLACK_S = 5.0
 class ChildProcess:
     """Runs `work` in a process of its own for the life of a `with` block; `work` returns the process's exit code.
 
-    A stop of the service stops the child with SIGTERM, and it may take `deadline_s` to end. A child that ends by itself
-    stops the service, with the child's exit code or, where that says nothing, with `dead_code`: whoever runs the
-    service starts both anew. `work` is found by its name in the new process, so it must be a function of a module.
+    A stop of the service stops the child with SIGTERM, and it may take `deadline_s` to end. `on_end` is called with the
+    exit code of a child that ends by itself, which is below 0 where a signal has ended it. `work` is found by its name
+    in the new process, so it must be a function of a module.
     """
 
     def __init__(
-        self, name: str, work: Callable[[], int], shutdown: Shutdown, deadline_s: float, dead_code: int
+        self,
+        name: str,
+        work: Callable[[], int],
+        shutdown: Shutdown,
+        deadline_s: float,
+        on_end: Callable[[int], None],
     ) -> None:
-        self._name, self._shutdown, self._deadline_s, self._dead_code = name, shutdown, deadline_s, dead_code
+        self._name, self._shutdown, self._deadline_s, self._on_end = name, shutdown, deadline_s, on_end
         # A fork would take over half of what other threads and CUDA were doing.
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(target=_run, args=(work,), name=name, daemon=True)
@@ -49,18 +56,36 @@ class ChildProcess:
         while not (self._shutdown.requested or closing.is_set()):
             if wait([self._process.sentinel], LOOK_EVERY_S):
                 self._process.join()
-                log.critical("the process %s has ended (exit code %s)", self._name, self._process.exitcode)
-                self._shutdown.request(max(self._process.exitcode or 0, 0) or self._dead_code)
+                code = self._process.exitcode or 0
+                log.log(logging.CRITICAL if code else logging.INFO, "%s has ended (exit code %s)", self._name, code)
+                self._on_end(code)
                 return
+        self._stop()
+
+    def _stop(self) -> None:
+        """SIGTERM, a second one where the service is told to stop at once, and SIGKILL at the deadline."""
+        until = time.monotonic() + self._deadline_s + SLACK_S
         self._process.terminate()
-        self._process.join(self._deadline_s + SLACK_S)
+        is_told_again = False
+        while not wait([self._process.sentinel], LOOK_EVERY_S) and time.monotonic() < until:
+            if self._shutdown.at_once and not is_told_again:
+                self._process.terminate()
+                is_told_again = True
         if self._process.is_alive():
             log.error("the process %s did not end in time; it is killed", self._name)
             self._process.kill()
-            self._process.join()
+        self._process.join()
+
+
+def stop_service(shutdown: Shutdown, dead_code: int) -> Callable[[int], None]:
+    """For a child that must not end: the service ends too, with the child's exit code or, where that says nothing, with
+    `dead_code`. Whoever runs the service starts all of it anew."""
+    return lambda code: shutdown.request(max(code, 0) or dead_code)
 
 
 def _run(work: Callable[[], int]) -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent stops this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise SystemExit(work())
 
 

@@ -37,8 +37,10 @@ class Shutdown:
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """While inside, the first SIGTERM or SIGINT requests a stop, and the second one an immediate stop."""
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        """While inside, the first SIGTERM or SIGINT requests a stop, and the second one an immediate stop. What is
+        ignored stays so."""
+        handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
         try:
             yield
         finally:

@@ -59,6 +59,8 @@ class WorldOptions:
     seed: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
     database: DatabaseName | None = None
+    own_s3: bool = False
+    """Whether S3 has a stand-in of its own. It is faster; notifications of buckets don't reach SQS then."""
 
 
 class World:
@@ -69,7 +71,7 @@ class World:
         self.journal_path = options.home / "journal.jsonl"
         self.server = choose_database(options.database)
         self.pids: dict[str, int] = {}
-        """The process of each stand-in: `aws` (SQS and S3) and `mongo`."""
+        """The process of each stand-in: `aws` (SQS and S3), `s3` where that has one of its own, and `mongo`."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "World":
@@ -89,11 +91,13 @@ class World:
         self.options.home.mkdir(parents=True, exist_ok=True)
         if (self.options.home / "mongo").exists():
             raise LocalStackError(f"{self.options.home} has the data of an earlier round: name another folder.")
-        aws_port, mongo_port = self._start_aws(), self._start_mongo()
+        aws_port, mongo_port = self._start_aws("aws"), self._start_mongo()
+        s3_port = self._start_aws("s3") if self.options.own_s3 else aws_port
         self.straight = {**SETTINGS, **self.options.settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}"}
+        self.straight["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{s3_port}"
         self.proxies = {
             store: self._stack.enter_context(FaultProxy(port, self.options.seed + row))
-            for row, (store, port) in enumerate(zip(STORES, (aws_port, aws_port, mongo_port), strict=True))
+            for row, (store, port) in enumerate(zip(STORES, (aws_port, s3_port, mongo_port), strict=True))
         }
         region = self.straight["AWS_DEFAULT_REGION"]
         with Environment(self.straight):
@@ -120,11 +124,11 @@ class World:
             **{QUEUE_VARIABLES[name]: f"{sqs}/{_get_url_path(self.queues[name])}" for name in QUEUE_VARIABLES},
         }
 
-    def _start_aws(self) -> int:
+    def _start_aws(self, name: str) -> int:
         port = find_free_port()
         command = [sys.executable, "-m", "benchmarks.chaos.strict_moto", "--port", str(port)]
         command += ["--journal", str(self.journal_path), *(["--strict"] if self.options.strict else [])]
-        self._spawn("aws", command, port)
+        self._spawn(name, command, port)
         return port
 
     def _start_mongo(self) -> int:

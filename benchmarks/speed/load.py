@@ -1,7 +1,8 @@
 """20,000 messages processed by workers with a stub for the networks: speed, memory, and whether any is lost or
 repeated.
 
-`python -m benchmarks load [--messages 20000] [--workers 2] [--faces 1] [--profile] [--database NAME] [--json]`
+`python -m benchmarks load [--messages 20000] [--workers 2] [--processes 1] [--faces 1] [--network-ms 0] [--profile]
+[--database NAME] [--json]`
 
 The workers are the detection service with a stub in place of the networks (load_worker.py); SQS and S3 are moto's,
 MongoDB is a mongod or SecantusDB. Every photo has other content. Few more messages are in the queue than the workers
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--workers", type=int, default=2, help="processes (2)")
+    parser.add_argument("--workers", type=int, default=2, help="services (2)")
+    parser.add_argument("--processes", type=int, default=1, help="WORKER_PROCESSES of each worker (1)")
+    parser.add_argument("--network-ms", type=float, default=0, help="time of the stub for a photo, as of one GPU (0)")
     parser.add_argument("--faces", type=int, default=1, help="faces of each photo (1)")
     parser.add_argument("--profile", action="store_true", help="sample where a worker's time goes")
     add_database_option(parser)
@@ -82,7 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     result = print_result(
         lambda: measure(
-            options.messages, options.workers, options.database, faces=options.faces, profiled=options.profile
+            options.messages,
+            options.workers,
+            options.database,
+            Stub(options.faces, options.processes, options.network_ms),
+            profiled=options.profile,
         ),
         as_json=options.json,
     )
@@ -96,23 +104,50 @@ def is_sound(result: Mapping[str, Any]) -> bool:
     return not (result["lost"] or result["done_twice"] or unexplained or grew)
 
 
+@dataclass(frozen=True)
+class Stub:
+    """What each worker is: faces of a photo, its processes, and how long the networks take for a photo."""
+
+    faces: int = 1
+    processes: int = 1
+    network_ms: float = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "STUB_FACES": str(self.faces),
+            "WORKER_PROCESSES": str(self.processes),
+            "STUB_NETWORK_MS": str(self.network_ms),
+        }
+
+
 def measure(
-    messages: int, workers: int, database: DatabaseName | None = None, *, faces: int = 1, profiled: bool = False
+    messages: int,
+    workers: int,
+    database: DatabaseName | None = None,
+    stub: Stub | None = None,
+    *,
+    profiled: bool = False,
 ) -> dict[str, Any]:
     """All figures. Raises LocalStackError where the queue stops getting shorter, and NoMongod where none starts."""
+    stub = stub or Stub()
     alone = measure_consumer_alone(messages, THREADS, BATCH)
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
         home = Path(folder)
-        with World(WorldOptions(home, settings=PRODUCTION, database=database)) as world:
+        with World(WorldOptions(home, settings=PRODUCTION, database=database, own_s3=True)) as world:
             server = world.server.name
             put_photos(world, messages)
-            with Processes(world, workers, home / "logs", faces, profiled=profiled) as processes, ExitStack() as stack:
+            with (
+                Processes(world, workers, home / "logs", stub.environment, profiled=profiled) as processes,
+                ExitStack() as stack,
+            ):
                 profiler = stack.enter_context(LockProfiler(processes.first_pid, PROFILE_S)) if profiled else None
-                samples = run(world, processes, messages, workers * BATCH * (1 + WAITING_FOR_EACH_HELD))
+                held = workers * stub.processes * BATCH
+                samples = run(world, processes, messages, held * (1 + WAITING_FOR_EACH_HELD))
                 stack.close()
                 spent = processes.read_ledgers()
                 processes.stop()
-            counts = count(world, home / "logs", messages, faces)
+            counts = count(world, home / "logs", messages, stub.faces)
     pace: dict[str, Any] = {**compute_pace(samples, workers)}
     if profiler:
         pace["cpu_ms_by_stage"] = divide_cpu(spent, pace["worker_cpu_ms_a_message"], messages)
@@ -120,7 +155,7 @@ def measure(
     return {
         "messages": messages,
         "workers": workers,
-        "faces": faces,
+        **asdict(stub),
         "database": server,
         **pace,
         **compute_growth(samples),

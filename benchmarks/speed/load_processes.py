@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from local.stack import ROOT, LocalStackError
 
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
-STORES = {"sqs_and_s3": "aws", "mongodb": "mongo"}
+STORES = {"sqs": "aws", "s3": "s3", "mongodb": "mongo"}
 PARTS = ("workers", *STORES, "sender")
 WARM_UP_SHARE, END_SHARE = 0.2, 0.2
 """Memory is measured once WARM_UP_SHARE of the messages is done; its begin and its end are each END_SHARE of the
@@ -39,8 +40,11 @@ class Sample:
 class Processes:
     """The worker processes of a world. Entering waits until each is ready."""
 
-    def __init__(self, world: World, workers: int, logs: Path, faces: int = 1, *, profiled: bool = False) -> None:
-        self._environment = {**make_environment(world), "STUB_FACES": str(faces)}
+    def __init__(
+        self, world: World, workers: int, logs: Path, stub: Mapping[str, str] | None = None, *, profiled: bool = False
+    ) -> None:
+        """`stub` are the environment variables of load_worker.py and settings of the service."""
+        self._environment = {**make_environment(world), **(stub or {})}
         self._profiled = profiled
         self._stores = {part: psutil.Process(world.pids[name]) for part, name in STORES.items()}
         self._logs = [logs / f"worker-{number}.log" for number in range(workers)]
@@ -56,13 +60,19 @@ class Processes:
                     subprocess.Popen(command, stdout=output, stderr=output, env=self._environment, cwd=ROOT)
                 )
         until = time.monotonic() + READY_TIMEOUT_S
-        while not all(b'"message": "ready"' in log.read_bytes() for log in self._logs):
+        # A worker of several processes is ready when the last of them is.
+        self._wait_for_all(until)
+        tree = [[one, *one.children(recursive=True)] for one in (psutil.Process(each.pid) for each in self._workers)]
+        self._watched = [process for each in tree for process in each]
+        return self
+
+    def _wait_for_all(self, until: float) -> None:
+        each = int(self._environment.get("WORKER_PROCESSES", "1"))
+        while not all(log.read_bytes().count(b'"message": "ready"') >= each for log in self._logs):
             self.check()
             if time.monotonic() > until:
                 raise LocalStackError(f"The workers were not ready within {READY_TIMEOUT_S:.0f} s.")
             time.sleep(0.1)
-        self._watched = [psutil.Process(worker.pid) for worker in self._workers]
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,11 +83,12 @@ class Processes:
 
     @property
     def first_pid(self) -> int:
-        return self._workers[0].pid
+        """The first process that works on photos."""
+        return max(self._watched, key=lambda one: one.memory_info().rss).pid
 
     def read_ledgers(self) -> Counter[str]:
         """CPU seconds of each stage, of all workers; empty where they aren't profiled."""
-        files = [log.with_suffix(".json") for log in self._logs] if self._profiled else []
+        files = [file for log in self._logs for file in log.parent.glob(f"{log.stem}.*.json")]
         return sum((Counter(json.loads(file.read_text("utf-8"))) for file in files), Counter[str]())
 
     def check(self) -> None:

@@ -3,8 +3,11 @@
 All other code is the service's own, from its settings to its exit code.
 """
 
+import fcntl
 import os
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +17,13 @@ import numpy as np
 from app import bootstrap
 from app.config import DetectionSettings
 from app.core.arrays import Floats, Image
+from app.core.threads import Slots
 from app.detection.analysis import Analyser
-from app.detection.device import CPU_FACES, CPU_PHOTOS, Device
+from app.detection.device import CPU_FACES, CPU_PHOTOS, GPU_FACES, GPU_PHOTOS, Device
 from app.detection.prefilter import Prefilter
 from app.host import count_cores
 from app.packs.manifest import EmbedderConfig, PackManifest, ScrfdConfig, Source
+from app.packs.store import PackStore
 from app.telemetry.interface import Metrics
 from app.vision.face_pack import FacePack
 from app.vision.types import Detections
@@ -40,6 +45,10 @@ MANIFEST = PackManifest(
 
 
 FACES = int(os.environ.get("STUB_FACES", "1"))
+GPU = Path(tempfile.gettempdir()) / f"stub-gpu-{os.getuid()}"
+NETWORK_S = float(os.environ.get("STUB_NETWORK_MS", "0")) / 1000
+"""How long the networks take for a photo. Photos of all processes of the machine take it one after the other, as they
+would on one GPU."""
 
 
 class StubDetector:
@@ -51,6 +60,10 @@ class StubDetector:
         faces = Detections(
             FACE_PX.repeat(FACES, axis=0), LANDMARKS_PX.repeat(FACES, axis=0), np.full(FACES, 0.9, np.float32)
         )
+        if NETWORK_S:
+            with GPU.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                time.sleep(NETWORK_S * len(images))
         return [faces for _ in images]
 
 
@@ -61,24 +74,29 @@ class StubEmbedder:
         return np.full((len(chips), DIMENSION), DIMENSION**-0.5, np.float32)
 
 
-def open_stub_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metrics) -> Analyser:
+def open_stub_analyser(
+    settings: DetectionSettings, stack: ExitStack, metrics: Metrics, part: bootstrap.Part = bootstrap.ALONE
+) -> Analyser:
     """Replaces the function of app.bootstrap: the same device and limits, with the stub as pack."""
-    device = Device(
-        FacePack(MANIFEST, StubDetector(), StubEmbedder()),
-        count_cores(),
-        CPU_PHOTOS,
-        CPU_FACES,
-        metrics=metrics,
-    )
+    pack = FacePack(MANIFEST, StubDetector(), StubEmbedder())
+    cores = part.share(count_cores())
+    if NETWORK_S:
+        device = Device(pack, 1, GPU_PHOTOS, GPU_FACES, cpu=Slots(cores), own_threads=True, metrics=metrics)
+    else:
+        device = Device(pack, cores, CPU_PHOTOS, CPU_FACES, metrics=metrics)
     photos = settings.photos
     return Analyser(stack.enter_context(device), photos.limits, Prefilter(photos.prefilter, photos.thumbnail_key))
 
 
+# The only places where a pack is opened. A real pack with meaningless weights would fail the golden photo. Further
+# processes of the service import this module too, by another name.
+bootstrap._open_analyser = open_stub_analyser
+PackStore.install = lambda *_: None  # type: ignore[assignment, method-assign]
+if sys.argv[1:]:
+    ledger = Ledger()
+    ledger.wrap_all()
+    ledger.write(Path(sys.argv[1]).with_suffix(f".{os.getpid()}.json"))
+
+
 if __name__ == "__main__":
-    # This is the only place where a pack is opened. A real pack with meaningless weights would fail the golden photo.
-    bootstrap._open_analyser = open_stub_analyser
-    if sys.argv[1:]:
-        ledger = Ledger()
-        ledger.wrap_all()
-        ledger.write(Path(sys.argv[1]))
     sys.exit(bootstrap.run("detection"))

@@ -33,7 +33,7 @@ def test_every_message_of_a_load_is_done_once_by_processes_that_end_well() -> No
     result = load.measure(MESSAGES, workers=2)
     assert load.is_sound(result), result
     assert result["messages_per_s"] > 1
-    shares = [result[f"{part}_share"] for part in ("workers", "sqs_and_s3", "mongodb", "sender")]
+    shares = [result[f"{part}_share"] for part in ("workers", "sqs", "s3", "mongodb", "sender")]
     assert abs(sum(shares) - 1) < 0.01
     assert min(shares[:3]) > 0.02, "each part has its own processes, and none is overlooked"
     assert result["resident_mb_at_end"] > 50
