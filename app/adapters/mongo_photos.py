@@ -183,7 +183,9 @@ class PhotoWriter:
             plan.pictures |= result.pictures
             faces = []
         said = {} if mine is None or same_content else self._find_said(mine, result, image, faces, plan, session)
-        plan.faces += _make_face_writes(image, faces, said, same_content=same_content)
+        # Of a photo that was never written there is no former face to remove.
+        is_new = mine is None and not result.edition
+        plan.faces += _make_face_writes(image, faces, said, same_content=same_content, is_new=is_new)
         plan.images.append(UpdateOne({"_id": image.photo.document_id}, {"$set": _stamp(image)}, upsert=True))
         plan.written.append(image)
 
@@ -360,7 +362,12 @@ def _readdress(face: FaceRecord, photo: PhotoRef) -> FaceRecord:
 
 
 def _make_face_writes(
-    image: ImageRecord, faces: Sequence[FaceRecord], said: Mapping[str, Document], *, same_content: bool
+    image: ImageRecord,
+    faces: Sequence[FaceRecord],
+    said: Mapping[str, Document],
+    *,
+    same_content: bool,
+    is_new: bool,
 ) -> Iterator[UpdateOne | UpdateMany | DeleteMany]:
     """Exactly these faces under the model of the record, and no face of other content. `said` has for some of them what
     was said of the same face in the former content."""
@@ -370,7 +377,7 @@ def _make_face_writes(
         # The same bytes may have another ETag, as after an upload in other parts.
         yield UpdateMany({**of_this, "etag": {"$ne": image.etag}}, {"$set": {"etag": image.etag}})
         yield DeleteMany({**of_this, **superfluous})
-    else:
+    elif not is_new:
         yield DeleteMany({**of_this, "$or": [{"etag": {"$ne": image.etag}}, superfluous]})
     for face in faces:
         fields = make_face_fields(face, image.etag) | said.get(face.face_id, {})

@@ -71,6 +71,11 @@ def assign_roles(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
     return (2 - (unified < bars.border).astype(np.int8) - (unified < bars.core).astype(np.int8)).astype(np.int8)
 
 
+def is_noise(quality: Mapping[str, float], bars: QualityBars) -> bool:
+    """Whether a face with these measures is a noise face, as `assign_roles` says."""
+    return bool(np.float32(quality.get("unified", np.nan)) < bars.border)
+
+
 def assign_core(count: int) -> Roles:
     """(N,) roles where quality does not matter: all faces are core faces."""
     return np.full(count, Role.CORE, np.int8)

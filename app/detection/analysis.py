@@ -20,7 +20,6 @@ from app.vision.decode import PhotoHeader
 from app.vision.face_pack import FacePack
 from app.vision.photo_quality import LEAST_COPY_PX, Verdict
 from app.vision.quality.inputs import FaceColumns
-from app.vision.quality.measures import measure_quality, split_into_rows
 from app.vision.types import Detections
 
 
@@ -87,12 +86,11 @@ def analyse_photo(
         return PhotoAnalysis(image, detections, in_image, [], _stack_embeddings([], device.pack), verdict)
     with device.cpu, times.stage(Stage.ALIGN):
         chips = device.pack.cut_chips(image, in_image.landmarks)
-    vectors = device.embed(chips, times)
-    with device.cpu, times.stage(Stage.QUALITY):
         plain = device.pack.cut_quality_chips(image, in_image.landmarks, chips)
-        photo_px = np.tile(full_size, (len(detections), 1))
-        faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
-        quality = split_into_rows(measure_quality(faces, device.pack.quality, vectors))
+    vectors = device.embed(chips, times)
+    photo_px = np.tile(full_size, (len(detections), 1))
+    faces = FaceColumns(plain, detections.boxes, detections.landmarks, detections.scores, photo_px)
+    quality = device.measure_quality(faces, vectors, times)
     return PhotoAnalysis(image, detections, in_image, quality, device.pack.make_embeddings(vectors), verdict)
 
 

@@ -22,7 +22,6 @@ from app.core.errors import (
     RetryLater,
     WorkerError,
 )
-from app.core.events import tell_photos
 from app.core.kill_points import KillPoints
 from app.core.messages import PhotoRequest, parse_detection
 from app.core.naming import BELONGS, READ
@@ -36,10 +35,9 @@ from app.core.records import (
     PhotoResult,
     is_older,
     make_face_id,
-    make_quality_columns,
 )
 from app.core.result_keys import CONTENT_DIGITS, ResultKeys
-from app.core.roles import QualityBars, Role, assign_roles, explain_unassigned
+from app.core.roles import QualityBars, explain_unassigned, is_noise
 from app.core.same_faces import choose_doubtless
 from app.core.stages import Stage
 from app.core.tombstones import NOTHING_FORGOTTEN, Forgotten
@@ -402,7 +400,7 @@ def _is_settled(
         return False
     # Whoever stored it may have died before its owner was told.
     parts.photos.owner.set_face_indexes([previous])
-    parts.photos.events.add(tell_photos([previous]))
+    parts.photos.tell([previous])
     log.info("photo is stored already", extra={"image": previous.photo.document_id})
     return True
 
@@ -459,12 +457,8 @@ def _make_found_record(photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis
 
 def _explain_left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
     """The reason of each noise face, whose quality is too low for any person."""
-    roles = assign_roles(make_quality_columns([record.quality for record in records])["unified"], bars)
-    return tuple(
-        explain_unassigned(record.quality, bars)
-        for record, role in zip(records, roles, strict=True)
-        if role == Role.NOISE
-    )
+    noise = [record.quality for record in records if is_noise(record.quality, bars)]
+    return tuple(explain_unassigned(quality, bars) for quality in noise)
 
 
 def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:

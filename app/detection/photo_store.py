@@ -54,7 +54,7 @@ class PhotoStore:
         kill_points: KillPoints | None = None,
     ) -> None:
         self.faces, self.owner, self.objects, self.changes = faces, owner, objects, changes
-        self.events: EventSink = events or NoEvents()
+        self._events: EventSink = events or NoEvents()
         self.forgotten: ForgottenPhotos = forgotten or NoForgottenPhotos()
         self._kill_points = kill_points or KillPoints()
         self._in_work, self._lock = 0, threading.Lock()
@@ -95,6 +95,11 @@ class PhotoStore:
         answer; all of it may be repeated."""
         return self._results.ask(result)[0]
 
+    def tell(self, images: Sequence[ImageRecord]) -> None:
+        """Tell whoever listens that the photos are stored. It may be repeated."""
+        if not isinstance(self._events, NoEvents):
+            self._events.add(tell_photos(images))
+
     def _linger(self, longest_s: float) -> float:
         return longest_s if self._in_work > 1 else 0
 
@@ -116,7 +121,7 @@ class PhotoStore:
             erase_keys(changes.pictures, self.objects)
         elif changes.pictures:
             self.objects.remove(changes.pictures)
-        self.events.add(tell_photos(changes.images))
+        self.tell(changes.images)
         self._kill_points.reach("after-save")
         for gallery_id in dict.fromkeys(image.photo.gallery_id for image in changes.images):
             request_grouping(gallery_id, self.changes)

@@ -134,8 +134,8 @@ def _measure_exposure(luminance: Floats) -> dict[str, float]:
     dark, bright = luminance < DARK + 0.5, luminance > BRIGHT - 0.5
     well = np.asarray(~(dark | bright), np.float32)
     return {
-        "under_exposure": float(dark.mean()),
-        "over_exposure": float(bright.mean()),
+        "under_exposure": np.count_nonzero(dark) / dark.size,
+        "over_exposure": np.count_nonzero(bright) / bright.size,
         "luminance_max": float(_average_tiles(luminance, _SPOT_PX).max()),
         "well_exposed": float(_average_tiles(well, _PATCH_PX).max()),
     }
@@ -168,7 +168,7 @@ def _compute_gradient_energy(luminance: Floats) -> Floats:
     # Sobel's weights sum to 8, so this scale gives slopes in grey levels per pixel.
     dx, dy = (cv2.Sobel(luminance, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
     tensor = np.stack([_average_tiles(product, _TILE_PX) for product in (dx * dx, dy * dy, dx * dy)])
-    energy: Floats = np.tensordot(_DIRECTIONS, tensor, axes=1)
+    energy: Floats = (_DIRECTIONS @ tensor.reshape(len(tensor), -1)).reshape(-1, *luminance.shape)
     return energy
 
 

@@ -24,8 +24,9 @@ from app.adapters.s3 import S3Store
 from app.adapters.sqs import SqsQueue
 from app.core.ports import OpenObject
 from app.core.threads import BackgroundThread, repeat
-from app.detection import analysis, handle
+from app.detection import device, handle
 from app.detection.decoders import DecodeHere, Decoders
+from app.detection.prefilter import Prefilter
 from app.vision.face_pack import FacePack
 from app.worker.message_report import MessageReport
 
@@ -38,7 +39,7 @@ CLASSES: dict[str, list[type]] = {
 }
 FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
     "align": [(FacePack, "cut_chips"), (FacePack, "cut_quality_chips")],
-    "quality": [(analysis, "measure_quality"), (analysis, "split_into_rows")],
+    "quality": [(device, "measure_quality"), (device, "split_into_rows"), (Prefilter, "judge_image")],
     "encode": [(handle, "encode_crops"), (handle, "encode_preview")],
     "telemetry": [(handle, "report_metrics"), (logging.Handler, "handle")],
 }

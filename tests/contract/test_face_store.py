@@ -421,7 +421,7 @@ def test_a_worker_paused_before_it_writes_does_not_overwrite_what_is_newer_by_th
 
 
 @ON_SERVERS
-@pytest.mark.parametrize("command", ["delete faces", "update images", "commitTransaction"])
+@pytest.mark.parametrize("command", ["update faces", "update images", "commitTransaction"])
 def test_a_result_that_comes_while_another_is_written_waits_and_is_overtaken(
     stores: Stores, mongo_uri: str, command: str
 ) -> None:
