@@ -77,20 +77,20 @@ def align_faces(image: Image, landmarks: Floats, alignment: Alignment, size_px: 
     Bilinear interpolation. A face of at least twice the chip's size is first shrunk by averages, against aliasing.
     """
     chips = np.zeros((len(landmarks), size_px, size_px, 3), np.uint8)
-    for chip, matrix in zip(chips, fit_similarity_transforms(landmarks, TEMPLATES[alignment] * size_px), strict=True):
-        _warp_inplace(image, matrix, chip)
+    matrices = fit_similarity_transforms(landmarks, TEMPLATES[alignment] * size_px)
+    footprints = _find_footprints(image, matrices, size_px)
+    # What leaves the part that is cut out is moved by where that begins.
+    matrices[:, :, 2] += np.einsum("nij,nj->ni", matrices[:, :, :2], footprints[:, :2])
+    factors = (1 / np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])).astype(int)
+    for chip, matrix, footprint, factor in zip(chips, matrices, footprints.tolist(), factors.tolist(), strict=True):
+        left, top, right, bottom = footprint
+        if left < right and top < bottom:
+            _warp_inplace(image[top:bottom, left:right], matrix, factor, chip)
     return chips
 
 
-def _warp_inplace(image: Image, matrix: Points, chip: Image) -> None:
-    """Fill the (S,S,3) `chip` from the part of the photo that the (2,3) `matrix` maps onto it."""
-    left, top, right, bottom = _find_footprint(image, matrix, len(chip))
-    if left >= right or top >= bottom:
-        return
-    matrix = matrix.copy()
-    matrix[:, 2] += matrix[:, :2] @ (left, top)
-    factor = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
-    part = image[top:bottom, left:right]
+def _warp_inplace(part: Image, matrix: Points, factor: int, chip: Image) -> None:
+    """Fill the (S,S,3) `chip` from the part of a photo that the (2,3) `matrix` maps onto it, shrunk by `factor`."""
     if factor >= 2:
         part = _shrink_by(part, factor)
         # Coordinates count from pixel centres, and the centre of a shrunk pixel lies (factor - 1) / 2 further on.
@@ -107,15 +107,14 @@ def _shrink_by(part: Image, factor: int) -> Image:
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _find_footprint(image: Image, matrix: Points, size_px: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of the photo's pixels that an (S,S) chip is made of.
+def _find_footprints(image: Image, matrices: Points, size_px: int) -> NDArray[np.int64]:
+    """(N,2,3) → (N,4): left, top, right, bottom (exclusive) of the photo's pixels that each (S,S) chip is made of.
 
     OpenCV 4 refuses to warp from a photo with a side of 32,767 px and more, which a panorama may have.
     """
     height_px, width_px = image.shape[:2]
     corners = np.array([(-1, -1), (size_px, -1), (-1, size_px), (size_px, size_px)])
-    in_image = np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T).T
-    limit = (width_px, height_px)
-    left, top = np.clip(np.floor(in_image.min(axis=0)) - _BORDER_PX, 0, limit).astype(int)
-    right, bottom = np.clip(np.ceil(in_image.max(axis=0)) + _BORDER_PX + 1, 0, limit).astype(int)
-    return left, top, right, bottom
+    offsets = np.swapaxes(corners - matrices[:, None, :, 2], 1, 2)
+    in_image = np.linalg.solve(matrices[:, :, :2], offsets)
+    ends = np.hstack([np.floor(in_image.min(axis=2)) - _BORDER_PX, np.ceil(in_image.max(axis=2)) + _BORDER_PX + 1])
+    return np.asarray(np.clip(ends, 0, (width_px, height_px, width_px, height_px)).astype(np.int64))

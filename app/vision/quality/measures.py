@@ -46,7 +46,8 @@ def split_into_rows(columns: Columns) -> list[dict[str, float]]:
     """Columns (measure → (N,)) → N rows (measure → value), rounded as they are stored."""
     names = list(columns)
     table = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
-    return [dict(zip(names, (round(value, QUALITY_DIGITS) for value in row), strict=True)) for row in table.tolist()]
+    rows = np.round(table.astype(np.float64), QUALITY_DIGITS).tolist()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def compute_raw_measures(faces: FaceColumns) -> Columns:

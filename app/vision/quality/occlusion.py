@@ -35,7 +35,7 @@ def make_occlusion_features(chips: NDArray[np.uint8]) -> dict[str, Floats]:
         chips.reshape(count * CHIP_PX, CHIP_PX, 3), (_WORK_PX, count * _WORK_PX), interpolation=cv2.INTER_AREA
     )
     colours = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2YCrCb), np.uint8)
-    edges = np.dstack(_find_edges(np.ascontiguousarray(colours[..., 0]))).astype(np.float32, copy=False)
+    edges = np.asarray(cv2.merge(_find_edges(np.ascontiguousarray(colours[..., 0]))), np.float32)
     both = np.concatenate([_average_cells(colours, count), _average_cells(edges, count)], axis=-1)
     return {name: _compare_to_skin(both, part) for name, part in PARTS.items()}
 
