@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import psutil
-import pynvml
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -40,6 +39,9 @@ def count_cores() -> int:
 
 def count_gpus() -> int:
     """NVIDIA GPUs that this process may see; 0 where there is no driver, or one that does not answer."""
+    # Only detection asks.
+    import pynvml
+
     try:
         pynvml.nvmlInit()
         try:

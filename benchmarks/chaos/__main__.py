@@ -56,7 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
         home = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         try:
             database = choose_database(options.database).name
-            world = WorldOptions(home.resolve(), options.pack, options.strict, options.max_receives, database=database)
+            settings = {"WORKER_PROCESSES": str(options.processes)}
+            world = WorldOptions(
+                home.resolve(),
+                options.pack,
+                options.strict,
+                options.max_receives,
+                settings=settings,
+                database=database,
+            )
             results = _run_rounds(options, round_options, world)
         except WorkerError as error:
             print(error, file=sys.stderr)
@@ -113,6 +121,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="refuse stale receipt handles, as AWS may")
     add_database_option(parser)
     parser.add_argument("--workers", type=int, default=2, help="detection workers (2)")
+    parser.add_argument("--processes", type=int, default=1, help="processes of each detection worker (1)")
     parser.add_argument("--max-receives", type=int, default=5, help="the queues' maxReceiveCount (5)")
     parser.add_argument("--pack", default="open", help="model pack (open)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all logs here")

@@ -161,7 +161,8 @@ def find_orphans(run: Snapshot) -> list[str]:
     """Crops without a face and faces without a crop; previews likewise; faces without a photo."""
     crops = {face["crop_key"] for face in run.faces.values()}
     previews = {image["preview_key"] for image in run.images.values() if image["preview_key"]}
-    pictures = {key for key in run.keys if key.endswith((".crops", ".jpg"))}
+    # Covers belong to people.
+    pictures = {key for key in run.keys if key.endswith((".crops", ".jpg")) and "/covers/" not in key}
     wrong = [f"{key} belongs to nothing." for key in sorted(pictures - crops - previews)]
     wrong += [f"{key} is missing." for key in sorted((crops | previews) - run.keys)]
     wrong += [f"{key} is not a key this system writes." for key in sorted(run.keys) if not ResultKeys().is_result(key)]

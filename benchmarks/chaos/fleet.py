@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from local.stack import ROOT, LocalStackError
 READY_TIMEOUT_S = 120.0
 CRASH_PAUSE_S = 0.5
 STOP_TIMEOUT_S = 60.0
+FOR_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,16 @@ class Fleet:
         return slot.process is not None and slot.process.poll() is None and self._was_ready(slot)
 
     def signal(self, slot: Slot, number: signal.Signals) -> bool:
-        """Send a signal to the slot's process. False where there is no process."""
+        """Send a signal to the slot's process, or to all processes of the service what no process can handle, as if
+        their machine stopped or went away. False where there is no process."""
         process = slot.process
         if process is None or process.poll() is not None:
             return False
-        process.send_signal(number)
+        if number in FOR_ALL:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         return True
 
     def terminate(self, slot: Slot, timeout_s: float) -> float | None:
@@ -112,7 +119,7 @@ class Fleet:
             if process.poll() is not None:
                 return time.monotonic() - began
             time.sleep(0.02)
-        process.kill()
+        self.signal(slot, signal.SIGKILL)
         return math.inf
 
     def _supervise(self, slot: Slot) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.worker.child import ChildProcess, stop_with_parent
+from app.worker.child import ChildProcess, stop_service, stop_with_parent
 from app.worker.shutdown import Shutdown
 
 PATIENCE_S = 20.0
@@ -46,9 +46,21 @@ def stay_deaf(file: Path) -> int:
     return 0
 
 
+def finish_unless_told_again(folder: Path) -> int:
+    shutdown = Shutdown()
+    with shutdown.handle_signals():
+        (folder / "there").touch()
+        wait_until(lambda: shutdown.requested)
+        (folder / "told").touch()
+        wait_until(lambda: shutdown.at_once)
+    (folder / "told again").touch()
+    return 0
+
+
 def live_and_be_killed(file: Path) -> int:
     """A parent that is gone without a word."""
-    with ChildProcess("find", partial(serve, file), Shutdown(), 1, DEAD):
+    shutdown = Shutdown()
+    with ChildProcess("find", partial(serve, file), shutdown, 1, stop_service(shutdown, DEAD)):
         wait_until(file.exists)
         os.kill(os.getpid(), signal.SIGKILL)
     return 0
@@ -63,7 +75,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_a_child_is_asked_to_end_and_may_end_its_work(tmp_path: Path) -> None:
     shutdown = Shutdown()
-    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, DEAD):
+    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, stop_service(shutdown, DEAD)):
         wait_until((tmp_path / "pid").exists)
         assert not shutdown.requested
     assert (tmp_path / "pid.ended").exists()
@@ -73,7 +85,7 @@ def test_a_child_is_asked_to_end_and_may_end_its_work(tmp_path: Path) -> None:
 
 def test_a_stop_of_the_service_reaches_the_child_at_once(tmp_path: Path) -> None:
     shutdown = Shutdown()
-    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, DEAD):
+    with ChildProcess("find", partial(serve, tmp_path / "pid"), shutdown, 10, stop_service(shutdown, DEAD)):
         wait_until((tmp_path / "pid").exists)
         shutdown.request()
         # The service itself goes on with what it has begun.
@@ -85,18 +97,38 @@ def test_a_stop_of_the_service_reaches_the_child_at_once(tmp_path: Path) -> None
 )
 def test_a_child_that_ends_by_itself_stops_the_service(work: Callable[[], int], code: int) -> None:
     shutdown = Shutdown()
-    with ChildProcess("find", work, shutdown, 10, DEAD):
+    with ChildProcess("find", work, shutdown, 10, stop_service(shutdown, DEAD)):
         wait_until(lambda: shutdown.requested)
     assert shutdown.exit_code == code
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.worker.child.SLACK_S", 0.1)
-    began = 0.0
-    with ChildProcess("find", partial(stay_deaf, tmp_path / "there"), Shutdown(), 0.1, DEAD):
+    began, shutdown = 0.0, Shutdown()
+    with ChildProcess("find", partial(stay_deaf, tmp_path / "there"), shutdown, 0.1, stop_service(shutdown, DEAD)):
         wait_until((tmp_path / "there").exists)
         began = time.monotonic()
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_ctrl_c_which_reaches_all_processes_of_a_terminal_is_left_to_the_parent(tmp_path: Path) -> None:
+    shutdown, file = Shutdown(), tmp_path / "pid"
+    with ChildProcess("find", partial(serve, file), shutdown, 10, stop_service(shutdown, DEAD)):
+        wait_until(file.exists)
+        os.kill(int(file.read_text()), signal.SIGINT)
+        time.sleep(0.5)
+        assert not file.with_suffix(".ended").exists()
+    assert file.with_suffix(".ended").exists()
+
+
+def test_a_second_stop_reaches_the_child_too(tmp_path: Path) -> None:
+    shutdown = Shutdown()
+    with ChildProcess("find", partial(finish_unless_told_again, tmp_path), shutdown, 10, stop_service(shutdown, DEAD)):
+        wait_until((tmp_path / "there").exists)
+        shutdown.request()
+        wait_until((tmp_path / "told").exists)
+        shutdown.at_once = True
+        wait_until((tmp_path / "told again").exists)
 
 
 def test_a_child_whose_parent_was_killed_ends(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def is_well(file: Path, clock: FakeClock, ready: bool = False) -> bool:
 
 def test_a_worker_that_starts_is_alive_and_not_ready(file: Path, clock: FakeClock) -> None:
     Health(file, clock.now)
-    assert said(file) == {"time": clock.now(), "ready": False, "state": "starting"}
+    assert said(file) == {"time": clock.now(), "ready": False, "state": "starting", "busy": False}
     assert is_well(file, clock)
     assert judge_health(file, 60, True, clock.now()) == (False, "The worker is alive but not ready: it is starting.")
 
@@ -69,7 +69,7 @@ def test_a_worker_that_waits_for_a_store_says_so_and_is_alive_but_not_ready(file
     health = Health(file, clock.now)
     health.mark_ready()
     health.report_waiting("MongoDB")
-    assert said(file) == {"time": clock.now(), "ready": False, "state": "waiting for MongoDB"}
+    assert said(file) == {"time": clock.now(), "ready": False, "state": "waiting for MongoDB", "busy": False}
     assert is_well(file, clock)
     assert "waiting for MongoDB" in judge_health(file, 60, False, clock.now())[1]
     assert not is_well(file, clock, ready=True)
