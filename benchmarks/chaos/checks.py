@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from app.core.result_keys import ResultKeys
+from app.worker.consumer import EXIT_DEAD_THREAD
 from benchmarks.chaos.fleet import Exit
 from benchmarks.chaos.journal import Event
 from benchmarks.chaos.snapshot import DeadLetter, Document, Snapshot
@@ -216,11 +217,13 @@ def find_slow_exits(times_s: Sequence[float], never: Iterable[str], bound_s: flo
 
 def find_unexpected_exits(exits: Iterable[Exit]) -> list[str]:
     """Exits with an unexpected code. Before a service is ready, SIGTERM may end it at once; code 4 means that a store
-    does not answer."""
+    does not answer; a service of several processes ends with 10 where one of them was killed."""
     return [
         f"{one.worker} ended with code {one.code}."
         for one in exits
-        if one.code not in EXPECTED_EXITS and not (one.code == -15 and not one.was_ready)
+        if one.code not in EXPECTED_EXITS
+        and not (one.code == -15 and not one.was_ready)
+        and not (one.code == EXIT_DEAD_THREAD and one.killed_at)
     ]
 
 

@@ -1,6 +1,6 @@
 """Photos a second of the detection service as a process, from the queue to MongoDB. One line of JSON.
 
-`python -m benchmarks service --images DIR [--pack PACK] [--delay-ms 80] [--photos 120] [--repeat 2]`
+`python -m benchmarks service --images DIR [--pack PACK] [--delay-ms 80] [--photos 120] [--repeat 2] [--processes 1]`
 
 It runs with the local stand-ins, which take much of the time, so only the ratios matter. `fresh`: every photo is
 analysed. `delayed`: the same while the fault proxy delays every request to S3 (a photo, its crops and its preview one
@@ -45,11 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--delay-ms", type=float, default=80)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="WORKER_PROCESSES (1)")
     options = parser.parse_args(arguments)
     photos = [path.read_bytes() for path in islice(cycle(find_photos(options.images).values()), options.photos)]
     try:
         with tempfile.TemporaryDirectory(prefix="service-") as home:
-            world_options = WorldOptions(Path(home), options.pack, settings=SERVICE)
+            settings = {**SERVICE, "WORKER_PROCESSES": str(options.processes)}
+            world_options = WorldOptions(Path(home), options.pack, settings=settings)
             with World(world_options) as world, open_worker(world, Path(home)):
                 measure(world, photos[:16], "warm-up", force=True)
                 turns = [
