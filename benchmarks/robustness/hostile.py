@@ -21,13 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pymongo import MongoClient
 
 from app.config import PhotoSettings
 from app.core.errors import WorkerError
 from app.core.records import ImageStatus
 from app.core.threads import BackgroundThread, repeat
+from benchmarks.common.peak import measure_tree
 from benchmarks.common.running import run_local_stores
 from benchmarks.robustness.hostile_inputs import HOSTILE, write_hostile, write_ordinary
 from local.album import Album
@@ -144,34 +144,6 @@ class ServiceUnderLimit(BackgroundThread):
 
 def repeat_sampling(service: ServiceUnderLimit) -> Any:  # noqa: ANN401 - a thread's work
     return lambda closing: repeat(closing, SAMPLE_EVERY_S, service.sample)
-
-
-def measure_tree(pid: int) -> int:
-    """Resident bytes of a process and all below it. What several of them share counts once: each has its part of it
-    (proc(5), smaps_rollup, Pss). Memory that they pass to each other and have not mapped is added."""
-    total, files, mapped = 0, dict[int, int](), set[int]()
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for each in [process, *process.children(recursive=True)]:
-            with suppress(OSError):
-                rollup = Path(f"/proc/{each.pid}/smaps_rollup").read_text("ascii")
-                total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
-                maps = Path(f"/proc/{each.pid}/maps").read_text("utf-8").splitlines()
-                mapped |= {int(line.split()[4]) for line in maps if "/memfd:" in line}
-            files |= _measure_memory_files(each.pid)
-    return total + sum(size for inode, size in files.items() if inode not in mapped)
-
-
-def _measure_memory_files(pid: int) -> dict[int, int]:
-    """Inode → bytes of the memory files (memfd_create) that a process has open."""
-    found = {}
-    with suppress(OSError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                if str(descriptor.readlink()).startswith("/memfd:"):
-                    about = descriptor.stat()
-                    found[about.st_ino] = about.st_blocks * 512
-    return found
 
 
 def _wait_for_records(photos: int, stack: LocalStack, service: ServiceUnderLimit) -> dict[str, tuple[str, str | None]]:

@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from app.core.errors import WorkerError
-from benchmarks.common.peak import PeakMemory
+from benchmarks.common.peak import PeakMemory, measure_tree
 from benchmarks.common.running import run_local_stack, wait_until_grouped
 from local.album import Album
 from local.stack import LocalStack
@@ -49,7 +50,7 @@ def measure(stack: LocalStack, photos: Path, bound_mb: float) -> dict[str, float
     begin = time.monotonic()
     with (
         Album(photos, stack.environment, "storm") as album,
-        PeakMemory(stack.state.processes["detection"].pid) as memory,
+        PeakMemory(partial(measure_tree, stack.state.processes["detection"].pid)) as memory,
     ):
         album.send()
         wait_until_grouped(album, stack)

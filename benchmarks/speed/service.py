@@ -5,6 +5,7 @@
 It runs with the local stand-ins, which take much of the time, so only the ratios matter. `fresh`: every photo is
 analysed. `delayed`: the same while the fault proxy delays every request to S3 (a photo, its crops and its preview one
 after the other). `twins`: the same pictures in another gallery. `again`: the same messages once more. All take turns.
+`peak_mb`: the memory of the service and of all its processes.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.proxy import Faults
 from benchmarks.chaos.storm import count_messages, put_photos
 from benchmarks.chaos.world import World, WorldOptions
+from benchmarks.common.peak import PeakMemory, measure_tree
+from benchmarks.speed.detection import enlarge_photos
 from local.album import find_photos
 from local.stack import LocalStackError
 
@@ -45,18 +49,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--delay-ms", type=float, default=80)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--megapixels", type=float, help="enlarge the photos to this size first")
     parser.add_argument("--processes", type=int, default=1, help="WORKER_PROCESSES (1)")
     options = parser.parse_args(arguments)
-    photos = [path.read_bytes() for path in islice(cycle(find_photos(options.images).values()), options.photos)]
     try:
         with tempfile.TemporaryDirectory(prefix="service-") as home:
+            files = list(find_photos(options.images).values())
+            if options.megapixels:
+                (aside := Path(home) / "photos").mkdir()
+                files = enlarge_photos(files, options.megapixels, aside)
+            photos = [path.read_bytes() for path in islice(cycle(files), options.photos)]
             settings = {**SERVICE, "WORKER_PROCESSES": str(options.processes)}
             world_options = WorldOptions(Path(home), options.pack, settings=settings)
-            with World(world_options) as world, open_worker(world, Path(home)):
+            with World(world_options) as world, open_worker(world, Path(home)) as fleet:
                 measure(world, photos[:16], "warm-up", force=True)
-                turns = [
-                    _measure_turn(world, photos, number, options.delay_ms / 1000) for number in range(options.repeat)
-                ]
+                pid = next(slot.process.pid for slot in fleet.slots if slot.process)
+                with PeakMemory(partial(measure_tree, pid)) as memory:
+                    turns = [
+                        _measure_turn(world, photos, number, options.delay_ms / 1000)
+                        for number in range(options.repeat)
+                    ]
     except WorkerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -64,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     result: dict[str, float] = {"photos": options.photos, "delay_ms": options.delay_ms}
     result |= {f"{way}_photos_per_s": round(rate, 2) for way, rate in rates.items()}
     result |= {f"{way}_over_fresh": round(rates[way] / rates["fresh"], 3) for way in rates if way != "fresh"}
-    print(json.dumps(result))
+    print(json.dumps({**result, "peak_mb": round(memory.peak / 1e6)}))
     return 0
 
 

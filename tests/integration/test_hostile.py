@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.common.peak import measure_tree
 from benchmarks.robustness import hostile
 
 ORDINARY, HOSTILE = 12, 14
@@ -29,13 +30,13 @@ def test_a_service_that_holds_too_much_is_ended_and_the_ending_is_counted() -> N
 
 
 def test_memory_that_processes_share_counts_once_and_what_is_not_mapped_counts_too() -> None:
-    before = hostile.measure_tree(os.getpid())
+    before = measure_tree(os.getpid())
     kept = np.ones(50_000_000, np.uint8)
     file = os.memfd_create("photo")
     os.write(file, b"x" * 30_000_000)
     script = "import sys; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, pass_fds=[file], cwd=Path("/")):
-        grown = hostile.measure_tree(os.getpid()) - before
+        grown = measure_tree(os.getpid()) - before
     os.close(file)
     assert kept.all()
     assert 78_000_000 < grown < 110_000_000
