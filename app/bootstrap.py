@@ -49,7 +49,7 @@ from app.core.threads import BackgroundThread, Once, repeat
 from app.core.thresholds import make_threshold
 from app.detection.budget import Budget
 from app.health import Health
-from app.host import count_cores, count_gpus, find_memory_limit, measure_memory_share
+from app.host import count_cores, find_memory_limit, measure_memory_share
 from app.packs.store import PackStore
 from app.telemetry.catalogue import Metric
 from app.telemetry.interface import Metrics, Telemetry
@@ -222,8 +222,15 @@ def _count_processes(settings: Settings) -> int:
         return 1
     if settings.photos.worker_processes:
         return settings.photos.worker_processes
-    uses_gpu = settings.device.wanted != "cpu" and count_gpus() > 0
-    return min(count_cores(), MOST_PROCESSES) if uses_gpu else 1
+    return min(count_cores(), MOST_PROCESSES) if settings.device.wanted != "cpu" and _has_gpu() else 1
+
+
+def _has_gpu() -> bool:
+    """Raises DeviceLost where there is a driver that does not work."""
+    from app.preflight.machine import ThisMachine
+
+    driver = ThisMachine().find_driver()
+    return driver is not None and len(driver.gpus) > 0
 
 
 def _supervise(settings: DetectionSettings, processes: int, shutdown: Shutdown) -> ServiceEnd:
@@ -310,7 +317,8 @@ def _open_detection(
         default_bucket=settings.source.bucket_name,
         output_bucket=settings.stores.face_group_bucket_name,
         readable_buckets=settings.source.readable_buckets,
-        preview_side_px=settings.photos.preview_side_px,
+        has_crops=settings.photos.pictures != "none",
+        preview_side_px=settings.photos.preview_side_px if settings.photos.pictures == "all" else 0,
         file_bytes=Budget(part.share(settings.photos.bytes_in_work)),
         picture_bytes=Budget(part.share(settings.photos.choose_picture_bytes(find_memory_limit()) - find_bytes)),
         kill_points=kill_points,

@@ -308,7 +308,12 @@ class PhotoSettings(Area):
         description="Judges photos before the networks see them (too small, blank, blurred, badly exposed): `record` "
         "only notes the verdict, `enforce` ends those that fail as `low_quality`.",
     )
-    preview_side_px: int = Field(
+    pictures: Literal["all", "crops", "none"] = Field(
+        "all",
+        description="Pictures for people to look at that detection writes: a crop of each face and a preview of each "
+        "photo, the crops alone, or none, for owners whose application cuts them from the photos.",
+    )
+    preview_side_px: Annotated[int, RARELY] = Field(
         1024, ge=0, le=4096, description="Longer side of the photo previews on the people page; 0 writes none."
     )
     thumbnail_key: Annotated[KeyTemplate, RARELY] = Field(

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: memory, cores and GPUs."""
+"""What this process may use of its machine: memory and cores."""
 
 import os
 from pathlib import Path
@@ -35,21 +35,6 @@ def count_cores() -> int:
     except (OSError, ValueError):
         return allowed
     return max(1, min(allowed, round(int(quota) / int(period)))) if quota.isdigit() else allowed
-
-
-def count_gpus() -> int:
-    """NVIDIA GPUs that this process may see; 0 where there is no driver, or one that does not answer."""
-    # Only detection asks.
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetCount())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return 0
 
 
 def _read_number(name: str) -> int | None:

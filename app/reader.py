@@ -59,7 +59,8 @@ class Person:
 class Face:
     """A face on a photo. `box` is x1 y1 x2 y2 in pixels of the upright original, `quality` maps measure to value.
 
-    The crop, a JPEG, is `crop_range` (first byte, length) of the object `crop_key`, all of it where that is None.
+    The crop, a JPEG, is `crop_range` (first byte, length) of the object `crop_key`, all of it where that is None. With
+    PICTURES=none there is no `crop_key`.
     `confirmed`: a user said who it is.
     """
 
@@ -72,7 +73,7 @@ class Face:
     det_score: float
     quality: Mapping[str, float]
     digest: str | None
-    crop_key: str
+    crop_key: str | None
     crop_range: tuple[int, int] | None
 
 

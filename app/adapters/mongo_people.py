@@ -91,10 +91,11 @@ class MongoPeopleStore:
         def remove(some: Sequence[str], session: ClientSession) -> None:
             # Read in the transaction: a photo that a worker of another model stores meanwhile conflicts with it.
             keys = [f"{lease.gallery_id}/{image_id}" for image_id in some]
-            found = self._images.find({"_id": {"$in": keys}, "model": model_id}, ["image_id"], session=session)
-            examined = {"$in": [image["image_id"] for image in found]}
+            images = self._images.find({"_id": {"$in": keys}, "model": model_id}, ["image_id"], session=session)
+            examined = {"$in": [image["image_id"] for image in images]}
             former = {"gallery_id": lease.gallery_id, "image_id": examined, "model": {"$ne": model_id}}
-            crops.update(face["crop_key"] for face in self._faces.find(former, ["crop_key"], session=session))
+            found = self._faces.find(former, ["crop_key"], session=session)
+            crops.update(key for face in found if (key := face["crop_key"]))
             self._faces.delete_many(former, session=session)
 
         with translate_mongo_errors("Removing faces of a former model"):

@@ -276,7 +276,8 @@ class PhotoWriter:
 
     def _remove_faces(self, image: ImageRecord, plan: _Plan, session: ClientSession) -> None:
         of_this = {"gallery_id": image.photo.gallery_id, "image_id": image.photo.image_id}
-        plan.pictures |= {face["crop_key"] for face in self._faces.find(of_this, ["crop_key"], session=session)}
+        found = self._faces.find(of_this, ["crop_key"], session=session)
+        plan.pictures |= {key for face in found if (key := face["crop_key"])}
         if image.preview_key:
             plan.pictures.add(image.preview_key)
         plan.moves.insert(0, DeleteMany(of_this))
@@ -290,7 +291,7 @@ class PhotoWriter:
         kept = result.pictures
         if same_content:
             kept |= {face["crop_key"] for face in found if face["model"] != result.image.model_id}
-        plan.pictures |= {face["crop_key"] for face in found} - kept
+        plan.pictures |= {key for face in found if (key := face["crop_key"])} - kept
         if mine.preview_key and mine.preview_key not in kept:
             plan.pictures.add(mine.preview_key)
 

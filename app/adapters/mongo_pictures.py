@@ -39,9 +39,10 @@ def read_named_pictures(gallery_id: str, database: Database[Document]) -> NamedP
     names = {"_id": {"$gte": f"{gallery_id}/", "$lt": f"{gallery_id}0"}}  # `0` is the character after `/`.
 
     def read(session: ClientSession) -> tuple[list[Document], set[str], list[Document]]:
+        faces = database["faces"].find(of_this, ["crop_key"], session=session)
         return (
             list(database["images"].find(of_this, session=session)),
-            {face["crop_key"] for face in database["faces"].find(of_this, ["crop_key"], session=session)},
+            {key for face in faces if (key := face["crop_key"])},
             list(database["photo_names"].find(names, ["editions"], session=session)),
         )
 

@@ -306,7 +306,8 @@ class MongoTombstones(MongoForgottenPhotos):
 
     def list_old_pictures(self, gallery_id: str) -> list[str]:
         with translate_mongo_errors("Reading which pictures a gallery names"):
-            keys = {one["crop_key"] for one in self._faces.find({"gallery_id": gallery_id}, ["crop_key"])}
+            faces = self._faces.find({"gallery_id": gallery_id}, ["crop_key"])
+            keys = {key for one in faces if (key := one["crop_key"])}
             images = map(read_image_record, self._images.find({"gallery_id": gallery_id}))
             return sorted(keys | {image.preview_key for image in images if image.preview_key})
 

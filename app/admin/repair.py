@@ -63,7 +63,7 @@ def find_faults(gallery_id: str, database: MongoDatabase, bucket: str, region: s
     # Photos whose crops are objects of their own, which may be another version's. Where photos and results share a
     # bucket, these and the files are no photos.
     former = database["faces"].find({"gallery_id": gallery_id, "crop_range": None}, ["image_id", "crop_key"])
-    crops = {face["crop_key"]: face["image_id"] for face in former}
+    crops = {face["crop_key"]: face["image_id"] for face in former if face["crop_key"]}
     former_crops = set(crops.values())
     known = {f"{gallery_id}/groups.json", f"{gallery_id}/people.html", *crops}
     for document in database["images"].find({"gallery_id": gallery_id}):

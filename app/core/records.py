@@ -113,7 +113,7 @@ class FaceRecord:
     `box` (4,) float32 is x1 y1 x2 y2; `landmarks` (5,2) float32 are the left eye, right eye, nose, left and
     right corner of the mouth as seen by the viewer; `embedding` (D,) float32 has unit length. `quality` maps
     measure to value. `crop_range` says where the crop is in the object `crop_key`: its first byte and its length in
-    bytes; None where the object is this one crop, as former versions wrote it.
+    bytes; None where the object is this one crop, as former versions wrote it. Without a `crop_key` it has none.
     """
 
     face_id: str
@@ -125,7 +125,7 @@ class FaceRecord:
     det_score: float
     quality: Mapping[str, float]
     embedding: NDArray[np.float32]
-    crop_key: str
+    crop_key: str | None
     crop_range: tuple[int, int] | None = None
 
     @property
@@ -196,7 +196,7 @@ class FaceBatch:
     det_scores: NDArray[np.float32]
     quality: Mapping[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]
-    crop_keys: list[str]
+    crop_keys: Sequence[str | None]
     person_ids: list[str | None]
     digests: list[str]
     etags: list[str | None]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 
 from app.core.erasing import erase_pictures, erase_unnamed, exclude_faces
 from app.core.errors import (
@@ -89,6 +90,7 @@ class DetectionParts:
     kill_points: KillPoints
     keys: ResultKeys = field(default_factory=ResultKeys)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    has_crops: bool = True
 
 
 def handle(body: str, parts: DetectionParts, *, progress: Progress = lambda: None, is_last: bool = False) -> None:
@@ -419,8 +421,6 @@ def _make_face_records(
     seen: PhotoAnalysis,
     ranks: Sequence[int],
     model_id: str,
-    crop_key: str,
-    ranges: Sequence[tuple[int, int]],
 ) -> list[FaceRecord]:
     found = seen.detections
     return [
@@ -434,8 +434,7 @@ def _make_face_records(
             det_score=float(found.scores[index]),
             quality=seen.quality[index],
             embedding=seen.embeddings[index],
-            crop_key=crop_key,
-            crop_range=ranges[index],
+            crop_key=None,
         )
         for index in range(len(found))
     ]
@@ -490,20 +489,24 @@ def _put_pictures(
     parts: DetectionParts,
     known_preview: str | None,
 ) -> ImageRecord:
-    """Put the crops of all faces as one object, and the preview unless it is there. Fills in the faces; returns the
-    record."""
+    """Put the crops of all faces as one object, and the preview unless it is there, if they are wanted. Fills in the
+    faces; returns the record."""
     photo, content = image.photo, image.content or ""
     if not len(seen.detections):
         return image
     with parts.analyser.device.cpu:
-        crops = encode_crops(seen.image, seen.in_image.boxes)
+        crops = encode_crops(seen.image, seen.in_image.boxes) if parts.has_crops else None
         needed = parts.preview_side_px if known_preview is None else 0
         preview = encode_preview(seen.image, needed) if needed else None
-    starts = [sum(map(len, crops[:row])) for row in range(len(crops))]
-    ranges = [(start, len(crop)) for start, crop in zip(starts, crops, strict=True)]
-    crop_key = parts.keys.crops(photo, examined.edition, content, parts.analyser.model_id)
-    examined.faces = _make_face_records(photo, seen, ranks, parts.analyser.model_id, crop_key, ranges)
-    parts.objects.put(crop_key, b"".join(crops), "application/octet-stream")
+    examined.faces = _make_face_records(photo, seen, ranks, parts.analyser.model_id)
+    if crops is not None:
+        crop_key = parts.keys.crops(photo, examined.edition, content, parts.analyser.model_id)
+        starts = accumulate(map(len, crops), initial=0)
+        parts_of_it = zip(examined.faces, starts, crops, strict=False)
+        examined.faces = [
+            replace(face, crop_key=crop_key, crop_range=(start, len(crop))) for face, start, crop in parts_of_it
+        ]
+        parts.objects.put(crop_key, b"".join(crops), "application/octet-stream")
     if preview is None:
         return replace(image, preview_key=known_preview)
     preview_key = parts.keys.preview(photo, examined.edition, content)

@@ -20,18 +20,21 @@ WEBP_START = b"RIFF"
 def list_covers(
     gallery_id: str, faces: FaceBatch, people: Sequence[PersonRecord], keys: ResultKeys
 ) -> dict[str, tuple[str, int]]:
-    """Person id → the key of the person's cover, and the row of its face; of all people that have faces."""
+    """Person id → the key of the person's cover, and the row of its face; of all people that have
+    faces with crops."""
     rows = {face_id: row for row, face_id in enumerate(faces.face_ids)}
     covers = {}
     for person in people:
         row = rows.get(person.cover_face_id)
         if person.status is not PersonStatus.ACTIVE or row is None:
             continue
-        crop = faces.crop_ranges[row]
+        key, crop = faces.crop_keys[row], faces.crop_ranges[row]
+        if key is None:
+            continue
         if crop is None:
-            covers[person.person_id] = faces.crop_keys[row], row
+            covers[person.person_id] = key, row
         else:
-            digest = hashlib.sha256(f"{faces.crop_keys[row]} {crop[0]}".encode()).hexdigest()[:12]
+            digest = hashlib.sha256(f"{key} {crop[0]}".encode()).hexdigest()[:12]
             covers[person.person_id] = keys.cover(gallery_id, person, digest), row
     return covers
 
@@ -45,7 +48,7 @@ def write_covers(covers: dict[str, tuple[str, int]], faces: FaceBatch, prefix: s
     def copy(key: str) -> None:
         row = wanted[key]
         start, length = faces.crop_ranges[row] or (0, 0)
-        crop = objects.read_part(faces.crop_keys[row], start, length)
+        crop = objects.read_part(faces.crop_keys[row] or "", start, length)
         if crop is None:
             # Its photo was replaced or removed while this run went on, so another run follows.
             log.info("crop is gone", extra={"face": faces.face_ids[row]})

@@ -238,7 +238,7 @@ def _erase_faces(photo: PhotoRef, tombstone: Tombstone, run: GroupingRun, parts:
             return False
         rest = [face for face in faces if face not in gone]
         # What a former version stored as an object of its own is not found by the photo's name.
-        erase_keys({face.crop_key for face in gone if face.crop_range is None}, parts.objects)
+        erase_keys({face.crop_key for face in gone if face.crop_key and face.crop_range is None}, parts.objects)
         after = _describe_rest(image, gone, rest, parts)
         moved = _write_crops(image, edition, rest, gone, parts)
         parts.kill_points.reach("after-put")
@@ -284,7 +284,7 @@ def _write_crops(
         # A detection worker that has just looked at the photo may write under the model's own key.
         key = parts.keys.crops(image.photo, edition, image.content or "", f"{model_id}-rest")
         kept = [face for face in rest if face.model_id == model_id and face.crop_key in shared and face.crop_range]
-        crops = [parts.objects.read_part(face.crop_key, *(face.crop_range or (0, 0))) for face in kept]
+        crops = [parts.objects.read_part(face.crop_key or "", *(face.crop_range or (0, 0))) for face in kept]
         if None in crops:
             crops = _find_written(image, model_id, kept, parts)
         data = b""

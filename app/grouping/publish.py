@@ -73,7 +73,7 @@ def make_crop_urls(
     """Face id → URL of its crop, relative to the page, for faces whose crop is an object of its own: covers, and faces
     that a former version has stored."""
     former = zip(faces.face_ids, faces.crop_keys, faces.crop_ranges, strict=True)
-    urls = {face_id: keys.make_url(gallery_id, key) for face_id, key, part in former if part is None}
+    urls = {face_id: keys.make_url(gallery_id, key) for face_id, key, part in former if key and part is None}
     return urls | {faces.face_ids[row]: keys.make_url(gallery_id, key) for key, row in covers.values()}
 
 

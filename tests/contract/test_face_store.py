@@ -373,6 +373,22 @@ def test_a_version_with_an_earlier_time_is_taken_since_its_object_is_the_one_tha
     assert etags(stores) == {"a": "etag-1"}
 
 
+def test_faces_without_crops_leave_no_pictures_when_they_go(stores: Stores) -> None:
+    bare = version(1)
+    bare = replace(bare, faces=[replace(face, crop_key=None, crop_range=None) for face in bare.faces])
+    store(stores, [bare])
+    assert list(faces_of(stores).crop_keys) == [None] * len(bare.faces)
+    newer = seen(stores, version(2))
+    assert None not in stores.faces.save_photos([newer]).pictures
+    assert {face.crop_key for face in newer.faces} == set(faces_of(stores).crop_keys)
+    store(stores, [replace(bare, edition=0)])
+    image, edition = stores.faces.find_image(photo("a"))
+    assert image is not None
+    removed = stores.faces.remove_photo(photo("a"), edition)
+    assert removed is not None
+    assert None not in removed.pictures
+
+
 def test_two_workers_that_store_the_same_photos_at_once_never_mix_them(stores: Stores) -> None:
     start = Barrier(2)
 

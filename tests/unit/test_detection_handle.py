@@ -697,6 +697,21 @@ def test_a_photo_says_which_of_its_faces_are_too_poor_to_be_anybodys() -> None:
     assert all("below 99" in reason for reason in world.image().left_out)
 
 
+def test_without_crops_faces_are_stored_and_no_picture_is_put() -> None:
+    world = World(has_crops=False, preview_side_px=0)
+    world.detect()
+    assert world.image().face_count == 2
+    assert [(face.crop_key, face.crop_range) for face in world.faces.faces.values()] == [(None, None)] * 2
+    assert world.objects.output_keys == set()
+
+
+def test_crops_that_were_there_go_when_the_photo_is_examined_without(world: World) -> None:
+    world.detect()
+    world.parts = replace(world.parts, has_crops=False, preview_side_px=0)
+    world.detect(force=True)
+    assert world.objects.output_keys == set()
+
+
 def test_telemetry_hears_of_a_photo_its_faces_and_its_stages() -> None:
     listener = Listener()
     World(telemetry=listener.telemetry).detect()

@@ -165,3 +165,9 @@ def test_a_cover_whose_photo_was_replaced_meanwhile_is_left_out() -> None:
     objects = FakeObjectStore()
     write_covers(list_covers("g", FACES, PEOPLE, KEYS), FACES, KEYS.covers("g"), objects)
     assert objects.output_keys == set()
+
+
+def test_people_whose_faces_have_no_crops_have_no_covers() -> None:
+    bare = replace(FACES, crop_keys=[None] * len(FACES), crop_ranges=[None] * len(FACES))
+    assert list_covers("g", bare, PEOPLE, KEYS) == {}
+    assert make_crop_urls("g", bare, {}, KEYS) == {}
