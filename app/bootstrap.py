@@ -415,9 +415,8 @@ def _open_analyser(settings: DetectionSettings, stack: ExitStack, metrics: Metri
     decoders = stack.enter_context(Decoders(part.share(count_cores()), photos.photo_cpu_s))
     prefilter = Prefilter(photos.prefilter, photos.thumbnail_key)
     installed = _open_packs(settings).install(settings.models.model_pack)
-    cores = part.share(count_cores())
     device = open_device(
-        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, cores
+        installed, wanted.execution_provider, wanted.inference_threads, wanted.precision, metrics, part.count
     )
     golden.check_golden_photo(device.pack)
     return Analyser(stack.enter_context(device), photos.limits, prefilter, decoders)

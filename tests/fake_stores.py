@@ -221,7 +221,7 @@ class FakeFaceStore(Outages):
         return self._drop_faces(image)
 
     def _drop_faces(self, image: ImageRecord) -> set[str]:
-        crops = {face.crop_key for face, *_ in self._take_faces(image)}
+        crops = {face.crop_key for face, *_ in self._take_faces(image) if face.crop_key}
         return crops | {key for key in [image.preview_key] if key}
 
     def _find(self, photo: PhotoRef) -> ImageRecord | None:

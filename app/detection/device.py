@@ -118,14 +118,15 @@ def open_device(
     threads: int = 0,
     precision: Precision = "fp32",
     metrics: Metrics = NO_METRICS,
-    cores: int | None = None,
+    processes: int = 1,
 ) -> Device:
     """A pack on the hardware of this host. `threads` are those of one call on a CPU; 0 lets one core do each call.
-    `cores` are those that it may keep busy, by default all."""
-    cores = cores or count_cores()
+    It is one of so many `processes` that share the cores and the GPU's memory."""
+    cores = max(1, count_cores() // processes)
     on_gpu, each = is_gpu(provider), threads or 1
     loaded = load_pack(pack, provider, threads if on_gpu else each, precision)
     if on_gpu:
         cpu = Slots(cores)
-        return Device(loaded, 1, GPU_PHOTOS, GPU_FACES, cpu=cpu, own_threads=True, metrics=metrics)
+        photos, faces = GPU_PHOTOS // processes or 1, GPU_FACES // processes or 1
+        return Device(loaded, 1, photos, faces, cpu=cpu, own_threads=True, metrics=metrics)
     return Device(loaded, max(1, cores // each), CPU_PHOTOS, CPU_FACES, metrics=metrics)
