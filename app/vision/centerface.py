@@ -16,11 +16,11 @@ from app.packs.manifest import CenterfaceConfig as CenterfaceConfig
 from app.vision.light import brighten_parts
 from app.vision.nms import nms
 from app.vision.one_stage import Candidates, OneStageDetector, open_one_stage
-from app.vision.sessions import Provider, make_blob
+from app.vision.sessions import PixelInput, Provider, run_pixels
 from app.vision.types import Detections
 
 STRIDE_PX = 4
-MEAN, SCALE = (0.0, 0.0, 0.0), 1.0
+PIXELS = PixelInput((0.0, 0.0, 0.0), 1.0)
 """The network takes pixels as they are."""
 
 
@@ -44,7 +44,7 @@ class CenterfaceDetector(OneStageDetector):
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → heatmap (N,1,h/4,w/4), scale (N,2,…), offset (N,2,…) and landmarks (N,10,…)."""
         brightened = np.stack([brighten_parts(canvas) for canvas in canvases])
-        return self._session.run({self._session.input_names[0]: make_blob(brightened, MEAN, SCALE)})
+        return run_pixels(self._session, brightened, PIXELS)
 
     def _decode(self, outputs: Sequence[Floats], input_hw: tuple[int, int], least_score: float) -> Candidates:
         heatmap, scale, offset, landmarks = outputs
@@ -63,4 +63,6 @@ def open_centerface(
     model: Path, config: CenterfaceConfig, provider: Provider = "auto", threads: int = 0
 ) -> CenterfaceDetector:
     """Load a detector. Its batch dimension is freed where a run of two photos gives the same as two runs."""
-    return open_one_stage(model, lambda session, most: CenterfaceDetector(session, config, most), provider, threads)
+    return open_one_stage(
+        model, lambda session, most: CenterfaceDetector(session, config, most), PIXELS, provider, threads
+    )

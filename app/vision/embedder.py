@@ -10,7 +10,14 @@ from app.core.arrays import Floats, Image
 from app.core.errors import BadModelPack
 from app.packs.manifest import EmbedderConfig as EmbedderConfig
 from app.vision.batching import RunLimit, run_within
-from app.vision.sessions import Provider, Session, free_batch_dimension, make_blob, open_session
+from app.vision.sessions import (
+    PixelInput,
+    Provider,
+    Session,
+    free_batch_dimension,
+    open_session,
+    run_pixels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +31,6 @@ class Embedder:
 
     def __init__(self, session: Session, config: EmbedderConfig, max_batch: int = MAX_BATCH) -> None:
         self._session = session
-        self._input = session.input_names[0]
         self._config = config
         self._limit = RunLimit(max_batch * config.input_size_px**2 if max_batch > 1 else 1)
 
@@ -41,8 +47,12 @@ class Embedder:
 
     def _run(self, chips: Image) -> list[Floats]:
         ordered = chips if self._config.channel_order == "rgb" else chips[..., ::-1]
-        blob = make_blob(ordered, self._config.mean, self._config.scale)
-        return [self._session.run({self._input: blob})[0].reshape(len(chips), self._config.dimension)]
+        vectors = run_pixels(self._session, ordered, make_pixel_input(self._config))[0]
+        return [vectors.reshape(len(chips), self._config.dimension)]
+
+
+def make_pixel_input(config: EmbedderConfig) -> PixelInput:
+    return PixelInput(config.mean, config.scale)
 
 
 def normalise(vectors: Floats) -> Floats:
@@ -62,7 +72,8 @@ def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "aut
     Many exports fix the batch at 1 though the network takes any. Rows are compared against single runs; a graph
     that mixes rows is run one chip at a time. Raises BadModelPack where the output has another dimension.
     """
-    session = open_session(free_batch_dimension(model), provider, threads)
+    pixels = make_pixel_input(config)
+    session = open_session(free_batch_dimension(model), provider, threads, pixels=pixels)
     single = Embedder(session, config, max_batch=1)
     side = config.input_size_px
     probe = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
@@ -73,7 +84,7 @@ def open_embedder(model: Path, config: EmbedderConfig, provider: Provider = "aut
     if _check_batching(Embedder(session, config), probe, expected):
         return Embedder(session, config)
     log.warning("%s can't be run in batches; it runs one face at a time", model.name)
-    return Embedder(open_session(model, provider, threads), config, max_batch=1)
+    return Embedder(open_session(model, provider, threads, pixels=pixels), config, max_batch=1)
 
 
 def _check_batching(batched: Embedder, probe: Image, expected: Floats) -> bool:

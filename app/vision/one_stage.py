@@ -17,7 +17,7 @@ from app.core.arrays import Floats, Image
 from app.packs.manifest import OneStageConfig
 from app.vision.batching import RunLimit, run_within
 from app.vision.nms import nms
-from app.vision.sessions import Provider, Session, free_batch_dimension, open_session
+from app.vision.sessions import PixelInput, Provider, Session, free_batch_dimension, open_session
 from app.vision.turned import cut_surroundings
 from app.vision.types import Detections
 
@@ -145,17 +145,21 @@ Detector = TypeVar("Detector", bound=OneStageDetector)
 
 
 def open_one_stage(
-    model: Path, make: Callable[[Session, int], Detector], provider: Provider = "auto", threads: int = 0
+    model: Path,
+    make: Callable[[Session, int], Detector],
+    pixels: PixelInput,
+    provider: Provider = "auto",
+    threads: int = 0,
 ) -> Detector:
     """Load a detector, which `make` makes of a session and the largest batch.
 
     Its batch dimension is freed where a run of two photos gives the same as two runs.
     """
-    detector = make(open_session(free_batch_dimension(model), provider, threads), MAX_BATCH)
+    detector = make(open_session(free_batch_dimension(model), provider, threads, pixels=pixels), MAX_BATCH)
     if is_batchable(detector):
         return detector
     log.warning("%s can't be run in batches; it runs one photo at a time", model.name)
-    return make(open_session(model, provider, threads), 1)
+    return make(open_session(model, provider, threads, pixels=pixels), 1)
 
 
 def is_batchable(detector: OneStageDetector) -> bool:

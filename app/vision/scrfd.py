@@ -8,13 +8,14 @@ import numpy as np
 from app.core.arrays import Floats, Image
 from app.packs.manifest import ScrfdConfig as ScrfdConfig
 from app.vision.one_stage import Candidates, OneStageDetector, concatenate, open_one_stage
-from app.vision.sessions import Provider, make_blob
+from app.vision.sessions import PixelInput, Provider, run_pixels
 from app.vision.types import Detections
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
 MEAN, SCALE = (127.5, 127.5, 127.5), 128.0
 """InsightFace's normalisation for SCRFD."""
+PIXELS = PixelInput(MEAN, SCALE)
 
 
 class ScrfdDetector(OneStageDetector):
@@ -22,7 +23,7 @@ class ScrfdDetector(OneStageDetector):
 
     def _run(self, canvases: Image) -> list[Floats]:
         """(N,h,w,3) → nine outputs: scores, distances and offsets of each stride, (N,K,c) float32 each."""
-        outputs = self._session.run({self._session.input_names[0]: make_blob(canvases, MEAN, SCALE)})
+        outputs = run_pixels(self._session, canvases, PIXELS)
         return [_split_by_photo(output, len(canvases)) for output in outputs]
 
     def _decode(self, outputs: Sequence[Floats], input_hw: tuple[int, int], least_score: float) -> Candidates:
@@ -31,7 +32,7 @@ class ScrfdDetector(OneStageDetector):
 
 def open_scrfd(model: Path, config: ScrfdConfig, provider: Provider = "auto", threads: int = 0) -> ScrfdDetector:
     """Load a detector. Its batch dimension is freed where a run of two photos gives the same as two runs."""
-    return open_one_stage(model, lambda session, most: ScrfdDetector(session, config, most), provider, threads)
+    return open_one_stage(model, lambda session, most: ScrfdDetector(session, config, most), PIXELS, provider, threads)
 
 
 def _split_by_photo(output: Floats, count: int) -> Floats:

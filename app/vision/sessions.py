@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from app.core.errors import BadConfiguration, BadModelPack, DeviceLost, DeviceOutOfMemory
 
@@ -45,6 +46,14 @@ class GpuOptions:
 NO_OPTIONS = GpuOptions()
 
 
+@dataclass(frozen=True)
+class PixelInput:
+    """What a network expects of pixels: (pixel - mean) / scale for each channel, in the order given."""
+
+    mean: tuple[float, float, float]
+    scale: float
+
+
 class Session(Protocol):
     """A loaded graph."""
 
@@ -58,7 +67,9 @@ class Session(Protocol):
 class OnnxSession:
     """A graph in ONNX Runtime. Safe to call from several threads."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, pixels: PixelInput | None = None) -> None:
+        """`pixels`: the graph takes pixels as they are, (N,H,W,3) uint8, and does this with them."""
+        self.pixels = pixels
         self._session = session
         self.input_names = [tensor.name for tensor in session.get_inputs()]
         self.output_names = [tensor.name for tensor in session.get_outputs()]
@@ -161,9 +172,15 @@ def _make_tensorrt_options(gpu: GpuOptions) -> dict[str, str]:
 
 
 def open_session(
-    model: Path | bytes, provider: Provider = "auto", threads: int = 0, *, gpu: GpuOptions = NO_OPTIONS
+    model: Path | bytes,
+    provider: Provider = "auto",
+    threads: int = 0,
+    *,
+    gpu: GpuOptions = NO_OPTIONS,
+    pixels: PixelInput | None = None,
 ) -> OnnxSession:
-    """Load a graph from a file or from bytes. `threads` 0 takes all cores.
+    """Load a graph from a file or from bytes. `threads` 0 takes all cores. What `run_pixels` does before a graph, CUDA
+    does in the graph where `pixels` say what that is: a quarter of the bytes go to the GPU, and no core is needed.
 
     Raises BadModelPack where the graph can't be loaded, BadConfiguration where the device that was asked for by name
     can't be used.
@@ -173,6 +190,10 @@ def open_session(
         # CUDA and cuDNN are installed as wheels, in folders that the loader does not search by itself.
         ort.preload_dlls()
     source = model if isinstance(model, bytes) else str(model)
+    if pixels and providers[0][0] == CUDA:
+        source = take_pixels(model, pixels)
+    else:
+        pixels = None
     try:
         session = ort.InferenceSession(source, _make_session_options(threads), providers=providers)
     except Exception as error:
@@ -185,7 +206,7 @@ def open_session(
             f"EXECUTION_PROVIDER={provider}, but {first} can't be used on this host: is there a GPU, and are its "
             "driver and libraries in place? Set EXECUTION_PROVIDER=auto to run on the CPU instead."
         )
-    return OnnxSession(session)
+    return OnnxSession(session, pixels)
 
 
 def _make_session_options(threads: int) -> ort.SessionOptions:
@@ -196,6 +217,51 @@ def _make_session_options(threads: int) -> ort.SessionOptions:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     return options
+
+
+def run_pixels(session: Session, images: NDArray[np.uint8], pixels: PixelInput) -> list[NDArray[Any]]:
+    """(N,H,W,3) uint8 → the outputs of a graph of one input."""
+    if isinstance(session, OnnxSession) and session.pixels is not None:
+        return session.run({session.input_names[0]: images})
+    return session.run({session.input_names[0]: make_blob(images, pixels.mean, pixels.scale)})
+
+
+def take_pixels(model: Path | bytes, pixels: PixelInput) -> bytes:
+    """The graph with an input (N,H,W,3) uint8, which it turns into what its first input was.
+
+    Raises BadModelPack for what is no graph.
+    """
+    graph = _read_graph(model)
+    former = graph.graph.input[0]
+    kind = former.type.tensor_type
+    count, _, height, width = (dim.dim_param or dim.dim_value for dim in kind.shape.dim)
+    shape = [count or "N", height or "H", width or "W", 3]
+    mean = np.asarray(pixels.mean, np.float32).reshape(1, 3, 1, 1)
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["pixels_planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["pixels_planes"], ["pixels_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels_float", "pixels_mean"], ["pixels_centred"]),
+        helper.make_node("Div", ["pixels_centred", "pixels_scale"], ["pixels_normal"]),
+        helper.make_node("Cast", ["pixels_normal"], [former.name], to=kind.elem_type),
+    ]
+    graph.graph.initializer.extend(
+        [
+            numpy_helper.from_array(mean, "pixels_mean"),
+            numpy_helper.from_array(np.array(pixels.scale, np.float32), "pixels_scale"),
+        ]
+    )
+    for place, node in enumerate(nodes):
+        graph.graph.node.insert(place, node)
+    former.CopyFrom(helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, shape))
+    return bytes(graph.SerializeToString())
+
+
+def _read_graph(model: Path | bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
+    except (DecodeError, OSError) as error:
+        name = "what was read" if isinstance(model, bytes) else str(model)
+        raise BadModelPack(f"{name} is not an ONNX graph: {error}") from error
 
 
 def make_blob(images: NDArray[np.uint8], mean: Sequence[float], scale: float) -> NDArray[np.float32]:
@@ -220,10 +286,7 @@ def free_batch_dimension(model: Path) -> bytes:
 
 def free_dimensions(model: Path, names: Mapping[int, str]) -> bytes:
     """As `free_batch_dimension`, for any dimensions of the input: their place → their name."""
-    try:
-        graph = onnx.load(str(model))
-    except (DecodeError, OSError) as error:
-        raise BadModelPack(f"{model} is not an ONNX graph: {error}") from error
+    graph = _read_graph(model)
     for place, name in names.items():
         graph.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
     for output in graph.graph.output:

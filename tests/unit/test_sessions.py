@@ -14,11 +14,15 @@ from app.vision.sessions import (
     TENSORRT,
     GpuOptions,
     OnnxSession,
+    PixelInput,
     ShapeProfile,
     is_gpu,
     list_execution_providers,
     open_session,
+    run_pixels,
+    take_pixels,
 )
+from tests.toy_networks import toy_detector
 from tests.toy_pack import onnx_graph
 
 DOUBLING = onnx_graph([make_node("Add", ["image", "image"], ["out"])], {}, ["N", 2])
@@ -202,6 +206,40 @@ def test_a_view_is_bound_as_what_it_shows_not_as_the_memory_behind_it() -> None:
     view = np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1]
     doubled, _ = OnnxSession(GpuRuntime()).run({"image": view})
     assert doubled.tolist() == [[4, 2, 0], [10, 8, 6]]
+
+
+@pytest.mark.parametrize("scale", [1.0, 128.0])
+def test_a_graph_that_takes_pixels_gives_what_it_gives_for_normalised_ones(scale: float) -> None:
+    pixels = PixelInput((127.5, 100.0, 0.0), scale)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
+    plain = open_session(toy_detector().SerializeToString(), "cpu", 1)
+    ready = OnnxSession(
+        ort.InferenceSession(take_pixels(toy_detector().SerializeToString(), pixels), providers=[CPU]), pixels
+    )
+    assert ready.input_names == ["pixels"]
+    for row in (images[:1], images[:1, :, ::-1]):
+        for one, other in zip(run_pixels(plain, row, pixels), run_pixels(ready, row, pixels), strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.usefixtures("gpu_build")
+def test_cuda_gets_pixels_as_they_are_and_others_get_them_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[Any] = []
+
+    def opened(graph: Any, *_: object, **__: object) -> GpuRuntime:
+        graphs.append(graph)
+        return GpuRuntime()
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    graph, pixels = toy_detector().SerializeToString(), PixelInput((0, 0, 0), 1)
+    assert open_session(graph, "cuda", pixels=pixels).pixels == pixels
+    assert open_session(graph, "cpu", pixels=pixels).pixels is None
+    assert graphs == [take_pixels(graph, pixels), graph]
+
+
+def test_bytes_that_are_no_graph_take_no_pixels() -> None:
+    with pytest.raises(BadModelPack, match="is not an ONNX graph"):
+        take_pixels(b"no graph", PixelInput((0, 0, 0), 1))
 
 
 def test_on_a_cpu_a_graph_runs_as_it_is() -> None:
