@@ -221,7 +221,7 @@ def _make_session_options(threads: int) -> ort.SessionOptions:
 
 def run_pixels(session: Session, images: NDArray[np.uint8], pixels: PixelInput) -> list[NDArray[Any]]:
     """(N,H,W,3) uint8 → the outputs of a graph of one input."""
-    if isinstance(session, OnnxSession) and session.pixels is not None:
+    if getattr(session, "pixels", None) is not None:
         return session.run({session.input_names[0]: images})
     return session.run({session.input_names[0]: make_blob(images, pixels.mean, pixels.scale)})
 

@@ -35,6 +35,7 @@ from app.detection.device import open_device
 from app.detection.stage_times import StageTimes
 from app.host import count_cores, find_memory_limit
 from app.packs.store import InstalledPack, PackStore
+from app.preflight.machine import ThisMachine
 from app.vision.decode import read_header
 from app.vision.embedder import Embedder
 from app.vision.scrfd import ScrfdDetector
@@ -42,7 +43,13 @@ from app.vision.turned import RotationInvariantDetector
 from benchmarks.accuracy.same_faces import Found, compare_faces
 from benchmarks.common.command import UnusableInput, find_photos, print_result
 from benchmarks.common.peak import PeakMemory
-from benchmarks.speed.arithmetic import PROVIDERS, CountedSession, measure_matmul_macs_per_s
+from benchmarks.speed.arithmetic import (
+    PROVIDERS,
+    BusyShare,
+    CountedSession,
+    compute_fp16_share,
+    measure_matmul_macs_per_s,
+)
 from benchmarks.speed.synthetic import build_pack
 
 INSIGHTFACE_INPUT_PX = 640
@@ -92,7 +99,8 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         for _ in range(options.repeat):
             if loop is not None:
                 run_loop(loop, photos, theirs)
-            run_pipeline(pipeline, photos, ours)
+            with BusyShare() as busy:
+                run_pipeline(pipeline, photos, ours)
     return {
         "photos": len(photos),
         "provider": options.provider,
@@ -102,6 +110,7 @@ def run(options: argparse.Namespace, aside: Path) -> dict[str, Any]:
         "faces_per_s": round(ours.photos_per_s * ours.faces / len(ours.found), 2),
         **({} if loop is None else compare_to_insightface(ours, theirs)),
         **measure_arithmetic(ours, options.provider),
+        **describe_gpu(ours, busy),
         "stage_ms": {name: round(1000 * seconds, 2) for name, seconds in sorted(ours.stages.items())},
         "peak_mb": round(ours.peak_bytes / 1e6),
     }
@@ -227,6 +236,15 @@ def measure_arithmetic(turns: Turns, provider: str) -> dict[str, Any]:
         "gmacs_per_s": round(rate / 1e9, 1),
         "share_of_matmul": round(rate / measure_matmul_macs_per_s(provider), 3),
     }
+
+
+def describe_gpu(turns: Turns, busy: BusyShare) -> dict[str, Any]:
+    """How busy the GPU was, and what it did of what it can do in FP16; nothing where there is none."""
+    driver = ThisMachine().find_driver()
+    if driver is None or not driver.gpus or busy.share is None:
+        return {}
+    share = compute_fp16_share(turns.macs / turns.seconds[-1], driver.gpus[0].name)
+    return {"gpu": driver.gpus[0].name, "gpu_busy": round(busy.share, 3), "share_of_fp16": share and round(share, 4)}
 
 
 def _make_parser() -> argparse.ArgumentParser:
