@@ -371,10 +371,10 @@ class FakeGalleryStore(Outages):
         self._clock = clock or RealClock()
         self._lock = threading.Lock()
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
+    def mark_dirty(self, gallery_id: str, delay_s: int, changes: int = 1) -> MessageClaim | None:
         self._pass("mark_dirty")
         with self._lock:
-            self.galleries.setdefault(gallery_id, _Gallery()).revision += 1
+            self.galleries.setdefault(gallery_id, _Gallery()).revision += changes
             return self._owe(gallery_id, delay_s)
 
     def claim_message(self, gallery_id: str, delay_s: int) -> MessageClaim | None:

@@ -109,8 +109,8 @@ class MongoGalleryStore:
         self._galleries: Collection[Document] = database.get_collection("galleries", write_concern=MAJORITY)
         self._leases = GalleryLeases(database)
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
-        return self._owe(gallery_id, delay_s, {"revision": NEXT_REVISION})
+    def mark_dirty(self, gallery_id: str, delay_s: int, changes: int = 1) -> MessageClaim | None:
+        return self._owe(gallery_id, delay_s, {"revision": {"$add": [REVISION, changes]}})
 
     def claim_message(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
         return self._owe(gallery_id, delay_s, {})

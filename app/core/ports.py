@@ -342,8 +342,8 @@ class GalleryChanges(Protocol):
     answer.
     """
 
-    def mark_dirty(self, gallery_id: str, delay_s: int) -> MessageClaim | None:
-        """Count a change. From then on a grouping message is owed, unless one was sent that is received later.
+    def mark_dirty(self, gallery_id: str, delay_s: int, changes: int = 1) -> MessageClaim | None:
+        """Count changes. From then on a grouping message is owed, unless one was sent that is received later.
 
         A claim where the caller must send the message now, delayed by `delay_s`. None where nothing is owed, or where
         another caller claimed it less than CLAIM_S ago.

@@ -21,12 +21,13 @@ class ChangeParts:
     telemetry: Telemetry
 
 
-def request_grouping(gallery_id: str, parts: ChangeParts) -> None:
-    """Mark the gallery as changed, and send its grouping message where one is owed (see app/core/coalescing.py).
+def request_grouping(gallery_id: str, parts: ChangeParts, changes: int = 1) -> None:
+    """Mark the gallery as changed by so many photos, and send its grouping message where one is owed (see
+    app/core/coalescing.py).
 
     Where the gallery's people are of another model, that is logged once a window.
     """
-    claim = parts.galleries.mark_dirty(gallery_id, parts.grouping_delay_s)
+    claim = parts.galleries.mark_dirty(gallery_id, parts.grouping_delay_s, changes)
     if claim:
         # The run continues the trace of the photo that opens the window. Photos that follow in it start no run.
         traceparent = parts.telemetry.tracer.traceparent()

@@ -1,6 +1,7 @@
 """What detection reads and writes of photos in MongoDB: each step for several photos in one trip."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,8 +124,9 @@ class PhotoStore:
             self.objects.remove(changes.pictures)
         self.tell(changes.images)
         self._kill_points.reach("after-save")
-        for gallery_id in dict.fromkeys(image.photo.gallery_id for image in changes.images):
-            request_grouping(gallery_id, self.changes)
+        stored = [result for result in results if result not in changes.overtaken]
+        for gallery_id, count in Counter(result.image.photo.gallery_id for result in stored).items():
+            request_grouping(gallery_id, self.changes, count)
         return [_find_saved(result, changes) for result in results]
 
 

@@ -131,6 +131,14 @@ def test_of_claims_at_the_same_time_exactly_one_owes_a_message(stores: Stores) -
     assert len([claim for claim in claims if claim]) == 1
 
 
+def test_several_photos_that_are_stored_together_are_as_many_changes(stores: Stores) -> None:
+    stores.galleries.mark_dirty("g", 30, changes=3)
+    stores.galleries.mark_dirty("g", 30)
+    state = stores.galleries.find_gallery("g")
+    assert state is not None
+    assert state.revision == 4
+
+
 def test_a_message_whose_sender_died_before_sending_is_owed_to_whoever_comes_once_the_claim_is_over(
     stores: Stores,
 ) -> None:
