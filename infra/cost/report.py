@@ -8,7 +8,7 @@ from infra.cost.inputs import Workload
 from infra.cost.model import WAYS, Cost, Model, compute_rekognition_per_1000
 
 BURSTS = (500, 5_000, 50_000)
-SECONDS = (0.0125, 0.025, 0.05, 0.1, 0.2)
+SECONDS = (0.016, 0.025, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
