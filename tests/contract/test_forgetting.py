@@ -203,7 +203,7 @@ class World:
         found = {}
         for face in self.database["faces"].find({"gallery_id": gallery}):
             crop = self.objects.read_part(face["crop_key"], *face["crop_range"])
-            assert crop and crop[:4] == b"RIFF"
+            assert crop and crop[:2] == b"\xff\xd8"
             found[face["_id"]] = (face.get("person_id"), face["digest"], crop)
         return found
 

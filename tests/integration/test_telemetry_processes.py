@@ -129,7 +129,7 @@ def test_a_trace_leads_from_the_detection_message_to_the_writes_of_grouping(told
     grouping = spans["face-worker-grouping", "message"]
     assert detection.parent_id == SENDER
     assert (detection.attributes["image"], detection.attributes["outcome"]) == (f"{GALLERY}/a", "done")
-    assert parent_of(grouping, told).name == "message"
+    assert parent_of(grouping, told).name == "store"
     for stage in ("fetch", "decode", "detect", "embed", "store"):
         assert spans["face-worker-detection", stage].parent_id == detection.span_id
     for stage in ("read", "cluster", "people", "publish"):
