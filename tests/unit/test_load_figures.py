@@ -21,7 +21,7 @@ def samples(mb_at_start: float, mb_a_sample: float, warm_up_mb: float = 0.0) -> 
         Sample(
             at_s=float(number),
             done=100 * number,
-            cpu_s={part: number * share for part, share in zip(PARTS, (0.5, 0.25, 0.2, 0.05), strict=True)},
+            cpu_s={part: number * share for part, share in zip(PARTS, (0.5, 0.15, 0.1, 0.2, 0.05), strict=True)},
             resident_bytes=(round((mb_at_start + mb_a_sample * number - (number < 10) * warm_up_mb) * 1e6),) * 2,
         )
         for number in range(101)
