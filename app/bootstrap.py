@@ -89,12 +89,14 @@ def run(service: ServiceType | None = None) -> int:
 
     Returns the exit code of the process. Every failure is reported in one sentence.
     """
-    return _run(lambda: load_settings(**({"service_type": service} if service else {})), _open_service)
+    return _run(
+        lambda: _decide_processes(load_settings(**({"service_type": service} if service else {}))), _open_service
+    )
 
 
 def run_photos(part: "Part", health_file: Path) -> int:
     """One of several processes of the detection service that work on photos (see _supervise)."""
-    return _run(_load_detection, partial(_open_part, part=part, health_file=health_file), place=part.place)
+    return _run(_load_detection, partial(_open_part, part=part, health_file=health_file), metrics_place=part.place)
 
 
 def run_find(place: int) -> int:
@@ -124,18 +126,18 @@ def _load_detection() -> DetectionSettings:
 
 
 def _run(
-    read_settings: Callable[[], Settings], open_service: Open, name: str | None = None, place: int | None = 0
+    read_settings: Callable[[], Settings], open_service: Open, name: str | None = None, metrics_place: int | None = None
 ) -> int:
-    """`name` is that of the process in logs and metrics, where it is not the service's; `place` is that among the ports
-    of Prometheus."""
+    """`name` is that of the process in logs and metrics, where it is not the service's. `metrics_place` is that of its
+    port for Prometheus; without it, a process has the first port if no others work for it."""
     try:
         settings = read_settings()
         name = name or settings.service_type
-        if open_service is _open_service and _count_processes(settings) > 1:
-            place = None
+        if metrics_place is None and not _is_supervised(settings):
+            metrics_place = 0
         with (
             Logging(name, settings.telemetry, partial(_open_logs_client, settings)) as logs,
-            open_telemetry(settings, name, place) as telemetry,
+            open_telemetry(settings, name, metrics_place) as telemetry,
         ):
             logs.trace_id = telemetry.tracer.trace_id
             end = _run_service(settings, telemetry, open_service)
@@ -200,29 +202,32 @@ def _consume(service: "Service", settings: Settings, shutdown: Shutdown, telemet
 def _open_service(
     settings: DetectionSettings | GroupingSettings, stack: ExitStack, shutdown: Shutdown, telemetry: Telemetry
 ) -> Serve:
-    processes = _count_processes(settings)
     if isinstance(settings, DetectionSettings) and settings.find.find_queue_url:
-        work, deadline_s = partial(run_find, processes), settings.process.shutdown_deadline_s
+        work, deadline_s = partial(run_find, settings.photos.worker_processes), settings.process.shutdown_deadline_s
         on_end = stop_service(shutdown, EXIT_DEAD_THREAD)
         stack.enter_context(ChildProcess("find", work, shutdown, deadline_s, on_end))
     if settings.process.watch_spot_notice:
         stack.enter_context(SpotNotice(partial(_on_spot_notice, shutdown, telemetry)))
     if isinstance(settings, GroupingSettings):
         service = _open_grouping(settings, stack, shutdown, telemetry)
-    elif processes > 1:
-        return partial(_supervise, settings, processes, shutdown)
+    elif _is_supervised(settings):
+        return partial(_supervise, settings, shutdown)
     else:
         service = _open_detection(settings, stack, shutdown, telemetry)
     return partial(_consume, service, settings, shutdown, telemetry)
 
 
-def _count_processes(settings: Settings) -> int:
-    """How many processes work on photos."""
-    if not isinstance(settings, DetectionSettings):
-        return 1
-    if settings.photos.worker_processes:
-        return settings.photos.worker_processes
-    return min(count_cores(), MOST_PROCESSES) if settings.device.wanted != "cpu" and _has_gpu() else 1
+def _decide_processes(settings: DetectionSettings | GroupingSettings) -> DetectionSettings | GroupingSettings:
+    """The settings with the number of processes that work on photos, where they leave it open."""
+    if isinstance(settings, GroupingSettings) or settings.photos.worker_processes:
+        return settings
+    uses_gpu = settings.device.wanted != "cpu" and _has_gpu()
+    decided = {"worker_processes": min(count_cores(), MOST_PROCESSES) if uses_gpu else 1}
+    return settings.model_copy(update={"photos": settings.photos.model_copy(update=decided)})
+
+
+def _is_supervised(settings: Settings) -> bool:
+    return isinstance(settings, DetectionSettings) and settings.photos.worker_processes > 1
 
 
 def _has_gpu() -> bool:
@@ -233,8 +238,9 @@ def _has_gpu() -> bool:
     return driver is not None and len(driver.gpus) > 0
 
 
-def _supervise(settings: DetectionSettings, processes: int, shutdown: Shutdown) -> ServiceEnd:
+def _supervise(settings: DetectionSettings, shutdown: Shutdown) -> ServiceEnd:
     """Have several processes work on photos until a stop is requested or, in drain mode, until all are done."""
+    processes = settings.photos.worker_processes
     # Once for all of them.
     _open_packs(settings).install(settings.models.model_pack)
     with tempfile.TemporaryDirectory(prefix="face-worker-") as folder:

@@ -55,11 +55,43 @@ def read_report(path: Path) -> Report:
     return Report(**json.loads(path.read_text("utf-8")))
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Raises OSError."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
-    part.replace(path)
+class HealthFile:
+    """Writes reports; does nothing without a path. A failure is logged once, until the file can be written again."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises BadConfiguration where the file can't be written."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._failing = False
+        try:
+            if self._part:
+                self._part.touch()
+                self._part.unlink()
+        except OSError as error:
+            raise BadConfiguration(f"HEALTH_FILE can't be written: {error}.") from error
+
+    def try_to_write(self, report: Report) -> bool:
+        """Whether the report is written. Work goes on without the file: if the failure lasts, the health check fails,
+        and whoever runs the service decides."""
+        try:
+            with self._lock:
+                self._write(report)
+        except OSError as error:
+            if not self._failing:
+                log.warning("the health file can't be written: %s", error)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    @property
+    def _part(self) -> Path | None:
+        return self._path and self._path.with_name(f"{self._path.name}.part")
+
+    def _write(self, report: Report) -> None:
+        if self._path and self._part:
+            self._part.write_text(json.dumps(asdict(report)) + "\n", "utf-8")
+            self._part.replace(self._path)
 
 
 class Health:
@@ -67,59 +99,41 @@ class Health:
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises BadConfiguration where the file can't be written."""
-        self._path = path
+        self._file = HealthFile(path)
         self._clock = clock
-        self._lock = threading.Lock()
         self._ready = False
         self._awaited: str | None = None
         self._busy = False
         self._written_at_s = -inf
-        self._failing = False
-        try:
-            self._write()
-        except OSError as error:
-            raise BadConfiguration(f"HEALTH_FILE can't be written: {error}.") from error
+        self._write()
 
     def beat(self) -> None:
         """The worker polled or progressed. Writes at most once a second."""
         if self._clock() - self._written_at_s >= WRITE_EVERY_S:
-            self._try_to_write()
+            self._write()
 
     def mark_ready(self) -> None:
         """The models are loaded and both stores have answered."""
         self._ready = True
-        self._try_to_write()
+        self._write()
 
     def report_waiting(self, store: str | None) -> None:
         """No message is received until this store answers; None where the worker waits for no store any more."""
         if store != self._awaited:
             self._awaited = store
-            self._try_to_write()
+            self._write()
 
     def report_busy(self, busy: bool) -> None:
         """Whether the worker has messages in work."""
         if busy != self._busy:
             self._busy = busy
-            self._try_to_write()
-
-    def _try_to_write(self) -> None:
-        try:
-            with self._lock:
-                self._write()
-            self._failing = False
-        except OSError as error:
-            # Work goes on without the file. If the failure lasts, the health check fails and the supervisor decides.
-            if not self._failing:
-                log.warning("the health file can't be written: %s", error)
-            self._failing = True
+            self._write()
 
     def _write(self) -> None:
-        if self._path is None:
-            return
         now_s = self._clock()
         is_ready = self._ready and self._awaited is None
-        write_report(self._path, Report(now_s, is_ready, self._describe_state(), self._busy))
-        self._written_at_s = now_s
+        if self._file.try_to_write(Report(now_s, is_ready, self._describe_state(), self._busy)):
+            self._written_at_s = now_s
 
     def _describe_state(self) -> str:
         if self._awaited is not None:

@@ -4,7 +4,7 @@ Blurred and dark faces are similar whoever they show, so as core faces they woul
 they are compared with core faces, most of them are recognised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Self
 
@@ -71,9 +71,10 @@ def assign_roles(unified: NDArray[np.float32], bars: QualityBars) -> Roles:
     return (2 - (unified < bars.border).astype(np.int8) - (unified < bars.core).astype(np.int8)).astype(np.int8)
 
 
-def is_noise(quality: Mapping[str, float], bars: QualityBars) -> bool:
-    """Whether a face with these measures is a noise face, as `assign_roles` says."""
-    return bool(np.float32(quality.get("unified", np.nan)) < bars.border)
+def explain_left_out(qualities: Iterable[Mapping[str, float]], bars: QualityBars) -> tuple[str, ...]:
+    """Of the faces with these measures, the reason of each noise face, whose quality is too low for any person."""
+    noise = (one for one in qualities if np.float32(one.get("unified", np.nan)) < bars.border)
+    return tuple(explain_unassigned(one, bars) for one in noise)
 
 
 def assign_core(count: int) -> Roles:

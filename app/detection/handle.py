@@ -38,7 +38,7 @@ from app.core.records import (
     make_face_id,
 )
 from app.core.result_keys import CONTENT_DIGITS, ResultKeys
-from app.core.roles import QualityBars, explain_unassigned, is_noise
+from app.core.roles import explain_left_out
 from app.core.same_faces import choose_doubtless
 from app.core.stages import Stage
 from app.core.tombstones import NOTHING_FORGOTTEN, Forgotten
@@ -263,7 +263,8 @@ def _examine(
             known = None if request.force or request.redo_pictures else _find_preview(previous, content, parts)
             image = _put_pictures(examined, image, analysis, ranks, parts, known)
     parts.kill_points.reach("after-put")
-    return replace(image, left_out=_explain_left_out(examined.faces, analyser.device.pack.manifest.quality))
+    bars, qualities = analyser.device.pack.manifest.quality, (face.quality for face in examined.faces)
+    return replace(image, left_out=explain_left_out(qualities, bars))
 
 
 def _note_object(examined: Examined, stored: StoredObject) -> None:
@@ -452,12 +453,6 @@ def _make_found_record(photo: PhotoRef, header: PhotoHeader, seen: PhotoAnalysis
         prefilter_score=seen.verdict.score if seen.verdict else None,
         prefilter_reason=seen.verdict.reason if seen.verdict else None,
     )
-
-
-def _explain_left_out(records: list[FaceRecord], bars: QualityBars) -> tuple[str, ...]:
-    """The reason of each noise face, whose quality is too low for any person."""
-    noise = [record.quality for record in records if is_noise(record.quality, bars)]
-    return tuple(explain_unassigned(quality, bars) for quality in noise)
 
 
 def _make_low_quality_record(photo: PhotoRef, low: LowQuality) -> ImageRecord:

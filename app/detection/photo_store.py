@@ -124,10 +124,11 @@ class PhotoStore:
             self.objects.remove(changes.pictures)
         self.tell(changes.images)
         self._kill_points.reach("after-save")
-        stored = [result for result in results if result not in changes.overtaken]
-        for gallery_id, count in Counter(result.image.photo.gallery_id for result in stored).items():
+        saved = [_find_saved(result, changes) for result in results]
+        stored = (result.image.photo for result, one in zip(results, saved, strict=True) if not one.is_overtaken)
+        for gallery_id, count in Counter(photo.gallery_id for photo in stored).items():
             request_grouping(gallery_id, self.changes, count)
-        return [_find_saved(result, changes) for result in results]
+        return saved
 
 
 def _find_saved(result: PhotoResult, changes: Changes) -> Saved:

@@ -20,8 +20,8 @@ from app.core.errors import RejectMessage, RetryLater
 from app.core.events import ErasureReceipt, Event, tell_forgotten
 from app.core.messages import Expire, Forget
 from app.core.ports import GalleryLease, ObjectVersion, Progress
-from app.core.records import FaceRecord, ImageRecord, PhotoRef, make_quality_columns
-from app.core.roles import Role, assign_roles, explain_unassigned
+from app.core.records import FaceRecord, ImageRecord, PhotoRef
+from app.core.roles import explain_left_out
 from app.core.tombstones import Forgotten, Tombstone, make_order, name_copy
 from app.grouping.editing import BUSY_DELAY_S
 from app.grouping.group_gallery import check_model, group_gallery
@@ -269,9 +269,7 @@ def _describe_rest(
     left = [face for face in rest if face.model_id == image.model_id]
     of_this = sum(face.model_id == image.model_id for face in gone)
     after = exclude_faces(image, len(left), of_this)
-    roles = assign_roles(make_quality_columns([face.quality for face in left])["unified"], parts.quality)
-    noise = [face for face, role in zip(left, roles, strict=True) if role == Role.NOISE]
-    return replace(after, left_out=tuple(explain_unassigned(face.quality, parts.quality) for face in noise))
+    return replace(after, left_out=explain_left_out((face.quality for face in left), parts.quality))
 
 
 def _write_crops(

@@ -23,8 +23,8 @@ class ChildProcess:
     """Runs `work` in a process of its own for the life of a `with` block; `work` returns the process's exit code.
 
     A stop of the service stops the child with SIGTERM, and it may take `deadline_s` to end. `on_end` is called with the
-    exit code of a child that ends by itself, which is below 0 where a signal has ended it. `work` is found by its name
-    in the new process, so it must be a function of a module.
+    name and the exit code of a child that ends by itself; the code is below 0 where a signal has ended it. `work` is
+    found by its name in the new process, so it must be a function of a module.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ChildProcess:
         work: Callable[[], int],
         shutdown: Shutdown,
         deadline_s: float,
-        on_end: Callable[[int], None],
+        on_end: Callable[[str, int], None],
     ) -> None:
         self._name, self._shutdown, self._deadline_s, self._on_end = name, shutdown, deadline_s, on_end
         # A fork would take over half of what other threads and CUDA were doing.
@@ -56,9 +56,7 @@ class ChildProcess:
         while not (self._shutdown.requested or closing.is_set()):
             if wait([self._process.sentinel], LOOK_EVERY_S):
                 self._process.join()
-                code = self._process.exitcode or 0
-                log.log(logging.CRITICAL if code else logging.INFO, "%s has ended (exit code %s)", self._name, code)
-                self._on_end(code)
+                self._on_end(self._name, self._process.exitcode or 0)
                 return
         self._stop()
 
@@ -77,10 +75,15 @@ class ChildProcess:
         self._process.join()
 
 
-def stop_service(shutdown: Shutdown, dead_code: int) -> Callable[[int], None]:
+def stop_service(shutdown: Shutdown, dead_code: int) -> Callable[[str, int], None]:
     """For a child that must not end: the service ends too, with the child's exit code or, where that says nothing, with
     `dead_code`. Whoever runs the service starts all of it anew."""
-    return lambda code: shutdown.request(max(code, 0) or dead_code)
+
+    def stop(name: str, code: int) -> None:
+        log.critical("the process %s has ended (exit code %s)", name, code)
+        shutdown.request(max(code, 0) or dead_code)
+
+    return stop
 
 
 def _run(work: Callable[[], int]) -> None:

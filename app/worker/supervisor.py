@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from app.health import Report, join_reports, read_report, write_report
+from app.health import HealthFile, Report, join_reports, read_report
 from app.worker.child import ChildProcess, stop_service
 from app.worker.shutdown import Shutdown
 
@@ -35,8 +35,9 @@ class Supervisor:
         health_file: Path | None = None,
         set_busy: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._shutdown, self._must_stay, self._dead_code = shutdown, must_stay, dead_code
-        self._health_file, self._set_busy = health_file, set_busy
+        self._shutdown, self._must_stay, self._set_busy = shutdown, must_stay, set_busy
+        self._stop_service = stop_service(shutdown, dead_code)
+        self._health_file = HealthFile(health_file)
         files = [folder / f"{number}.json" for number in range(len(works))]
         self._running = set(files)
         self._children = [
@@ -55,10 +56,11 @@ class Supervisor:
         self._set_busy(False)
         return self._shutdown.exit_code
 
-    def _on_end(self, file: Path, code: int) -> None:
+    def _on_end(self, file: Path, name: str, code: int) -> None:
         if code or self._must_stay:
-            stop_service(self._shutdown, self._dead_code)(code)
+            self._stop_service(name, code)
             return
+        log.info("the process %s is done", name)
         self._running.discard(file)
         if not self._running:
             log.info("all processes are done")
@@ -69,11 +71,8 @@ class Supervisor:
         reports = [report for file in running if (report := _read(file))]
         self._set_busy(any(report.busy for report in reports))
         # Until all of them have started, the service has not.
-        if self._health_file and reports and len(reports) == len(running):
-            try:
-                write_report(self._health_file, join_reports(reports))
-            except OSError as error:
-                log.warning("the health file can't be written: %s", error)
+        if reports and len(reports) == len(running):
+            self._health_file.try_to_write(join_reports(reports))
 
 
 def _read(file: Path) -> Report | None:

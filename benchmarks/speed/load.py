@@ -141,7 +141,7 @@ def measure(
                 Processes(world, workers, home / "logs", stub.environment, profiled=profiled) as processes,
                 ExitStack() as stack,
             ):
-                profiler = stack.enter_context(LockProfiler(processes.first_pid, PROFILE_S)) if profiled else None
+                profiler = stack.enter_context(LockProfiler(processes.largest_pid, PROFILE_S)) if profiled else None
                 held = workers * stub.processes * BATCH
                 samples = run(world, processes, messages, held * (1 + WAITING_FOR_EACH_HELD))
                 stack.close()

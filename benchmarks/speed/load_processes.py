@@ -82,8 +82,8 @@ class Processes:
             worker.wait()
 
     @property
-    def first_pid(self) -> int:
-        """The first process that works on photos."""
+    def largest_pid(self) -> int:
+        """The largest process: it works on photos, where another one may only supervise."""
         return max(self._watched, key=lambda one: one.memory_info().rss).pid
 
     def read_ledgers(self) -> Counter[str]:
