@@ -65,7 +65,9 @@ class ChildProcess:
         until = time.monotonic() + self._deadline_s + SLACK_S
         self._process.terminate()
         is_told_again = False
-        while not wait([self._process.sentinel], LOOK_EVERY_S) and time.monotonic() < until:
+        # The sentinel would tell of the end too early, while the process still gives back what it holds.
+        while self._process.is_alive() and time.monotonic() < until:
+            self._process.join(LOOK_EVERY_S)
             if self._shutdown.at_once and not is_told_again:
                 self._process.terminate()
                 is_told_again = True

@@ -57,6 +57,18 @@ def finish_unless_told_again(folder: Path) -> int:
     return 0
 
 
+def end_slowly(folder: Path) -> int:
+    """Lives on for a while after all its files are closed, as a process that gives back much memory."""
+    shutdown = Shutdown()
+    with shutdown.handle_signals():
+        (folder / "there").touch()
+        wait_until(lambda: shutdown.requested)
+    os.closerange(3, 256)
+    time.sleep(1)
+    (folder / "ended").touch()
+    return 0
+
+
 def live_and_be_killed(file: Path) -> int:
     """A parent that is gone without a word."""
     shutdown = Shutdown()
@@ -129,6 +141,13 @@ def test_a_second_stop_reaches_the_child_too(tmp_path: Path) -> None:
         wait_until((tmp_path / "told").exists)
         shutdown.at_once = True
         wait_until((tmp_path / "told again").exists)
+
+
+def test_a_child_that_takes_a_moment_to_end_after_its_files_are_closed_is_not_killed(tmp_path: Path) -> None:
+    shutdown = Shutdown()
+    with ChildProcess("find", partial(end_slowly, tmp_path), shutdown, 10, stop_service(shutdown, DEAD)):
+        wait_until((tmp_path / "there").exists)
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_child_whose_parent_was_killed_ends(tmp_path: Path) -> None:
